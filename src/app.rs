@@ -1,0 +1,207 @@
+//! The application: built from its settings, run, and stopped gracefully.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Settings;
+use crate::domain::clock::Clock;
+use crate::domain::entropy::Entropy;
+use crate::domain::keyring::Keyring;
+use crate::domain::session::Lifetimes;
+use crate::flows::usage::Usage;
+use crate::flows::{Core, SharedCore};
+use crate::http::server::{ListenerLimits, serve};
+use crate::http::{self, Edge, Shared};
+use crate::jobs::exchange_log::ExchangeLog;
+use crate::jobs::usage;
+use crate::store::{Options, Store, StoreError};
+
+/// Where embedded installations keep their token keys, in the data directory.
+const TOKEN_KEYS_FILE: &str = "token.keys";
+
+/// What may be made where it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// The embedded default's own files: the data directory, its database, its token keys.
+    Embedded,
+    /// Also a SQLite file that a URL names: `migrate`.
+    Database,
+    /// Also token keys beside a PostgreSQL database: a demo, or one machine alone.
+    Everything,
+}
+
+/// Why the application cannot start, in words for an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error(
+        "token keys must be given with PostgreSQL, the same for all replicas: make some with `tollgate key-gen` \
+         and set tokens.keys_file or TOLLGATE__TOKENS__KEYS_FILE"
+    )]
+    NoTokenKeys,
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{0}: not a token keys file: one key of 64 hex characters a line, newest first")]
+    BadTokenKeys(PathBuf),
+}
+
+/// The application, ready to run.
+pub struct App {
+    shared: Arc<Shared>,
+    limits: ListenerLimits,
+}
+
+impl App {
+    /// Opens the store, brings its schema up to date and starts the workers.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub async fn build(
+        settings: &Settings,
+        create: Create,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Result<Self, BuildError> {
+        let core = Arc::new(open_core(settings, create, clock, entropy).await?);
+        let shared = Arc::new(Shared {
+            exchanges: ExchangeLog::start(Arc::clone(&core)),
+            core,
+            edge: Edge {
+                trusted_proxies: settings.server.trusted_proxies.clone(),
+                forwarded_header: settings.server.forwarded_header,
+                request_timeout: settings.server.request_timeout,
+            },
+            tasks: TaskTracker::new(),
+            is_draining: AtomicBool::new(false),
+        });
+        let limits = ListenerLimits {
+            connections_max: settings.server.connections_max,
+            header_timeout: settings.server.header_timeout,
+            shutdown_grace: settings.server.shutdown_grace,
+        };
+        Ok(Self { shared, limits })
+    }
+
+    #[must_use]
+    pub fn core(&self) -> &SharedCore {
+        &self.shared.core
+    }
+
+    pub fn router(&self) -> Router {
+        http::router(Arc::clone(&self.shared))
+    }
+
+    /// Returns when every exchange so far and every last-used time is written.
+    pub async fn flush(&self) {
+        self.shared.exchanges.flush().await;
+        if let Err(error) = self.shared.core.write_uses().await {
+            tracing::warn!(%error, "last-used times lost");
+        }
+    }
+
+    /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
+    pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let usage = tokio::spawn(usage::run(Arc::clone(&self.shared.core)));
+        let draining = Arc::clone(&self.shared);
+        let stop = async move {
+            stop.await;
+            draining.is_draining.store(true, Ordering::Relaxed);
+        };
+        serve(listener, self.router(), self.limits, stop).await;
+        usage.abort();
+        self.close().await;
+    }
+
+    /// Finishes what is under way, writes what is noted, and closes the store.
+    pub async fn close(self) {
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.flush().await;
+        self.shared.core.store.close().await;
+    }
+}
+
+/// What flows need, without an edge: for the commands that act beside a running server.
+///
+/// # Errors
+/// [`BuildError`].
+pub async fn open_core(
+    settings: &Settings,
+    create: Create,
+    clock: Clock,
+    entropy: Entropy,
+) -> Result<Core, BuildError> {
+    let url = settings.database.url.expose();
+    let default_path = settings.server.data_dir.join("tollgate.db");
+    let is_embedded = url == format!("sqlite://{}", default_path.display());
+    if is_embedded {
+        make_directory(&settings.server.data_dir)?;
+    }
+    let store = Store::open(Options {
+        url,
+        may_create: is_embedded || create != Create::Embedded,
+        connections_max: settings.database.connections_max,
+        timeout: settings.database.timeout,
+    })
+    .await?;
+    let may_make_keys = url.starts_with("sqlite:") || create == Create::Everything;
+    let keyring = match Keyring::new(settings.tokens.keys.bytes()) {
+        Some(keyring) => keyring,
+        None if may_make_keys => local_keyring(&settings.server.data_dir, &entropy)?,
+        None => return Err(BuildError::NoTokenKeys),
+    };
+    Ok(Core {
+        store,
+        keyring,
+        clock,
+        entropy,
+        lifetimes: Lifetimes {
+            access_ttl: settings.tokens.access_ttl,
+            refresh_ttl: settings.tokens.refresh_ttl,
+            session_ttl: settings.tokens.session_ttl,
+            retry_window: settings.tokens.refresh_retry_window,
+        },
+        issuer: settings.server.issuer.clone(),
+        usage: Usage::default(),
+    })
+}
+
+fn make_directory(path: &Path) -> Result<(), BuildError> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path).map_err(|source| BuildError::File { path: path.to_owned(), source })
+}
+
+/// Reads the token keys in the data directory; makes one where there is none.
+fn local_keyring(data_dir: &Path, entropy: &Entropy) -> Result<Keyring, BuildError> {
+    let path = data_dir.join(TOKEN_KEYS_FILE);
+    let fail = |source| BuildError::File { path: path.clone(), source };
+    make_directory(data_dir)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(&path) {
+        Ok(mut file) => {
+            use std::io::Write;
+            writeln!(file, "{}", hex::encode(entropy.bytes::<32>())).map_err(fail)?;
+            // A key that seals tokens must be as durable as they are.
+            file.sync_all().map_err(fail)?;
+            tracing::info!(path = %path.display(), "made a token key");
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(fail(error)),
+    }
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(&path).map_err(fail)?);
+    let keys =
+        text.parse::<crate::config::TokenKeys>().map_err(|_| BuildError::BadTokenKeys(path.clone()))?;
+    Keyring::new(keys.bytes()).ok_or(BuildError::BadTokenKeys(path))
+}

@@ -1,0 +1,277 @@
+//! The settings: what each is called, which values it takes, and what the rest of the server sees.
+//!
+//! Defaults, file, environment and flags are laid over each other (`layers`), read key by key
+//! (`reader`) and turned into types (`values`), once, at start. Every value of every layer is
+//! checked, also one that a higher layer hides (secrets excepted), and all mistakes are reported
+//! together. The defaults, and the list of keys, are `config/default.toml`. No `Debug`, explanation
+//! or mistake made here shows a secret.
+
+mod layers;
+mod mistakes;
+mod reader;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use ipnet::IpNet;
+
+pub use layers::{Flag, Sources};
+pub use mistakes::{Mistake, Mistakes};
+pub use values::{BadValue, DatabaseUrl, TokenKeys};
+
+use reader::{Origin, Reader};
+use values::{address, directory, issuer, log_level, network, one_of, optional};
+
+/// Enough to name every proxy or its network; each is compared with every hop of every request.
+const TRUSTED_PROXIES_MAX: usize = 256;
+
+/// Every setting, checked. The fields are public so that tests can alter them.
+#[derive(Debug)]
+pub struct Settings {
+    pub server: Server,
+    pub ops: Ops,
+    pub database: Database,
+    pub tokens: Tokens,
+    pub webhooks: Webhooks,
+    pub limits: Limits,
+    pub retention: Retention,
+    pub log: Log,
+    origins: Vec<Origin>,
+}
+
+/// `[server]`: the public listener.
+#[derive(Debug)]
+pub struct Server {
+    pub listen: SocketAddr,
+    /// An http or https URL without a trailing slash; made from `listen` if it is not set.
+    pub issuer: String,
+    pub data_dir: PathBuf,
+    pub trusted_proxies: Vec<IpNet>,
+    pub forwarded_header: ForwardedHeader,
+    pub connections_max: usize,
+    pub header_timeout: Duration,
+    pub request_timeout: Duration,
+    pub shutdown_grace: Duration,
+}
+
+/// The header in which trusted proxies name the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    XForwardedFor,
+    /// RFC 7239
+    Forwarded,
+}
+
+/// `[ops]`: the listener for metrics and health.
+#[derive(Debug)]
+pub struct Ops {
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[database]`: the store.
+#[derive(Debug)]
+pub struct Database {
+    /// SQLite in `server.data_dir` if it is not set.
+    pub url: DatabaseUrl,
+    pub connections_max: u32,
+    /// How long a call waits for the store.
+    pub timeout: Duration,
+}
+
+/// `[tokens]`: keys and lifetimes.
+#[derive(Debug)]
+pub struct Tokens {
+    pub keys: TokenKeys,
+    pub access_ttl: TimeDelta,
+    pub refresh_ttl: TimeDelta,
+    pub session_ttl: TimeDelta,
+    /// Zero: off.
+    pub refresh_retry_window: TimeDelta,
+}
+
+/// `[webhooks]`: where they may go.
+#[derive(Debug)]
+pub struct Webhooks {
+    pub allow_private_networks: bool,
+    pub allow_http: bool,
+}
+
+/// `[limits]`: how often something may happen before it is answered with 429.
+#[derive(Debug)]
+pub struct Limits {
+    pub failures_per_address_per_minute: u32,
+    /// Zero: off.
+    pub calls_per_key_per_second: u32,
+    /// Zero: off.
+    pub new_sessions_per_client_per_minute: u32,
+}
+
+/// `[retention]`: how long records are kept.
+#[derive(Debug)]
+pub struct Retention {
+    pub audit_days: u32,
+    pub exchanges_days: u32,
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Debug)]
+pub struct Log {
+    /// A directive string that `tracing_subscriber::EnvFilter` takes.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Settings {
+    /// Lays the sources over the defaults and checks every value in them.
+    ///
+    /// It reads the settings file and the files of secrets. The error holds every mistake in all of
+    /// the sources.
+    pub fn load(sources: &Sources) -> Result<Settings, Mistakes> {
+        let mut reader = Reader::new(sources);
+        let server = Server::read(&mut reader);
+        let settings = Settings {
+            ops: Ops::read(&mut reader),
+            database: Database::read(&mut reader, &server.data_dir),
+            tokens: Tokens::read(&mut reader),
+            webhooks: Webhooks::read(&mut reader),
+            limits: Limits::read(&mut reader),
+            retention: Retention::read(&mut reader),
+            log: Log::read(&mut reader),
+            server,
+            origins: Vec::new(),
+        };
+        settings.check_together(&mut reader);
+        let origins = reader.finish()?;
+        Ok(Settings { origins, ..settings })
+    }
+
+    /// The defaults alone.
+    pub fn with_defaults() -> Settings {
+        Settings::load(&Sources::default()).expect("config/default.toml passes its own checks")
+    }
+
+    /// One line for each key: its value as loaded (secrets as "(set)"), and where it came from.
+    pub fn explain(&self) -> String {
+        let line = |Origin { key, shown, place }: &Origin| format!("{key} = {shown}  # {place}\n");
+        self.origins.iter().map(line).collect()
+    }
+
+    fn check_together(&self, reader: &mut Reader) {
+        let Tokens { access_ttl, refresh_ttl, session_ttl, refresh_retry_window, .. } = self.tokens;
+        let [access, refresh, session] =
+            ["tokens.access_ttl_secs", "tokens.refresh_ttl_secs", "tokens.session_ttl_secs"];
+        reader.relate(access, "must be at most", refresh, access_ttl <= refresh_ttl);
+        reader.relate(refresh, "must be at most", session, refresh_ttl <= session_ttl);
+        let window = "tokens.refresh_retry_window_secs";
+        reader.relate(window, "must be less than", access, refresh_retry_window < access_ttl);
+        let is_shared = self.ops.listen == Some(self.server.listen) && self.server.listen.port() != 0;
+        reader.relate("ops.listen", "must differ from", "server.listen", !is_shared);
+    }
+}
+
+impl Server {
+    fn read(reader: &mut Reader) -> Self {
+        let listen = reader.text("server.listen", address);
+        let issuer =
+            reader.text("server.issuer", optional(issuer)).unwrap_or_else(|| format!("http://{listen}"));
+        reader.show("server.issuer", format!("{issuer:?}"));
+        let headers =
+            [("x-forwarded-for", ForwardedHeader::XForwardedFor), ("forwarded", ForwardedHeader::Forwarded)];
+        Self {
+            listen,
+            issuer,
+            data_dir: reader.text("server.data_dir", directory),
+            trusted_proxies: reader.list("server.trusted_proxies", TRUSTED_PROXIES_MAX, network),
+            forwarded_header: reader.text("server.forwarded_header", one_of(&headers)),
+            connections_max: reader.number("server.connections_max", 1..=100_000) as usize,
+            header_timeout: reader.duration("server.header_timeout_secs", 1..=300),
+            request_timeout: reader.duration("server.request_timeout_secs", 1..=600),
+            shutdown_grace: reader.duration("server.shutdown_grace_secs", 1..=600),
+        }
+    }
+}
+
+impl Ops {
+    fn read(reader: &mut Reader) -> Self {
+        Self { listen: reader.text("ops.listen", optional(address)) }
+    }
+}
+
+impl Database {
+    fn read(reader: &mut Reader, data_dir: &Path) -> Self {
+        let url = reader.secret("database.url", "database.url_file").unwrap_or_else(|| {
+            let url = DatabaseUrl::sqlite_in(data_dir);
+            reader.show("database.url", format!("{:?}", url.expose()));
+            url
+        });
+        Self {
+            url,
+            connections_max: reader.number("database.connections_max", 1..=1000),
+            timeout: reader.duration("database.timeout_secs", 1..=60),
+        }
+    }
+}
+
+impl Tokens {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            keys: reader
+                .secret("tokens.keys", "tokens.keys_file")
+                .unwrap_or_else(|| TokenKeys::new(Vec::new())),
+            access_ttl: reader.time_delta("tokens.access_ttl_secs", 1..=2_592_000),
+            refresh_ttl: reader.time_delta("tokens.refresh_ttl_secs", 1..=31_536_000),
+            session_ttl: reader.time_delta("tokens.session_ttl_secs", 1..=315_360_000),
+            refresh_retry_window: reader.time_delta("tokens.refresh_retry_window_secs", 0..=3600),
+        }
+    }
+}
+
+impl Webhooks {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            allow_private_networks: reader.switch("webhooks.allow_private_networks"),
+            allow_http: reader.switch("webhooks.allow_http"),
+        }
+    }
+}
+
+impl Limits {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            failures_per_address_per_minute: reader
+                .number("limits.failures_per_address_per_minute", 1..=1_000_000),
+            calls_per_key_per_second: reader.number("limits.calls_per_key_per_second", 0..=1_000_000),
+            new_sessions_per_client_per_minute: reader
+                .number("limits.new_sessions_per_client_per_minute", 0..=1_000_000),
+        }
+    }
+}
+
+impl Retention {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            audit_days: reader.number("retention.audit_days", 1..=3650),
+            exchanges_days: reader.number("retention.exchanges_days", 1..=3650),
+        }
+    }
+}
+
+impl Log {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            level: reader.text("log.level", log_level),
+            format: reader
+                .text("log.format", one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)])),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Where settings come from: the layers, and every value in them with its place.
+//!
+//! It knows which keys exist and of which type they are, both taken from `config/default.toml`, and
+//! nothing of what a key means. No text made here repeats a string, since it may be a secret.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use toml::de::{DeTable, DeValue};
+
+use super::mistakes::{Mistake, Place};
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// How far a misspelt name may be from the one suggested, in single-character edits.
+const SUGGESTION_EDITS_MAX: usize = 3;
+
+/// What the process was started with. It has no `Debug`: the environment and the flags may hold
+/// secrets.
+#[derive(Default)]
+pub struct Sources {
+    /// The settings file, if one is named. It must then exist.
+    pub file: Option<PathBuf>,
+    /// The whole environment; other programs' variables are ignored.
+    pub environment: Vec<(String, String)>,
+    /// The flags that were given.
+    pub flags: Vec<Flag>,
+}
+
+/// A setting given on the command line.
+pub struct Flag {
+    /// The setting's full name, such as `server.listen`. One that does not exist is a fault of
+    /// ours, and panics.
+    pub key: &'static str,
+    /// What the user typed, such as `--listen`.
+    pub name: &'static str,
+    /// The value as text, in the form that the environment takes.
+    pub value: String,
+}
+
+/// A value of one of the four types that settings have. It has no `Debug`: a text may be a secret.
+#[derive(Clone)]
+pub(super) enum Value {
+    Text(String),
+    Number(i64),
+    Switch(bool),
+    List(Vec<String>),
+}
+
+impl Value {
+    /// A value that a file spells out, or a name for what is there instead.
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, &'static str> {
+        let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
+        match value {
+            DeValue::String(text) => Ok(Value::Text(text.to_string())),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map(Value::Number)
+                .map_err(|_| "a number of more than 64 bits"),
+            DeValue::Boolean(switch) => Ok(Value::Switch(*switch)),
+            DeValue::Array(entries) => entries
+                .iter()
+                .map(|entry| text(entry.get_ref()))
+                .collect::<Option<_>>()
+                .map(Value::List)
+                .ok_or("a list with entries that are not strings"),
+            DeValue::Float(_) => Err("a number with a fraction"),
+            DeValue::Datetime(_) => Err("a date"),
+            DeValue::Table(_) => Err("a section"),
+        }
+    }
+
+    /// Reads the text of a variable or a flag as a value of the same type as `self`.
+    fn same_type_from(&self, text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        match self {
+            Value::Text(_) => Ok(Value::Text(text.to_owned())),
+            Value::Number(_) => text
+                .parse()
+                .map(Value::Number)
+                .map_err(|error| format!("{text:?} is no whole number: {error}")),
+            Value::Switch(_) => {
+                text.parse().map(Value::Switch).map_err(|_| format!("{text:?} is neither true nor false"))
+            }
+            Value::List(_) => {
+                let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+                Ok(Value::List(entries.map(str::to_owned).collect()))
+            }
+        }
+    }
+
+    fn is_same_type(&self, other: &Value) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    fn type_name(&self) -> &'static str {
+        match self {
+            Value::Text(_) => "a string",
+            Value::Number(_) => "a whole number",
+            Value::Switch(_) => "true or false",
+            Value::List(_) => "a list of strings",
+        }
+    }
+}
+
+/// Much as TOML spells it.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::Number(number) => write!(f, "{number}"),
+            Value::Switch(switch) => write!(f, "{switch}"),
+            Value::List(entries) => write!(f, "{entries:?}"),
+        }
+    }
+}
+
+/// A setting that exists.
+struct Known {
+    /// Where in the defaults it stands.
+    offset: usize,
+    section: String,
+    name: String,
+    /// `section.name`
+    key: String,
+    /// `TOLLGATE__SECTION__NAME`
+    variable: String,
+    default: Value,
+}
+
+/// In the order of the defaults.
+static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
+    let document = DeTable::parse(DEFAULTS).expect("config/default.toml is TOML").into_inner();
+    let mut known = Vec::new();
+    for (section, keys) in &document {
+        let section = section.get_ref().as_ref();
+        for (name, value) in
+            keys.get_ref().as_table().expect("config/default.toml has only sections at its top")
+        {
+            let (name, offset) = (name.get_ref().as_ref(), name.span().start);
+            known.push(Known {
+                offset,
+                section: section.to_owned(),
+                name: name.to_owned(),
+                key: format!("{section}.{name}"),
+                variable: format!("TOLLGATE__{section}__{name}").to_uppercase(),
+                default: Value::from_toml(value.get_ref())
+                    .expect("config/default.toml has only the types settings have"),
+            });
+        }
+    }
+    known.sort_by_key(|known| known.offset);
+    known
+});
+
+fn known(key: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.key == key)
+}
+
+/// A value and its place.
+pub(super) struct Setting {
+    pub(super) value: Value,
+    pub(super) place: Place,
+}
+
+/// What one source says, by the full names of the settings.
+pub(super) type Layer = BTreeMap<&'static str, Setting>;
+
+/// The layers, lowest first, holding only known keys with values of the right type, and the
+/// mistakes found in them.
+pub(super) fn gather(sources: &Sources) -> (Vec<Layer>, Vec<Mistake>) {
+    let mut mistakes = Vec::new();
+    let default = |known: &'static Known| {
+        (known.key.as_str(), Setting { value: known.default.clone(), place: Place::Default })
+    };
+    let mut layers = vec![KNOWN.iter().map(default).collect()];
+    layers.extend(sources.file.as_deref().map(|path| file_layer(path, &mut mistakes)));
+    layers.extend(environment_layers(&sources.environment, &mut mistakes));
+    layers.push(flag_layer(&sources.flags, &mut mistakes));
+    (layers, mistakes)
+}
+
+fn file_layer(path: &Path, mistakes: &mut Vec<Mistake>) -> Layer {
+    let mut layer = Layer::new();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            mistakes.push(Mistake::new(
+                &Place::File(path.to_owned(), None),
+                "",
+                format!("cannot be read: {error}"),
+            ));
+            return layer;
+        }
+    };
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    let mut file = File { path, text: &text, broken_lines: Vec::new(), mistakes };
+    for error in errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        file.broken_lines.push(file.line(offset));
+        // The error's own display would quote the line, and with it a secret.
+        file.refuse(offset, "", format!("syntax error: {}", error.message()));
+    }
+    for (name, value) in table.get_ref() {
+        let (section, span) = (name.get_ref().as_ref(), name.span());
+        let is_known = KNOWN.iter().any(|known| known.section == section);
+        match value.get_ref().as_table() {
+            Some(keys) if is_known => file.read_section(section, keys, &mut layer),
+            _ if file.is_broken(&span) => {}
+            None if is_known => {
+                file.refuse(span.start, section, format!("this is a section: write [{section}]"))
+            }
+            None => file.refuse_unknown(span.start, section),
+            Some(_) => {
+                let nearest = nearest(section, |known| &known.section);
+                let hint = did_you_mean(nearest.map(|known| format!("[{}]", known.section)));
+                file.refuse(span.start, &format!("[{section}]"), format!("unknown section{hint}"));
+            }
+        }
+    }
+    layer
+}
+
+/// A settings file while it is read.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+    /// Where the syntax is wrong. The parser guesses at what such a line might have meant; we do
+    /// not.
+    broken_lines: Vec<usize>,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl File<'_> {
+    fn read_section(&mut self, section: &str, keys: &DeTable<'_>, layer: &mut Layer) {
+        for (name, value) in keys {
+            let start = name.span().start;
+            if self.is_broken(&(start..value.span().end)) {
+                continue;
+            }
+            let key = format!("{section}.{}", name.get_ref());
+            let Some(known) = known(&key) else {
+                self.refuse_unknown(start, &key);
+                continue;
+            };
+            let found = match Value::from_toml(value.get_ref()) {
+                Ok(value) if value.is_same_type(&known.default) => {
+                    layer.insert(&known.key, Setting { value, place: self.place(start) });
+                    continue;
+                }
+                Ok(value) => value.type_name(),
+                Err(found) => found,
+            };
+            self.refuse(start, &key, format!("expected {}, found {found}", known.default.type_name()));
+        }
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        // What is missing at the end of the file is missing on its last line.
+        let before = &self.text.as_bytes()[..offset.min(self.text.trim_end().len())];
+        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        Place::File(self.path.to_owned(), Some(self.line(offset)))
+    }
+
+    fn is_broken(&self, span: &Range<usize>) -> bool {
+        let lines = self.line(span.start)..=self.line(span.end);
+        self.broken_lines.iter().any(|broken| lines.contains(broken))
+    }
+
+    fn refuse(&mut self, offset: usize, key: &str, message: String) {
+        self.mistakes.push(Mistake::new(&self.place(offset), key, message));
+    }
+
+    fn refuse_unknown(&mut self, offset: usize, key: &str) {
+        let hint = did_you_mean(nearest_key(key).map(|known| known.key.clone()));
+        self.refuse(offset, key, format!("unknown setting{hint}"));
+    }
+}
+
+/// Two layers: the plain `DATABASE_URL`, which other programs read as well, and above it our own
+/// variables.
+fn environment_layers(environment: &[(String, String)], mistakes: &mut Vec<Mistake>) -> [Layer; 2] {
+    let (mut plain, mut own) = (Layer::new(), Layer::new());
+    for (variable, text) in environment {
+        let place = Place::Environment(variable.clone());
+        if variable == "DATABASE_URL" {
+            insert(
+                &mut plain,
+                known("database.url").expect("database.url is in config/default.toml"),
+                text,
+                place,
+                mistakes,
+            );
+        } else if let Some(rest) = variable.strip_prefix("TOLLGATE__") {
+            if let Some(known) = KNOWN.iter().find(|known| known.variable == *variable) {
+                insert(&mut own, known, text, place, mistakes);
+            } else {
+                let nearest = nearest_key(&rest.to_lowercase().replace("__", "."));
+                let hint = did_you_mean(nearest.map(|known| known.variable.clone()));
+                mistakes.push(Mistake::new(&place, variable, format!("unknown setting{hint}")));
+            }
+        }
+    }
+    [plain, own]
+}
+
+fn flag_layer(flags: &[Flag], mistakes: &mut Vec<Mistake>) -> Layer {
+    let mut layer = Layer::new();
+    for flag in flags {
+        let known = known(flag.key).expect("flags name keys that are in config/default.toml");
+        insert(&mut layer, known, &flag.value, Place::Flag(flag.name), mistakes);
+    }
+    layer
+}
+
+fn insert(layer: &mut Layer, known: &'static Known, text: &str, place: Place, mistakes: &mut Vec<Mistake>) {
+    match known.default.same_type_from(text) {
+        Ok(value) => {
+            layer.insert(&known.key, Setting { value, place });
+        }
+        Err(message) => mistakes.push(Mistake::new(&place, &known.key, message)),
+    }
+}
+
+fn did_you_mean(name: Option<String>) -> String {
+    name.map(|name| format!(", did you mean {name}?")).unwrap_or_default()
+}
+
+/// The setting that was probably meant: the nearest full name, or else the same name in another
+/// section.
+fn nearest_key(key: &str) -> Option<&'static Known> {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    nearest(key, |known| &known.key).or_else(|| KNOWN.iter().find(|known| known.name == name))
+}
+
+fn nearest(name: &str, spelling: impl Fn(&Known) -> &str) -> Option<&'static Known> {
+    KNOWN
+        .iter()
+        .map(|known| (edits(name, spelling(known)), known))
+        .filter(|(edits, known)| *edits <= SUGGESTION_EDITS_MAX.min(spelling(known).len() / 2))
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, known)| known)
+}
+
+/// The Levenshtein distance, in rows.
+fn edits(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.chars().enumerate() {
+            let substituted = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.chars().count()]
+}

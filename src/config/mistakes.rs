@@ -1,0 +1,82 @@
+//! What is wrong with the settings, each mistake with its place.
+//!
+//! Whoever notes a mistake keeps secrets out of its text; all that is here is printed as it is.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value stands. Ordered as the layers are: the later one wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    Default,
+    /// A file, and the line where that is known.
+    File(PathBuf, Option<usize>),
+    Environment(String),
+    Flag(&'static str),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Default => f.write_str("default"),
+            Place::File(path, None) => write!(f, "{}", path.display()),
+            Place::File(path, Some(line)) => write!(f, "{} line {line}", path.display()),
+            Place::Environment(variable) => write!(f, "environment {variable}"),
+            Place::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// One thing wrong with the settings: its place, then what is wrong. It never repeats a secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mistake {
+    pub(super) place: Place,
+    /// The setting's full name, or what stands in its place; empty if it concerns the whole file.
+    pub(super) key: String,
+    pub(super) message: String,
+}
+
+impl Mistake {
+    pub(super) fn new(place: &Place, key: &str, message: impl Into<String>) -> Self {
+        Self { place: place.clone(), key: key.to_owned(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mistake { place, key, message } = self;
+        match place {
+            // A variable or a flag says by its name which setting it is.
+            Place::Environment(_) | Place::Flag(_) => write!(f, "{place}: {message}"),
+            _ if key.is_empty() => write!(f, "{place}: {message}"),
+            _ => write!(f, "{place}: {key}: {message}"),
+        }
+    }
+}
+
+/// Everything wrong with the settings, in the order of the layers. Displays as one line for each
+/// mistake.
+#[derive(Debug)]
+pub struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    pub(super) fn new(mut mistakes: Vec<Mistake>) -> Self {
+        mistakes.sort();
+        mistakes.dedup();
+        Self(mistakes)
+    }
+
+    /// The mistakes one by one.
+    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Mistake::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Mistakes {}

@@ -1,0 +1,222 @@
+//! Reading typed values out of the layers: each key once, in every layer, remembering where the
+//! value in effect came from.
+//!
+//! Each method takes a key that is in `config/default.toml`, and panics on any other. A value that
+//! fails its check is noted as a mistake and passed over, so that reading goes on to the next key;
+//! [`Reader::finish`] then refuses them all.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use zeroize::Zeroizing;
+
+use super::layers::{Layer, Setting, Sources, Value, gather};
+use super::mistakes::{Mistake, Mistakes, Place};
+use super::values::BadValue;
+
+const ALL_KEYS: &str =
+    "config/default.toml holds every key that is read, with a value of its type that passes";
+
+/// The value of one key that is in effect, as it is shown, and where it came from.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) key: &'static str,
+    pub(super) shown: String,
+    pub(super) place: Place,
+}
+
+/// The layers while they are read.
+pub(super) struct Reader {
+    /// Lowest first.
+    layers: Vec<Layer>,
+    mistakes: Vec<Mistake>,
+    origins: Vec<Origin>,
+}
+
+impl Reader {
+    pub(super) fn new(sources: &Sources) -> Self {
+        let (layers, mistakes) = gather(sources);
+        Self { layers, mistakes, origins: Vec::new() }
+    }
+
+    /// Where each value that was read came from, in the order of reading, or everything that is
+    /// wrong.
+    pub(super) fn finish(self) -> Result<Vec<Origin>, Mistakes> {
+        if self.mistakes.is_empty() { Ok(self.origins) } else { Err(Mistakes::new(self.mistakes)) }
+    }
+
+    pub(super) fn text<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, BadValue>) -> T {
+        self.read(key, |value| match value {
+            Value::Text(text) => Some(parse(text)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> u32 {
+        self.read(key, |value| match value {
+            Value::Number(number) => Some(match u32::try_from(*number) {
+                Ok(fitting) if range.contains(&fitting) => Ok(fitting),
+                _ => {
+                    let (min, max) = (range.start(), range.end());
+                    Err(BadValue(format!("{number} is not in the range from {min} to {max}")))
+                }
+            }),
+            _ => None,
+        })
+    }
+
+    /// A number of seconds.
+    pub(super) fn duration(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Duration {
+        Duration::from_secs(self.number(key, range).into())
+    }
+
+    /// A number of seconds, to be added to dates.
+    pub(super) fn time_delta(&mut self, key: &'static str, range: RangeInclusive<u32>) -> TimeDelta {
+        TimeDelta::seconds(self.number(key, range).into())
+    }
+
+    pub(super) fn switch(&mut self, key: &'static str) -> bool {
+        self.read(key, |value| match value {
+            Value::Switch(switch) => Some(Ok(*switch)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        entries_max: usize,
+        parse: impl Fn(&str) -> Result<T, BadValue>,
+    ) -> Vec<T> {
+        self.read(key, |value| match value {
+            Value::List(entries) if entries.len() > entries_max => {
+                let count = entries.len();
+                Some(Err(BadValue(format!("{count} entries are more than {entries_max}"))))
+            }
+            Value::List(entries) => {
+                let (mut parsed, mut bad) = (Vec::new(), Vec::new());
+                for entry in entries {
+                    match parse(entry) {
+                        Ok(entry) => parsed.push(entry),
+                        Err(error) => bad.push(error.to_string()),
+                    }
+                }
+                Some(if bad.is_empty() { Ok(parsed) } else { Err(BadValue(bad.join("; "))) })
+            }
+            _ => None,
+        })
+    }
+
+    /// The secret `key`, or what is in the file that `file_key` names; `None` if no layer sets
+    /// either.
+    ///
+    /// A layer that leaves both empty says nothing, so that a variable passed on empty cannot undo
+    /// a secret. A secret that a higher layer replaces is not looked at: its file need not exist
+    /// here, and a `DATABASE_URL` may be meant for another program.
+    pub(super) fn secret<T>(&mut self, key: &'static str, file_key: &'static str) -> Option<T>
+    where
+        T: FromStr<Err = BadValue>,
+    {
+        let mut effective = None;
+        for layer in &self.layers {
+            let (direct, file) = (set_text(layer, key), set_text(layer, file_key));
+            if let (Some(_), Some((_, place))) = (direct, file) {
+                let message = format!("{key} is set in the same layer; only one of the two may be");
+                self.mistakes.push(Mistake::new(place, file_key, message));
+            }
+            let direct = direct.map(|(secret, place)| (key, secret, place));
+            let file = file.map(|(path, place)| (file_key, path, place));
+            effective = direct.or(file).or(effective);
+        }
+        let origin =
+            |key, shown: &str, place: &Place| Origin { key, shown: shown.to_owned(), place: place.clone() };
+        let unset = |key| origin(key, "\"\"", &Place::Default);
+        self.origins.extend(match effective {
+            None => [unset(key), unset(file_key)],
+            Some((from, _, place)) if from == key => [origin(key, "(set)", place), unset(file_key)],
+            Some((_, path, place)) => {
+                [origin(key, "(set)", place), origin(file_key, &format!("{path:?}"), place)]
+            }
+        });
+        let (from, text, place) = effective?;
+        let secret = if from == key { text.parse() } else { secret_file(text) };
+        match secret {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                let mistake = Mistake::new(place, from, error.to_string());
+                self.mistakes.push(mistake);
+                None
+            }
+        }
+    }
+
+    /// Shows a value in effect that was made from others, since the key itself is not set.
+    pub(super) fn show(&mut self, key: &'static str, shown: String) {
+        self.origins
+            .iter_mut()
+            .filter(|origin| origin.key == key)
+            .for_each(|origin| origin.shown.clone_from(&shown));
+    }
+
+    /// Notes a mistake unless the values of two keys go together. The one from the higher layer is
+    /// to blame.
+    ///
+    /// Nothing is said of keys that have a mistake of their own.
+    pub(super) fn relate(&mut self, left: &'static str, relation: &str, right: &'static str, holds: bool) {
+        let is_bad = |key| self.mistakes.iter().any(|mistake| mistake.key == key);
+        if holds || is_bad(left) || is_bad(right) {
+            return;
+        }
+        let origin = |key| {
+            self.origins
+                .iter()
+                .find(|origin| origin.key == key)
+                .expect("keys are read before they are related")
+        };
+        let (left, right) = (origin(left), origin(right));
+        let blamed = if left.place >= right.place { left } else { right };
+        let message = format!("{left} {relation} {right}");
+        self.mistakes.push(Mistake::new(&blamed.place, blamed.key, message));
+    }
+
+    /// Checks `key` in every layer; the highest value that passes is the one in effect.
+    fn read<T>(&mut self, key: &'static str, parse: impl Fn(&Value) -> Option<Result<T, BadValue>>) -> T {
+        let mut effective = None;
+        for Setting { value, place } in self.layers.iter().filter_map(|layer| layer.get(key)) {
+            match parse(value).expect(ALL_KEYS) {
+                Ok(parsed) => effective = Some((parsed, value, place)),
+                Err(error) => self.mistakes.push(Mistake::new(place, key, error.to_string())),
+            }
+        }
+        let (parsed, value, place) = effective.expect(ALL_KEYS);
+        self.origins.push(Origin { key, shown: value.to_string(), place: place.clone() });
+        parsed
+    }
+}
+
+/// As in `tokens.access_ttl_secs (3600, default)`.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { key, shown, place } = self;
+        write!(f, "{key} ({shown}, {place})")
+    }
+}
+
+/// A text that a layer sets to more than nothing.
+fn set_text<'a>(layer: &'a Layer, key: &str) -> Option<(&'a str, &'a Place)> {
+    match layer.get(key) {
+        Some(Setting { value: Value::Text(text), place }) if !text.is_empty() => Some((text, place)),
+        _ => None,
+    }
+}
+
+/// The secret in a file. Its path is not repeated: someone may have put the secret itself there.
+fn secret_file<T: FromStr<Err = BadValue>>(path: &str) -> Result<T, BadValue> {
+    let contents = std::fs::read_to_string(path).map(Zeroizing::new);
+    let contents =
+        contents.map_err(|error| BadValue(format!("the file that it names cannot be read: {error}")))?;
+    contents.trim().parse().map_err(|error| BadValue(format!("in the file that it names: {error}")))
+}

@@ -1,0 +1,170 @@
+//! The values that settings take: a parser for each kind of text, and the types that keep secrets.
+//!
+//! A parser knows nothing of layers and places. Those of secrets never repeat what they were given.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use hyper::Uri;
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Enough for years of rotation; each may be tried on a token.
+const TOKEN_KEYS_MAX: usize = 16;
+
+/// Why a text is no value of its setting. It does not repeat a secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadValue(pub(super) String);
+
+/// The URL of the store. It may hold a password, so it shows itself only through
+/// [`DatabaseUrl::expose`].
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The URL, password included.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn sqlite_in(data_dir: &Path) -> Self {
+        // Left as they are, these two would end the path or begin an escape.
+        let directory = data_dir.to_string_lossy().replace('%', "%25").replace('?', "%3F");
+        Self(format!("sqlite://{}/tollgate.db", directory.trim_end_matches('/')))
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = BadValue;
+
+    fn from_str(url: &str) -> Result<Self, BadValue> {
+        if ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+            Ok(Self(url.to_owned()))
+        } else {
+            Err(BadValue("the URL must begin with sqlite:, postgres: or postgresql:".to_owned()))
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(redacted)")
+    }
+}
+
+/// The master keys of the tokens, newest first; wiped from memory when dropped.
+pub struct TokenKeys(Vec<[u8; 32]>);
+
+impl TokenKeys {
+    pub fn new(keys: Vec<[u8; 32]>) -> Self {
+        Self(keys)
+    }
+
+    /// The keys, newest first. None if none is set.
+    pub fn bytes(&self) -> &[[u8; 32]] {
+        &self.0
+    }
+}
+
+/// Keys of 64 hexadecimal digits, separated by commas or new lines; lines that begin with `#` are
+/// ignored.
+impl FromStr for TokenKeys {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        // Of its full size from the start, so that it never moves and leaves a copy behind.
+        let mut keys = TokenKeys(Vec::with_capacity(TOKEN_KEYS_MAX));
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        for digits in
+            lines.flat_map(|line| line.split(',')).map(str::trim).filter(|digits| !digits.is_empty())
+        {
+            let number = keys.0.len() + 1;
+            if number > TOKEN_KEYS_MAX {
+                return Err(BadValue(format!("more than {TOKEN_KEYS_MAX} keys")));
+            }
+            let mut key = Zeroizing::new([0; 32]);
+            hex::decode_to_slice(digits, key.as_mut())
+                .map_err(|_| BadValue(format!("key {number} is not 64 hexadecimal digits")))?;
+            keys.0.push(*key);
+        }
+        if keys.0.is_empty() { Err(BadValue("there is no key in it".to_owned())) } else { Ok(keys) }
+    }
+}
+
+impl Drop for TokenKeys {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for TokenKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenKeys({} redacted)", self.0.len())
+    }
+}
+
+/// Empty: not set.
+pub(super) fn optional<T>(
+    parse: impl Fn(&str) -> Result<T, BadValue>,
+) -> impl Fn(&str) -> Result<Option<T>, BadValue> {
+    move |text| {
+        if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+    }
+}
+
+pub(super) fn one_of<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&str) -> Result<T, BadValue> {
+    move |text| {
+        let chosen = choices.iter().find(|(name, _)| *name == text);
+        let names = || choices.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
+        chosen.map(|(_, choice)| *choice).ok_or_else(|| BadValue(format!("{text:?} is not {}", names())))
+    }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, BadValue> {
+    text.parse().map_err(|_| BadValue(format!("{text:?} is no address with a port, such as 127.0.0.1:8080")))
+}
+
+pub(super) fn directory(text: &str) -> Result<PathBuf, BadValue> {
+    if text.is_empty() { Err(BadValue("a directory must be named".to_owned())) } else { Ok(text.into()) }
+}
+
+/// An address stands for the network of itself alone.
+pub(super) fn network(text: &str) -> Result<IpNet, BadValue> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network
+        .map(|network| network.trunc())
+        .map_err(|_| BadValue(format!("{text:?} is neither an address nor a CIDR such as 10.0.0.0/8")))
+}
+
+/// RFC 8414 section 2, but http is taken too, for development and for proxies that end TLS.
+pub(super) fn issuer(text: &str) -> Result<String, BadValue> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| {
+        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+        let is_plain = !text.contains(['?', '#', '@']) && !text.ends_with('/');
+        let has_sound_authority = uri
+            .authority()
+            .filter(|authority| !authority.host().is_empty())
+            .is_some_and(|at| at.as_str() == at.host() || at.port_u16().is_some());
+        is_web && is_plain && has_sound_authority
+    });
+    let bad = || format!("{text:?} is no http or https URL without user, query, fragment and trailing slash");
+    uri.map(|_| text.to_owned()).ok_or_else(|| BadValue(bad()))
+}
+
+pub(super) fn log_level(text: &str) -> Result<String, BadValue> {
+    // To the filter, a lone word that is no level is a module: a misspelt level would silence
+    // everything else.
+    let is_lone_word = !text.contains([',', '=', '[']);
+    if text.is_empty() || is_lone_word && text.parse::<LevelFilter>().is_err() {
+        return Err(BadValue(format!("{text:?} is none of error, warn, info, debug, trace and off")));
+    }
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(BadValue(format!("{text:?} is no list of log directives: {error}"))),
+    }
+}

@@ -1,0 +1,168 @@
+//! `tollgate demo`: a first look. On an empty store it makes a licensed merchant with a key and
+//! credentials switched ON, and prints commands ready to paste.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::domain::address::ClientAddress;
+use crate::domain::api_key::{Environment, IpMode, WebhookFormat};
+use crate::domain::licence::{Licence, Product};
+use crate::domain::secret::PlainSecret;
+use crate::flows::Core;
+use crate::flows::authorize::ClientSecret;
+use crate::flows::manage::{By, Refused};
+use crate::flows::manage_keys::NewApiKey;
+use crate::store::{StoreError, api_keys, credentials, merchants};
+
+const MERCHANT_NAME: &str = "Demo merchant";
+
+/// Why the demo cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("refused: {0}")]
+    Refused(#[from] Refused),
+    #[error("the key just made was not admitted: {}", .0.name())]
+    NotAdmitted(crate::domain::access::Reason),
+}
+
+/// Sets the demo up, or finds what is there, and returns the text to print.
+///
+/// # Errors
+/// [`DemoError`].
+pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoError> {
+    let base = format!("http://{listen}");
+    if let Some(summary) = what_is_there(core).await? {
+        return Ok(summary_text(&summary, &base));
+    }
+    let by = By::command_line();
+    let merchant = core.create_merchant(&by, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned()).await??;
+    for product in [Product::ApiKeys, Product::EnhancedSecurity] {
+        let licence = Licence { active: true, expires_at: None };
+        core.put_licence(&by, merchant.id, product, licence).await??;
+    }
+    let new = NewApiKey {
+        name: "Demo key".to_owned(),
+        environment: Environment::Sandbox,
+        allowed_ips: Vec::new(),
+        ip_mode: IpMode::Enforce,
+        webhook_format: WebhookFormat::SingleJson,
+        webhook_url: None,
+        expires_at: None,
+    };
+    let key = core.create_api_key(&by, merchant.id, new).await??;
+    let client = core.generate_credentials(&by, key.object.id).await??;
+    core.switch_credentials(&by, &client.object.client_id, true).await??;
+
+    let home = ClientAddress::direct(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let mut caller =
+        core.recognise(key.secret.expose().as_bytes(), home).await?.map_err(DemoError::NotAdmitted)?;
+    let presented = ClientSecret::new(client.object.client_id.clone(), &client.secret);
+    let pair = core.authorize(&mut caller, &presented).await?.map_err(DemoError::NotAdmitted)?;
+    Ok(commands_text(&Printed {
+        base: &base,
+        key: &key.secret,
+        client_id: &client.object.client_id,
+        client_secret: &client.secret,
+        refresh_token: &pair.refresh,
+    }))
+}
+
+struct Printed<'a> {
+    base: &'a str,
+    key: &'a PlainSecret,
+    client_id: &'a str,
+    client_secret: &'a PlainSecret,
+    refresh_token: &'a PlainSecret,
+}
+
+fn commands_text(printed: &Printed<'_>) -> String {
+    let Printed { base, client_id, .. } = printed;
+    let (key, secret) = (printed.key.expose(), printed.client_secret.expose());
+    let refresh_token = printed.refresh_token.expose();
+    format!(
+        r#"
+Tollgate demo on {base}
+
+A merchant with both licences, an API key, and client credentials with Enhanced Security ON.
+Each secret is printed this once; the store keeps only hashes.
+
+  X-API-KEY      {key}
+  client_id      {client_id}
+  client_secret  {secret}
+  refresh_token  {refresh_token}
+
+1. A form post, as integrators send it: renews the session of that refresh token.
+   Paste it again within a minute: the very same pair, so a lost answer locks nobody out.
+
+curl --location '{base}/api/authorize' \
+--header 'X-API-KEY: {key}' \
+--header 'Cookie: ci_session=19johr4r63q758b60cigskiqvj4qtkeu' \
+--form 'client_id="{client_id}"' \
+--form 'client_secret="{secret}"' \
+--form 'refresh_token="{refresh_token}"'
+
+2. Raw JSON, without a refresh token: starts a session of its own.
+
+curl '{base}/api/authorize' \
+--header 'X-API-KEY: {key}' \
+--data-raw '{{"client_id":"{client_id}","client_secret":"{secret}"}}'
+
+3. Refresh: put in a refresh_token from an answer above.
+
+curl '{base}/api/refresh_token' \
+--header 'X-API-KEY: {key}' \
+--data 'client_id={client_id}' --data 'client_secret={secret}' \
+--data-urlencode 'refresh_token=PASTE_ONE_HERE'
+
+What to try next
+  - Refresh twice, then present the first token again: it was replayed, and its session ends.
+  - Change a character of the key, the secret or a token, and compare the answers.
+  - Stop with Ctrl-C, start again: what was issued still works.
+"#
+    )
+}
+
+/// The merchants, keys and credentials of a store that is not empty.
+async fn what_is_there(core: &Core) -> Result<Option<String>, StoreError> {
+    let mut db = core.store.read().await?;
+    let merchants = merchants::list(&mut db, None, 10).await?;
+    if merchants.is_empty() {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    for merchant in merchants {
+        line(&mut text, &format!("merchant {} `{}`", merchant.id, merchant.name));
+        for key in api_keys::list(&mut db, merchant.id, None, 10).await? {
+            let hint = key.secrets.first().map_or("", |secret| secret.hint.as_str());
+            line(&mut text, &format!("  API key {} `{}`, ends in {hint}", key.id, key.name));
+            for credential in credentials::of_api_key(&mut db, key.id).await? {
+                let switch = if credential.enabled { "ON" } else { "OFF" };
+                line(
+                    &mut text,
+                    &format!("    client_id {}, Enhanced Security {switch}", credential.client_id),
+                );
+            }
+        }
+    }
+    Ok(Some(text))
+}
+
+fn line(text: &mut String, words: &str) {
+    writeln!(text, "  {words}").expect("a String takes any text");
+}
+
+fn summary_text(summary: &str, base: &str) -> String {
+    format!(
+        r"
+Tollgate demo on {base}
+
+The store is not empty, so nothing was made. It holds:
+
+{summary}
+The secrets were printed when they were made and cannot be shown again: the store has only hashes.
+For a fresh demo start with an empty store: tollgate demo --data-dir ANOTHER_DIRECTORY
+"
+    )
+}

@@ -1,0 +1,224 @@
+//! Who may pass: the decisions about a key, an address and a client, and every reason for a refusal.
+//!
+//! A refusal is a value. An outsider sees its [`ErrorCode`] alone; the merchant finds its [`Reason`]
+//! in the exchange record.
+
+use strum::{EnumString, IntoStaticStr};
+
+use super::address::ClientAddress;
+use super::api_key::{ApiKey, IpMode};
+use super::clock::Timestamp;
+use super::credential::Credential;
+use super::ids::ApiKeyId;
+use super::licence::Product;
+use super::merchant::{MerchantRecord, MerchantStatus};
+use super::secret::{SecretHash, StoredSecret};
+use super::session::Session;
+
+/// The `error` of an answer (RFC 6749 5.2, RFC 8628 3.5 for `slow_down`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum ErrorCode {
+    InvalidRequest,
+    InvalidClient,
+    InvalidGrant,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+    SlowDown,
+    TemporarilyUnavailable,
+    /// RFC 6749 4.1.2.1: a fault of ours.
+    ServerError,
+}
+
+/// Exactly why a call was refused. Stored by name in the exchange record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum Reason {
+    KeyMissing,
+    KeyRepeated,
+    KeyUnknown,
+    KeyReplaced,
+    KeyRevoked,
+    KeyExpired,
+    MerchantSuspended,
+    ApiKeysLicenceInactive,
+    AddressUnreadable,
+    AddressNotAllowed,
+    ClientUnknown,
+    ClientOfAnotherKey,
+    ClientSecretWrong,
+    ClientSecretReplaced,
+    EnhancedSecurityOff,
+    EnhancedSecurityLicenceInactive,
+    TokenMissing,
+    TokenUnknown,
+    TokenOfAnotherClient,
+    TokenExpired,
+    TokenReplayed,
+    SessionRevoked,
+    SessionExpired,
+    /// The credentials were switched OFF after the session began.
+    SessionEnded,
+    GrantTypeUnsupported,
+    RequestInvalid,
+    TooManyFailures,
+    TooManyCalls,
+    TooManySessions,
+}
+
+impl Reason {
+    /// The error that an outsider sees.
+    #[must_use]
+    pub const fn error(self) -> ErrorCode {
+        match self {
+            Self::KeyMissing
+            | Self::KeyRepeated
+            | Self::KeyUnknown
+            | Self::KeyReplaced
+            | Self::KeyRevoked
+            | Self::KeyExpired
+            | Self::MerchantSuspended
+            | Self::ApiKeysLicenceInactive
+            | Self::AddressUnreadable
+            | Self::AddressNotAllowed
+            | Self::ClientUnknown
+            | Self::ClientOfAnotherKey
+            | Self::ClientSecretWrong
+            | Self::ClientSecretReplaced => ErrorCode::InvalidClient,
+            Self::EnhancedSecurityOff | Self::EnhancedSecurityLicenceInactive => {
+                ErrorCode::UnauthorizedClient
+            }
+            Self::TokenMissing
+            | Self::TokenUnknown
+            | Self::TokenOfAnotherClient
+            | Self::TokenExpired
+            | Self::TokenReplayed
+            | Self::SessionRevoked
+            | Self::SessionExpired
+            | Self::SessionEnded => ErrorCode::InvalidGrant,
+            Self::GrantTypeUnsupported => ErrorCode::UnsupportedGrantType,
+            Self::RequestInvalid => ErrorCode::InvalidRequest,
+            Self::TooManyFailures | Self::TooManyCalls | Self::TooManySessions => ErrorCode::SlowDown,
+        }
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// Decides about a key by its hash.
+///
+/// # Errors
+/// The [`Reason`] why it does not work now.
+pub fn admit_key<'a>(
+    record: &'a MerchantRecord,
+    hash: &SecretHash,
+    now: Timestamp,
+) -> Result<(&'a ApiKey, &'a StoredSecret), Reason> {
+    let key = record.api_key_by_hash(hash).ok_or(Reason::KeyUnknown)?;
+    let secret = key.secrets.iter().find(|secret| secret.hash.matches(hash)).ok_or(Reason::KeyUnknown)?;
+    if key.revoked_at.is_some() {
+        Err(Reason::KeyRevoked)
+    } else if key.is_expired(now) {
+        Err(Reason::KeyExpired)
+    } else if !secret.is_live(now) {
+        Err(Reason::KeyReplaced)
+    } else {
+        merchant_is_good(record, now)?;
+        Ok((key, secret))
+    }
+}
+
+fn merchant_is_good(record: &MerchantRecord, now: Timestamp) -> Result<(), Reason> {
+    if record.merchant.status == MerchantStatus::Suspended {
+        Err(Reason::MerchantSuspended)
+    } else if !record.licences.is_good(Product::ApiKeys, now) {
+        Err(Reason::ApiKeysLicenceInactive)
+    } else {
+        Ok(())
+    }
+}
+
+/// How an address stands with a key's allow list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressVerdict {
+    Allowed,
+    /// Outside the list of a key that only observes: it passes and is recorded.
+    Observed,
+    Refused,
+}
+
+#[must_use]
+pub fn judge_address(key: &ApiKey, address: &ClientAddress) -> AddressVerdict {
+    match (key.allow_list.allows(address.ip), key.ip_mode) {
+        (true, _) => AddressVerdict::Allowed,
+        (false, IpMode::Observe) => AddressVerdict::Observed,
+        (false, IpMode::Enforce) => AddressVerdict::Refused,
+    }
+}
+
+/// Decides about a client id and secret presented under a key. Unknown ids and wrong secrets cost the
+/// same comparison.
+///
+/// # Errors
+/// The [`Reason`]; all but the two of Enhanced Security look alike from outside.
+pub fn admit_client<'a>(
+    record: &'a MerchantRecord,
+    key: ApiKeyId,
+    client_id: &str,
+    secret: &SecretHash,
+    now: Timestamp,
+) -> Result<(&'a Credential, &'a StoredSecret), Reason> {
+    let Some(credential) = record.credential_by_client_id(client_id) else {
+        let _ = secret.matches(&SecretHash::from_bytes([0; 32]));
+        return Err(Reason::ClientUnknown);
+    };
+    let stored = credential
+        .secrets
+        .iter()
+        .find(|stored| stored.hash.matches(secret))
+        .ok_or(Reason::ClientSecretWrong)?;
+    if credential.api_key_id != key {
+        Err(Reason::ClientOfAnotherKey)
+    } else if !stored.is_live(now) {
+        Err(Reason::ClientSecretReplaced)
+    } else {
+        credential_is_on(record, credential, now)?;
+        Ok((credential, stored))
+    }
+}
+
+fn credential_is_on(record: &MerchantRecord, credential: &Credential, now: Timestamp) -> Result<(), Reason> {
+    if !credential.enabled {
+        Err(Reason::EnhancedSecurityOff)
+    } else if !record.licences.is_good(Product::EnhancedSecurity, now) {
+        Err(Reason::EnhancedSecurityLicenceInactive)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether everything a session stands on is still good: its credentials and their epoch, the key,
+/// both licences, the merchant.
+///
+/// # Errors
+/// The [`Reason`] why not.
+pub fn session_is_backed<'a>(
+    record: &'a MerchantRecord,
+    session: &Session,
+    now: Timestamp,
+) -> Result<&'a Credential, Reason> {
+    let credential = record.credential(session.credential_id).ok_or(Reason::SessionEnded)?;
+    let key = record.api_key(credential.api_key_id).ok_or(Reason::KeyUnknown)?;
+    if key.revoked_at.is_some() {
+        return Err(Reason::KeyRevoked);
+    }
+    if key.is_expired(now) {
+        return Err(Reason::KeyExpired);
+    }
+    merchant_is_good(record, now)?;
+    credential_is_on(record, credential, now)?;
+    if credential.epoch == session.epoch { Ok(credential) } else { Err(Reason::SessionEnded) }
+}

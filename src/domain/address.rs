@@ -1,0 +1,96 @@
+//! Who is calling: an address, and the trusted proxies it came through.
+//!
+//! `X-Forwarded-For` is a list that anyone may start; only its right end was written by proxies we
+//! know. So the walk goes from the right and stops at the first hop that is not trusted: that one is
+//! the client. The leftmost entry is never believed (RFC 7239 8.1).
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+/// The address of a caller as decided, and the hops between it and us, nearest last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAddress {
+    pub ip: IpAddr,
+    pub hops: Vec<IpAddr>,
+}
+
+impl ClientAddress {
+    #[must_use]
+    pub const fn direct(ip: IpAddr) -> Self {
+        Self { ip, hops: Vec::new() }
+    }
+}
+
+/// A forwarding header that a trusted proxy sent, but that names no address: the caller is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// An IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 2.5.5.2).
+#[must_use]
+pub const fn canonical(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => ip,
+        },
+        IpAddr::V4(_) => ip,
+    }
+}
+
+/// Decides the client's address.
+///
+/// `forwarded` holds the entries of the one configured header, in the order in which they were
+/// received, all header lines joined. An untrusted peer is the client, whatever it sent.
+///
+/// # Errors
+/// [`Unreadable`] when the walk meets an entry that is no address.
+pub fn decide<'a>(
+    peer: IpAddr,
+    forwarded: impl DoubleEndedIterator<Item = &'a str>,
+    trusted: &[IpNet],
+) -> Result<ClientAddress, Unreadable> {
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
+    let mut client = ClientAddress::direct(canonical(peer));
+    for entry in forwarded.rev() {
+        if !is_trusted(client.ip) {
+            break;
+        }
+        let ip = parse_hop(entry).ok_or(Unreadable)?;
+        client.hops.insert(0, std::mem::replace(&mut client.ip, ip));
+    }
+    Ok(client)
+}
+
+/// The entries of `X-Forwarded-For` header lines.
+pub fn x_forwarded_for_entries(line: &str) -> impl DoubleEndedIterator<Item = &str> {
+    line.split(',').map(str::trim)
+}
+
+/// The `for=` values of `Forwarded` header lines (RFC 7239 4). An element without one yields an
+/// entry that is no address, so that it is refused and not skipped.
+pub fn forwarded_entries(line: &str) -> impl DoubleEndedIterator<Item = &str> {
+    line.split(',').map(|element| {
+        element
+            .split(';')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))
+            .map_or("", |(_, value)| value.trim().trim_matches('"'))
+    })
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`. Nothing else:
+/// no names, no `unknown`, no octal.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let ip = if let Some(rest) = text.strip_prefix('[') {
+        let (inside, port) = rest.split_once(']')?;
+        let port_is_fine = port.is_empty() || port.strip_prefix(':')?.parse::<u16>().is_ok();
+        port_is_fine.then(|| inside.parse().ok()).flatten().map(IpAddr::V6)?
+    } else if let Ok(ip) = text.parse::<IpAddr>() {
+        ip
+    } else {
+        // Only IPv4 may carry a bare port; `SocketAddr` takes IPv6 in brackets alone.
+        text.parse::<SocketAddr>().ok()?.ip()
+    };
+    Some(canonical(ip))
+}

@@ -1,0 +1,90 @@
+//! The addresses an API key may be used from.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::address::canonical;
+
+/// More ranges than anyone lists by hand; each call walks them all.
+pub const RANGES_MAX: usize = 100;
+
+/// CIDR ranges; an empty list allows every address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowList(Vec<IpNet>);
+
+/// Why a list was not accepted, in words for whoever wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAllowList {
+    #[error("`{0}` is not an IP address or CIDR range")]
+    NotARange(String),
+    #[error("`{given}` has bits set after its prefix; did you mean `{meant}`?")]
+    HostBits { given: String, meant: IpNet },
+    #[error("more than {RANGES_MAX} ranges")]
+    TooMany,
+}
+
+impl AllowList {
+    /// Takes addresses and CIDR ranges; duplicates are kept once.
+    ///
+    /// # Errors
+    /// [`BadAllowList`] names the first entry that is not accepted.
+    pub fn parse<S: AsRef<str>>(ranges: &[S]) -> Result<Self, BadAllowList> {
+        if ranges.len() > RANGES_MAX {
+            return Err(BadAllowList::TooMany);
+        }
+        let mut list = Vec::with_capacity(ranges.len());
+        for text in ranges {
+            let range = parse_range(text.as_ref().trim())?;
+            if !list.contains(&range) {
+                list.push(range);
+            }
+        }
+        Ok(Self(list))
+    }
+
+    #[must_use]
+    pub fn allows(&self, ip: IpAddr) -> bool {
+        let ip = canonical(ip);
+        self.0.is_empty() || self.0.iter().any(|range| range.contains(&ip))
+    }
+
+    #[must_use]
+    pub fn ranges(&self) -> &[IpNet] {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn to_strings(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+}
+
+fn parse_range(text: &str) -> Result<IpNet, BadAllowList> {
+    let range = match IpAddr::from_str(text) {
+        Ok(ip) => IpNet::from(canonical(ip)),
+        Err(_) => IpNet::from_str(text)
+            .ok()
+            .and_then(unmapped)
+            .ok_or_else(|| BadAllowList::NotARange(text.chars().take(64).collect()))?,
+    };
+    if range.trunc() == range {
+        Ok(range)
+    } else {
+        // 203.0.113.7/24 may be a slip for /32 as well as for 203.0.113.0/24: the owner decides.
+        Err(BadAllowList::HostBits { given: text.to_owned(), meant: range.trunc() })
+    }
+}
+
+/// `::ffff:192.0.2.0/120` is `192.0.2.0/24`: addresses are compared unmapped, so ranges must be too.
+/// A shorter prefix covers more than the mapped block and means nothing here.
+fn unmapped(range: IpNet) -> Option<IpNet> {
+    match range {
+        IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {
+            Some(v4) => IpNet::new(v4.into(), v6.prefix_len().checked_sub(96)?).ok(),
+            None => Some(range),
+        },
+        IpNet::V4(_) => Some(range),
+    }
+}

@@ -1,0 +1,81 @@
+//! An API key: what a merchant's integration may do, from where, and how its webhooks are written.
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
+use utoipa::ToSchema;
+
+use super::allow_list::AllowList;
+use super::clock::Timestamp;
+use super::ids::{ApiKeyId, MerchantId};
+use super::secret::StoredSecret;
+
+/// How long a revoked key can be brought back.
+pub const RESTORE_WINDOW: TimeDelta = TimeDelta::minutes(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Environment {
+    Sandbox,
+    Live,
+}
+
+/// What happens to a call from outside the allow list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum IpMode {
+    /// It is refused.
+    Enforce,
+    /// It passes and is recorded, so that a list can be tried before it bites.
+    Observe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum WebhookFormat {
+    /// The JSON in one line.
+    SingleJson,
+    /// Every field on a line of its own; for the Worldpay Corporate gateway only.
+    MultipleJson,
+}
+
+/// The gateway that unlocks [`WebhookFormat::MultipleJson`].
+pub const MULTIPLE_JSON_GATEWAY: &str = "worldpay_corporate";
+
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    pub id: ApiKeyId,
+    pub merchant_id: MerchantId,
+    pub name: String,
+    pub environment: Environment,
+    pub allow_list: AllowList,
+    pub ip_mode: IpMode,
+    pub webhook_format: WebhookFormat,
+    pub webhook_url: Option<String>,
+    pub webhook_disabled_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    /// Found in public: it can never be restored.
+    pub leaked: bool,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Newest first.
+    pub secrets: Vec<StoredSecret>,
+}
+
+impl ApiKey {
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// Whether a revoked key may still be brought back.
+    #[must_use]
+    pub fn is_restorable(&self, now: Timestamp) -> bool {
+        !self.leaked && self.revoked_at.is_some_and(|at| now < at.plus(RESTORE_WINDOW))
+    }
+}

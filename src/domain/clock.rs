@@ -1,0 +1,123 @@
+//! Time: a timestamp that both engines store alike, and the clock that tests can move.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+///
+/// An integer is the one representation of time that SQLite and PostgreSQL store, compare and index
+/// alike; RFC 3339 text is made at the edge.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    #[must_use]
+    pub const fn from_unix_secs(secs: i64) -> Self {
+        Self(secs.saturating_mul(1_000_000))
+    }
+
+    #[must_use]
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    #[must_use]
+    pub const fn unix_secs(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    #[must_use]
+    pub fn plus(self, delta: TimeDelta) -> Self {
+        Self(self.0.saturating_add(delta.num_microseconds().unwrap_or(i64::MAX)))
+    }
+
+    #[must_use]
+    pub fn minus(self, delta: TimeDelta) -> Self {
+        Self(self.0.saturating_sub(delta.num_microseconds().unwrap_or(i64::MAX)))
+    }
+
+    /// The time from `earlier` to this; negative when `earlier` is the later one.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> TimeDelta {
+        TimeDelta::microseconds(self.0.saturating_sub(earlier.0))
+    }
+
+    /// `2026-11-23 17:05:57`, UTC: the vendor's published `expire_time`.
+    #[must_use]
+    pub fn to_published(self) -> String {
+        self.date_time().format("%Y-%m-%d %H:%M:%S").to_string()
+    }
+
+    #[must_use]
+    pub fn to_rfc3339(self) -> String {
+        self.date_time().to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
+    fn date_time(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_rfc3339())
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_rfc3339())
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let time = DateTime::<Utc>::deserialize(deserializer)?;
+        Ok(Self(time.timestamp_micros()))
+    }
+}
+
+/// Where `now` comes from: the system, or a test that moves it.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    #[default]
+    System,
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// A clock that stands still at `start` until [`Clock::advance`].
+    #[must_use]
+    pub fn manual(start: Timestamp) -> Self {
+        Self::Manual(Arc::new(AtomicI64::new(start.micros())))
+    }
+
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system clock")]
+    pub fn now(&self) -> Timestamp {
+        match self {
+            Self::System => Timestamp(Utc::now().timestamp_micros()),
+            Self::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Moves a manual clock; the system's cannot be moved.
+    pub fn advance(&self, delta: TimeDelta) {
+        match self {
+            Self::System => debug_assert!(false, "the system clock was asked to move"),
+            Self::Manual(micros) => {
+                micros.fetch_add(delta.num_microseconds().unwrap_or(0), Ordering::SeqCst);
+            }
+        }
+    }
+}

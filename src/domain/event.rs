@@ -1,0 +1,102 @@
+//! What is recorded: audit events and the events that webhooks tell of.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use strum::{EnumString, IntoStaticStr};
+
+use super::clock::Timestamp;
+use super::ids::{EventId, MerchantId};
+
+/// Who did something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    pub kind: ActorKind,
+    /// The id of the token, user or credentials; none for the server itself and the command line.
+    pub id: Option<String>,
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum ActorKind {
+    AdminToken,
+    User,
+    Client,
+    CommandLine,
+    Server,
+    Anonymous,
+}
+
+impl Actor {
+    #[must_use]
+    pub const fn of(kind: ActorKind) -> Self {
+        Self { kind, id: None, name: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum Outcome {
+    Done,
+    Refused,
+}
+
+/// One line of the audit trail: who, what, which object, from where, when, with what outcome.
+#[derive(Clone, Debug)]
+pub struct AuditEvent {
+    pub id: EventId,
+    pub at: Timestamp,
+    pub merchant_id: Option<MerchantId>,
+    pub actor: Actor,
+    /// `object.verb`, such as `api_key.revoked`.
+    pub action: String,
+    pub object_kind: String,
+    pub object_id: Option<String>,
+    pub outcome: Outcome,
+    pub client_ip: Option<String>,
+    pub request_id: Option<String>,
+    /// A JSON object; never a secret.
+    pub detail: Value,
+}
+
+impl AuditEvent {
+    /// The hash that chains this event, as number `seq`, to the one before. Every field is in it,
+    /// each with its length, so that no two events share an encoding.
+    #[must_use]
+    pub fn chain_hash(&self, seq: i64, previous: &[u8], detail: &str) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        let text = |value: &Option<String>| value.as_deref().map_or(String::from("-"), |v| format!("+{v}"));
+        field(previous);
+        field(&seq.to_be_bytes());
+        field(self.id.uuid().as_bytes());
+        field(&self.at.micros().to_be_bytes());
+        field(self.merchant_id.map_or([0; 16], |id| *id.uuid().as_bytes()).as_slice());
+        field(<&str>::from(self.actor.kind).as_bytes());
+        field(text(&self.actor.id).as_bytes());
+        field(text(&self.actor.name).as_bytes());
+        field(self.action.as_bytes());
+        field(self.object_kind.as_bytes());
+        field(text(&self.object_id).as_bytes());
+        field(<&str>::from(self.outcome).as_bytes());
+        field(text(&self.client_ip).as_bytes());
+        field(text(&self.request_id).as_bytes());
+        field(detail.as_bytes());
+        hasher.finalize().into()
+    }
+}
+
+/// An event that the merchant's webhooks tell of, written in the transaction that caused it.
+#[derive(Clone, Debug)]
+pub struct WebhookEvent {
+    pub id: EventId,
+    pub merchant_id: MerchantId,
+    /// `object.verb`, such as `session.replay_detected`, or what the platform hands in.
+    pub event_type: String,
+    pub data: Value,
+    pub idempotency_key: Option<String>,
+    pub created_at: Timestamp,
+}

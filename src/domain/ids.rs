@@ -1,0 +1,111 @@
+//! A type per kind of id, all UUIDv7 (RFC 9562 5.7): unique without coordination, in order of creation.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::{Builder, Uuid};
+
+use super::clock::Timestamp;
+use super::entropy::Entropy;
+
+/// The id of a `T`. `T` is only a name: it keeps a merchant's id from being passed as a session's.
+pub struct Id<T>(Uuid, PhantomData<fn() -> T>);
+
+pub enum OfMerchant {}
+pub enum OfApiKey {}
+pub enum OfCredential {}
+pub enum OfSecret {}
+pub enum OfSession {}
+pub enum OfExchange {}
+pub enum OfEvent {}
+pub enum OfDelivery {}
+pub enum OfUser {}
+pub enum OfAdminToken {}
+
+pub type MerchantId = Id<OfMerchant>;
+pub type ApiKeyId = Id<OfApiKey>;
+pub type CredentialId = Id<OfCredential>;
+pub type SecretId = Id<OfSecret>;
+pub type SessionId = Id<OfSession>;
+pub type ExchangeId = Id<OfExchange>;
+pub type EventId = Id<OfEvent>;
+pub type DeliveryId = Id<OfDelivery>;
+pub type UserId = Id<OfUser>;
+pub type AdminTokenId = Id<OfAdminToken>;
+
+impl<T> Id<T> {
+    #[must_use]
+    pub fn generate(now: Timestamp, entropy: &Entropy) -> Self {
+        let millis = u64::try_from(now.micros() / 1000).unwrap_or(0);
+        Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &entropy.bytes()).into_uuid())
+    }
+
+    #[must_use]
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid, PhantomData)
+    }
+
+    #[must_use]
+    pub const fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl<T> Clone for Id<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Id<T> {}
+impl<T> PartialEq for Id<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl<T> Eq for Id<T> {}
+impl<T> PartialOrd for Id<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<T> Ord for Id<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+impl<T> Hash for Id<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+impl<T> fmt::Display for Id<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+impl<T> fmt::Debug for Id<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+impl<T> FromStr for Id<T> {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::try_parse(text).map(Self::from_uuid)
+    }
+}
+impl<T> Serialize for Id<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+impl<'de, T> Deserialize<'de> for Id<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Uuid::deserialize(deserializer).map(Self::from_uuid)
+    }
+}

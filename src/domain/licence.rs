@@ -1,0 +1,60 @@
+//! Licences: what a merchant has bought. A lapse takes effect at its second, with no job involved.
+
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
+use utoipa::ToSchema;
+
+use super::clock::Timestamp;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Product {
+    /// API keys can be made, and work.
+    ApiKeys,
+    /// Client credentials can be made and switched ON, and their tokens work.
+    EnhancedSecurity,
+}
+
+/// A merchant's licence for one product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Licence {
+    pub active: bool,
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Licence {
+    #[must_use]
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        self.active && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+/// Both licences of a merchant; one never granted is `None`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Licences {
+    pub api_keys: Option<Licence>,
+    pub enhanced_security: Option<Licence>,
+}
+
+impl Licences {
+    #[must_use]
+    pub const fn of(&self, product: Product) -> Option<Licence> {
+        match product {
+            Product::ApiKeys => self.api_keys,
+            Product::EnhancedSecurity => self.enhanced_security,
+        }
+    }
+
+    pub const fn set(&mut self, product: Product, licence: Licence) {
+        match product {
+            Product::ApiKeys => self.api_keys = Some(licence),
+            Product::EnhancedSecurity => self.enhanced_security = Some(licence),
+        }
+    }
+
+    #[must_use]
+    pub fn is_good(&self, product: Product, now: Timestamp) -> bool {
+        self.of(product).is_some_and(|licence| licence.is_good(now))
+    }
+}

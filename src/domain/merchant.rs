@@ -1,0 +1,72 @@
+//! A merchant, and the record of everything that decides its calls.
+
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
+use utoipa::ToSchema;
+
+use super::api_key::ApiKey;
+use super::clock::Timestamp;
+use super::credential::Credential;
+use super::ids::{ApiKeyId, CredentialId, MerchantId};
+use super::licence::Licences;
+use super::secret::SecretHash;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum MerchantStatus {
+    Active,
+    Suspended,
+}
+
+#[derive(Clone, Debug)]
+pub struct Merchant {
+    pub id: MerchantId,
+    pub name: String,
+    /// A free name; [`super::api_key::MULTIPLE_JSON_GATEWAY`] unlocks the second output type.
+    pub gateway: String,
+    pub status: MerchantStatus,
+    /// Raised in the same transaction by every change to the merchant, its licences, keys,
+    /// credentials or their secrets. A statement that issues or verifies compares it, so a record
+    /// kept in memory can be late but can never authorise anything.
+    pub revision: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// A merchant with all that hangs on it, as of one revision.
+#[derive(Clone, Debug)]
+pub struct MerchantRecord {
+    pub merchant: Merchant,
+    pub licences: Licences,
+    pub api_keys: Vec<ApiKey>,
+    pub credentials: Vec<Credential>,
+}
+
+impl MerchantRecord {
+    #[must_use]
+    pub fn api_key(&self, id: ApiKeyId) -> Option<&ApiKey> {
+        self.api_keys.iter().find(|key| key.id == id)
+    }
+
+    #[must_use]
+    pub fn api_key_by_hash(&self, hash: &SecretHash) -> Option<&ApiKey> {
+        self.api_keys.iter().find(|key| key.secrets.iter().any(|secret| secret.hash.matches(hash)))
+    }
+
+    #[must_use]
+    pub fn credential(&self, id: CredentialId) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.id == id)
+    }
+
+    #[must_use]
+    pub fn credential_by_client_id(&self, client_id: &str) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.client_id == client_id)
+    }
+
+    /// Whether any credentials of this key are switched ON.
+    #[must_use]
+    pub fn has_enhanced_security(&self, key: ApiKeyId) -> bool {
+        self.credentials.iter().any(|credential| credential.api_key_id == key && credential.enabled)
+    }
+}

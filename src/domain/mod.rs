@@ -1,0 +1,20 @@
+//! The rules of the product, and nothing else: no HTTP, no SQL, no I/O, no reading of the clock.
+//!
+//! Everything here is a value or a pure function. `now` and random bytes come in as arguments.
+
+pub mod access;
+pub mod address;
+pub mod admin;
+pub mod allow_list;
+pub mod api_key;
+pub mod clock;
+pub mod credential;
+pub mod entropy;
+pub mod event;
+pub mod ids;
+pub mod keyring;
+pub mod licence;
+pub mod merchant;
+pub mod secret;
+pub mod session;
+pub mod token;

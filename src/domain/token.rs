@@ -1,0 +1,142 @@
+//! Sealed tokens: nothing to steal from the store, nothing to sweep.
+//!
+//! ```text
+//! token = base64url( kind(1) | session id(16) | generation(4) | expires at, seconds(4) | mac(20) )
+//! mac   = first 20 bytes of HMAC-SHA256( HKDF(server key, session secret, kind), all before it )
+//! ```
+//!
+//! A dump of the database forges nothing, since the server key is not in it; the server key forges
+//! nothing, since the session's secret is not in it. A token is derived, not drawn: the same rotation
+//! always yields the same pair, which is what lets a lost response be asked for again, and lets
+//! parallel refreshes agree without a lock held across the network.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::clock::Timestamp;
+use super::ids::SessionId;
+use super::keyring::ServerKey;
+use super::secret::PlainSecret;
+
+/// Length of every token in characters.
+pub const TOKEN_CHARS: usize = 60;
+
+const SIGNED_BYTES: usize = 25;
+const MAC_BYTES: usize = 20;
+const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    Access,
+    Refresh,
+}
+
+impl TokenKind {
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Access => 1,
+            Self::Refresh => 2,
+        }
+    }
+
+    const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Access),
+            2 => Some(Self::Refresh),
+            _ => None,
+        }
+    }
+
+    const fn info(self) -> &'static [u8] {
+        match self {
+            Self::Access => b"access token",
+            Self::Refresh => b"refresh token",
+        }
+    }
+}
+
+/// What a token says of itself. Worth nothing until [`SealedToken::is_genuine`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claims {
+    pub kind: TokenKind,
+    pub session: SessionId,
+    pub generation: u32,
+    pub expires_at: Timestamp,
+}
+
+impl Claims {
+    fn to_bytes(self) -> [u8; SIGNED_BYTES] {
+        // Seconds fit 32 bits until 2106; a time outside them saturates and so never outlives its hour.
+        let secs = u32::try_from(self.expires_at.unix_secs().max(0)).unwrap_or(u32::MAX);
+        let mut bytes = [0; SIGNED_BYTES];
+        bytes[0] = self.kind.byte();
+        bytes[1..17].copy_from_slice(self.session.uuid().as_bytes());
+        bytes[17..21].copy_from_slice(&self.generation.to_be_bytes());
+        bytes[21..].copy_from_slice(&secs.to_be_bytes());
+        bytes
+    }
+
+    /// The token for these claims.
+    #[must_use]
+    pub fn seal(self, key: &ServerKey, session_secret: &[u8]) -> PlainSecret {
+        let signed = self.to_bytes();
+        let mut token = [0; TOKEN_BYTES];
+        token[..SIGNED_BYTES].copy_from_slice(&signed);
+        let mac = mac(self.kind, key, session_secret, &signed).finalize().into_bytes();
+        token[SIGNED_BYTES..].copy_from_slice(&mac[..MAC_BYTES]);
+        PlainSecret::new(URL_SAFE_NO_PAD.encode(token))
+    }
+}
+
+/// A token as it was presented: well-formed, not yet known to be ours.
+#[derive(Clone, Copy)]
+pub struct SealedToken {
+    claims: Claims,
+    mac: [u8; MAC_BYTES],
+}
+
+impl SealedToken {
+    /// `None` for anything that is not 60 characters of base64url with a known kind: junk costs no read.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != TOKEN_CHARS {
+            return None;
+        }
+        let mut bytes = [0; TOKEN_BYTES];
+        URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        let (kind, rest) = bytes.split_first_chunk::<1>()?;
+        let (session, rest) = rest.split_first_chunk::<16>()?;
+        let (generation, rest) = rest.split_first_chunk::<4>()?;
+        let (expires_at, rest) = rest.split_first_chunk::<4>()?;
+        let (mac, _) = rest.split_first_chunk::<MAC_BYTES>()?;
+        let claims = Claims {
+            kind: TokenKind::from_byte(kind[0])?,
+            session: SessionId::from_uuid(uuid::Uuid::from_bytes(*session)),
+            generation: u32::from_be_bytes(*generation),
+            expires_at: Timestamp::from_unix_secs(u32::from_be_bytes(*expires_at).into()),
+        };
+        Some(Self { claims, mac: *mac })
+    }
+
+    #[must_use]
+    pub const fn claims(&self) -> Claims {
+        self.claims
+    }
+
+    /// Whether this server sealed it for that session. Compares in constant time.
+    #[must_use]
+    pub fn is_genuine(&self, key: &ServerKey, session_secret: &[u8]) -> bool {
+        mac(self.claims.kind, key, session_secret, &self.claims.to_bytes())
+            .verify_truncated_left(&self.mac)
+            .is_ok()
+    }
+}
+
+fn mac(kind: TokenKind, key: &ServerKey, session_secret: &[u8], signed: &[u8]) -> Hmac<Sha256> {
+    let derived = key.derive(session_secret, kind.info());
+    let mut mac = Hmac::<Sha256>::new_from_slice(&*derived).expect("HMAC takes a key of any length");
+    mac.update(signed);
+    mac
+}

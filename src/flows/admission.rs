@@ -1,0 +1,147 @@
+//! Admission: which merchant and key a call comes with, and whether it may come from where it does.
+//!
+//! Decided from a record in memory. A refusal is checked against the database before it is given,
+//! since the record may be late; a pass is checked by the statement that the call leads to.
+
+use std::sync::Arc;
+
+use super::{Core, Decided};
+use crate::domain::access::{self, AddressVerdict, Reason};
+use crate::domain::address::ClientAddress;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
+use crate::domain::merchant::MerchantRecord;
+use crate::domain::secret::{SecretHash, StoredSecret, looks_like_api_key};
+use crate::store::StoreError;
+
+/// A caller whose key was recognised, with the record that decides about it.
+#[derive(Clone)]
+pub struct Caller {
+    pub record: Arc<MerchantRecord>,
+    pub key_id: ApiKeyId,
+    pub address: ClientAddress,
+    hash: SecretHash,
+    /// Whether the record was read from the database during this call.
+    is_fresh: bool,
+}
+
+/// What an exchange record can say of a caller, also of one that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyOwner {
+    pub merchant_id: MerchantId,
+    pub api_key_id: ApiKeyId,
+}
+
+impl Core {
+    /// Finds the merchant and key that an `X-API-KEY` names. Says nothing yet of whether it may pass.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn recognise(&self, key: &[u8], address: ClientAddress) -> Decided<Caller> {
+        if !looks_like_api_key(key) {
+            return Ok(Err(Reason::KeyUnknown));
+        }
+        let Ok(key) = std::str::from_utf8(key) else { return Ok(Err(Reason::KeyUnknown)) };
+        let hash = SecretHash::of(key);
+        let Some((merchant_id, key_id)) = self.store.hot().key_owner(hash).await? else {
+            return Ok(Err(Reason::KeyUnknown));
+        };
+        let (record, is_fresh) = match self.store.hot().cached_record(merchant_id) {
+            Some(record) => (record, false),
+            None => match self.store.hot().load_record(merchant_id, self.now()).await? {
+                Some(record) => (record, true),
+                None => return Ok(Err(Reason::KeyUnknown)),
+            },
+        };
+        Ok(Ok(Caller { record, key_id, address, hash, is_fresh }))
+    }
+
+    /// Whether the key works now.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn admit_key(&self, caller: &mut Caller) -> Decided<()> {
+        self.decide(caller, |caller, now| caller.admit_key(now).map(drop)).await
+    }
+
+    /// Whether the key may be used from the caller's address.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn admit_address(&self, caller: &mut Caller) -> Decided<AddressVerdict> {
+        self.decide(caller, Caller::admit_address).await
+    }
+
+    /// Decides from the record at hand; a refusal from a late record is decided again from a fresh one.
+    pub(super) async fn decide<T>(
+        &self,
+        caller: &mut Caller,
+        decision: impl Fn(&Caller, Timestamp) -> Result<T, Reason>,
+    ) -> Decided<T> {
+        match decision(caller, self.now()) {
+            Err(_) if !caller.is_fresh => match self.reload(caller).await? {
+                Ok(()) => Ok(decision(caller, self.now())),
+                Err(reason) => Ok(Err(reason)),
+            },
+            decided => Ok(decided),
+        }
+    }
+
+    /// Reads the record again and decides about key and address again: both may have changed.
+    pub(super) async fn reload(&self, caller: &mut Caller) -> Decided<()> {
+        let id = caller.record.merchant.id;
+        let Some(record) = self.store.hot().load_record(id, self.now()).await? else {
+            return Ok(Err(Reason::KeyUnknown));
+        };
+        caller.record = record;
+        caller.is_fresh = true;
+        let now = self.now();
+        Ok(caller.admit_key(now).and_then(|_| caller.admit_address(now)).map(drop))
+    }
+
+    /// Makes sure that the record is the current truth, for calls that no statement of theirs checks.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn confirm(&self, caller: &mut Caller) -> Decided<()> {
+        if caller.is_fresh {
+            return Ok(Ok(()));
+        }
+        let revision = self.store.hot().revision(caller.record.merchant.id).await?;
+        if revision == Some(caller.record.merchant.revision) {
+            return Ok(Ok(()));
+        }
+        self.reload(caller).await
+    }
+}
+
+impl Caller {
+    fn admit_key(&self, now: Timestamp) -> Result<SecretId, Reason> {
+        access::admit_key(&self.record, &self.hash, now).map(|(_, secret)| secret.id)
+    }
+
+    fn admit_address(&self, _now: Timestamp) -> Result<AddressVerdict, Reason> {
+        let key = self.record.api_key(self.key_id).ok_or(Reason::KeyUnknown)?;
+        match access::judge_address(key, &self.address) {
+            AddressVerdict::Refused => Err(Reason::AddressNotAllowed),
+            verdict => Ok(verdict),
+        }
+    }
+
+    /// The secret of the key that this call came with.
+    #[must_use]
+    pub fn key_secret(&self) -> Option<&StoredSecret> {
+        let key = self.record.api_key(self.key_id)?;
+        key.secrets.iter().find(|secret| secret.hash.matches(&self.hash))
+    }
+
+    #[must_use]
+    pub fn owner(&self) -> KeyOwner {
+        KeyOwner { merchant_id: self.record.merchant.id, api_key_id: self.key_id }
+    }
+}
+
+/// The fault of a flow whose merchant kept changing under it.
+pub(super) const fn too_many_changes() -> StoreError {
+    StoreError::Busy
+}

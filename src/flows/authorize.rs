@@ -1,0 +1,113 @@
+//! Authorize: client credentials in, a new session and its first pair of tokens out (RFC 6749 4.4).
+
+use zeroize::Zeroizing;
+
+use super::admission::{Caller, too_many_changes};
+use super::{Core, DECISIONS_MAX, Decided};
+use crate::domain::access::{self, Reason};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{CredentialId, SessionId};
+use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
+use crate::domain::session::{Pair, Session};
+use crate::store::StoreError;
+use crate::store::sessions::Open;
+
+/// A client id and secret as presented.
+pub struct ClientSecret {
+    pub client_id: String,
+    hash: SecretHash,
+}
+
+impl ClientSecret {
+    #[must_use]
+    pub fn new(client_id: String, secret: &PlainSecret) -> Self {
+        Self { client_id, hash: secret.hash() }
+    }
+}
+
+/// What an accepted client is.
+pub(super) struct Client {
+    pub(super) credential: CredentialId,
+    pub(super) epoch: i64,
+    secret: StoredSecret,
+}
+
+impl Core {
+    /// Starts a session.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn authorize(&self, caller: &mut Caller, presented: &ClientSecret) -> Decided<Pair> {
+        for _ in 0..DECISIONS_MAX {
+            let client = match self.admit_client(caller, presented).await? {
+                Ok(client) => client,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            let session = self.new_session(caller, &client, self.now());
+            let open = Open { session: session.clone(), revision: caller.record.merchant.revision };
+            if self.store.hot().open_session(open).await? {
+                return Ok(Ok(self.pair_of(&session)?));
+            }
+            if let Err(reason) = self.reload(caller).await? {
+                return Ok(Err(reason));
+            }
+        }
+        Err(too_many_changes())
+    }
+
+    /// Decides about the client, and records the use of its secret.
+    pub(super) async fn admit_client(
+        &self,
+        caller: &mut Caller,
+        presented: &ClientSecret,
+    ) -> Decided<Client> {
+        let decided = self
+            .decide(caller, |caller, now| {
+                access::admit_client(
+                    &caller.record,
+                    caller.key_id,
+                    &presented.client_id,
+                    &presented.hash,
+                    now,
+                )
+                .map(|(credential, secret)| Client {
+                    credential: credential.id,
+                    epoch: credential.epoch,
+                    secret: secret.clone(),
+                })
+            })
+            .await?;
+        if let Ok(client) = &decided {
+            self.note_use(caller.record.merchant.id, &client.secret, &caller.address).await?;
+        }
+        Ok(decided)
+    }
+
+    fn new_session(&self, caller: &Caller, client: &Client, now: Timestamp) -> Session {
+        Session {
+            id: SessionId::generate(now, &self.entropy),
+            merchant_id: caller.record.merchant.id,
+            credential_id: client.credential,
+            epoch: client.epoch,
+            token_key_id: self.keyring.newest().id(),
+            secret: Zeroizing::new(self.entropy.bytes::<32>().to_vec()),
+            generation: 1,
+            started_at: now,
+            rotated_at: now,
+            expires_at: now.plus(self.lifetimes.session_ttl),
+            revoked_at: None,
+        }
+    }
+
+    /// The pair of a session's current generation.
+    pub(super) fn pair_of(&self, session: &Session) -> Result<Pair, StoreError> {
+        let key = self.keyring.by_id(session.token_key_id).ok_or_else(|| StoreError::Impossible {
+            table: "sessions",
+            what: format!("{} is sealed by a key that is not in the keyring", session.id),
+        })?;
+        Ok(session.pair(key, self.lifetimes, self.now()))
+    }
+}
+
+/// A token that no session of this server can have sealed.
+pub(super) const UNKNOWN: Reason = Reason::TokenUnknown;

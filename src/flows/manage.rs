@@ -1,0 +1,209 @@
+//! What every management flow shares: who acts, how it is refused, and the record of it.
+//!
+//! A change is one transaction with its audit event and its webhook event. A refused change is rolled
+//! back and the refusal recorded: who tried what is as much on record as who did.
+
+use serde_json::{Value, json};
+
+use super::Core;
+use super::record::audit_event;
+use crate::domain::admin::{AdminToken, Role};
+use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome, WebhookEvent};
+use crate::domain::ids::{EventId, MerchantId};
+use crate::domain::licence::Product;
+use crate::store::outbox::Audience;
+use crate::store::{StoreError, Tx, audit, outbox};
+
+/// Who acts, and from where.
+#[derive(Clone, Debug)]
+pub struct By {
+    pub actor: Actor,
+    pub role: Role,
+    /// The one merchant that a merchant role may see.
+    pub merchant_id: Option<MerchantId>,
+    pub client_ip: Option<String>,
+    pub request_id: Option<String>,
+}
+
+impl By {
+    /// Whoever can run the program beside the database.
+    #[must_use]
+    pub const fn command_line() -> Self {
+        Self {
+            actor: Actor::of(ActorKind::CommandLine),
+            role: Role::Operator,
+            merchant_id: None,
+            client_ip: None,
+            request_id: None,
+        }
+    }
+
+    #[must_use]
+    pub fn admin_token(token: &AdminToken, client_ip: String, request_id: String) -> Self {
+        Self {
+            actor: Actor {
+                kind: ActorKind::AdminToken,
+                id: Some(token.id.to_string()),
+                name: Some(token.name.clone()),
+            },
+            role: token.role,
+            merchant_id: token.merchant_id,
+            client_ip: Some(client_ip),
+            request_id: Some(request_id),
+        }
+    }
+
+    /// # Errors
+    /// [`Refused::NotFound`] for another merchant: its objects do not exist for this actor.
+    pub fn may_see(&self, merchant: MerchantId) -> Result<(), Refused> {
+        match self.role {
+            Role::Operator => Ok(()),
+            Role::MerchantAdmin | Role::MerchantViewer if self.merchant_id == Some(merchant) => Ok(()),
+            Role::MerchantAdmin | Role::MerchantViewer => Err(Refused::NotFound),
+        }
+    }
+
+    /// # Errors
+    /// [`Refused::NotFound`] for another merchant, [`Refused::Forbidden`] for a viewer.
+    pub fn may_change(&self, merchant: MerchantId) -> Result<(), Refused> {
+        self.may_see(merchant)?;
+        if self.role == Role::MerchantViewer {
+            return Err(Refused::Forbidden("this role may only look"));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`Refused::Forbidden`] for everybody but operators.
+    pub fn must_be_operator(&self) -> Result<(), Refused> {
+        if self.role == Role::Operator { Ok(()) } else { Err(Refused::Forbidden("for operators only")) }
+    }
+}
+
+/// Why a management call was refused; all of it may be told to whoever made the call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("there is no such object")]
+    NotFound,
+    #[error("{0}")]
+    Forbidden(&'static str),
+    #[error("{field}: {detail}")]
+    Invalid { field: &'static str, detail: String },
+    #[error("the merchant has no active licence for `{}`", <&str>::from(*.0))]
+    NotLicensed(Product),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("the object was changed by somebody else; read it again")]
+    VersionMismatch,
+}
+
+impl Refused {
+    pub(super) fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
+        Self::Invalid { field, detail: detail.into() }
+    }
+}
+
+/// How the inside of a change ends early. Here a refusal undoes everything and is then recorded by
+/// [`Change::finish`], so it may travel by `?`; in the token flows it may not.
+pub(super) enum Stop {
+    Refused(Refused),
+    Fault(StoreError),
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(fault: StoreError) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What a management flow returns.
+pub type Managed<T> = Result<Result<T, Refused>, StoreError>;
+
+/// A change under way: its transaction, and the audit event that will tell of it.
+pub(super) struct Change<'a> {
+    pub(super) core: &'a Core,
+    pub(super) tx: Tx,
+    pub(super) event: AuditEvent,
+}
+
+impl Core {
+    /// Begins the change `action`, such as `api_key.created`.
+    pub(super) async fn change(&self, by: &By, action: &str) -> Result<Change<'_>, StoreError> {
+        let object_kind = action.split_once('.').map_or(action, |(object, _)| object);
+        let mut event = audit_event(self, action, object_kind, String::new());
+        event.object_id = None;
+        event.actor = by.actor.clone();
+        event.client_ip.clone_from(&by.client_ip);
+        event.request_id.clone_from(&by.request_id);
+        event.merchant_id = by.merchant_id;
+        Ok(Change { core: self, tx: self.store.begin().await?, event })
+    }
+}
+
+impl Change<'_> {
+    /// Names the object and its merchant in the audit event.
+    pub(super) fn concerns(&mut self, merchant: Option<MerchantId>, object: impl ToString) {
+        self.event.merchant_id = merchant.or(self.event.merchant_id);
+        self.event.object_id = Some(object.to_string());
+    }
+
+    /// Tells webhooks of the change.
+    pub(super) async fn publish(
+        &mut self,
+        merchant: MerchantId,
+        event_type: &str,
+        data: Value,
+        audience: Audience,
+    ) -> Result<(), StoreError> {
+        let event = WebhookEvent {
+            id: EventId::generate(self.event.at, &self.core.entropy),
+            merchant_id: merchant,
+            event_type: event_type.to_owned(),
+            data,
+            idempotency_key: None,
+            created_at: self.event.at,
+        };
+        outbox::publish(&mut self.tx, &event, audience, &self.core.entropy).await
+    }
+
+    /// Commits the change with its audit event, or rolls it back and records the refusal alone.
+    pub(super) async fn finish<T>(mut self, result: Result<T, Stop>) -> Managed<T> {
+        match result {
+            Ok(done) => {
+                audit::append(&mut self.tx, &self.event).await?;
+                self.tx.commit().await?;
+                Ok(Ok(done))
+            }
+            Err(Stop::Fault(fault)) => Err(fault),
+            Err(Stop::Refused(refused)) => {
+                // Ended before the next begins: SQLite has one writer.
+                drop(self.tx);
+                self.event.outcome = Outcome::Refused;
+                self.event.detail = json!({ "refused": refused.to_string() });
+                let mut tx = self.core.store.begin().await?;
+                audit::append(&mut tx, &self.event).await?;
+                tx.commit().await?;
+                Ok(Err(refused))
+            }
+        }
+    }
+}
+
+/// Holds a name to what can be shown: 1 to 200 characters, no control characters.
+pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), Refused> {
+    if name.trim().is_empty() {
+        Err(Refused::invalid(field, "must not be empty"))
+    } else if name.chars().count() > 200 {
+        Err(Refused::invalid(field, "must have at most 200 characters"))
+    } else if name.chars().any(char::is_control) {
+        Err(Refused::invalid(field, "must not contain control characters"))
+    } else {
+        Ok(())
+    }
+}

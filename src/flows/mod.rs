@@ -1,0 +1,52 @@
+//! Use cases, one file each. No HTTP here: a flow takes domain values and returns an outcome.
+//!
+//! A refusal is an outcome, not an `Err`: the audit row or the revocation that goes with it must be
+//! committed, and `?` would roll it back. An `Err` is a fault, answered with 503 or 500.
+
+pub mod admission;
+pub mod authorize;
+pub mod manage;
+pub mod manage_credentials;
+pub mod manage_keys;
+pub mod manage_merchants;
+pub mod manage_tokens;
+pub mod record;
+pub mod refresh;
+pub mod usage;
+
+use std::sync::Arc;
+
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::entropy::Entropy;
+use crate::domain::keyring::Keyring;
+use crate::domain::session::Lifetimes;
+use crate::store::{Store, StoreError};
+
+/// How often a flow decides again because the merchant changed under it. Each time means another
+/// change committed within the same few milliseconds.
+const DECISIONS_MAX: usize = 8;
+
+/// What every flow works with.
+pub struct Core {
+    pub store: Store,
+    pub keyring: Keyring,
+    pub clock: Clock,
+    pub entropy: Entropy,
+    pub lifetimes: Lifetimes,
+    /// The configured issuer; never taken from a request.
+    pub issuer: String,
+    pub usage: usage::Usage,
+}
+
+impl Core {
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// Shared by every request and job.
+pub type SharedCore = Arc<Core>;
+
+/// The result of a flow: what came out, or why the caller was refused; `Err` is a fault of ours.
+pub type Decided<T> = Result<Result<T, crate::domain::access::Reason>, StoreError>;

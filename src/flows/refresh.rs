@@ -1,0 +1,148 @@
+//! Refresh: the token of the current generation moves its session on (RFC 6749 6, RFC 9700 4.14.2).
+//!
+//! The rule itself is [`crate::domain::session::judge_refresh`]. Here it meets the store: the row is
+//! read, judged, and moved by a statement that demands the generation that was read. Of N callers with
+//! one token, one moves the row; the others find it moved, judge again, and repeat the pair.
+
+use serde_json::json;
+
+use super::admission::{Caller, too_many_changes};
+use super::authorize::{ClientSecret, UNKNOWN};
+use super::record::audit_event;
+use super::{Core, DECISIONS_MAX, Decided};
+use crate::domain::access::{self, Reason};
+use crate::domain::address::ClientAddress;
+use crate::domain::event::{Actor, ActorKind, WebhookEvent};
+use crate::domain::ids::EventId;
+use crate::domain::session::{Pair, Session, Verdict, judge_refresh};
+use crate::domain::token::{SealedToken, TokenKind};
+use crate::store::outbox::Audience;
+use crate::store::sessions::Rotate;
+use crate::store::{StoreError, audit, outbox, sessions};
+
+impl Core {
+    /// Renews the session that `token` names. `request_id` is for the audit trail.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn refresh(
+        &self,
+        caller: &mut Caller,
+        presented: &ClientSecret,
+        token: &str,
+        request_id: &str,
+    ) -> Decided<Pair> {
+        let token = SealedToken::parse(token).filter(|token| token.claims().kind == TokenKind::Refresh);
+        for _ in 0..DECISIONS_MAX {
+            // The client first: who is not one learns nothing about tokens.
+            let client = match self.admit_client(caller, presented).await? {
+                Ok(client) => client,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            let Some(token) = token else { return Ok(Err(UNKNOWN)) };
+            let Some(found) = self.genuine_session(token).await? else { return Ok(Err(UNKNOWN)) };
+            let mut session = found.session;
+            if session.credential_id != client.credential {
+                return Ok(Err(Reason::TokenOfAnotherClient));
+            }
+            if found.revision != caller.record.merchant.revision {
+                match self.reload(caller).await? {
+                    Ok(()) => continue,
+                    Err(reason) => return Ok(Err(reason)),
+                }
+            }
+            if let Err(reason) = access::session_is_backed(&caller.record, &session, self.now()) {
+                return Ok(Err(reason));
+            }
+            match judge_refresh(&session, token.claims(), self.lifetimes, self.now()) {
+                Verdict::Refuse(reason) => return Ok(Err(reason)),
+                Verdict::Repeat => return Ok(Ok(self.pair_of(&session)?)),
+                Verdict::Replay => {
+                    self.end_replayed(caller, &session, token, request_id).await?;
+                    return Ok(Err(Reason::TokenReplayed));
+                }
+                Verdict::Rotate => {
+                    let rotation = Rotate {
+                        session: session.id,
+                        generation: session.generation,
+                        merchant: session.merchant_id,
+                        revision: found.revision,
+                        now: self.now(),
+                    };
+                    if let Some(rotated) = self.store.hot().rotate_session(rotation).await? {
+                        session.generation = rotated.generation;
+                        session.rotated_at = rotated.rotated_at;
+                        return Ok(Ok(self.pair_of(&session)?));
+                    }
+                    // The row moved in between: look again.
+                }
+            }
+        }
+        Err(too_many_changes())
+    }
+
+    /// The session of a token, if it is one that this server sealed.
+    pub(super) async fn genuine_session(
+        &self,
+        token: SealedToken,
+    ) -> Result<Option<sessions::Found>, StoreError> {
+        let Some(found) = self.store.hot().look_up_session(token.claims().session).await? else {
+            return Ok(None);
+        };
+        let Some(key) = self.keyring.by_id(found.session.token_key_id) else {
+            tracing::warn!(session = %found.session.id, "sealed by a key that is not in the keyring");
+            return Ok(None);
+        };
+        Ok(token.is_genuine(key, &found.session.secret).then_some(found))
+    }
+
+    /// Somebody holds a token they should not: the session ends, and that is on record and committed
+    /// before the caller is refused.
+    async fn end_replayed(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        token: SealedToken,
+        request_id: &str,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut tx = self.store.begin().await?;
+        if !sessions::revoke(&mut tx, session.id, "replayed", now).await? {
+            return Ok(());
+        }
+        let credential = caller.record.credential(session.credential_id);
+        let client_id = credential.map(|credential| credential.client_id.clone());
+        let detail = json!({
+            "client_id": client_id,
+            "presented_generation": token.claims().generation,
+            "current_generation": session.generation,
+        });
+        let data = json!({
+            "session_id": session.id,
+            "client_id": client_id,
+            "api_key_id": caller.key_id,
+            "client_ip": caller.address.ip.to_string(),
+        });
+        let event = WebhookEvent {
+            id: EventId::generate(now, &self.entropy),
+            merchant_id: session.merchant_id,
+            event_type: "session.replay_detected".to_owned(),
+            data,
+            idempotency_key: None,
+            created_at: now,
+        };
+        outbox::publish(&mut tx, &event, Audience::Key(caller.key_id), &self.entropy).await?;
+        let mut event = audit_event(self, "session.replay_detected", "session", session.id.to_string());
+        event.merchant_id = Some(session.merchant_id);
+        event.actor = Actor { kind: ActorKind::Client, id: client_id, name: None };
+        event.client_ip = Some(address_text(&caller.address));
+        event.request_id = Some(request_id.to_owned());
+        event.detail = detail;
+        audit::append(&mut tx, &event).await?;
+        tx.commit().await
+    }
+}
+
+fn address_text(address: &ClientAddress) -> String {
+    address.ip.to_string()
+}

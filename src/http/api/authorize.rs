@@ -1,0 +1,120 @@
+//! `POST /api/authorize` and `POST /api/refresh_token`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::{Extension, Json};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::access::Reason;
+use crate::domain::secret::PlainSecret;
+use crate::domain::session::Pair;
+use crate::flows::admission::Caller;
+use crate::http::Shared;
+use crate::http::basic;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+use crate::http::form::Fields;
+
+/// One body for both kinds of reader: the vendor's integrators (`httpStatus`, `expire_time`, `status`)
+/// and every OAuth client (RFC 6749 5.1).
+#[derive(Serialize, ToSchema)]
+pub struct TokenResponse {
+    #[serde(rename = "httpStatus")]
+    http_status: bool,
+    access_token: String,
+    token_type: &'static str,
+    /// Seconds the access token still has.
+    expires_in: i64,
+    /// When the access token ends, UTC.
+    #[schema(example = "2026-11-23 17:05:57")]
+    expire_time: String,
+    refresh_token: String,
+    status: PublishedStatus,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct PublishedStatus {
+    #[serde(rename = "statusCode")]
+    status_code: u16,
+    #[serde(rename = "statusDescription")]
+    status_description: &'static str,
+}
+
+impl From<Pair> for TokenResponse {
+    fn from(pair: Pair) -> Self {
+        Self {
+            http_status: true,
+            access_token: pair.access.expose().to_owned(),
+            token_type: "Bearer",
+            expires_in: pair.expires_in_secs,
+            expire_time: pair.access_expires_at.to_published(),
+            refresh_token: pair.refresh.expose().to_owned(),
+            status: PublishedStatus { status_code: 200, status_description: "Success" },
+        }
+    }
+}
+
+/// Starts a session, or renews the one that `refresh_token` belongs to.
+pub async fn authorize(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    context: RequestContext,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> Result<Json<TokenResponse>, Failure> {
+    let refresh_token = fields.take_secret("refresh_token");
+    check_grant_type(&fields, refresh_token.is_some())?;
+    issue(&shared, caller, &context, &headers, fields, refresh_token).await
+}
+
+/// Renews the session that `refresh_token` belongs to.
+pub async fn refresh_token(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    context: RequestContext,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> Result<Json<TokenResponse>, Failure> {
+    let refresh_token = fields.take_secret("refresh_token");
+    check_grant_type(&fields, true)?;
+    if refresh_token.is_none() {
+        return Err(Failure::invalid_request("refresh_token: missing"));
+    }
+    issue(&shared, caller, &context, &headers, fields, refresh_token).await
+}
+
+async fn issue(
+    shared: &Shared,
+    mut caller: Caller,
+    context: &RequestContext,
+    headers: &HeaderMap,
+    mut fields: Fields,
+    refresh_token: Option<PlainSecret>,
+) -> Result<Json<TokenResponse>, Failure> {
+    let client = basic::client(headers, &mut fields)?;
+    // Only ids that exist: somebody may have put a secret in the wrong field.
+    if caller.record.credential_by_client_id(&client.client_id).is_some() {
+        context.note(|notes| notes.client_id = Some(client.client_id.clone()));
+    }
+    let core = &shared.core;
+    let decided = match refresh_token {
+        None => core.authorize(&mut caller, &client).await?,
+        Some(token) => core.refresh(&mut caller, &client, token.expose(), context.request_id()).await?,
+    };
+    decided.map(|pair| Json(pair.into())).map_err(Failure::refused)
+}
+
+/// `grant_type` is optional, and must agree with the fields when it is there.
+fn check_grant_type(fields: &Fields, is_refresh: bool) -> Result<(), Failure> {
+    match (fields.get("grant_type"), is_refresh) {
+        (None, _) | (Some("client_credentials"), false) | (Some("refresh_token"), true) => Ok(()),
+        (Some("client_credentials"), true) => {
+            Err(Failure::invalid_request("grant_type: client_credentials does not go with a refresh_token"))
+        }
+        (Some("refresh_token"), false) => Err(Failure::invalid_request("refresh_token: missing")),
+        (Some(_), _) => Err(Failure::refused(Reason::GrantTypeUnsupported)),
+    }
+}

@@ -1,0 +1,3 @@
+//! The integrators' API: extract, call one flow, render.
+
+pub mod authorize;

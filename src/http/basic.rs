@@ -1,0 +1,65 @@
+//! How a client authenticates: `client_id` and `client_secret` in the body, or HTTP Basic with both
+//! form-urlencoded inside (RFC 6749 2.3.1, RFC 7617). One way at a time.
+
+use axum::http::{HeaderMap, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+
+use super::error::Failure;
+use super::form::Fields;
+use crate::domain::secret::PlainSecret;
+use crate::flows::authorize::ClientSecret;
+
+/// The user and password of an `Authorization: Basic` header; `None` for no header or another scheme.
+///
+/// # Errors
+/// 400 for a header sent twice, or one that is not what RFC 7617 says.
+pub fn credentials(headers: &HeaderMap) -> Result<Option<(String, PlainSecret)>, Failure> {
+    let malformed = || Failure::invalid_request("Authorization: malformed");
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Failure::invalid_request("Authorization: sent twice"));
+    }
+    let value = value.to_str().map_err(|_| malformed())?;
+    let Some((scheme, rest)) = value.split_once(' ') else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Ok(None);
+    }
+    let decoded = STANDARD.decode(rest.trim()).map_err(|_| malformed())?;
+    let decoded = PlainSecret::new(String::from_utf8(decoded).map_err(|_| malformed())?);
+    let (user, password) = decoded.expose().split_once(':').ok_or_else(malformed)?;
+    let decode = |text: &str| {
+        percent_decode_str(&text.replace('+', " "))
+            .decode_utf8()
+            .map(std::borrow::Cow::into_owned)
+            .map_err(|_| malformed())
+    };
+    Ok(Some((decode(user)?, PlainSecret::new(decode(password)?))))
+}
+
+/// The client id and secret of a request.
+///
+/// # Errors
+/// 400 names the field that is missing, or says that there are two ways at once.
+pub fn client(headers: &HeaderMap, fields: &mut Fields) -> Result<ClientSecret, Failure> {
+    let in_body = fields.take_secret("client_secret");
+    let client_id = fields.get("client_id").map(str::to_owned);
+    match (credentials(headers)?, in_body) {
+        (Some(_), Some(_)) => Err(Failure::invalid_request(
+            "client_secret: authenticate in the body or by HTTP Basic, not both",
+        )),
+        // The client id beside HTTP Basic is no second way of authenticating, if it is the same one.
+        (Some((user, _)), None) if client_id.as_ref().is_some_and(|id| *id != user) => {
+            Err(Failure::invalid_request("client_id: not the one in the Authorization header"))
+        }
+        (Some((user, password)), None) => Ok(ClientSecret::new(user, &password)),
+        (None, in_body) => {
+            let missing = |field: &'static str| Failure::invalid_request(format!("{field}: missing"));
+            let client_id = client_id.ok_or_else(|| missing("client_id"))?;
+            let secret = in_body.ok_or_else(|| missing("client_secret"))?;
+            Ok(ClientSecret::new(client_id, &secret))
+        }
+    }
+}

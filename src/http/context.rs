@@ -1,0 +1,100 @@
+//! What is known of a request while it is under way, from the outermost layer to the handler.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use super::error::Failure;
+use crate::domain::address::{ClientAddress, Unreadable};
+use crate::domain::clock::Timestamp;
+use crate::flows::admission::KeyOwner;
+
+/// The address of the connection's other end. Put into each request by whoever accepted it.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// One request. Cloning shares it.
+#[derive(Clone)]
+pub struct RequestContext(Arc<Inner>);
+
+struct Inner {
+    request_id: String,
+    at: Timestamp,
+    started: Instant,
+    peer: IpAddr,
+    address: Result<ClientAddress, Unreadable>,
+    notes: Mutex<Notes>,
+}
+
+/// What the layers and handlers find out about the caller, for the exchange record.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    pub owner: Option<KeyOwner>,
+    pub client_id: Option<String>,
+    /// Set on a call that passed although its address is outside an observed allow list.
+    pub observed: bool,
+}
+
+impl RequestContext {
+    #[must_use]
+    pub fn new(
+        request_id: String,
+        at: Timestamp,
+        peer: IpAddr,
+        address: Result<ClientAddress, Unreadable>,
+    ) -> Self {
+        let notes = Mutex::default();
+        Self(Arc::new(Inner { request_id, at, started: Instant::now(), peer, address, notes }))
+    }
+
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.0.at
+    }
+
+    #[must_use]
+    pub fn latency_us(&self) -> i64 {
+        i64::try_from(self.0.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// # Errors
+    /// [`Unreadable`] when a trusted proxy sent something that names no address.
+    pub fn address(&self) -> Result<&ClientAddress, Unreadable> {
+        self.0.address.as_ref().map_err(|unreadable| *unreadable)
+    }
+
+    /// The client's address, or the peer's where the client's cannot be read.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.0.address.as_ref().map_or(self.0.peer, |address| address.ip)
+    }
+
+    pub fn note(&self, change: impl FnOnce(&mut Notes)) {
+        change(&mut self.0.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    #[must_use]
+    pub fn notes(&self) -> Notes {
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Failure::fault("a route outside the context layer"))
+    }
+}

@@ -1,0 +1,131 @@
+//! Refusals and faults as responses: the only place that knows status codes.
+//!
+//! A handler returns a [`Failure`]; [`super::layer::render`] writes its body once the request id is at
+//! hand, in the dialect of the path: RFC 6749 5.2 with the vendor's envelope for integrators, RFC 9457
+//! for the admin API. The framework's own errors go the same way, so no path answers anything but JSON.
+
+use std::borrow::Cow;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::domain::access::{ErrorCode, Reason};
+use crate::store::StoreError;
+
+/// Seconds after which a caller may try again when the store did not answer.
+const RETRY_AFTER_SECS: u32 = 1;
+
+/// Why a request got no success. What is in it may be told to the caller, the reason apart.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub status: StatusCode,
+    pub code: ErrorCode,
+    pub description: Cow<'static, str>,
+    /// Exactly why; for the exchange record and the log, never for the caller.
+    pub reason: Option<Reason>,
+    pub retry_after_secs: Option<u32>,
+}
+
+impl Failure {
+    /// The caller is refused for `reason`. What an outsider is told depends on the kind of error alone.
+    #[must_use]
+    pub fn refused(reason: Reason) -> Self {
+        let code = reason.error();
+        let (status, description) = match code {
+            ErrorCode::InvalidClient => (
+                StatusCode::UNAUTHORIZED,
+                "the API key, its use from this address, or the client credentials were not accepted",
+            ),
+            ErrorCode::InvalidGrant => (
+                StatusCode::BAD_REQUEST,
+                "the refresh token is unknown, expired, revoked, used before, or of another client",
+            ),
+            ErrorCode::UnauthorizedClient => (
+                StatusCode::BAD_REQUEST,
+                "Enhanced Security is switched OFF for this client, or not licensed",
+            ),
+            ErrorCode::UnsupportedGrantType => {
+                (StatusCode::BAD_REQUEST, "grant_type must be client_credentials or refresh_token")
+            }
+            ErrorCode::SlowDown => (StatusCode::TOO_MANY_REQUESTS, "too many calls; wait and try again"),
+            ErrorCode::InvalidRequest => (StatusCode::BAD_REQUEST, "the request is malformed"),
+            ErrorCode::TemporarilyUnavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the service cannot answer now; try again")
+            }
+            ErrorCode::ServerError => (StatusCode::INTERNAL_SERVER_ERROR, "an internal error"),
+        };
+        Self {
+            status,
+            code,
+            description: Cow::Borrowed(description),
+            reason: Some(reason),
+            retry_after_secs: (code == ErrorCode::SlowDown).then_some(RETRY_AFTER_SECS),
+        }
+    }
+
+    /// 400 with a description that names what is wrong. It must hold nothing that was sent as a value.
+    #[must_use]
+    pub fn invalid_request(description: impl Into<Cow<'static, str>>) -> Self {
+        Self { description: description.into(), ..Self::refused(Reason::RequestInvalid) }
+    }
+
+    /// A malformed request with a status of its own.
+    #[must_use]
+    pub fn invalid_request_as(status: StatusCode, description: &'static str) -> Self {
+        Self { status, ..Self::invalid_request(description) }
+    }
+
+    /// A fault of this program. `what` goes to the log.
+    #[must_use]
+    pub fn fault(what: &str) -> Self {
+        tracing::error!(what, "internal error");
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: ErrorCode::ServerError,
+            description: Cow::Borrowed("an internal error"),
+            reason: None,
+            retry_after_secs: None,
+        }
+    }
+
+    /// What the framework answered with `status`, put into our words.
+    #[must_use]
+    pub fn of_status(status: StatusCode) -> Self {
+        let description = match status {
+            StatusCode::NOT_FOUND => "there is nothing at this path",
+            StatusCode::METHOD_NOT_ALLOWED => "this path does not take that method",
+            StatusCode::REQUEST_TIMEOUT => "the request took too long to arrive",
+            StatusCode::PAYLOAD_TOO_LARGE => "the body is too large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "that content type is not accepted here",
+            _ if status.is_server_error() => "an internal error",
+            _ => "the request is malformed",
+        };
+        let code = if status.is_server_error() { ErrorCode::ServerError } else { ErrorCode::InvalidRequest };
+        Self { status, code, description: Cow::Borrowed(description), reason: None, retry_after_secs: None }
+    }
+}
+
+impl From<StoreError> for Failure {
+    /// Logged once, here, where it is handled.
+    fn from(error: StoreError) -> Self {
+        if !error.is_temporary() {
+            return Self::fault(&error.to_string());
+        }
+        tracing::warn!(%error, "answered 503");
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: ErrorCode::TemporarilyUnavailable,
+            description: Cow::Borrowed("the service cannot answer now; try again"),
+            reason: None,
+            retry_after_secs: Some(RETRY_AFTER_SECS),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

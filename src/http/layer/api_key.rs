@@ -1,0 +1,48 @@
+//! Resolves `X-API-KEY` to its merchant, and stops whoever has no key that works.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::domain::access::Reason;
+use crate::domain::address::ClientAddress;
+use crate::flows::admission::Caller;
+use crate::http::Shared;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+
+pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+pub async fn api_key(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match admit(&shared, &context, request.headers()).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn admit(shared: &Shared, context: &RequestContext, headers: &HeaderMap) -> Result<Caller, Failure> {
+    let mut values = headers.get_all(X_API_KEY).iter();
+    let key = values.next().ok_or_else(|| Failure::refused(Reason::KeyMissing))?;
+    if values.next().is_some() {
+        return Err(Failure::refused(Reason::KeyRepeated));
+    }
+    // The key is recognised even when the address cannot be read: its owner is to see the refusal.
+    let address = context.address().cloned();
+    let known = address.clone().unwrap_or_else(|_| ClientAddress::direct(context.ip()));
+    let mut caller = shared.core.recognise(key.as_bytes(), known).await?.map_err(Failure::refused)?;
+    context.note(|notes| notes.owner = Some(caller.owner()));
+    shared.core.admit_key(&mut caller).await?.map_err(Failure::refused)?;
+    address.map_err(|_| Failure::refused(Reason::AddressUnreadable))?;
+    Ok(caller)
+}

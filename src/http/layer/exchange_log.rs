@@ -1,0 +1,54 @@
+//! Records each call for "API details": who, from where, what came of it and exactly why.
+//!
+//! The record is handed to a writer and costs the call nothing more. A call whose key names no
+//! merchant belongs in nobody's details; its log line has the reason.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::domain::ids::ExchangeId;
+use crate::http::Shared;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+use crate::store::exchanges::Exchange;
+
+/// The reason recorded for a call that passed although its key's list does not hold its address.
+pub const OBSERVED: &str = "address_observed";
+
+pub async fn exchange_log(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = request.method().to_string();
+    let path = request.uri().path().to_owned();
+
+    let response = next.run(request).await;
+
+    let notes = context.notes();
+    let Some(owner) = notes.owner else { return response };
+    let failure = response.extensions().get::<Failure>();
+    let reason = failure.and_then(|failure| failure.reason).map(|reason| reason.name());
+    let hops = context.address().map(|address| address.hops.as_slice()).unwrap_or_default();
+    shared.exchanges.record(Exchange {
+        id: ExchangeId::generate(context.at(), &shared.core.entropy),
+        merchant_id: owner.merchant_id,
+        at: context.at(),
+        request_id: context.request_id().to_owned(),
+        method,
+        path,
+        status: response.status().as_u16(),
+        error: failure.map(|failure| <&str>::from(failure.code).to_owned()),
+        reason: reason.or(notes.observed.then_some(OBSERVED)).map(str::to_owned),
+        client_ip: context.ip().to_string(),
+        hops: hops.iter().map(ToString::to_string).collect(),
+        api_key_id: Some(owner.api_key_id),
+        client_id: notes.client_id,
+        latency_us: context.latency_us(),
+    });
+    response
+}

@@ -1,0 +1,8 @@
+//! The tower middleware, one file a layer. Their order is in [`super`].
+
+pub mod allow_list;
+pub mod api_key;
+pub mod context;
+pub mod detach;
+pub mod exchange_log;
+pub mod render;

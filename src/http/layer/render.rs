@@ -1,0 +1,88 @@
+//! Writes the body of every error, in the dialect of the path, and the headers that each status owes.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::json;
+
+use crate::domain::access::ErrorCode;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+
+/// Which way of writing errors a path has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// RFC 6749 5.2 inside the vendor's envelope.
+    Integrator,
+    /// RFC 9457.
+    Admin,
+}
+
+pub async fn render(context: RequestContext, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_private = path.starts_with("/api/") || path.starts_with("/admin/");
+    let dialect = if path.starts_with("/admin/") { Dialect::Admin } else { Dialect::Integrator };
+
+    let mut response = next.run(request).await;
+
+    if is_private {
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    }
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        let failure = match response.extensions().get::<Failure>() {
+            Some(failure) => failure.clone(),
+            None => Failure::of_status(status),
+        };
+        write(&mut response, failure, dialect, context.request_id());
+    }
+    response
+}
+
+fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id: &str) {
+    let status = failure.status.as_u16();
+    let error = <&str>::from(failure.code);
+    let (content_type, body) = match dialect {
+        Dialect::Integrator => (
+            "application/json",
+            json!({
+                "httpStatus": false,
+                "error": error,
+                "error_description": failure.description,
+                "request_id": request_id,
+                "status": { "statusCode": status, "statusDescription": failure.description },
+            }),
+        ),
+        Dialect::Admin => (
+            "application/problem+json",
+            json!({
+                "type": "about:blank",
+                "title": failure.status.canonical_reason().unwrap_or("Error"),
+                "status": status,
+                "detail": failure.description,
+                "code": error,
+                "request_id": request_id,
+            }),
+        ),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.remove(header::CONTENT_LENGTH);
+    if failure.status == StatusCode::UNAUTHORIZED {
+        let challenge = match dialect {
+            Dialect::Integrator => "Basic realm=\"tollgate\", charset=\"UTF-8\"",
+            Dialect::Admin => "Bearer realm=\"tollgate\"",
+        };
+        headers.entry(header::WWW_AUTHENTICATE).or_insert(HeaderValue::from_static(challenge));
+    }
+    if let Some(secs) = failure.retry_after_secs {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    }
+    debug_assert!(failure.code != ErrorCode::SlowDown || failure.retry_after_secs.is_some());
+    *response.body_mut() = Body::from(body.to_string());
+    response.extensions_mut().insert(failure);
+}

@@ -1,0 +1,72 @@
+//! The edge: parse, call one flow, render. THE route table and THE list of layers are in this file.
+
+pub mod api;
+pub mod basic;
+pub mod context;
+pub mod error;
+pub mod form;
+pub mod health;
+pub mod layer;
+pub mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, get, post};
+use ipnet::IpNet;
+use tokio_util::task::TaskTracker;
+use tower::ServiceBuilder;
+
+use crate::config::ForwardedHeader;
+use crate::flows::SharedCore;
+use crate::jobs::exchange_log::ExchangeLog;
+
+/// What the edge itself is told by the settings.
+pub struct Edge {
+    pub trusted_proxies: Vec<IpNet>,
+    pub forwarded_header: ForwardedHeader,
+    /// After this a caller is told to try again; what its request began goes on.
+    pub request_timeout: Duration,
+}
+
+/// What every request shares.
+pub struct Shared {
+    pub core: SharedCore,
+    pub edge: Edge,
+    pub exchanges: ExchangeLog,
+    /// Requests under way, those included whose clients have hung up.
+    pub tasks: TaskTracker,
+    pub is_draining: AtomicBool,
+}
+
+/// Every route, behind every layer.
+pub fn router(shared: Arc<Shared>) -> Router {
+    let integrator = |method: MethodRouter<Arc<Shared>>| {
+        // For calls that carry an API key, outermost first. Only the methods that exist run them: a
+        // wrong method is told so without a key.
+        method.route_layer(
+            ServiceBuilder::new()
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::api_key::api_key))
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::allow_list::allow_list)),
+        )
+    };
+    Router::new()
+        .route("/api/authorize", integrator(post(api::authorize::authorize)))
+        .route("/api/refresh_token", integrator(post(api::authorize::refresh_token)))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(async || StatusCode::NOT_FOUND)
+        // For every call, outermost first.
+        .layer(
+            ServiceBuilder::new()
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::context::context))
+                .layer(from_fn(layer::render::render))
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::detach::detach)),
+        )
+        .with_state(shared)
+}

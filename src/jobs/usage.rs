@@ -1,0 +1,17 @@
+//! Writes last-used times once a second.
+
+use std::time::Duration;
+
+use crate::flows::SharedCore;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs until it is aborted.
+pub async fn run(core: SharedCore) {
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if let Err(error) = core.write_uses().await {
+            tracing::warn!(%error, "last-used times lost");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The command line.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tollgate::app::{App, Create, open_core};
+use tollgate::config::{Flag, Settings, Sources};
+use tollgate::demo;
+use tollgate::domain::admin::Role;
+use tollgate::domain::clock::Clock;
+use tollgate::domain::entropy::Entropy;
+use tollgate::flows::manage::By;
+use tollgate::flows::manage_tokens::NewAdminToken;
+use tollgate::telemetry;
+
+/// Issues and verifies API credentials for the merchants of a payment platform.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Settings file (TOML). Every key is explained in config/default.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on.
+    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Directory of the embedded database and token keys.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// sqlite://FILE or postgres://...; also from DATABASE_URL.
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve,
+    /// Run the server with a demo merchant, and print curl commands to paste.
+    Demo,
+    /// Bring the database schema up to date, and stop.
+    Migrate,
+    /// Check the settings, and print each with where it comes from.
+    CheckConfig,
+    /// Print a fresh token key, for tokens.keys_file.
+    KeyGen,
+    /// Operators: who may administer every merchant.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
+}
+
+#[derive(Subcommand)]
+enum OperatorCommand {
+    /// Make an operator token. It is printed once.
+    Add {
+        name: String,
+        /// Print {"id", "token"}.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let settings = Settings::load(&sources(cli.common))?;
+    telemetry::start(&settings.log);
+    match cli.command {
+        Command::Serve => serve(&settings).await,
+        Command::Demo => run_demo(&settings).await,
+        Command::Migrate => {
+            open_core(&settings, Create::Database, Clock::System, Entropy::System).await?.store.close().await;
+            Ok(())
+        }
+        Command::CheckConfig => print(&settings.explain()),
+        Command::KeyGen => print(&hex::encode(Entropy::System.bytes::<32>())),
+        Command::Operator(OperatorCommand::Add { name, json }) => add_operator(&settings, name, json).await,
+    }
+}
+
+fn sources(common: Common) -> Sources {
+    let flag = |key, name, value: Option<String>| value.map(|value| Flag { key, name, value });
+    Sources {
+        file: common.config,
+        environment: std::env::vars().collect(),
+        flags: [
+            flag("server.listen", "--listen", common.listen),
+            flag("server.data_dir", "--data-dir", common.data_dir),
+            flag("database.url", "--database-url", common.database_url),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+    }
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    let listener = bind(settings.server.listen).await?;
+    let app = App::build(settings, Create::Embedded, Clock::System, Entropy::System).await?;
+    tracing::info!(listen = %listener.local_addr()?, engine = ?app.core().store.engine(), "ready");
+    app.run(listener, stop_signal()).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn run_demo(settings: &Settings) -> anyhow::Result<()> {
+    let listener = bind(settings.server.listen).await?;
+    let app = App::build(settings, Create::Everything, Clock::System, Entropy::System).await?;
+    print(&demo::prepare(app.core(), listener.local_addr()?).await?)?;
+    app.run(listener, stop_signal()).await;
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn add_operator(settings: &Settings, name: String, as_json: bool) -> anyhow::Result<()> {
+    let core = open_core(settings, Create::Embedded, Clock::System, Entropy::System).await?;
+    let new = NewAdminToken {
+        name,
+        role: Role::Operator,
+        merchant_id: None,
+        permissions: Vec::new(),
+        expires_at: None,
+    };
+    let made = core.create_admin_token(&By::command_line(), new).await??;
+    core.store.close().await;
+    let (id, token) = (made.object.id, made.secret.expose());
+    if as_json {
+        print(&json!({ "id": id, "token": token }).to_string())
+    } else {
+        print(&format!("id     {id}\ntoken  {token}\n\nThe token is shown this once."))
+    }
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+async fn stop_signal() {
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write to standard output")
+}

@@ -1,0 +1,129 @@
+//! Group commit: concurrent callers share statements and transactions.
+//!
+//! The cost of a durable write is the transaction, not the row. A worker takes whatever is waiting,
+//! 1 to [`BATCH_MAX`], runs one statement for all of it and answers each caller after the commit. There
+//! is no timer: an idle server runs batches of one at no extra latency, a busy one amortises.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::error::StoreError;
+
+/// Rows of one statement. More gains little and makes the first caller of a batch wait for the last.
+const BATCH_MAX: usize = 128;
+
+/// Calls that may wait. Full means that the store has fallen seconds behind: better to say so.
+const QUEUE_MAX: usize = 4096;
+
+/// How often a batch is tried again as a whole after a deadlock or serialisation failure.
+const RETRIES_MAX: u32 = 2;
+
+struct Job<I, O> {
+    input: I,
+    reply: oneshot::Sender<Result<O, StoreError>>,
+}
+
+/// A queue of calls of one kind, and the workers that empty it.
+pub struct Batcher<I, O> {
+    queue: mpsc::Sender<Job<I, O>>,
+    timeout: Duration,
+}
+
+impl<I, O> Batcher<I, O>
+where
+    I: Clone + Send + Sync + 'static,
+    O: Send + 'static,
+{
+    /// Starts `workers` tasks, which end when this is dropped. `run` takes a batch and returns one result for each input, in order.
+    pub fn start<F, R>(workers: usize, timeout: Duration, run: F) -> Self
+    where
+        F: Fn(Vec<I>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Vec<O>, StoreError>> + Send + 'static,
+    {
+        let (queue, receiver) = mpsc::channel(QUEUE_MAX);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let run = Arc::new(run);
+        for _ in 0..workers {
+            tokio::spawn(work(Arc::clone(&receiver), Arc::clone(&run)));
+        }
+        Self { queue, timeout }
+    }
+
+    /// Waits for the batch that carries this call. A caller that goes away takes nothing with it: the
+    /// statement runs in the worker.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when the queue is full or the time is up, else what the statement met.
+    pub async fn call(&self, input: I) -> Result<O, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Job { input, reply }).map_err(|_| StoreError::Busy)?;
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(StoreError::Busy),
+        }
+    }
+}
+
+async fn work<I, O, F, R>(receiver: Arc<Mutex<mpsc::Receiver<Job<I, O>>>>, run: Arc<F>)
+where
+    I: Clone + Send + Sync + 'static,
+    O: Send + 'static,
+    F: Fn(Vec<I>) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Vec<O>, StoreError>> + Send + 'static,
+{
+    let mut jobs = Vec::with_capacity(BATCH_MAX);
+    loop {
+        // Whoever holds the lock collects; the others are running their statements meanwhile.
+        if receiver.lock().await.recv_many(&mut jobs, BATCH_MAX).await == 0 {
+            return;
+        }
+        // Callers whose time was up have gone: what they asked for must not happen behind their back.
+        jobs.retain(|job| !job.reply.is_closed());
+        if jobs.is_empty() {
+            continue;
+        }
+        let (inputs, replies): (Vec<I>, Vec<_>) = jobs.drain(..).map(|job| (job.input, job.reply)).unzip();
+        let results = run_isolated(&inputs, &*run).await;
+        for (reply, result) in replies.into_iter().zip(results) {
+            // The caller may have gone in the meantime.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+/// Runs a batch such that one bad row never fails its neighbours.
+async fn run_isolated<I, O, F, R>(inputs: &[I], run: &F) -> Vec<Result<O, StoreError>>
+where
+    I: Clone,
+    F: Fn(Vec<I>) -> R,
+    R: Future<Output = Result<Vec<O>, StoreError>>,
+{
+    let mut retries = 0;
+    let error = loop {
+        match run(inputs.to_vec()).await {
+            Ok(outputs) => return outputs.into_iter().map(Ok).collect(),
+            Err(StoreError::Contention(_)) if retries < RETRIES_MAX => retries += 1,
+            Err(error) => break error,
+        }
+    };
+    if inputs.len() == 1 {
+        return vec![Err(error)];
+    }
+    // Out of reach for one is out of reach for all: asking again for each would only pile up.
+    if matches!(error, StoreError::Unavailable(_) | StoreError::Busy) {
+        tracing::warn!(%error, calls = inputs.len(), "a batch failed");
+        return inputs.iter().map(|_| Err(StoreError::Busy)).collect();
+    }
+    tracing::warn!(%error, calls = inputs.len(), "a batch failed; its calls run one by one");
+    let mut results = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        results.push(match run(vec![input.clone()]).await {
+            Ok(mut outputs) => outputs.pop().ok_or(StoreError::Busy),
+            Err(error) => Err(error),
+        });
+    }
+    results
+}

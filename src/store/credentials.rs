@@ -1,0 +1,147 @@
+//! Client credentials and their Enhanced Security switch.
+
+use super::driver::{Connection, Tx};
+use super::secrets::{ByOwner, Owner};
+use super::{StoreError, secrets, touched};
+use crate::domain::clock::Timestamp;
+use crate::domain::credential::Credential;
+use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId};
+
+#[derive(sqlx::FromRow)]
+struct CredentialRow {
+    id: CredentialId,
+    merchant_id: MerchantId,
+    api_key_id: ApiKeyId,
+    client_id: String,
+    enabled: bool,
+    epoch: i64,
+    version: i64,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<CredentialRow> for Credential {
+    fn from(row: CredentialRow) -> Self {
+        Self {
+            id: row.id,
+            merchant_id: row.merchant_id,
+            api_key_id: row.api_key_id,
+            client_id: row.client_id,
+            enabled: row.enabled,
+            epoch: row.epoch,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            secrets: Vec::new(),
+        }
+    }
+}
+
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "insert into credentials (id, merchant_id, api_key_id, client_id, enabled, epoch, version, \
+             created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(credential.id)
+        .bind(credential.merchant_id)
+        .bind(credential.api_key_id)
+        .bind(credential.client_id.clone())
+        .bind(credential.enabled)
+        .bind(credential.epoch)
+        .bind(credential.version)
+        .bind(credential.created_at)
+        .bind(credential.updated_at)
+        .execute()
+        .await?;
+    touched("credentials", rows, 1)?;
+    for secret in &credential.secrets {
+        secrets::insert(tx, credential.merchant_id, Owner::Credential(credential.id), secret).await?;
+    }
+    Ok(())
+}
+
+/// Writes the switch and the epoch, and the next version.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn update(tx: &mut Tx, credential: &Credential) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "update credentials set enabled = $2, epoch = $3, updated_at = $4, version = version + 1 \
+             where id = $1 and version = $5",
+        )
+        .bind(credential.id)
+        .bind(credential.enabled)
+        .bind(credential.epoch)
+        .bind(credential.updated_at)
+        .bind(credential.version)
+        .execute()
+        .await?;
+    touched("credentials", rows, 1)
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn by_client_id(db: &mut Connection, client_id: &str) -> Result<Option<Credential>, StoreError> {
+    let row = db
+        .query(
+            "select id, merchant_id, api_key_id, client_id, enabled, epoch, version, created_at, updated_at \
+             from credentials where client_id = $1",
+        )
+        .bind(client_id.to_owned())
+        .optional::<CredentialRow>()
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut credential = Credential::from(row);
+    credential.secrets = secrets::of_owner(db, Owner::Credential(credential.id)).await?;
+    Ok(Some(credential))
+}
+
+/// All credentials of a key, newest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn of_api_key(db: &mut Connection, key: ApiKeyId) -> Result<Vec<Credential>, StoreError> {
+    let rows = db
+        .query(
+            "select id, merchant_id, api_key_id, client_id, enabled, epoch, version, created_at, updated_at \
+             from credentials where api_key_id = $1 order by id desc",
+        )
+        .bind(key)
+        .all::<CredentialRow>()
+        .await?;
+    let mut credentials = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut credential = Credential::from(row);
+        credential.secrets = secrets::of_owner(db, Owner::Credential(credential.id)).await?;
+        credentials.push(credential);
+    }
+    Ok(credentials)
+}
+
+/// The credentials of a merchant; their secrets are taken from `secrets`.
+pub(super) async fn of_merchant(
+    db: &mut Connection,
+    merchant: MerchantId,
+    secrets: &mut ByOwner,
+) -> Result<Vec<Credential>, StoreError> {
+    let rows = db
+        .query(
+            "select id, merchant_id, api_key_id, client_id, enabled, epoch, version, created_at, updated_at \
+             from credentials where merchant_id = $1 order by id",
+        )
+        .bind(merchant)
+        .all::<CredentialRow>()
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let mut credential = Credential::from(row);
+            credential.secrets = secrets.remove(&credential.id.uuid()).unwrap_or_default();
+            credential
+        })
+        .collect())
+}

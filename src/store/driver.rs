@@ -1,0 +1,511 @@
+//! The two engines behind one face: the only file that names PostgreSQL or SQLite.
+//!
+//! Both take `$1`, `returning`, `on conflict`, common table expressions and `true`, so a query is one
+//! text, and the engine is chosen at the connection. Two things alone carry a text per engine: the
+//! group-commit statements ([`Sql`]) and the migrations.
+
+use std::fmt::Write as _;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{
+    Arguments, Connection as _, Decode, Encode, FromRow, PgConnection, PgPool, Postgres, Sqlite,
+    SqliteConnection, SqlitePool, Transaction, Type,
+};
+use uuid::Uuid;
+
+use super::error::StoreError;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::Id;
+
+/// Connections that read a SQLite file side by side; the one writer is apart.
+const SQLITE_READERS: u32 = 4;
+
+/// A connection idle for longer than this is asked whether it is alive before it is used. A busy one
+/// is not: that would be a round trip for each batch.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Postgres,
+    Sqlite,
+}
+
+/// A statement whose two texts differ.
+pub struct Sql {
+    pub postgres: &'static str,
+    pub sqlite: &'static str,
+}
+
+#[derive(Clone)]
+pub(super) enum Pool {
+    Postgres(PgPool),
+    Sqlite { readers: SqlitePool, writer: SqlitePool },
+}
+
+impl Pool {
+    /// Opens the database at `url`. A SQLite file that is not there is made only where `may_create`,
+    /// or where the URL itself says `mode=rwc`: a typing error must not become an empty database.
+    pub(super) async fn open(
+        url: &str,
+        may_create: bool,
+        connections_max: u32,
+        timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        if url.starts_with("sqlite:") {
+            Self::open_sqlite(url, may_create, timeout).await
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            Self::open_postgres(url, connections_max, timeout).await
+        } else {
+            Err(StoreError::UnknownScheme)
+        }
+    }
+
+    async fn open_postgres(url: &str, connections_max: u32, timeout: Duration) -> Result<Self, StoreError> {
+        let options =
+            PgConnectOptions::from_str(url).map_err(|_| StoreError::BadUrl)?.application_name("tollgate");
+        let pool = PgPoolOptions::new()
+            .max_connections(connections_max)
+            .acquire_timeout(timeout)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > PING_AFTER_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_with(options)
+            .await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    async fn open_sqlite(url: &str, may_create: bool, timeout: Duration) -> Result<Self, StoreError> {
+        let mut options = SqliteConnectOptions::from_str(url)
+            .map_err(|_| StoreError::BadUrl)?
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(timeout)
+            .foreign_keys(true);
+        let path = options.get_filename().to_owned();
+        if path.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
+            // Each connection would have a database of its own.
+            return Err(StoreError::InMemory);
+        }
+        if may_create {
+            options = options.create_if_missing(true);
+        }
+        if !may_create && !url.contains("mode=rwc") && !path.exists() {
+            return Err(StoreError::NoSuchFile(path));
+        }
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(timeout)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone())
+            .await?;
+        protect(&path)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(SQLITE_READERS)
+            .acquire_timeout(timeout)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.create_if_missing(false))
+            .await?;
+        Ok(Self::Sqlite { readers, writer })
+    }
+
+    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Postgres(pool) => {
+                let mut migrator = sqlx::migrate!("migrations/postgres");
+                // A newer binary may have migrated further: expand first, contract later.
+                migrator.set_ignore_missing(true).run(pool).await?;
+            }
+            Self::Sqlite { writer, .. } => {
+                let mut migrator = sqlx::migrate!("migrations/sqlite");
+                migrator.set_ignore_missing(true).run(writer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) const fn engine(&self) -> Engine {
+        match self {
+            Self::Postgres(_) => Engine::Postgres,
+            Self::Sqlite { .. } => Engine::Sqlite,
+        }
+    }
+
+    /// A connection for reading.
+    pub(super) async fn read(&self) -> Result<Connection, StoreError> {
+        Ok(match self {
+            Self::Postgres(pool) => Connection::Postgres(pool.acquire().await?),
+            Self::Sqlite { readers, .. } => Connection::Sqlite(readers.acquire().await?),
+        })
+    }
+
+    /// A connection for single statements that write.
+    pub(super) async fn write(&self) -> Result<Connection, StoreError> {
+        Ok(match self {
+            Self::Postgres(pool) => Connection::Postgres(pool.acquire().await?),
+            Self::Sqlite { writer, .. } => Connection::Sqlite(writer.acquire().await?),
+        })
+    }
+
+    pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(Tx(match self {
+            Self::Postgres(pool) => Connection::PostgresTx(pool.begin().await?),
+            // `immediate` takes the write lock at once; a transaction that starts by reading could
+            // not be promoted while another writes.
+            Self::Sqlite { writer, .. } => Connection::SqliteTx(writer.begin_with("begin immediate").await?),
+        }))
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite { readers, writer } => {
+                readers.close().await;
+                writer.close().await;
+            }
+        }
+    }
+}
+
+/// The database holds the hashes and session secrets: for its owner alone.
+fn protect(path: &Path) -> Result<(), StoreError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(sqlx::Error::Io)?;
+    }
+    Ok(())
+}
+
+/// A connection out of the pool, inside a transaction or not.
+pub enum Connection {
+    Postgres(PoolConnection<Postgres>),
+    Sqlite(PoolConnection<Sqlite>),
+    PostgresTx(Transaction<'static, Postgres>),
+    SqliteTx(Transaction<'static, Sqlite>),
+}
+
+impl Connection {
+    /// Prepares `sql`, the same text on both engines.
+    pub fn query(&mut self, sql: &'static str) -> Query<'_> {
+        Query { link: self.link(), sql, failed: None }
+    }
+
+    /// Prepares the engine's text of `sql` with whole columns of values: arrays for `unnest` on
+    /// PostgreSQL, one JSON array of rows as `$1` for `json_each` on SQLite.
+    pub fn batch(&mut self, sql: &'static Sql, columns: Vec<Column>) -> Query<'_> {
+        let link = self.link();
+        match link {
+            Link::Postgres(..) => {
+                let query = Query { link, sql: sql.postgres, failed: None };
+                columns.into_iter().fold(query, Query::bind_column)
+            }
+            Link::Sqlite(..) => Query { link, sql: sql.sqlite, failed: None }.bind(rows_as_json(&columns)),
+        }
+    }
+
+    fn link(&mut self) -> Link<'_> {
+        match self {
+            Self::Postgres(c) => Link::Postgres(c, PgArguments::default()),
+            Self::PostgresTx(c) => Link::Postgres(c, PgArguments::default()),
+            Self::Sqlite(c) => Link::Sqlite(c, SqliteArguments::default()),
+            Self::SqliteTx(c) => Link::Sqlite(c, SqliteArguments::default()),
+        }
+    }
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it rolls back.
+pub struct Tx(Connection);
+
+impl Tx {
+    /// Returns once the changes are durable.
+    ///
+    /// # Errors
+    /// When the engine does not confirm; the changes may then be there or not.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self.0 {
+            Connection::PostgresTx(tx) => tx.commit().await?,
+            Connection::SqliteTx(tx) => tx.commit().await?,
+            Connection::Postgres(_) | Connection::Sqlite(_) => {
+                debug_assert!(false, "Pool::begin makes only the other two");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Tx {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.0
+    }
+}
+
+/// A value that both engines take as a parameter.
+pub trait Value:
+    for<'q> Encode<'q, Postgres> + Type<Postgres> + for<'q> Encode<'q, Sqlite> + Type<Sqlite>
+{
+}
+impl<T> Value for T where
+    T: for<'q> Encode<'q, Postgres> + Type<Postgres> + for<'q> Encode<'q, Sqlite> + Type<Sqlite>
+{
+}
+
+/// A row type that both engines can fill; `#[derive(sqlx::FromRow)]` is enough.
+pub trait Row: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+
+enum Link<'c> {
+    Postgres(&'c mut PgConnection, PgArguments),
+    Sqlite(&'c mut SqliteConnection, SqliteArguments),
+}
+
+/// A statement and its parameters, on a connection.
+pub struct Query<'c> {
+    link: Link<'c>,
+    sql: &'static str,
+    failed: Option<sqlx::Error>,
+}
+
+impl Query<'_> {
+    #[must_use]
+    pub fn bind<T: Value>(mut self, value: T) -> Self {
+        let added = match &mut self.link {
+            Link::Postgres(_, arguments) => arguments.add(value),
+            Link::Sqlite(_, arguments) => arguments.add(value),
+        };
+        if let Err(error) = added {
+            self.failed = Some(sqlx::Error::Encode(error));
+        }
+        self
+    }
+
+    fn bind_column(mut self, column: Column) -> Self {
+        if let Link::Postgres(_, arguments) = &mut self.link {
+            let added = match column {
+                Column::Uuid(values) => arguments.add(values),
+                Column::Int(values) => arguments.add(values),
+                Column::Bytes(values) => arguments.add(values),
+                Column::Text(values) => arguments.add(values),
+            };
+            if let Err(error) = added {
+                self.failed = Some(sqlx::Error::Encode(error));
+            }
+        }
+        self
+    }
+
+    /// Runs it and returns the number of rows touched.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for all below.
+    pub async fn execute(self) -> Result<u64, StoreError> {
+        self.check()?;
+        Ok(match self.link {
+            Link::Postgres(c, arguments) => {
+                sqlx::query_with(self.sql, arguments).execute(c).await?.rows_affected()
+            }
+            Link::Sqlite(c, arguments) => {
+                sqlx::query_with(self.sql, arguments).execute(c).await?.rows_affected()
+            }
+        })
+    }
+
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn all<T: Row>(self) -> Result<Vec<T>, StoreError> {
+        self.check()?;
+        Ok(match self.link {
+            Link::Postgres(c, arguments) => sqlx::query_as_with(self.sql, arguments).fetch_all(c).await?,
+            Link::Sqlite(c, arguments) => sqlx::query_as_with(self.sql, arguments).fetch_all(c).await?,
+        })
+    }
+
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn optional<T: Row>(self) -> Result<Option<T>, StoreError> {
+        self.check()?;
+        Ok(match self.link {
+            Link::Postgres(c, arguments) => {
+                sqlx::query_as_with(self.sql, arguments).fetch_optional(c).await?
+            }
+            Link::Sqlite(c, arguments) => sqlx::query_as_with(self.sql, arguments).fetch_optional(c).await?,
+        })
+    }
+
+    /// # Errors
+    /// [`StoreError`]; no row at all is one.
+    pub async fn one<T: Row>(self) -> Result<T, StoreError> {
+        self.optional().await?.ok_or(StoreError::Query(sqlx::Error::RowNotFound))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(error) => Err(StoreError::Query(sqlx::Error::Protocol(error.to_string()))),
+        }
+    }
+}
+
+/// One column of a batch.
+pub enum Column {
+    Uuid(Vec<Option<Uuid>>),
+    Int(Vec<Option<i64>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+    Text(Vec<Option<String>>),
+}
+
+impl Column {
+    pub fn ids<T>(ids: impl Iterator<Item = Id<T>>) -> Self {
+        Self::Uuid(ids.map(|id| Some(id.uuid())).collect())
+    }
+
+    pub fn ints(values: impl Iterator<Item = i64>) -> Self {
+        Self::Int(values.map(Some).collect())
+    }
+
+    pub fn times(values: impl Iterator<Item = Timestamp>) -> Self {
+        Self::Int(values.map(|time| Some(time.micros())).collect())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Uuid(values) => values.len(),
+            Self::Int(values) => values.len(),
+            Self::Bytes(values) => values.len(),
+            Self::Text(values) => values.len(),
+        }
+    }
+
+    /// Blobs go as hex, which `unhex` turns back.
+    fn write_json(&self, row: usize, out: &mut String) {
+        let null = |out: &mut String| out.push_str("null");
+        match self {
+            Self::Int(values) => match values[row] {
+                Some(value) => write!(out, "{value}").expect("a String takes any text"),
+                None => null(out),
+            },
+            Self::Uuid(values) => match &values[row] {
+                Some(value) => write!(out, "\"{}\"", value.simple()).expect("a String takes any text"),
+                None => null(out),
+            },
+            Self::Bytes(values) => match &values[row] {
+                Some(value) => write!(out, "\"{}\"", hex::encode(value)).expect("a String takes any text"),
+                None => null(out),
+            },
+            Self::Text(values) => match &values[row] {
+                Some(value) => out.push_str(&serde_json::Value::from(value.as_str()).to_string()),
+                None => null(out),
+            },
+        }
+    }
+}
+
+fn rows_as_json(columns: &[Column]) -> String {
+    let rows = columns.first().map_or(0, Column::len);
+    let mut out = String::with_capacity(rows * columns.len() * 40);
+    out.push('[');
+    for row in 0..rows {
+        out.push_str(if row == 0 { "[" } else { ",[" });
+        for (index, column) in columns.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            column.write_json(row, &mut out);
+        }
+        out.push(']');
+    }
+    out.push(']');
+    out
+}
+
+// Domain types as column types: an id is its UUID, a timestamp its microseconds.
+
+impl<DB: sqlx::Database, T> Type<DB> for Id<T>
+where
+    Uuid: Type<DB>,
+{
+    fn type_info() -> DB::TypeInfo {
+        Uuid::type_info()
+    }
+    fn compatible(ty: &DB::TypeInfo) -> bool {
+        Uuid::compatible(ty)
+    }
+}
+
+impl<'q, DB: sqlx::Database, T> Encode<'q, DB> for Id<T>
+where
+    Uuid: Encode<'q, DB>,
+{
+    fn encode_by_ref(
+        &self,
+        buffer: &mut DB::ArgumentBuffer,
+    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+        self.uuid().encode(buffer)
+    }
+}
+
+impl<'r, DB: sqlx::Database, T> Decode<'r, DB> for Id<T>
+where
+    Uuid: Decode<'r, DB>,
+{
+    fn decode(value: DB::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+        Uuid::decode(value).map(Self::from_uuid)
+    }
+}
+
+impl<DB: sqlx::Database> Type<DB> for Timestamp
+where
+    i64: Type<DB>,
+{
+    fn type_info() -> DB::TypeInfo {
+        i64::type_info()
+    }
+    fn compatible(ty: &DB::TypeInfo) -> bool {
+        i64::compatible(ty)
+    }
+}
+
+impl<'q, DB: sqlx::Database> Encode<'q, DB> for Timestamp
+where
+    i64: Encode<'q, DB>,
+{
+    fn encode_by_ref(
+        &self,
+        buffer: &mut DB::ArgumentBuffer,
+    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+        self.micros().encode(buffer)
+    }
+}
+
+impl<'r, DB: sqlx::Database> Decode<'r, DB> for Timestamp
+where
+    i64: Decode<'r, DB>,
+{
+    fn decode(value: DB::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+        i64::decode(value).map(Self::from_micros)
+    }
+}

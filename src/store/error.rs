@@ -1,0 +1,87 @@
+//! What can go wrong in the store. Faults, all of them: "not found" is an `Option`, a refusal a value.
+
+use std::path::PathBuf;
+
+/// Texts here go to the log, never to a caller, and none of them carries a URL or a value.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine cannot be reached, is out of connections, or does not answer in time. Answered with
+    /// 503: the caller may try again.
+    #[error("the store does not answer: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// A queue of the hot path is full, or a call waited in it for too long. Answered with 503.
+    #[error("the store is too busy")]
+    Busy,
+    /// A unique value is taken.
+    #[error("already exists")]
+    Conflict(#[source] sqlx::Error),
+    /// Another transaction was in the way; the same one may succeed when tried again.
+    #[error("concurrent change: {0}")]
+    Contention(#[source] sqlx::Error),
+    /// A row that the schema or this program should have made impossible.
+    #[error("impossible row in {table}: {what}")]
+    Impossible { table: &'static str, what: String },
+    #[error("query failed: {0}")]
+    Query(#[source] sqlx::Error),
+    #[error("migration failed: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("the database URL must start with sqlite: or postgres:")]
+    UnknownScheme,
+    #[error("the database URL cannot be read")]
+    BadUrl,
+    #[error("an in-memory SQLite database keeps nothing; give a file")]
+    InMemory,
+    #[error(
+        "there is no database file {0}: check the path, run `tollgate migrate` to make it, or add ?mode=rwc to the URL"
+    )]
+    NoSuchFile(PathBuf),
+}
+
+impl StoreError {
+    /// Whether the caller should be told to try again later.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Busy | Self::Contention(_))
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    /// Sorts by the kind of error, never by the name of a constraint: names differ between engines.
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => Self::Unavailable(error),
+            sqlx::Error::Database(database) => {
+                if database.is_unique_violation() {
+                    return Self::Conflict(error);
+                }
+                match database.code().as_deref() {
+                    // PostgreSQL: serialization failure, deadlock detected.
+                    Some("40001" | "40P01") => Self::Contention(error),
+                    // PostgreSQL: connection exceptions, insufficient resources (disk full, too many
+                    // connections), operator intervention (shutting down, starting up), read-only
+                    // (a demoted primary). SQLite: busy, read-only, I/O error, full, cannot open.
+                    Some(code)
+                        if ["08", "53", "57"]
+                            .iter()
+                            .any(|class| code.len() == 5 && code.starts_with(class))
+                            || code == "25006"
+                            || code.parse::<u32>().is_ok_and(|code| {
+                                code < 10_000 && matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14)
+                            }) =>
+                    {
+                        Self::Unavailable(error)
+                    }
+                    _ => Self::Query(error),
+                }
+            }
+            // PostgreSQL closed the connection in mid-message.
+            sqlx::Error::Protocol(_) => Self::Unavailable(error),
+            _ => Self::Query(error),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The hot path: one batcher per operation, and the cache of merchant records.
+//!
+//! A cached record can be late but never wrong: whatever it leads to is decided by a statement that
+//! compares its revision with the one in the database.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use moka::sync::Cache;
+
+use super::batch::Batcher;
+use super::driver::{Connection, Pool};
+use super::sessions::{Found, Open, Rotate, Rotated};
+use super::{StoreError, merchants, secrets, sessions};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
+use crate::domain::merchant::MerchantRecord;
+use crate::domain::secret::SecretHash;
+
+/// Merchants kept in memory; a record is a few kilobytes.
+const RECORDS_MAX: u64 = 20_000;
+
+/// Key hashes kept in memory. What a hash belongs to never changes, so an entry is never wrong.
+const KEY_HASHES_MAX: u64 = 100_000;
+
+/// Two workers per operation: while one waits for its commit, the other collects.
+const WORKERS: usize = 2;
+
+pub struct HotPath {
+    open: Batcher<Open, bool>,
+    rotate: Batcher<Rotate, Option<Rotated>>,
+    look_up: Batcher<SessionId, Option<Found>>,
+    revisions: Batcher<MerchantId, Option<i64>>,
+    records: Batcher<(MerchantId, Timestamp), Option<Arc<MerchantRecord>>>,
+    key_owners: Batcher<SecretHash, Option<(MerchantId, ApiKeyId)>>,
+    record_cache: Cache<MerchantId, Arc<MerchantRecord>>,
+    owner_cache: Cache<SecretHash, (MerchantId, ApiKeyId)>,
+}
+
+impl HotPath {
+    pub(super) fn start(pool: &Pool, timeout: Duration) -> Self {
+        Self {
+            open: batcher(pool, Access::Write, timeout, |db, opens| Box::pin(sessions::open(db, opens))),
+            rotate: batcher(pool, Access::Write, timeout, |db, rotations| {
+                Box::pin(sessions::rotate(db, rotations))
+            }),
+            look_up: batcher(pool, Access::Read, timeout, |db, ids| Box::pin(sessions::look_up(db, ids))),
+            revisions: batcher(pool, Access::Read, timeout, |db, ids| Box::pin(sessions::revisions(db, ids))),
+            records: batcher(pool, Access::Read, timeout, |db, wanted| Box::pin(records(db, wanted))),
+            key_owners: batcher(pool, Access::Read, timeout, |db, hashes| Box::pin(key_owners(db, hashes))),
+            record_cache: Cache::new(RECORDS_MAX),
+            owner_cache: Cache::new(KEY_HASHES_MAX),
+        }
+    }
+
+    /// Writes a new session; `false` when the merchant has moved on from its revision.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for all below.
+    pub async fn open_session(&self, open: Open) -> Result<bool, StoreError> {
+        self.open.call(open).await
+    }
+
+    /// Moves a session to its next generation; `None` when the row was no longer as expected.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rotate_session(&self, rotation: Rotate) -> Result<Option<Rotated>, StoreError> {
+        self.rotate.call(rotation).await
+    }
+
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look_up_session(&self, id: SessionId) -> Result<Option<Found>, StoreError> {
+        self.look_up.call(id).await
+    }
+
+    /// The revision that a merchant has now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revision(&self, id: MerchantId) -> Result<Option<i64>, StoreError> {
+        self.revisions.call(id).await
+    }
+
+    /// The key that a hash is of.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn key_owner(&self, hash: SecretHash) -> Result<Option<(MerchantId, ApiKeyId)>, StoreError> {
+        if let Some(owner) = self.owner_cache.get(&hash) {
+            return Ok(Some(owner));
+        }
+        let owner = self.key_owners.call(hash).await?;
+        if let Some(owner) = owner {
+            self.owner_cache.insert(hash, owner);
+        }
+        Ok(owner)
+    }
+
+    /// The record in memory, however late.
+    #[must_use]
+    pub fn cached_record(&self, id: MerchantId) -> Option<Arc<MerchantRecord>> {
+        self.record_cache.get(&id)
+    }
+
+    /// The record as it is in the database now, kept in memory from here on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load_record(
+        &self,
+        id: MerchantId,
+        now: Timestamp,
+    ) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
+        let record = self.records.call((id, now)).await?;
+        if let Some(record) = &record {
+            self.record_cache.insert(id, Arc::clone(record));
+        }
+        Ok(record)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Read,
+    Write,
+}
+
+type Run<I, O> = for<'c> fn(&'c mut Connection, Vec<I>) -> BoxFuture<'c, Result<Vec<O>, StoreError>>;
+
+fn batcher<I, O>(pool: &Pool, access: Access, timeout: Duration, run: Run<I, O>) -> Batcher<I, O>
+where
+    I: Clone + Send + Sync + 'static,
+    O: Send + 'static,
+{
+    let pool = pool.clone();
+    Batcher::start(WORKERS, timeout, move |inputs| {
+        let pool = pool.clone();
+        async move {
+            let mut db = match access {
+                Access::Read => pool.read().await?,
+                Access::Write => pool.write().await?,
+            };
+            run(&mut db, inputs).await
+        }
+    })
+}
+
+/// Loads each merchant of a batch once: after a change, all its callers want the same one.
+async fn records(
+    db: &mut Connection,
+    wanted: Vec<(MerchantId, Timestamp)>,
+) -> Result<Vec<Option<Arc<MerchantRecord>>>, StoreError> {
+    let mut loaded: HashMap<MerchantId, Option<Arc<MerchantRecord>>> = HashMap::new();
+    for (id, now) in &wanted {
+        if let Entry::Vacant(entry) = loaded.entry(*id) {
+            entry.insert(merchants::record(db, *id, *now).await?.map(Arc::new));
+        }
+    }
+    Ok(wanted.iter().map(|(id, _)| loaded.get(id).cloned().flatten()).collect())
+}
+
+async fn key_owners(
+    db: &mut Connection,
+    hashes: Vec<SecretHash>,
+) -> Result<Vec<Option<(MerchantId, ApiKeyId)>>, StoreError> {
+    let mut owners = Vec::with_capacity(hashes.len());
+    for hash in hashes {
+        owners.push(secrets::merchant_of_api_key(db, hash).await?);
+    }
+    Ok(owners)
+}

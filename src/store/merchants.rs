@@ -1,0 +1,203 @@
+//! Merchants and licences, and the record of a merchant that the hot path decides by.
+
+use chrono::TimeDelta;
+
+use super::driver::{Connection, Tx};
+use super::{StoreError, api_keys, credentials, parse_name, secrets, touched};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::MerchantId;
+use crate::domain::licence::{Licence, Licences, Product};
+use crate::domain::merchant::{Merchant, MerchantRecord};
+
+/// Keys revoked and secrets replaced within this time stay in the record, so that a refusal can say
+/// what became of them. Older ones are unknown, which keeps the record small.
+pub(super) const REMEMBERED: TimeDelta = TimeDelta::days(30);
+
+#[derive(sqlx::FromRow)]
+struct MerchantRow {
+    id: MerchantId,
+    name: String,
+    gateway: String,
+    status: String,
+    revision: i64,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl TryFrom<MerchantRow> for Merchant {
+    type Error = StoreError;
+    fn try_from(row: MerchantRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id,
+            name: row.name,
+            gateway: row.gateway,
+            status: parse_name("merchants", &row.status)?,
+            revision: row.revision,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct LicenceRow {
+    product: String,
+    active: bool,
+    expires_at: Option<Timestamp>,
+}
+
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn insert(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "insert into merchants (id, name, gateway, status, revision, created_at, updated_at) \
+             values ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(merchant.id)
+        .bind(merchant.name.clone())
+        .bind(merchant.gateway.clone())
+        .bind(<&str>::from(merchant.status))
+        .bind(merchant.revision)
+        .bind(merchant.created_at)
+        .bind(merchant.updated_at)
+        .execute()
+        .await?;
+    touched("merchants", rows, 1)
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn by_id(db: &mut Connection, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
+    db.query(
+        "select id, name, gateway, status, revision, created_at, updated_at from merchants where id = $1",
+    )
+    .bind(id)
+    .optional::<MerchantRow>()
+    .await?
+    .map(Merchant::try_from)
+    .transpose()
+}
+
+/// Merchants newest first, from before `before`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    db: &mut Connection,
+    before: Option<MerchantId>,
+    limit: i64,
+) -> Result<Vec<Merchant>, StoreError> {
+    db.query(
+        "select id, name, gateway, status, revision, created_at, updated_at from merchants \
+         where $1 is null or id < $1 order by id desc limit $2",
+    )
+    .bind(before)
+    .bind(limit)
+    .all::<MerchantRow>()
+    .await?
+    .into_iter()
+    .map(Merchant::try_from)
+    .collect()
+}
+
+/// Changes what an operator may change.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
+    let rows = tx
+        .query("update merchants set name = $2, gateway = $3, status = $4, updated_at = $5 where id = $1")
+        .bind(merchant.id)
+        .bind(merchant.name.clone())
+        .bind(merchant.gateway.clone())
+        .bind(<&str>::from(merchant.status))
+        .bind(merchant.updated_at)
+        .execute()
+        .await?;
+    touched("merchants", rows, 1)
+}
+
+/// Raises the revision, which makes every record in memory stale, and holds the merchant's row until
+/// the commit: changes to one merchant happen one after the other. Every change to a merchant begins
+/// with this. `None` when there is no such merchant.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn lock(tx: &mut Tx, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
+    tx.query(
+        "update merchants set revision = revision + 1 where id = $1 \
+         returning id, name, gateway, status, revision, created_at, updated_at",
+    )
+    .bind(id)
+    .optional::<MerchantRow>()
+    .await?
+    .map(Merchant::try_from)
+    .transpose()
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn put_licence(
+    tx: &mut Tx,
+    merchant: MerchantId,
+    product: Product,
+    licence: Licence,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "insert into licences (merchant_id, product, active, expires_at, updated_at) \
+             values ($1, $2, $3, $4, $5) \
+             on conflict (merchant_id, product) do update \
+             set active = excluded.active, expires_at = excluded.expires_at, updated_at = excluded.updated_at",
+        )
+        .bind(merchant)
+        .bind(<&str>::from(product))
+        .bind(licence.active)
+        .bind(licence.expires_at)
+        .bind(now)
+        .execute()
+        .await?;
+    touched("licences", rows, 1)
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn licences(db: &mut Connection, merchant: MerchantId) -> Result<Licences, StoreError> {
+    let rows = db
+        .query("select product, active, expires_at from licences where merchant_id = $1")
+        .bind(merchant)
+        .all::<LicenceRow>()
+        .await?;
+    let mut licences = Licences::default();
+    for row in rows {
+        let licence = Licence { active: row.active, expires_at: row.expires_at };
+        licences.set(parse_name("licences", &row.product)?, licence);
+    }
+    Ok(licences)
+}
+
+/// A merchant with all that decides its calls.
+///
+/// The revision is read first: what is read after it is of that revision or later. If later, the
+/// record is stale from the start, and the statement that compares revisions will say so.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn record(
+    db: &mut Connection,
+    id: MerchantId,
+    now: Timestamp,
+) -> Result<Option<MerchantRecord>, StoreError> {
+    let Some(merchant) = by_id(db, id).await? else { return Ok(None) };
+    let since = now.minus(REMEMBERED);
+    let licences = licences(db, id).await?;
+    let mut secrets = secrets::of_merchant(db, id, since).await?;
+    Ok(Some(MerchantRecord {
+        merchant,
+        licences,
+        api_keys: api_keys::of_merchant(db, id, since, &mut secrets).await?,
+        credentials: credentials::of_merchant(db, id, &mut secrets).await?,
+    }))
+}

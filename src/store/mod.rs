@@ -1,0 +1,116 @@
+//! All SQL, each statement beside the function that runs it.
+//!
+//! Functions take a [`Connection`] or a [`Tx`]; who opens the transaction decides what belongs
+//! together. The hot path ([`hot`]) goes through group commit and a cache of merchant records.
+
+pub mod api_keys;
+pub mod audit;
+pub mod batch;
+pub mod credentials;
+pub mod driver;
+pub mod error;
+pub mod exchanges;
+pub mod hot;
+pub mod merchants;
+pub mod outbox;
+pub mod secrets;
+pub mod sessions;
+pub mod users;
+
+use std::time::Duration;
+
+pub use driver::{Connection, Engine, Tx};
+pub use error::StoreError;
+
+use driver::Pool;
+use hot::HotPath;
+
+/// Where the database is and how long a call waits for it.
+pub struct Options<'a> {
+    pub url: &'a str,
+    /// Whether a SQLite file that is not there is made.
+    pub may_create: bool,
+    pub connections_max: u32,
+    pub timeout: Duration,
+}
+
+/// The open database.
+pub struct Store {
+    pool: Pool,
+    timeout: Duration,
+    hot: HotPath,
+}
+
+impl Store {
+    /// Opens the database and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError`] says in words for an operator what is wrong.
+    pub async fn open(options: Options<'_>) -> Result<Self, StoreError> {
+        let Options { url, may_create, connections_max, timeout } = options;
+        let pool = Pool::open(url, may_create, connections_max, timeout).await?;
+        pool.migrate().await?;
+        let hot = HotPath::start(&pool, timeout);
+        Ok(Self { pool, timeout, hot })
+    }
+
+    #[must_use]
+    pub const fn engine(&self) -> Engine {
+        self.pool.engine()
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn read(&self) -> Result<Connection, StoreError> {
+        self.pool.read().await
+    }
+
+    /// A connection for single statements that write.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn write(&self) -> Result<Connection, StoreError> {
+        self.pool.write().await
+    }
+
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        self.pool.begin().await
+    }
+
+    #[must_use]
+    pub const fn hot(&self) -> &HotPath {
+        &self.hot
+    }
+
+    /// Whether the store answers now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let ping = async { self.read().await?.query("select 1").execute().await.map(drop) };
+        tokio::time::timeout(self.timeout, ping).await.unwrap_or(Err(StoreError::Busy))
+    }
+
+    /// Waits for statements under way, then closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Reads a stored name as the enum it must be.
+fn parse_name<T: std::str::FromStr>(table: &'static str, text: &str) -> Result<T, StoreError> {
+    text.parse().map_err(|_| StoreError::Impossible { table, what: format!("unknown name `{text}`") })
+}
+
+/// Holds a write to the number of rows it must touch.
+fn touched(table: &'static str, rows: u64, expected: u64) -> Result<(), StoreError> {
+    if rows == expected {
+        Ok(())
+    } else {
+        Err(StoreError::Impossible { table, what: format!("{rows} rows written, not {expected}") })
+    }
+}

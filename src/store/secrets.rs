@@ -1,0 +1,219 @@
+//! The secrets of API keys and client credentials: hashes, rotation and use.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::driver::{Column, Connection, Sql, Tx};
+use super::{StoreError, touched};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SecretId};
+use crate::domain::secret::{SecretHash, StoredSecret};
+
+/// What a secret is of.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner {
+    ApiKey(ApiKeyId),
+    Credential(CredentialId),
+}
+
+impl Owner {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::ApiKey(_) => "api_key",
+            Self::Credential(_) => "credential",
+        }
+    }
+
+    const fn id(self) -> Uuid {
+        match self {
+            Self::ApiKey(id) => id.uuid(),
+            Self::Credential(id) => id.uuid(),
+        }
+    }
+}
+
+/// Secrets by the id of their owner.
+pub type ByOwner = HashMap<Uuid, Vec<StoredSecret>>;
+
+#[derive(sqlx::FromRow)]
+struct SecretRow {
+    id: SecretId,
+    owner_id: Uuid,
+    hash: Vec<u8>,
+    hint: String,
+    overlap_secs: Option<i64>,
+    created_at: Timestamp,
+    first_used_at: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
+    last_used_ip: Option<String>,
+    ends_at: Option<Timestamp>,
+}
+
+impl TryFrom<SecretRow> for StoredSecret {
+    type Error = StoreError;
+    fn try_from(row: SecretRow) -> Result<Self, StoreError> {
+        let hash = row.hash.try_into().map_err(|_| StoreError::Impossible {
+            table: "secrets",
+            what: format!("the hash of {} is not 32 bytes", row.id),
+        })?;
+        Ok(Self {
+            id: row.id,
+            hash: SecretHash::from_bytes(hash),
+            hint: row.hint,
+            overlap_secs: row.overlap_secs,
+            created_at: row.created_at,
+            first_used_at: row.first_used_at,
+            last_used_at: row.last_used_at,
+            last_used_ip: row.last_used_ip,
+            ends_at: row.ends_at,
+        })
+    }
+}
+
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn insert(
+    tx: &mut Tx,
+    merchant: MerchantId,
+    owner: Owner,
+    secret: &StoredSecret,
+) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "insert into secrets (id, merchant_id, owner_kind, owner_id, hash, hint, overlap_secs, created_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(secret.id)
+        .bind(merchant)
+        .bind(owner.kind())
+        .bind(owner.id())
+        .bind(secret.hash.bytes().to_vec())
+        .bind(secret.hint.clone())
+        .bind(secret.overlap_secs)
+        .bind(secret.created_at)
+        .execute()
+        .await?;
+    touched("secrets", rows, 1)
+}
+
+/// Every secret of a merchant that is live or ended after `since`, newest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn of_merchant(
+    db: &mut Connection,
+    merchant: MerchantId,
+    since: Timestamp,
+) -> Result<ByOwner, StoreError> {
+    let rows = db
+        .query(
+            "select id, owner_id, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
+             last_used_ip, ends_at from secrets \
+             where merchant_id = $1 and (ends_at is null or ends_at > $2) order by id desc",
+        )
+        .bind(merchant)
+        .bind(since)
+        .all::<SecretRow>()
+        .await?;
+    let mut by_owner = ByOwner::new();
+    for row in rows {
+        by_owner.entry(row.owner_id).or_default().push(row.try_into()?);
+    }
+    Ok(by_owner)
+}
+
+/// Every secret of one owner, newest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn of_owner(db: &mut Connection, owner: Owner) -> Result<Vec<StoredSecret>, StoreError> {
+    db.query(
+        "select id, owner_id, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
+         last_used_ip, ends_at from secrets where owner_id = $1 order by id desc",
+    )
+    .bind(owner.id())
+    .all::<SecretRow>()
+    .await?
+    .into_iter()
+    .map(StoredSecret::try_from)
+    .collect()
+}
+
+/// The merchant an API key belongs to, by the key's hash.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn merchant_of_api_key(
+    db: &mut Connection,
+    hash: SecretHash,
+) -> Result<Option<(MerchantId, ApiKeyId)>, StoreError> {
+    db.query("select merchant_id, owner_id from secrets where hash = $1 and owner_kind = 'api_key'")
+        .bind(hash.bytes().to_vec())
+        .optional()
+        .await
+}
+
+/// Records the first use of a secret; `false` when it had been used before.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn note_first_use(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
+    let rows = tx
+        .query("update secrets set first_used_at = $2 where id = $1 and first_used_at is null")
+        .bind(id)
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}
+
+/// Lets every earlier secret of the same owner end at `ends_at`, or when it already would, if sooner.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn end_predecessors(tx: &mut Tx, of: SecretId, ends_at: Timestamp) -> Result<u64, StoreError> {
+    tx.query(
+        "update secrets set ends_at = $2 \
+         where owner_id = (select owner_id from secrets where id = $1) and id < $1 \
+         and (ends_at is null or ends_at > $2)",
+    )
+    .bind(of)
+    .bind(ends_at)
+    .execute()
+    .await
+}
+
+/// One use of a secret, the latest of several.
+#[derive(Clone, Debug)]
+pub struct Use {
+    pub secret: SecretId,
+    pub at: Timestamp,
+    pub ip: String,
+}
+
+const NOTE_USES: Sql = Sql {
+    postgres: "update secrets set last_used_at = c.at, last_used_ip = c.ip, \
+               first_used_at = coalesce(secrets.first_used_at, c.at) \
+               from unnest($1::uuid[], $2::bigint[], $3::text[]) as c (id, at, ip) \
+               where secrets.id = c.id and (secrets.last_used_at is null or secrets.last_used_at < c.at)",
+    sqlite: "update secrets set last_used_at = c.at, last_used_ip = c.ip, \
+             first_used_at = coalesce(first_used_at, c.at) \
+             from (select unhex(value ->> 0) as id, value ->> 1 as at, value ->> 2 as ip from json_each($1)) as c \
+             where secrets.id = c.id and (last_used_at is null or last_used_at < c.at)",
+};
+
+/// Writes last-used times. Not a change that decides anything, so the revision stays.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), StoreError> {
+    uses.sort_by_key(|used| used.secret);
+    let columns = vec![
+        Column::ids(uses.iter().map(|used| used.secret)),
+        Column::times(uses.iter().map(|used| used.at)),
+        Column::Text(uses.into_iter().map(|used| Some(used.ip)).collect()),
+    ];
+    db.batch(&NOTE_USES, columns).execute().await?;
+    Ok(())
+}

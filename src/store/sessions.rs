@@ -1,0 +1,244 @@
+//! Sessions: the group-commit statements of the hot path, and what ends a session.
+
+use std::collections::HashMap;
+
+use zeroize::Zeroizing;
+
+use super::StoreError;
+use super::driver::{Column, Connection, Sql, Tx};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{CredentialId, MerchantId, SessionId};
+use crate::domain::session::Session;
+
+/// A session to be written, if the merchant is still at `revision`.
+#[derive(Clone)]
+pub struct Open {
+    pub session: Session,
+    pub revision: i64,
+}
+
+const OPEN: Sql = Sql {
+    postgres: "insert into sessions (id, merchant_id, credential_id, epoch, token_key_id, secret, generation, \
+               started_at, rotated_at, expires_at) \
+               select c.id, c.merchant_id, c.credential_id, c.epoch, c.token_key_id, c.secret, 1, \
+               c.started_at, c.started_at, c.expires_at \
+               from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::bigint[], $6::bigint[], \
+               $7::bytea[], $8::bigint[], $9::bigint[]) \
+               as c (id, merchant_id, revision, credential_id, epoch, token_key_id, secret, started_at, expires_at) \
+               join merchants m on m.id = c.merchant_id and m.revision = c.revision \
+               returning id",
+    sqlite: "insert into sessions (id, merchant_id, credential_id, epoch, token_key_id, secret, generation, \
+             started_at, rotated_at, expires_at) \
+             select unhex(c.value ->> 0), m.id, unhex(c.value ->> 3), c.value ->> 4, c.value ->> 5, \
+             unhex(c.value ->> 6), 1, c.value ->> 7, c.value ->> 7, c.value ->> 8 \
+             from json_each($1) as c \
+             join merchants m on m.id = unhex(c.value ->> 1) and m.revision = c.value ->> 2 \
+             where true returning id",
+};
+
+/// Writes new sessions in one statement. `false` for one whose merchant has moved on from its
+/// revision: nothing was written for it.
+pub(super) async fn open(db: &mut Connection, opens: Vec<Open>) -> Result<Vec<bool>, StoreError> {
+    let sessions = || opens.iter().map(|open| &open.session);
+    let columns = vec![
+        Column::ids(sessions().map(|session| session.id)),
+        Column::ids(sessions().map(|session| session.merchant_id)),
+        Column::ints(opens.iter().map(|open| open.revision)),
+        Column::ids(sessions().map(|session| session.credential_id)),
+        Column::ints(sessions().map(|session| session.epoch)),
+        Column::ints(sessions().map(|session| session.token_key_id)),
+        Column::Bytes(sessions().map(|session| Some(session.secret.to_vec())).collect()),
+        Column::times(sessions().map(|session| session.started_at)),
+        Column::times(sessions().map(|session| session.expires_at)),
+    ];
+    let written = db.batch(&OPEN, columns).all::<(SessionId,)>().await?;
+    Ok(opens.iter().map(|open| written.contains(&(open.session.id,))).collect())
+}
+
+/// The current generation of a session, and a rotation away from it.
+#[derive(Clone)]
+pub struct Rotate {
+    pub session: SessionId,
+    pub generation: u32,
+    pub merchant: MerchantId,
+    pub revision: i64,
+    pub now: Timestamp,
+}
+
+/// What a rotation left in the row.
+#[derive(Clone, Copy)]
+pub struct Rotated {
+    pub generation: u32,
+    pub rotated_at: Timestamp,
+}
+
+const ROTATE: Sql = Sql {
+    postgres: "update sessions set generation = sessions.generation + 1, rotated_at = c.now \
+               from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::bigint[]) \
+               as c (id, generation, merchant_id, revision, now) \
+               join merchants m on m.id = c.merchant_id and m.revision = c.revision \
+               where sessions.id = c.id and sessions.generation = c.generation \
+               and sessions.merchant_id = m.id and sessions.revoked_at is null \
+               returning sessions.id, sessions.generation, sessions.rotated_at",
+    sqlite: "update sessions set generation = sessions.generation + 1, rotated_at = c.now \
+             from (select unhex(value ->> 0) as id, value ->> 1 as generation, unhex(value ->> 2) as merchant_id, \
+             value ->> 3 as revision, value ->> 4 as now from json_each($1)) as c \
+             join merchants m on m.id = c.merchant_id and m.revision = c.revision \
+             where sessions.id = c.id and sessions.generation = c.generation \
+             and sessions.merchant_id = m.id and sessions.revoked_at is null \
+             returning id, generation, rotated_at",
+};
+
+/// Moves sessions to their next generation in one statement. `None` where the row was no longer as
+/// expected: another call rotated it, it was revoked, or the merchant has moved on.
+///
+/// Callers that asked for the same rotation in the same batch all get its outcome.
+pub(super) async fn rotate(
+    db: &mut Connection,
+    rotations: Vec<Rotate>,
+) -> Result<Vec<Option<Rotated>>, StoreError> {
+    // One row each, in order of id: two batches that share rows then lock them in the same order.
+    let mut distinct: Vec<&Rotate> = rotations.iter().collect();
+    distinct.sort_by_key(|rotation| (rotation.session, rotation.generation));
+    distinct.dedup_by_key(|rotation| (rotation.session, rotation.generation));
+    let columns = vec![
+        Column::ids(distinct.iter().map(|rotation| rotation.session)),
+        Column::ints(distinct.iter().map(|rotation| rotation.generation.into())),
+        Column::ids(distinct.iter().map(|rotation| rotation.merchant)),
+        Column::ints(distinct.iter().map(|rotation| rotation.revision)),
+        Column::times(distinct.iter().map(|rotation| rotation.now)),
+    ];
+    let rows = db.batch(&ROTATE, columns).all::<(SessionId, i64, Timestamp)>().await?;
+    let mut rotated = HashMap::with_capacity(rows.len());
+    for (id, generation, rotated_at) in rows {
+        rotated.insert(id, Rotated { generation: generation_of(id, generation)?, rotated_at });
+    }
+    Ok(rotations
+        .iter()
+        .map(|rotation| {
+            rotated
+                .get(&rotation.session)
+                .copied()
+                .filter(|rotated| rotated.generation == rotation.generation + 1)
+        })
+        .collect())
+}
+
+/// A session as it is now, with the revision its merchant has now.
+#[derive(Clone)]
+pub struct Found {
+    pub session: Session,
+    pub revision: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct FoundRow {
+    id: SessionId,
+    merchant_id: MerchantId,
+    credential_id: CredentialId,
+    epoch: i64,
+    token_key_id: i64,
+    secret: Vec<u8>,
+    generation: i64,
+    started_at: Timestamp,
+    rotated_at: Timestamp,
+    expires_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+    revision: i64,
+}
+
+impl TryFrom<FoundRow> for Found {
+    type Error = StoreError;
+    fn try_from(row: FoundRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            session: Session {
+                id: row.id,
+                merchant_id: row.merchant_id,
+                credential_id: row.credential_id,
+                epoch: row.epoch,
+                token_key_id: row.token_key_id,
+                secret: Zeroizing::new(row.secret),
+                generation: generation_of(row.id, row.generation)?,
+                started_at: row.started_at,
+                rotated_at: row.rotated_at,
+                expires_at: row.expires_at,
+                revoked_at: row.revoked_at,
+            },
+            revision: row.revision,
+        })
+    }
+}
+
+fn generation_of(id: SessionId, generation: i64) -> Result<u32, StoreError> {
+    u32::try_from(generation).map_err(|_| StoreError::Impossible {
+        table: "sessions",
+        what: format!("generation {generation} of {id}"),
+    })
+}
+
+const LOOK_UP: Sql = Sql {
+    postgres: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.generation, \
+               s.started_at, s.rotated_at, s.expires_at, s.revoked_at, m.revision \
+               from sessions s join merchants m on m.id = s.merchant_id where s.id = any($1::uuid[])",
+    sqlite: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.generation, \
+             s.started_at, s.rotated_at, s.expires_at, s.revoked_at, m.revision \
+             from sessions s join merchants m on m.id = s.merchant_id \
+             where s.id in (select unhex(value ->> 0) from json_each($1))",
+};
+
+/// Reads sessions in one statement: the current truth, revision included.
+pub(super) async fn look_up(
+    db: &mut Connection,
+    ids: Vec<SessionId>,
+) -> Result<Vec<Option<Found>>, StoreError> {
+    let mut distinct = ids.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let rows = db.batch(&LOOK_UP, vec![Column::ids(distinct.into_iter())]).all::<FoundRow>().await?;
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        found.insert(row.id, Found::try_from(row)?);
+    }
+    Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+}
+
+const REVISIONS: Sql = Sql {
+    postgres: "select id, revision from merchants where id = any($1::uuid[])",
+    sqlite: "select id, revision from merchants where id in (select unhex(value ->> 0) from json_each($1))",
+};
+
+/// Reads the revisions that merchants have now.
+pub(super) async fn revisions(
+    db: &mut Connection,
+    ids: Vec<MerchantId>,
+) -> Result<Vec<Option<i64>>, StoreError> {
+    let mut distinct = ids.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let rows =
+        db.batch(&REVISIONS, vec![Column::ids(distinct.into_iter())]).all::<(MerchantId, i64)>().await?;
+    let found: HashMap<_, _> = rows.into_iter().collect();
+    Ok(ids.iter().map(|id| found.get(id).copied()).collect())
+}
+
+/// Ends a session; `false` when it had ended before, or never was.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn revoke(
+    tx: &mut Tx,
+    id: SessionId,
+    reason: &'static str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let rows = tx
+        .query(
+            "update sessions set revoked_at = $2, revoked_reason = $3 where id = $1 and revoked_at is null",
+        )
+        .bind(id)
+        .bind(now)
+        .bind(reason)
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}
