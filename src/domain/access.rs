@@ -50,6 +50,7 @@ pub enum Reason {
     ClientSecretReplaced,
     EnhancedSecurityOff,
     EnhancedSecurityLicenceInactive,
+    ServiceTokenUnknown,
     TokenMissing,
     TokenUnknown,
     TokenOfAnotherClient,
@@ -84,7 +85,8 @@ impl Reason {
             | Self::ClientUnknown
             | Self::ClientOfAnotherKey
             | Self::ClientSecretWrong
-            | Self::ClientSecretReplaced => ErrorCode::InvalidClient,
+            | Self::ClientSecretReplaced
+            | Self::ServiceTokenUnknown => ErrorCode::InvalidClient,
             Self::EnhancedSecurityOff | Self::EnhancedSecurityLicenceInactive => {
                 ErrorCode::UnauthorizedClient
             }

@@ -15,6 +15,12 @@ use super::clock::Timestamp;
 use super::entropy::Entropy;
 use super::ids::SecretId;
 
+/// How every admin token begins, for secret scanners to look for.
+pub const ADMIN_TOKEN_PREFIX: &str = "tga_";
+
+/// Length of every admin token in characters.
+pub const ADMIN_TOKEN_CHARS: usize = 47;
+
 /// A secret in clear. No `Display`, `Clone` or `Serialize`: showing it takes [`PlainSecret::expose`].
 pub struct PlainSecret(Zeroizing<String>);
 
@@ -36,10 +42,10 @@ impl PlainSecret {
         Self::new(URL_SAFE_NO_PAD.encode(entropy.bytes::<32>()))
     }
 
-    /// An admin token: a prefix that secret scanners can look for, then 43 characters of base64url.
+    /// An admin token: [`ADMIN_TOKEN_PREFIX`], then 43 characters of base64url.
     #[must_use]
     pub fn admin_token(entropy: &Entropy) -> Self {
-        Self::new(format!("tga_{}", URL_SAFE_NO_PAD.encode(entropy.bytes::<32>())))
+        Self::new(format!("{ADMIN_TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(entropy.bytes::<32>())))
     }
 
     #[must_use]

@@ -55,7 +55,7 @@ impl Core {
         Err(too_many_changes())
     }
 
-    /// Decides about the client, and records the use of its secret.
+    /// Decides about the client, and records the use of its secret and of the key.
     pub(super) async fn admit_client(
         &self,
         caller: &mut Caller,
@@ -78,7 +78,10 @@ impl Core {
             })
             .await?;
         if let Ok(client) = &decided {
-            self.note_use(caller.record.merchant.id, &client.secret, &caller.address).await?;
+            let merchant = caller.record.merchant.id;
+            for secret in caller.key_secret().into_iter().chain([&client.secret]) {
+                self.note_use(merchant, secret, &caller.address).await?;
+            }
         }
         Ok(decided)
     }

@@ -3,8 +3,10 @@
 //! A refusal is an outcome, not an `Err`: the audit row or the revocation that goes with it must be
 //! committed, and `?` would roll it back. An `Err` is a fault, answered with 503 or 500.
 
+pub mod admin_access;
 pub mod admission;
 pub mod authorize;
+pub mod introspect;
 pub mod manage;
 pub mod manage_credentials;
 pub mod manage_keys;
@@ -12,6 +14,7 @@ pub mod manage_merchants;
 pub mod manage_tokens;
 pub mod record;
 pub mod refresh;
+pub mod revoke;
 pub mod usage;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use super::error::Failure;
 use crate::domain::address::{ClientAddress, Unreadable};
 use crate::domain::clock::Timestamp;
-use crate::flows::admission::KeyOwner;
+use crate::flows::admission::{Caller, KeyOwner};
 
 /// The address of the connection's other end. Put into each request by whoever accepted it.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,13 @@ impl RequestContext {
 
     pub fn note(&self, change: impl FnOnce(&mut Notes)) {
         change(&mut self.0.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Notes the client id, if it exists: somebody may have put a secret in the wrong field.
+    pub fn note_client(&self, caller: &Caller, client_id: &str) {
+        if caller.record.credential_by_client_id(client_id).is_some() {
+            self.note(|notes| notes.client_id = Some(client_id.to_owned()));
+        }
     }
 
     #[must_use]

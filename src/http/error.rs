@@ -24,6 +24,8 @@ pub struct Failure {
     /// Exactly why; for the exchange record and the log, never for the caller.
     pub reason: Option<Reason>,
     pub retry_after_secs: Option<u32>,
+    /// What a 401 asks for, where it is not the usual of its path.
+    pub challenge: Option<&'static str>,
 }
 
 impl Failure {
@@ -60,6 +62,7 @@ impl Failure {
             description: Cow::Borrowed(description),
             reason: Some(reason),
             retry_after_secs: (code == ErrorCode::SlowDown).then_some(RETRY_AFTER_SECS),
+            challenge: None,
         }
     }
 
@@ -85,6 +88,7 @@ impl Failure {
             description: Cow::Borrowed("an internal error"),
             reason: None,
             retry_after_secs: None,
+            challenge: None,
         }
     }
 
@@ -101,7 +105,14 @@ impl Failure {
             _ => "the request is malformed",
         };
         let code = if status.is_server_error() { ErrorCode::ServerError } else { ErrorCode::InvalidRequest };
-        Self { status, code, description: Cow::Borrowed(description), reason: None, retry_after_secs: None }
+        Self {
+            status,
+            code,
+            description: Cow::Borrowed(description),
+            reason: None,
+            retry_after_secs: None,
+            challenge: None,
+        }
     }
 }
 
@@ -118,6 +129,7 @@ impl From<StoreError> for Failure {
             description: Cow::Borrowed("the service cannot answer now; try again"),
             reason: None,
             retry_after_secs: Some(RETRY_AFTER_SECS),
+            challenge: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
@@ -55,9 +55,25 @@ pub fn router(shared: Arc<Shared>) -> Router {
                 .layer(from_fn_with_state(Arc::clone(&shared), layer::allow_list::allow_list)),
         )
     };
+    // For calls that the platform's own services make as well: a service token stands in for the key.
+    let checking = |method: MethodRouter<Arc<Shared>>| {
+        integrator(method)
+            .route_layer(from_fn_with_state(Arc::clone(&shared), layer::service_token::service_token))
+    };
+    // Looks at key and address itself: it answers 401 and 403 alone, and takes any method.
+    let verify = || {
+        any(api::verify::verify)
+            .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
+    };
     Router::new()
         .route("/api/authorize", integrator(post(api::authorize::authorize)))
         .route("/api/refresh_token", integrator(post(api::authorize::refresh_token)))
+        .route("/api/introspect", checking(post(api::introspect::introspect)))
+        .route("/api/revoke", checking(post(api::introspect::revoke)))
+        .route("/api/verify", verify())
+        .route("/api/verify/", verify())
+        .route("/api/verify/{*suffix}", verify())
+        .route("/.well-known/oauth-authorization-server", get(api::metadata::metadata))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .fallback(async || StatusCode::NOT_FOUND)

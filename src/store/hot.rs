@@ -14,7 +14,8 @@ use moka::sync::Cache;
 use super::batch::Batcher;
 use super::driver::{Connection, Pool};
 use super::sessions::{Found, Open, Rotate, Rotated};
-use super::{StoreError, merchants, secrets, sessions};
+use super::{StoreError, merchants, secrets, sessions, users};
+use crate::domain::admin::AdminToken;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
 use crate::domain::merchant::MerchantRecord;
@@ -36,6 +37,7 @@ pub struct HotPath {
     revisions: Batcher<MerchantId, Option<i64>>,
     records: Batcher<(MerchantId, Timestamp), Option<Arc<MerchantRecord>>>,
     key_owners: Batcher<SecretHash, Option<(MerchantId, ApiKeyId)>>,
+    admin_tokens: Batcher<SecretHash, Option<AdminToken>>,
     record_cache: Cache<MerchantId, Arc<MerchantRecord>>,
     owner_cache: Cache<SecretHash, (MerchantId, ApiKeyId)>,
 }
@@ -51,6 +53,9 @@ impl HotPath {
             revisions: batcher(pool, Access::Read, timeout, |db, ids| Box::pin(sessions::revisions(db, ids))),
             records: batcher(pool, Access::Read, timeout, |db, wanted| Box::pin(records(db, wanted))),
             key_owners: batcher(pool, Access::Read, timeout, |db, hashes| Box::pin(key_owners(db, hashes))),
+            admin_tokens: batcher(pool, Access::Read, timeout, |db, hashes| {
+                Box::pin(admin_tokens(db, hashes))
+            }),
             record_cache: Cache::new(RECORDS_MAX),
             owner_cache: Cache::new(KEY_HASHES_MAX),
         }
@@ -99,6 +104,14 @@ impl HotPath {
             self.owner_cache.insert(hash, owner);
         }
         Ok(owner)
+    }
+
+    /// The admin token with this hash, live or not, as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn admin_token(&self, hash: SecretHash) -> Result<Option<AdminToken>, StoreError> {
+        self.admin_tokens.call(hash).await
     }
 
     /// The record in memory, however late.
@@ -173,4 +186,18 @@ async fn key_owners(
         owners.push(secrets::merchant_of_api_key(db, hash).await?);
     }
     Ok(owners)
+}
+
+/// Reads each token of a batch once: a busy service asks with one and the same.
+async fn admin_tokens(
+    db: &mut Connection,
+    hashes: Vec<SecretHash>,
+) -> Result<Vec<Option<AdminToken>>, StoreError> {
+    let mut read: HashMap<SecretHash, Option<AdminToken>> = HashMap::new();
+    for hash in &hashes {
+        if let Entry::Vacant(entry) = read.entry(*hash) {
+            entry.insert(users::token_by_hash(db, *hash).await?);
+        }
+    }
+    Ok(hashes.iter().map(|hash| read.get(hash).cloned().flatten()).collect())
 }

@@ -95,10 +95,7 @@ async fn issue(
     refresh_token: Option<PlainSecret>,
 ) -> Result<Json<TokenResponse>, Failure> {
     let client = basic::client(headers, &mut fields)?;
-    // Only ids that exist: somebody may have put a secret in the wrong field.
-    if caller.record.credential_by_client_id(&client.client_id).is_some() {
-        context.note(|notes| notes.client_id = Some(client.client_id.clone()));
-    }
+    context.note_client(&caller, &client.client_id);
     let core = &shared.core;
     let decided = match refresh_token {
         None => core.authorize(&mut caller, &client).await?,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -16,10 +15,13 @@ use crate::http::error::Failure;
 pub async fn allow_list(
     State(shared): State<Arc<Shared>>,
     context: RequestContext,
-    Extension(mut caller): Extension<Caller>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    // A service token comes without a key, and so without a list.
+    let Some(mut caller) = request.extensions().get::<Caller>().cloned() else {
+        return next.run(request).await;
+    };
     match admit(&shared, &context, &mut caller).await {
         Ok(()) => {
             request.extensions_mut().insert(caller);
@@ -29,11 +31,12 @@ pub async fn allow_list(
     }
 }
 
-async fn admit(shared: &Shared, context: &RequestContext, caller: &mut Caller) -> Result<(), Failure> {
+pub(in crate::http) async fn admit(
+    shared: &Shared,
+    context: &RequestContext,
+    caller: &mut Caller,
+) -> Result<(), Failure> {
     let verdict = shared.core.admit_address(caller).await?.map_err(Failure::refused)?;
     context.note(|notes| notes.observed = verdict == AddressVerdict::Observed);
-    if let Some(secret) = caller.key_secret() {
-        shared.core.note_use(caller.record.merchant.id, secret, &caller.address).await?;
-    }
     Ok(())
 }

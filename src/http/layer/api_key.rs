@@ -13,6 +13,7 @@ use crate::flows::admission::Caller;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
+use crate::http::layer::service_token::Service;
 
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -22,6 +23,9 @@ pub async fn api_key(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if request.extensions().get::<Service>().is_some() {
+        return next.run(request).await;
+    }
     match admit(&shared, &context, request.headers()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -31,7 +35,11 @@ pub async fn api_key(
     }
 }
 
-async fn admit(shared: &Shared, context: &RequestContext, headers: &HeaderMap) -> Result<Caller, Failure> {
+pub(in crate::http) async fn admit(
+    shared: &Shared,
+    context: &RequestContext,
+    headers: &HeaderMap,
+) -> Result<Caller, Failure> {
     let mut values = headers.get_all(X_API_KEY).iter();
     let key = values.next().ok_or_else(|| Failure::refused(Reason::KeyMissing))?;
     if values.next().is_some() {

@@ -6,3 +6,4 @@ pub mod context;
 pub mod detach;
 pub mod exchange_log;
 pub mod render;
+pub mod service_token;

@@ -73,11 +73,11 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.remove(header::CONTENT_LENGTH);
     if failure.status == StatusCode::UNAUTHORIZED {
-        let challenge = match dialect {
+        let challenge = failure.challenge.unwrap_or(match dialect {
             Dialect::Integrator => "Basic realm=\"tollgate\", charset=\"UTF-8\"",
             Dialect::Admin => "Bearer realm=\"tollgate\"",
-        };
-        headers.entry(header::WWW_AUTHENTICATE).or_insert(HeaderValue::from_static(challenge));
+        });
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     if let Some(secs) = failure.retry_after_secs {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));

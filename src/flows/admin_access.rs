@@ -1,0 +1,21 @@
+//! Who an admin token stands for.
+
+use super::Core;
+use crate::domain::admin::AdminToken;
+use crate::domain::secret::{ADMIN_TOKEN_CHARS, ADMIN_TOKEN_PREFIX, PlainSecret};
+use crate::store::StoreError;
+
+impl Core {
+    /// The live admin token that was presented; `None` for any other text.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn admin_token(&self, presented: &PlainSecret) -> Result<Option<AdminToken>, StoreError> {
+        let text = presented.expose();
+        if text.len() != ADMIN_TOKEN_CHARS || !text.starts_with(ADMIN_TOKEN_PREFIX) {
+            return Ok(None);
+        }
+        let token = self.store.hot().admin_token(presented.hash()).await?;
+        Ok(token.filter(|token| token.is_live(self.now())))
+    }
+}

@@ -1,0 +1,194 @@
+//! Introspection (RFC 7662): what a token is worth at this moment.
+//!
+//! Always the current truth: the session is read together with its merchant's revision, and a record
+//! in memory is believed only if it is of that revision. Nothing is written.
+
+use std::sync::Arc;
+
+use super::admission::{Caller, too_many_changes};
+use super::authorize::ClientSecret;
+use super::{Core, DECISIONS_MAX, Decided};
+use crate::domain::access::{self, Reason};
+use crate::domain::admin::AdminToken;
+use crate::domain::api_key::Environment;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{MerchantId, SessionId};
+use crate::domain::merchant::MerchantRecord;
+use crate::domain::session::{Session, judge_active};
+use crate::domain::token::{Claims, SealedToken, TokenKind};
+use crate::store::StoreError;
+use crate::store::sessions::Found;
+
+/// Who asks about a token.
+pub enum Asker {
+    /// A client: about its own tokens.
+    Client { caller: Caller, presented: ClientSecret },
+    /// One of the platform's services: about every token, or those of the token's one merchant.
+    Service(AdminToken),
+}
+
+/// An active token.
+pub struct Active {
+    pub kind: TokenKind,
+    pub session: SessionId,
+    pub generation: u32,
+    pub client_id: String,
+    pub merchant_id: MerchantId,
+    pub environment: Environment,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+impl Core {
+    /// `None` inside stands for a token that is not active, or not this asker's to know of.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn introspect(&self, asker: Asker, token: &str) -> Decided<Option<Active>> {
+        let token = SealedToken::parse(token);
+        match asker {
+            Asker::Client { mut caller, presented } => {
+                let client = match self.admit_client(&mut caller, &presented).await? {
+                    Ok(client) => client,
+                    Err(reason) => return Ok(Err(reason)),
+                };
+                let found = match token {
+                    Some(token) => self.genuine_session(token).await?.map(|found| (token, found)),
+                    None => None,
+                };
+                let own = found.filter(|(_, found)| found.session.credential_id == client.credential);
+                let Some((token, found)) = own else {
+                    // No statement has checked the record that admitted the client.
+                    return Ok(self.confirm(&mut caller).await?.map(|()| None));
+                };
+                if found.revision != caller.record.merchant.revision {
+                    if let Err(reason) = self.reload(&mut caller).await? {
+                        return Ok(Err(reason));
+                    }
+                    if let Err(reason) = self.admit_client(&mut caller, &presented).await? {
+                        return Ok(Err(reason));
+                    }
+                }
+                Ok(Ok(self.active(&caller.record, &found.session, token.claims())))
+            }
+            Asker::Service(service) => {
+                let Some(token) = token else { return Ok(Ok(None)) };
+                let Some(found) = self.genuine_session(token).await? else { return Ok(Ok(None)) };
+                if service.merchant_id.is_some_and(|id| id != found.session.merchant_id) {
+                    return Ok(Ok(None));
+                }
+                let Some(record) = self.record_of(&found).await? else { return Ok(Ok(None)) };
+                Ok(Ok(self.active(&record, &found.session, token.claims())))
+            }
+        }
+    }
+
+    /// The record of a session's merchant at the revision that was read with the session, or later.
+    pub(super) async fn record_of(&self, found: &Found) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
+        let id = found.session.merchant_id;
+        match self.store.hot().cached_record(id) {
+            Some(record) if record.merchant.revision == found.revision => Ok(Some(record)),
+            _ => self.store.hot().load_record(id, self.now()).await,
+        }
+    }
+
+    fn active(&self, record: &MerchantRecord, session: &Session, claims: Claims) -> Option<Active> {
+        let now = self.now();
+        let credential = access::session_is_backed(record, session, now).ok()?;
+        judge_active(session, claims, now).ok()?;
+        let key = record.api_key(credential.api_key_id)?;
+        let issued_at = if claims.generation == session.generation {
+            session.rotated_at
+        } else {
+            claims.expires_at.minus(self.lifetimes.access_ttl)
+        };
+        Some(Active {
+            kind: claims.kind,
+            session: session.id,
+            generation: claims.generation,
+            client_id: credential.client_id.clone(),
+            merchant_id: record.merchant.id,
+            environment: key.environment,
+            issued_at,
+            expires_at: claims.expires_at,
+        })
+    }
+
+    /// Decides about a key, and its access token where the key has Enhanced Security ON: forward
+    /// authentication. Nothing is written; [`Core::note_verified`] comes after the answer.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn verify(&self, caller: &mut Caller, token: Option<&str>) -> Decided<Option<Active>> {
+        for _ in 0..DECISIONS_MAX {
+            if !caller.record.has_enhanced_security(caller.key_id) {
+                let before = caller.record.merchant.revision;
+                if let Err(reason) = self.confirm(caller).await? {
+                    return Ok(Err(reason));
+                }
+                if caller.record.merchant.revision == before {
+                    return Ok(Ok(None));
+                }
+                // The record moved: the switch may be ON by now.
+                continue;
+            }
+            let decided = match token.map(SealedToken::parse) {
+                None => Err(Reason::TokenMissing),
+                Some(None) => Err(Reason::TokenUnknown),
+                Some(Some(token)) => match self.genuine_session(token).await? {
+                    None => Err(Reason::TokenUnknown),
+                    Some(found)
+                        if found.revision != caller.record.merchant.revision
+                            && found.session.merchant_id == caller.record.merchant.id =>
+                    {
+                        match self.reload(caller).await? {
+                            Ok(()) => continue,
+                            Err(reason) => return Ok(Err(reason)),
+                        }
+                    }
+                    Some(found) => self.verify_session(caller, &found.session, token.claims()),
+                },
+            };
+            match decided {
+                Ok(active) => return Ok(Ok(Some(active))),
+                // The switch may have been turned OFF, which lets the key pass alone.
+                Err(reason) => match self.confirm_unchanged(caller).await? {
+                    Ok(true) => return Ok(Err(reason)),
+                    Ok(false) => {}
+                    Err(refused) => return Ok(Err(refused)),
+                },
+            }
+        }
+        Err(too_many_changes())
+    }
+
+    fn verify_session(&self, caller: &Caller, session: &Session, claims: Claims) -> Result<Active, Reason> {
+        let now = self.now();
+        if claims.kind != TokenKind::Access {
+            return Err(Reason::TokenUnknown);
+        }
+        let credential = access::session_is_backed(&caller.record, session, now)?;
+        if credential.api_key_id != caller.key_id {
+            return Err(Reason::TokenOfAnotherClient);
+        }
+        judge_active(session, claims, now)?;
+        self.active(&caller.record, session, claims).ok_or(Reason::TokenUnknown)
+    }
+
+    /// Whether the record that led to a refusal is still the current one; if not, it is read again.
+    async fn confirm_unchanged(&self, caller: &mut Caller) -> Decided<bool> {
+        let before = caller.record.merchant.revision;
+        Ok(self.confirm(caller).await?.map(|()| caller.record.merchant.revision == before))
+    }
+
+    /// Records the use of a key that [`Core::verify`] passed. Called after the answer.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn note_verified(&self, caller: &Caller) -> Result<(), StoreError> {
+        match caller.key_secret() {
+            Some(secret) => self.note_use(caller.record.merchant.id, secret, &caller.address).await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `POST /api/introspect` (RFC 7662) and `POST /api/revoke` (RFC 7009).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::api_key::Environment;
+use crate::domain::ids::MerchantId;
+use crate::domain::token::TokenKind;
+use crate::flows::admission::Caller;
+use crate::flows::introspect::{Active, Asker};
+use crate::flows::revoke::Origin;
+use crate::http::Shared;
+use crate::http::basic;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+use crate::http::form::Fields;
+use crate::http::layer::service_token::Service;
+
+/// What a token is worth now. One that is not active has nothing but `{"active": false}`.
+#[derive(Serialize, ToSchema)]
+pub struct IntrospectionResponse {
+    active: bool,
+    #[serde(flatten)]
+    token: Option<ActiveToken>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ActiveToken {
+    client_id: String,
+    /// `Bearer` for an access token, `refresh_token` for the other kind, which opens nothing.
+    token_type: &'static str,
+    /// Seconds since 1970-01-01 UTC, as `iat`.
+    exp: i64,
+    iat: i64,
+    /// The merchant.
+    #[schema(value_type = uuid::Uuid)]
+    sub: MerchantId,
+    environment: Environment,
+    jti: String,
+    iss: String,
+}
+
+impl ActiveToken {
+    fn new(active: Active, issuer: &str) -> Self {
+        Self {
+            client_id: active.client_id,
+            token_type: match active.kind {
+                TokenKind::Access => "Bearer",
+                TokenKind::Refresh => "refresh_token",
+            },
+            exp: active.expires_at.unix_secs(),
+            iat: active.issued_at.unix_secs(),
+            sub: active.merchant_id,
+            environment: active.environment,
+            jti: format!("{}.{}", active.session, active.generation),
+            iss: issuer.to_owned(),
+        }
+    }
+}
+
+/// Tells whether a token is active.
+pub async fn introspect(
+    State(shared): State<Arc<Shared>>,
+    caller: Option<Extension<Caller>>,
+    service: Option<Extension<Service>>,
+    context: RequestContext,
+    headers: HeaderMap,
+    fields: Fields,
+) -> Result<Json<IntrospectionResponse>, Failure> {
+    let (asker, token) = question(caller, service, &context, &headers, fields)?;
+    let active = shared.core.introspect(asker, token.expose()).await?.map_err(Failure::refused)?;
+    let token = active.map(|active| ActiveToken::new(active, &shared.core.issuer));
+    Ok(Json(IntrospectionResponse { active: token.is_some(), token }))
+}
+
+/// Ends the session of a token; a token that is unknown is no error.
+pub async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    caller: Option<Extension<Caller>>,
+    service: Option<Extension<Service>>,
+    context: RequestContext,
+    headers: HeaderMap,
+    fields: Fields,
+) -> Result<StatusCode, Failure> {
+    let (asker, token) = question(caller, service, &context, &headers, fields)?;
+    let origin = Origin { client_ip: context.ip().to_string(), request_id: context.request_id() };
+    shared.core.revoke(asker, token.expose(), origin).await?.map_err(Failure::refused)?;
+    Ok(StatusCode::OK)
+}
+
+/// Who asks about which token.
+fn question(
+    caller: Option<Extension<Caller>>,
+    service: Option<Extension<Service>>,
+    context: &RequestContext,
+    headers: &HeaderMap,
+    mut fields: Fields,
+) -> Result<(Asker, crate::domain::secret::PlainSecret), Failure> {
+    let token = fields.take_secret("token");
+    let asker = match (service, caller) {
+        (Some(Extension(Service(service))), _) => Asker::Service(service),
+        (None, Some(Extension(caller))) => {
+            let presented = basic::client(headers, &mut fields)?;
+            context.note_client(&caller, &presented.client_id);
+            Asker::Client { caller, presented }
+        }
+        (None, None) => return Err(Failure::fault("neither a caller nor a service behind the layers")),
+    };
+    let token = token.ok_or_else(|| Failure::invalid_request("token: missing"))?;
+    Ok((asker, token))
+}

@@ -1,0 +1,46 @@
+//! `GET /.well-known/oauth-authorization-server` (RFC 8414).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::Shared;
+
+/// How clients authenticate; all of these work.
+const CLIENT_AUTH_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+
+/// Authorization server metadata (RFC 8414 2).
+#[derive(Serialize, ToSchema)]
+pub struct Metadata {
+    issuer: String,
+    token_endpoint: String,
+    token_endpoint_auth_methods_supported: [&'static str; 2],
+    grant_types_supported: [&'static str; 2],
+    /// None: there is no authorization endpoint.
+    response_types_supported: [&'static str; 0],
+    introspection_endpoint: String,
+    /// `Bearer` is for service tokens.
+    introspection_endpoint_auth_methods_supported: [&'static str; 3],
+    revocation_endpoint: String,
+    revocation_endpoint_auth_methods_supported: [&'static str; 2],
+}
+
+/// The issuer is the configured one; a Host header has no say.
+pub async fn metadata(State(shared): State<Arc<Shared>>) -> Json<Metadata> {
+    let issuer = &shared.core.issuer;
+    let [basic, post] = CLIENT_AUTH_METHODS;
+    Json(Metadata {
+        issuer: issuer.clone(),
+        token_endpoint: format!("{issuer}/api/authorize"),
+        token_endpoint_auth_methods_supported: CLIENT_AUTH_METHODS,
+        grant_types_supported: ["client_credentials", "refresh_token"],
+        response_types_supported: [],
+        introspection_endpoint: format!("{issuer}/api/introspect"),
+        introspection_endpoint_auth_methods_supported: [basic, post, "Bearer"],
+        revocation_endpoint: format!("{issuer}/api/revoke"),
+        revocation_endpoint_auth_methods_supported: CLIENT_AUTH_METHODS,
+    })
+}

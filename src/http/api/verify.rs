@@ -1,0 +1,103 @@
+//! `/api/verify`: forward authentication for nginx, Traefik, Caddy, Envoy and Apache.
+//!
+//! Any method, any suffix, no body read. Answers 200, 401 or 403, or 503 when the store is away: nginx
+//! makes a 500 of anything else. All identity headers are in every 200, empty where they do not apply,
+//! so that a proxy that copies them always overwrites what the client sent.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::domain::access::{ErrorCode, Reason};
+use crate::domain::secret::PlainSecret;
+use crate::flows::admission::Caller;
+use crate::flows::introspect::Active;
+use crate::http::Shared;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+use crate::http::layer::service_token::bearer;
+use crate::http::layer::{allow_list, api_key};
+
+const ACCESS_TOKEN: HeaderName = HeaderName::from_static("access-token");
+const X_MERCHANT_ID: HeaderName = HeaderName::from_static("x-merchant-id");
+const X_API_KEY_ID: HeaderName = HeaderName::from_static("x-api-key-id");
+const X_CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
+const X_ENVIRONMENT: HeaderName = HeaderName::from_static("x-environment");
+const X_TOKEN_EXPIRES: HeaderName = HeaderName::from_static("x-token-expires");
+
+pub async fn verify(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let mut caller = api_key::admit(&shared, &context, &headers).await.map_err(as_verify)?;
+    allow_list::admit(&shared, &context, &mut caller).await.map_err(as_verify)?;
+    let token = access_token(&headers).map_err(|reason| as_verify(Failure::refused(reason)))?;
+    let active = shared
+        .core
+        .verify(&mut caller, token.as_ref().map(PlainSecret::expose))
+        .await?
+        .map_err(|reason| as_verify(Failure::refused(reason)))?;
+    if let Some(active) = &active {
+        context.note(|notes| notes.client_id = Some(active.client_id.clone()));
+    }
+    let response = identity(&caller, active.as_ref());
+    // After the answer: a read must not wait for a write.
+    let core = Arc::clone(&shared.core);
+    shared.tasks.spawn(async move {
+        if let Err(error) = core.note_verified(&caller).await {
+            tracing::warn!(%error, "a key's use was not recorded");
+        }
+    });
+    Ok(response)
+}
+
+/// `ACCESS-TOKEN`, else `Authorization: Bearer`.
+fn access_token(headers: &HeaderMap) -> Result<Option<PlainSecret>, Reason> {
+    let mut values = headers.get_all(ACCESS_TOKEN).iter();
+    let Some(value) = values.next() else { return Ok(bearer(headers)) };
+    if values.next().is_some() {
+        return Err(Reason::TokenUnknown);
+    }
+    let token = value.to_str().map_err(|_| Reason::TokenUnknown)?;
+    Ok(Some(PlainSecret::new(token.to_owned())))
+}
+
+fn identity(caller: &Caller, active: Option<&Active>) -> Response {
+    let environment = caller.record.api_key(caller.key_id).map_or("", |key| key.environment.into());
+    let headers = [
+        (X_MERCHANT_ID, caller.record.merchant.id.to_string()),
+        (X_API_KEY_ID, caller.key_id.to_string()),
+        (X_CLIENT_ID, active.map_or_else(String::new, |active| active.client_id.clone())),
+        (X_ENVIRONMENT, environment.to_owned()),
+        (X_TOKEN_EXPIRES, active.map_or_else(String::new, |active| active.expires_at.to_rfc3339())),
+    ];
+    let mut response = StatusCode::OK.into_response();
+    for (name, value) in headers {
+        let value = HeaderValue::from_str(&value).expect("ids, names and times are plain ASCII");
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// The refusal in the two codes that every proxy passes on: 403 for whom we know but may not pass,
+/// 401 for all else.
+fn as_verify(mut failure: Failure) -> Failure {
+    if failure.status.is_server_error() {
+        return failure;
+    }
+    failure.status = match failure.code {
+        ErrorCode::UnauthorizedClient => StatusCode::FORBIDDEN,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    if failure.code == ErrorCode::InvalidGrant {
+        failure.description = "an access token is needed, and must be active and of this key's client".into();
+    }
+    failure.challenge = Some(match failure.reason {
+        Some(Reason::TokenMissing) => "Bearer realm=\"tollgate\"",
+        _ => "Bearer realm=\"tollgate\", error=\"invalid_token\"",
+    });
+    failure
+}

@@ -1,0 +1,62 @@
+//! Lets the platform's own services in by a service token, in place of an API key.
+//!
+//! It comes as `Authorization: Bearer`, or as HTTP Basic with the token's id and the token, because
+//! that is all that stock resource servers can send.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::domain::access::Reason;
+use crate::domain::admin::{AdminToken, Permission};
+use crate::domain::secret::{ADMIN_TOKEN_PREFIX, PlainSecret};
+use crate::http::Shared;
+use crate::http::basic;
+use crate::http::error::Failure;
+
+/// A service that was let in.
+#[derive(Clone)]
+pub struct Service(pub AdminToken);
+
+pub async fn service_token(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    match admit(&shared, request.headers()).await {
+        Ok(Some(service)) => {
+            request.extensions_mut().insert(service);
+            next.run(request).await
+        }
+        Ok(None) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// `None` when what was sent is not an admin token at all, but a client's own credentials, say.
+async fn admit(shared: &Shared, headers: &HeaderMap) -> Result<Option<Service>, Failure> {
+    let (id, presented) = match (bearer(headers), basic::credentials(headers)) {
+        (Some(token), _) => (None, token),
+        (None, Ok(Some((id, token)))) => (Some(id), token),
+        (None, _) => return Ok(None),
+    };
+    if !presented.expose().starts_with(ADMIN_TOKEN_PREFIX) {
+        return Ok(None);
+    }
+    let token = shared.core.admin_token(&presented).await?;
+    token
+        .filter(|token| id.is_none_or(|id| id == token.id.to_string()))
+        .filter(|token| token.permissions.contains(&Permission::Introspect))
+        .map(|token| Some(Service(token)))
+        .ok_or_else(|| Failure::refused(Reason::ServiceTokenUnknown))
+}
+
+/// The token of the one `Authorization: Bearer` header (RFC 6750 2.1).
+pub(in crate::http) fn bearer(headers: &HeaderMap) -> Option<PlainSecret> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| PlainSecret::new(token.trim().to_owned()))
+}
