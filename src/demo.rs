@@ -12,6 +12,7 @@ use crate::flows::Core;
 use crate::flows::authorize::ClientSecret;
 use crate::flows::manage::{By, Refused};
 use crate::flows::manage_keys::NewApiKey;
+use crate::flows::once::{Answer, Once};
 use crate::store::{StoreError, api_keys, credentials, merchants};
 
 const MERCHANT_NAME: &str = "Demo merchant";
@@ -23,6 +24,8 @@ pub enum DemoError {
     Store(#[from] StoreError),
     #[error("refused: {0}")]
     Refused(#[from] Refused),
+    #[error("it was made before")]
+    MadeBefore,
     #[error("the key just made was not admitted: {}", .0.name())]
     NotAdmitted(crate::domain::access::Reason),
 }
@@ -37,7 +40,11 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         return Ok(summary_text(&summary, &base));
     }
     let by = By::command_line();
-    let merchant = core.create_merchant(&by, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned()).await??;
+    let merchant = made(
+        core.create_merchant(&by, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned(), Once::never())
+            .await??,
+    )?
+    .merchant;
     for product in [Product::ApiKeys, Product::EnhancedSecurity] {
         let licence = Licence { active: true, expires_at: None };
         core.put_licence(&by, merchant.id, product, licence).await??;
@@ -51,9 +58,9 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         webhook_url: None,
         expires_at: None,
     };
-    let key = core.create_api_key(&by, merchant.id, new).await??;
-    let client = core.generate_credentials(&by, key.object.id).await??;
-    core.switch_credentials(&by, &client.object.client_id, true).await??;
+    let key = made(core.create_api_key(&by, merchant.id, new, Once::never()).await??)?;
+    let client = made(core.generate_credentials(&by, key.object.id, Once::never()).await??)?;
+    core.switch_credentials(&by, &client.object.client_id, None, true).await??;
 
     let home = ClientAddress::direct(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut caller =
@@ -67,6 +74,10 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         client_secret: &client.secret,
         refresh_token: &pair.refresh,
     }))
+}
+
+fn made<T>(answer: Answer<T>) -> Result<T, DemoError> {
+    answer.made().ok_or(DemoError::MadeBefore)
 }
 
 struct Printed<'a> {

@@ -16,6 +16,7 @@ use tollgate::domain::clock::Clock;
 use tollgate::domain::entropy::Entropy;
 use tollgate::flows::manage::By;
 use tollgate::flows::manage_tokens::NewAdminToken;
+use tollgate::flows::once::Once;
 use tollgate::telemetry;
 
 /// Issues and verifies API credentials for the merchants of a payment platform.
@@ -136,7 +137,8 @@ async fn add_operator(settings: &Settings, name: String, as_json: bool) -> anyho
         permissions: Vec::new(),
         expires_at: None,
     };
-    let made = core.create_admin_token(&By::command_line(), new).await??;
+    let made = core.create_admin_token(&By::command_line(), new, Once::never()).await??;
+    let made = made.made().context("it was made before")?;
     core.store.close().await;
     let (id, token) = (made.object.id, made.secret.expose());
     if as_json {

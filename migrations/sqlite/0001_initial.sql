@@ -215,12 +215,11 @@ create table admin_tokens (
     last_used_at integer
 ) strict;
 
--- The first answer to a creation, kept 24 hours for a client that lost it. It may hold a secret: sealed.
+-- The first answer to a creation, kept 24 hours for a client that lost it. Sealed, with the request's
+-- hash: both may tell of secrets.
 create table idempotency_keys (
     actor_id     blob   not null,
     key          text   not null,
-    request_hash blob  not null,
-    status       integer not null,
     sealed       blob  not null,
     created_at   integer not null,
     primary key (actor_id, key)

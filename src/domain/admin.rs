@@ -5,7 +5,7 @@ use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
 use super::clock::Timestamp;
-use super::ids::{AdminTokenId, MerchantId};
+use super::ids::{AdminTokenId, MerchantId, UserId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -46,4 +46,21 @@ impl AdminToken {
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
+}
+
+/// A person who signs in to the console.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub id: UserId,
+    /// Lower case.
+    pub email: String,
+    pub role: Role,
+    /// Set for the merchant roles alone.
+    pub merchant_id: Option<MerchantId>,
+    pub locked_until: Option<Timestamp>,
+    pub disabled_at: Option<Timestamp>,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub last_login_at: Option<Timestamp>,
 }

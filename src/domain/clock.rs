@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 ///
@@ -86,6 +88,18 @@ impl<'de> Deserialize<'de> for Timestamp {
         Ok(Self(time.timestamp_micros()))
     }
 }
+
+impl PartialSchema for Timestamp {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some("A time, RFC 3339, UTC."))
+            .into()
+    }
+}
+
+impl ToSchema for Timestamp {}
 
 /// Where `now` comes from: the system, or a test that moves it.
 #[derive(Clone, Debug, Default)]

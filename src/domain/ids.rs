@@ -1,5 +1,6 @@
 //! A type per kind of id, all UUIDv7 (RFC 9562 5.7): unique without coordination, in order of creation.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -7,6 +8,8 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::{Builder, Uuid};
 
 use super::clock::Timestamp;
@@ -107,5 +110,20 @@ impl<T> Serialize for Id<T> {
 impl<'de, T> Deserialize<'de> for Id<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Uuid::deserialize(deserializer).map(Self::from_uuid)
+    }
+}
+
+impl<T> PartialSchema for Id<T> {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))
+            .description(Some("A UUIDv7."))
+            .into()
+    }
+}
+impl<T> ToSchema for Id<T> {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Id")
     }
 }

@@ -16,6 +16,10 @@ impl Core {
             return Ok(None);
         }
         let token = self.store.hot().admin_token(presented.hash()).await?;
-        Ok(token.filter(|token| token.is_live(self.now())))
+        let live = token.filter(|token| token.is_live(self.now()));
+        if let Some(token) = &live {
+            self.note_admin_token_use(token.id);
+        }
+        Ok(live)
     }
 }

@@ -11,8 +11,9 @@ use crate::domain::admin::{AdminToken, Role};
 use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome, WebhookEvent};
 use crate::domain::ids::{EventId, MerchantId};
 use crate::domain::licence::Product;
+use crate::domain::merchant::Merchant;
 use crate::store::outbox::Audience;
-use crate::store::{StoreError, Tx, audit, outbox};
+use crate::store::{StoreError, Tx, audit, merchants, outbox};
 
 /// Who acts, and from where.
 #[derive(Clone, Debug)]
@@ -146,7 +147,34 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Whether the actor may see a merchant that exists.
+    pub(super) async fn must_exist(&self, by: &By, merchant: MerchantId) -> Managed<()> {
+        if let Err(refused) = by.may_see(merchant) {
+            return Ok(Err(refused));
+        }
+        let found = merchants::by_id(&mut self.store.read().await?, merchant).await?;
+        Ok(found.map(drop).ok_or(Refused::NotFound))
+    }
+}
+
 impl Change<'_> {
+    /// Raises the merchant's revision and holds its row: changes to one merchant come one by one.
+    pub(super) async fn lock_merchant(&mut self, id: MerchantId) -> Result<Merchant, Stop> {
+        let merchant = merchants::lock(&mut self.tx, id).await?.ok_or(Refused::NotFound)?;
+        self.event.merchant_id = Some(id);
+        Ok(merchant)
+    }
+
+    pub(super) async fn must_be_licensed(&mut self, id: MerchantId, product: Product) -> Result<(), Stop> {
+        let licences = merchants::licences(&mut self.tx, id).await?;
+        if licences.is_good(product, self.event.at) {
+            Ok(())
+        } else {
+            Err(Refused::NotLicensed(product).into())
+        }
+    }
+
     /// Names the object and its merchant in the audit event.
     pub(super) fn concerns(&mut self, merchant: Option<MerchantId>, object: impl ToString) {
         self.event.merchant_id = merchant.or(self.event.merchant_id);

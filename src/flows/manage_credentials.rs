@@ -4,13 +4,16 @@ use serde_json::json;
 
 use super::Core;
 use super::manage::{By, Change, Managed, Refused, Stop};
-use super::manage_keys::{WithSecret, first_secret};
+use super::manage_keys::WithSecret;
+use super::once::{Answer, Once};
+use super::rotation;
 use crate::domain::credential::{Credential, generate_client_id};
-use crate::domain::ids::{ApiKeyId, CredentialId};
+use crate::domain::ids::{ApiKeyId, CredentialId, SecretId};
 use crate::domain::licence::Product;
 use crate::domain::secret::PlainSecret;
 use crate::store::outbox::Audience;
-use crate::store::{api_keys, credentials, merchants};
+use crate::store::secrets::Owner;
+use crate::store::{api_keys, credentials};
 
 /// Credentials of one key: a key is shared by few applications.
 pub const CREDENTIALS_MAX: usize = 50;
@@ -20,34 +23,104 @@ impl Core {
     ///
     /// # Errors
     /// A fault of the store, as for all below.
-    pub async fn generate_credentials(&self, by: &By, key: ApiKeyId) -> Managed<WithSecret<Credential>> {
+    pub async fn generate_credentials(
+        &self,
+        by: &By,
+        key: ApiKeyId,
+        once: Once<WithSecret<Credential>>,
+    ) -> Managed<Answer<WithSecret<Credential>>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
         let mut change = self.change(by, "credentials.generated").await?;
         let result = generate(&mut change, by, key).await;
-        change.finish(result).await
+        change.finish_once(result, once).await
+    }
+
+    /// All credentials of a key, newest first.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn credentials(&self, by: &By, key: ApiKeyId) -> Managed<Vec<Credential>> {
+        let mut db = self.store.read().await?;
+        match api_keys::by_id(&mut db, key).await? {
+            Some(key) if by.may_see(key.merchant_id).is_ok() => {
+                Ok(Ok(credentials::of_api_key(&mut db, key.id).await?))
+            }
+            _ => Ok(Err(Refused::NotFound)),
+        }
+    }
+
+    /// # Errors
+    /// A fault of the store.
+    pub async fn credential(&self, by: &By, client_id: &str) -> Managed<Credential> {
+        let found = credentials::by_client_id(&mut self.store.read().await?, client_id).await?;
+        Ok(found.filter(|found| by.may_see(found.merchant_id).is_ok()).ok_or(Refused::NotFound))
     }
 
     /// The switch. OFF ends every session of the credentials at once.
     ///
     /// # Errors
     /// A fault of the store.
-    pub async fn switch_credentials(&self, by: &By, client_id: &str, on: bool) -> Managed<Credential> {
+    pub async fn switch_credentials(
+        &self,
+        by: &By,
+        client_id: &str,
+        version: Option<i64>,
+        on: bool,
+    ) -> Managed<Credential> {
         let action = if on { "credentials.enabled" } else { "credentials.disabled" };
         let mut change = self.change(by, action).await?;
-        let result = switch(&mut change, by, client_id, on).await;
+        let result = switch(&mut change, by, client_id, version, on).await;
+        change.finish(result).await
+    }
+
+    /// Gives credentials a new secret. The earlier ones end `overlap_secs` after its first use.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn rotate_client_secret(
+        &self,
+        by: &By,
+        client_id: &str,
+        overlap_secs: i64,
+        once: Once<WithSecret<Credential>>,
+    ) -> Managed<Answer<WithSecret<Credential>>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
+        let mut change = self.change(by, "credentials.secret_rotated").await?;
+        let result = rotate(&mut change, by, client_id, overlap_secs).await;
+        change.finish_once(result, once).await
+    }
+
+    /// Ends one earlier secret now, instead of at the end of its overlap.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn end_client_secret(&self, by: &By, client_id: &str, secret: SecretId) -> Managed<Credential> {
+        let mut change = self.change(by, "credentials.secret_ended").await?;
+        let result = end_secret(&mut change, by, client_id, secret).await;
         change.finish(result).await
     }
 }
 
+/// Locks the merchant of credentials that the actor may change, and reads them under that lock.
+async fn locked(change: &mut Change<'_>, by: &By, client_id: &str) -> Result<Credential, Stop> {
+    change.concerns(None, client_id);
+    let found = credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?;
+    by.may_change(found.merchant_id)?;
+    change.lock_merchant(found.merchant_id).await?;
+    Ok(credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?)
+}
+
 async fn generate(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<WithSecret<Credential>, Stop> {
-    let Some(key) = api_keys::by_id(&mut change.tx, key).await? else { return Err(Refused::NotFound.into()) };
-    by.may_change(key.merchant_id)?;
-    change.event.merchant_id = Some(key.merchant_id);
-    merchants::lock(&mut change.tx, key.merchant_id).await?;
+    let found = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
+    by.may_change(found.merchant_id)?;
+    change.lock_merchant(found.merchant_id).await?;
+    let key = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
     let now = change.event.at;
-    let licences = merchants::licences(&mut change.tx, key.merchant_id).await?;
-    if !licences.is_good(Product::EnhancedSecurity, now) {
-        return Err(Refused::NotLicensed(Product::EnhancedSecurity).into());
-    }
+    change.must_be_licensed(key.merchant_id, Product::EnhancedSecurity).await?;
     if key.revoked_at.is_some() {
         return Err(Refused::Conflict("the key is revoked".to_owned()).into());
     }
@@ -66,32 +139,27 @@ async fn generate(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<Wit
         version: 1,
         created_at: now,
         updated_at: now,
-        secrets: vec![first_secret(change.core, &plain, now)],
+        secrets: vec![rotation::first_secret(change.core, &plain, now)],
     };
     credentials::insert(&mut change.tx, &credential).await?;
     change.concerns(Some(key.merchant_id), &credential.client_id);
-    let data = json!({ "client_id": credential.client_id, "api_key_id": key.id });
-    change.event.detail = data.clone();
-    change.publish(key.merchant_id, "credentials.generated", data, Audience::Key(key.id)).await?;
+    tell(change, &credential).await?;
     Ok(WithSecret { object: credential, secret: plain })
 }
 
-async fn switch(change: &mut Change<'_>, by: &By, client_id: &str, on: bool) -> Result<Credential, Stop> {
-    change.concerns(None, client_id);
-    let Some(found) = credentials::by_client_id(&mut change.tx, client_id).await? else {
-        return Err(Refused::NotFound.into());
-    };
-    by.may_change(found.merchant_id)?;
-    change.event.merchant_id = Some(found.merchant_id);
-    merchants::lock(&mut change.tx, found.merchant_id).await?;
-    // Read again under the lock.
-    let Some(mut credential) = credentials::by_client_id(&mut change.tx, client_id).await? else {
-        return Err(Refused::NotFound.into());
-    };
-    let now = change.event.at;
-    let licences = merchants::licences(&mut change.tx, credential.merchant_id).await?;
-    if on && !licences.is_good(Product::EnhancedSecurity, now) {
-        return Err(Refused::NotLicensed(Product::EnhancedSecurity).into());
+async fn switch(
+    change: &mut Change<'_>,
+    by: &By,
+    client_id: &str,
+    version: Option<i64>,
+    on: bool,
+) -> Result<Credential, Stop> {
+    let mut credential = locked(change, by, client_id).await?;
+    if version.is_some_and(|version| version != credential.version) {
+        return Err(Refused::VersionMismatch.into());
+    }
+    if on {
+        change.must_be_licensed(credential.merchant_id, Product::EnhancedSecurity).await?;
     }
     if credential.enabled == on {
         return Ok(credential);
@@ -100,11 +168,47 @@ async fn switch(change: &mut Change<'_>, by: &By, client_id: &str, on: bool) -> 
     if !on {
         credential.epoch += 1;
     }
-    credential.updated_at = now;
+    credential.updated_at = change.event.at;
     credentials::update(&mut change.tx, &credential).await?;
     credential.version += 1;
-    let data = json!({ "client_id": credential.client_id, "api_key_id": credential.api_key_id });
-    let event_type = change.event.action.clone();
-    change.publish(credential.merchant_id, &event_type, data, Audience::Key(credential.api_key_id)).await?;
+    tell(change, &credential).await?;
     Ok(credential)
+}
+
+async fn rotate(
+    change: &mut Change<'_>,
+    by: &By,
+    client_id: &str,
+    overlap_secs: i64,
+) -> Result<WithSecret<Credential>, Stop> {
+    let mut credential = locked(change, by, client_id).await?;
+    change.must_be_licensed(credential.merchant_id, Product::EnhancedSecurity).await?;
+    let plain = PlainSecret::client_secret(&change.core.entropy);
+    let owner = Owner::Credential(credential.id);
+    let merchant = credential.merchant_id;
+    rotation::add_secret(change, merchant, owner, &mut credential.secrets, &plain, overlap_secs).await?;
+    tell(change, &credential).await?;
+    Ok(WithSecret { object: credential, secret: plain })
+}
+
+async fn end_secret(
+    change: &mut Change<'_>,
+    by: &By,
+    client_id: &str,
+    secret: SecretId,
+) -> Result<Credential, Stop> {
+    let mut credential = locked(change, by, client_id).await?;
+    let owner = Owner::Credential(credential.id);
+    rotation::end_secret(change, owner, &mut credential.secrets, secret).await?;
+    Ok(credential)
+}
+
+/// Tells the audit trail and the key's webhook of a change to its credentials.
+async fn tell(change: &mut Change<'_>, credential: &Credential) -> Result<(), Stop> {
+    let data = json!({ "client_id": credential.client_id, "api_key_id": credential.api_key_id });
+    change.event.detail = data.clone();
+    let event_type = change.event.action.clone();
+    let audience = Audience::Key(credential.api_key_id);
+    change.publish(credential.merchant_id, &event_type, data, audience).await?;
+    Ok(())
 }

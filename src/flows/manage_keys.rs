@@ -1,18 +1,21 @@
-//! API keys: made, changed, revoked and restored.
+//! API keys: made, changed, revoked, restored, rotated, and found in public.
 
 use serde_json::{Value, json};
 
 use super::Core;
 use super::manage::{By, Change, Managed, Refused, Stop, check_name};
+use super::once::{Answer, Once};
+use super::rotation;
 use crate::domain::allow_list::AllowList;
 use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::licence::Product;
 use crate::domain::merchant::Merchant;
-use crate::domain::secret::{PlainSecret, StoredSecret};
+use crate::domain::secret::{PlainSecret, SecretHash, looks_like_api_key};
 use crate::store::outbox::Audience;
-use crate::store::{api_keys, merchants};
+use crate::store::secrets::Owner;
+use crate::store::{api_keys, secrets};
 
 /// Keys of one merchant that are not revoked. All of them are in its record in memory.
 pub const KEYS_MAX: i64 = 200;
@@ -29,6 +32,17 @@ pub struct NewApiKey {
     pub expires_at: Option<Timestamp>,
 }
 
+/// What a change to a key sets. `None` leaves a setting as it is; `Some(None)` takes it away.
+#[derive(Clone, Debug, Default)]
+pub struct ApiKeyChanges {
+    pub name: Option<String>,
+    pub allowed_ips: Option<Vec<String>>,
+    pub ip_mode: Option<IpMode>,
+    pub webhook_format: Option<WebhookFormat>,
+    pub webhook_url: Option<Option<String>>,
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
 /// An object and the secret that is shown with it, once.
 #[derive(Debug)]
 pub struct WithSecret<T> {
@@ -38,17 +52,139 @@ pub struct WithSecret<T> {
 
 impl Core {
     /// # Errors
-    /// A fault of the store.
+    /// A fault of the store, as for all below.
     pub async fn create_api_key(
         &self,
         by: &By,
         merchant: MerchantId,
         new: NewApiKey,
-    ) -> Managed<WithSecret<ApiKey>> {
+        once: Once<WithSecret<ApiKey>>,
+    ) -> Managed<Answer<WithSecret<ApiKey>>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
         let mut change = self.change(by, "api_key.created").await?;
         let result = create(&mut change, by, merchant, new).await;
+        change.finish_once(result, once).await
+    }
+
+    /// # Errors
+    /// A fault of the store.
+    pub async fn api_key(&self, by: &By, id: ApiKeyId) -> Managed<ApiKey> {
+        let key = api_keys::by_id(&mut self.store.read().await?, id).await?;
+        Ok(key.filter(|key| by.may_see(key.merchant_id).is_ok()).ok_or(Refused::NotFound))
+    }
+
+    /// A merchant's keys, revoked ones included, newest first.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn api_keys(
+        &self,
+        by: &By,
+        merchant: MerchantId,
+        before: Option<ApiKeyId>,
+        limit: i64,
+    ) -> Managed<Vec<ApiKey>> {
+        if let Err(refused) = self.must_exist(by, merchant).await? {
+            return Ok(Err(refused));
+        }
+        Ok(Ok(api_keys::list(&mut self.store.read().await?, merchant, before, limit).await?))
+    }
+
+    /// Changes settings; they hold from the next call on, on every replica.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn update_api_key(
+        &self,
+        by: &By,
+        id: ApiKeyId,
+        version: Option<i64>,
+        changes: ApiKeyChanges,
+    ) -> Managed<ApiKey> {
+        let mut change = self.change(by, "api_key.updated").await?;
+        let result = update(&mut change, by, id, version, changes).await;
         change.finish(result).await
     }
+
+    /// Ends a key at once. It can be restored within [`crate::domain::api_key::RESTORE_WINDOW`].
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn revoke_api_key(&self, by: &By, id: ApiKeyId) -> Managed<ApiKey> {
+        let mut change = self.change(by, "api_key.revoked").await?;
+        let result = revoke(&mut change, by, id).await;
+        change.finish(result).await
+    }
+
+    /// # Errors
+    /// A fault of the store.
+    pub async fn restore_api_key(&self, by: &By, id: ApiKeyId) -> Managed<ApiKey> {
+        let mut change = self.change(by, "api_key.restored").await?;
+        let result = restore(&mut change, by, id).await;
+        change.finish(result).await
+    }
+
+    /// Gives a key a new secret. The earlier ones end `overlap_secs` after the new one is first used.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn rotate_api_key(
+        &self,
+        by: &By,
+        id: ApiKeyId,
+        overlap_secs: i64,
+        once: Once<WithSecret<ApiKey>>,
+    ) -> Managed<Answer<WithSecret<ApiKey>>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
+        let mut change = self.change(by, "api_key.rotated").await?;
+        let result = rotate(&mut change, by, id, overlap_secs).await;
+        change.finish_once(result, once).await
+    }
+
+    /// Ends one earlier secret of a key now, instead of at the end of its overlap.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn end_api_key_secret(&self, by: &By, id: ApiKeyId, secret: SecretId) -> Managed<ApiKey> {
+        let mut change = self.change(by, "api_key.secret_ended").await?;
+        let result = end_secret(&mut change, by, id, secret).await;
+        change.finish(result).await
+    }
+
+    /// Ends a key that was found in public, if it is one of ours. The caller is not told which.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn report_leaked_key(&self, by: &By, presented: &PlainSecret) -> Managed<()> {
+        let mut change = self.change(by, "api_key.leaked").await?;
+        let result = end_leaked(&mut change, presented).await;
+        change.finish(result).await
+    }
+}
+
+/// Locks the merchant of a key that the actor may change, and reads the key under that lock.
+async fn locked(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<(Merchant, ApiKey), Stop> {
+    change.concerns(None, id);
+    let found = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
+    by.may_change(found.merchant_id)?;
+    let merchant = change.lock_merchant(found.merchant_id).await?;
+    let key = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
+    Ok((merchant, key))
+}
+
+/// Writes a changed key, and tells of it.
+async fn save(change: &mut Change<'_>, key: &mut ApiKey) -> Result<(), Stop> {
+    key.updated_at = change.event.at;
+    api_keys::update(&mut change.tx, key).await?;
+    key.version += 1;
+    change.event.detail = settings(key);
+    let event_type = change.event.action.clone();
+    change.publish(key.merchant_id, &event_type, settings(key), Audience::Key(key.id)).await?;
+    Ok(())
 }
 
 async fn create(
@@ -58,19 +194,15 @@ async fn create(
     new: NewApiKey,
 ) -> Result<WithSecret<ApiKey>, Stop> {
     by.may_change(merchant)?;
-    let Some(merchant) = merchants::lock(&mut change.tx, merchant).await? else {
-        return Err(Refused::NotFound.into());
-    };
-    change.event.merchant_id = Some(merchant.id);
+    let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
-    let licences = merchants::licences(&mut change.tx, merchant.id).await?;
-    if !licences.is_good(Product::ApiKeys, now) {
-        return Err(Refused::NotLicensed(Product::ApiKeys).into());
-    }
+    change.must_be_licensed(merchant.id, Product::ApiKeys).await?;
     if api_keys::count_live(&mut change.tx, merchant.id).await? >= KEYS_MAX {
         return Err(Refused::Conflict(format!("the merchant has {KEYS_MAX} keys; revoke one first")).into());
     }
-    let allow_list = check_settings(&merchant, &new, now)?;
+    check_name("name", &new.name)?;
+    check_format(&merchant, new.webhook_format)?;
+    check_expiry(new.expires_at, now)?;
     let entropy = &change.core.entropy;
     let plain = PlainSecret::api_key(entropy);
     let key = ApiKey {
@@ -78,7 +210,7 @@ async fn create(
         merchant_id: merchant.id,
         name: new.name,
         environment: new.environment,
-        allow_list,
+        allow_list: parse_allow_list(&new.allowed_ips)?,
         ip_mode: new.ip_mode,
         webhook_format: new.webhook_format,
         webhook_url: new.webhook_url,
@@ -89,7 +221,7 @@ async fn create(
         version: 1,
         created_at: now,
         updated_at: now,
-        secrets: vec![first_secret(change.core, &plain, now)],
+        secrets: vec![rotation::first_secret(change.core, &plain, now)],
     };
     api_keys::insert(&mut change.tx, &key).await?;
     change.concerns(Some(merchant.id), key.id);
@@ -98,33 +230,142 @@ async fn create(
     Ok(WithSecret { object: key, secret: plain })
 }
 
-/// The first secret of a key or of credentials.
-pub(super) fn first_secret(core: &Core, plain: &PlainSecret, now: Timestamp) -> StoredSecret {
-    StoredSecret {
-        id: SecretId::generate(now, &core.entropy),
-        hash: plain.hash(),
-        hint: plain.hint(),
-        overlap_secs: None,
-        created_at: now,
-        first_used_at: None,
-        last_used_at: None,
-        last_used_ip: None,
-        ends_at: None,
+async fn update(
+    change: &mut Change<'_>,
+    by: &By,
+    id: ApiKeyId,
+    version: Option<i64>,
+    changes: ApiKeyChanges,
+) -> Result<ApiKey, Stop> {
+    let (merchant, mut key) = locked(change, by, id).await?;
+    if version.is_some_and(|version| version != key.version) {
+        return Err(Refused::VersionMismatch.into());
     }
+    if key.revoked_at.is_some() {
+        return Err(Refused::Conflict("the key is revoked".to_owned()).into());
+    }
+    if let Some(name) = changes.name {
+        check_name("name", &name)?;
+        key.name = name;
+    }
+    if let Some(ranges) = changes.allowed_ips {
+        key.allow_list = parse_allow_list(&ranges)?;
+    }
+    if let Some(mode) = changes.ip_mode {
+        key.ip_mode = mode;
+    }
+    if let Some(format) = changes.webhook_format {
+        check_format(&merchant, format)?;
+        key.webhook_format = format;
+    }
+    if let Some(url) = changes.webhook_url {
+        key.webhook_url = url;
+        key.webhook_disabled_at = None;
+    }
+    if let Some(expires_at) = changes.expires_at {
+        check_expiry(expires_at, change.event.at)?;
+        key.expires_at = expires_at;
+    }
+    save(change, &mut key).await?;
+    Ok(key)
 }
 
-fn check_settings(merchant: &Merchant, new: &NewApiKey, now: Timestamp) -> Result<AllowList, Refused> {
-    check_name("name", &new.name)?;
-    if new.webhook_format == WebhookFormat::MultipleJson && merchant.gateway != MULTIPLE_JSON_GATEWAY {
+async fn revoke(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<ApiKey, Stop> {
+    let (_, mut key) = locked(change, by, id).await?;
+    if key.revoked_at.is_none() {
+        key.revoked_at = Some(change.event.at);
+        save(change, &mut key).await?;
+    }
+    Ok(key)
+}
+
+async fn restore(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<ApiKey, Stop> {
+    let (_, mut key) = locked(change, by, id).await?;
+    if key.revoked_at.is_none() {
+        return Ok(key);
+    }
+    if !key.is_restorable(change.event.at) {
+        let why = if key.leaked {
+            "the key was found in public"
+        } else {
+            "a key can be restored within 60 minutes of its revocation"
+        };
+        return Err(Refused::Conflict(why.to_owned()).into());
+    }
+    key.revoked_at = None;
+    save(change, &mut key).await?;
+    Ok(key)
+}
+
+async fn rotate(
+    change: &mut Change<'_>,
+    by: &By,
+    id: ApiKeyId,
+    overlap_secs: i64,
+) -> Result<WithSecret<ApiKey>, Stop> {
+    let (_, mut key) = locked(change, by, id).await?;
+    if key.revoked_at.is_some() {
+        return Err(Refused::Conflict("the key is revoked".to_owned()).into());
+    }
+    change.must_be_licensed(key.merchant_id, Product::ApiKeys).await?;
+    let plain = PlainSecret::api_key(&change.core.entropy);
+    let owner = Owner::ApiKey(key.id);
+    rotation::add_secret(change, key.merchant_id, owner, &mut key.secrets, &plain, overlap_secs).await?;
+    change.event.detail = json!({ "overlap_secs": overlap_secs });
+    let data = json!({ "api_key_id": key.id, "overlap_secs": overlap_secs });
+    change.publish(key.merchant_id, "api_key.updated", data, Audience::Key(key.id)).await?;
+    Ok(WithSecret { object: key, secret: plain })
+}
+
+async fn end_secret(
+    change: &mut Change<'_>,
+    by: &By,
+    id: ApiKeyId,
+    secret: SecretId,
+) -> Result<ApiKey, Stop> {
+    let (_, mut key) = locked(change, by, id).await?;
+    rotation::end_secret(change, Owner::ApiKey(key.id), &mut key.secrets, secret).await?;
+    Ok(key)
+}
+
+async fn end_leaked(change: &mut Change<'_>, presented: &PlainSecret) -> Result<(), Stop> {
+    if !looks_like_api_key(presented.expose().as_bytes()) {
+        return Ok(());
+    }
+    let hash = SecretHash::of(presented.expose());
+    let Some((merchant, id)) = secrets::merchant_of_api_key(&mut change.tx, hash).await? else {
+        return Ok(());
+    };
+    change.lock_merchant(merchant).await?;
+    let mut key = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
+    change.concerns(Some(merchant), id);
+    if !key.leaked {
+        key.leaked = true;
+        key.revoked_at = key.revoked_at.or(Some(change.event.at));
+        save(change, &mut key).await?;
+    }
+    Ok(())
+}
+
+fn parse_allow_list(ranges: &[String]) -> Result<AllowList, Refused> {
+    AllowList::parse(ranges).map_err(|error| Refused::invalid("allowed_ips", error.to_string()))
+}
+
+fn check_format(merchant: &Merchant, format: WebhookFormat) -> Result<(), Refused> {
+    if format == WebhookFormat::MultipleJson && merchant.gateway != MULTIPLE_JSON_GATEWAY {
         return Err(Refused::invalid(
             "webhook_format",
             format!("`multiple_json` is for merchants on the `{MULTIPLE_JSON_GATEWAY}` gateway"),
         ));
     }
-    if new.expires_at.is_some_and(|end| end <= now) {
+    Ok(())
+}
+
+fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refused> {
+    if expires_at.is_some_and(|end| end <= now) {
         return Err(Refused::invalid("expires_at", "must be in the future"));
     }
-    AllowList::parse(&new.allowed_ips).map_err(|error| Refused::invalid("allowed_ips", error.to_string()))
+    Ok(())
 }
 
 /// The settings of a key, for the audit trail and webhooks.

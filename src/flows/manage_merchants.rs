@@ -4,17 +4,98 @@ use serde_json::json;
 
 use super::Core;
 use super::manage::{By, Change, Managed, Refused, Stop, check_name};
+use super::once::{Answer, Once};
+use crate::domain::api_key::{MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::ids::MerchantId;
-use crate::domain::licence::{Licence, Product};
+use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
-use crate::store::merchants;
+use crate::store::{StoreError, api_keys, merchants};
+
+/// What a change to a merchant sets; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct MerchantChanges {
+    pub name: Option<String>,
+    pub gateway: Option<String>,
+    pub status: Option<MerchantStatus>,
+}
+
+/// A merchant as it is shown.
+#[derive(Clone, Debug)]
+pub struct LicensedMerchant {
+    pub merchant: Merchant,
+    pub licences: Licences,
+}
 
 impl Core {
     /// # Errors
     /// A fault of the store, as for all below.
-    pub async fn create_merchant(&self, by: &By, name: String, gateway: String) -> Managed<Merchant> {
+    pub async fn create_merchant(
+        &self,
+        by: &By,
+        name: String,
+        gateway: String,
+        once: Once<LicensedMerchant>,
+    ) -> Managed<Answer<LicensedMerchant>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
         let mut change = self.change(by, "merchant.created").await?;
         let result = create(&mut change, by, name, gateway).await;
+        change.finish_once(result, once).await
+    }
+
+    /// # Errors
+    /// A fault of the store.
+    pub async fn merchant(&self, by: &By, id: MerchantId) -> Managed<LicensedMerchant> {
+        if let Err(refused) = by.may_see(id) {
+            return Ok(Err(refused));
+        }
+        let mut db = self.store.read().await?;
+        let Some(merchant) = merchants::by_id(&mut db, id).await? else {
+            return Ok(Err(Refused::NotFound));
+        };
+        let licences = merchants::licences(&mut db, id).await?;
+        Ok(Ok(LicensedMerchant { merchant, licences }))
+    }
+
+    /// The merchants that the actor may see, newest first.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn merchants(
+        &self,
+        by: &By,
+        before: Option<MerchantId>,
+        limit: i64,
+    ) -> Result<Vec<LicensedMerchant>, StoreError> {
+        let mut db = self.store.read().await?;
+        let found = match by.merchant_id {
+            None => merchants::list(&mut db, before, limit).await?,
+            Some(own) if before.is_none_or(|before| own < before) => {
+                merchants::by_id(&mut db, own).await?.into_iter().collect()
+            }
+            Some(_) => Vec::new(),
+        };
+        let mut listed = Vec::with_capacity(found.len());
+        for merchant in found {
+            let licences = merchants::licences(&mut db, merchant.id).await?;
+            listed.push(LicensedMerchant { merchant, licences });
+        }
+        Ok(listed)
+    }
+
+    /// Renames, suspends or reinstates a merchant.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn update_merchant(
+        &self,
+        by: &By,
+        id: MerchantId,
+        changes: MerchantChanges,
+    ) -> Managed<LicensedMerchant> {
+        let mut change = self.change(by, "merchant.updated").await?;
+        let result = update(&mut change, by, id, changes).await;
         change.finish(result).await
     }
 
@@ -35,7 +116,12 @@ impl Core {
     }
 }
 
-async fn create(change: &mut Change<'_>, by: &By, name: String, gateway: String) -> Result<Merchant, Stop> {
+async fn create(
+    change: &mut Change<'_>,
+    by: &By,
+    name: String,
+    gateway: String,
+) -> Result<LicensedMerchant, Stop> {
     by.must_be_operator()?;
     check_name("name", &name)?;
     check_name("gateway", &gateway)?;
@@ -52,7 +138,48 @@ async fn create(change: &mut Change<'_>, by: &By, name: String, gateway: String)
     merchants::insert(&mut change.tx, &merchant).await?;
     change.concerns(Some(merchant.id), merchant.id);
     change.event.detail = json!({ "name": merchant.name, "gateway": merchant.gateway });
-    Ok(merchant)
+    Ok(LicensedMerchant { merchant, licences: Licences::default() })
+}
+
+async fn update(
+    change: &mut Change<'_>,
+    by: &By,
+    id: MerchantId,
+    changes: MerchantChanges,
+) -> Result<LicensedMerchant, Stop> {
+    change.concerns(None, id);
+    by.may_see(id)?;
+    by.must_be_operator()?;
+    let mut merchant = change.lock_merchant(id).await?;
+    if let Some(name) = changes.name {
+        check_name("name", &name)?;
+        merchant.name = name;
+    }
+    if let Some(gateway) = changes.gateway {
+        check_name("gateway", &gateway)?;
+        if gateway != MULTIPLE_JSON_GATEWAY {
+            must_not_use_multiple_json(change, id).await?;
+        }
+        merchant.gateway = gateway;
+    }
+    if let Some(status) = changes.status {
+        merchant.status = status;
+    }
+    merchant.updated_at = change.event.at;
+    merchants::update(&mut change.tx, &merchant).await?;
+    change.event.detail =
+        json!({ "name": merchant.name, "gateway": merchant.gateway, "status": merchant.status });
+    let licences = merchants::licences(&mut change.tx, id).await?;
+    Ok(LicensedMerchant { merchant, licences })
+}
+
+/// A key that writes `multiple_json` would be left with an output type that its merchant cannot have.
+async fn must_not_use_multiple_json(change: &mut Change<'_>, id: MerchantId) -> Result<(), Stop> {
+    let count = api_keys::count_live_with_format(&mut change.tx, id, WebhookFormat::MultipleJson).await?;
+    if count == 0 {
+        return Ok(());
+    }
+    Err(Refused::Conflict(format!("{count} API keys use `multiple_json`; change them first")).into())
 }
 
 async fn put_licence(
@@ -65,12 +192,9 @@ async fn put_licence(
     change.concerns(None, <&str>::from(product));
     by.may_see(merchant)?;
     by.must_be_operator()?;
-    let Some(merchant) = merchants::lock(&mut change.tx, merchant).await? else {
-        return Err(Refused::NotFound.into());
-    };
+    let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
     merchants::put_licence(&mut change.tx, merchant.id, product, licence, now).await?;
-    change.concerns(Some(merchant.id), <&str>::from(product));
     change.event.detail = json!({ "active": licence.active, "expires_at": licence.expires_at });
     Ok(licence)
 }

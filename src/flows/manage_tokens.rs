@@ -5,11 +5,12 @@ use serde_json::json;
 use super::Core;
 use super::manage::{By, Change, Managed, Refused, Stop, check_name};
 use super::manage_keys::WithSecret;
+use super::once::{Answer, Once};
 use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId};
 use crate::domain::secret::PlainSecret;
-use crate::store::{merchants, users};
+use crate::store::{StoreError, admin_tokens, merchants};
 
 /// An admin token to be made.
 #[derive(Clone, Debug)]
@@ -22,11 +23,42 @@ pub struct NewAdminToken {
 }
 
 impl Core {
+    /// Operators make tokens of every role, merchant admins those of their own merchant.
+    ///
     /// # Errors
-    /// A fault of the store.
-    pub async fn create_admin_token(&self, by: &By, new: NewAdminToken) -> Managed<WithSecret<AdminToken>> {
+    /// A fault of the store, as for all below.
+    pub async fn create_admin_token(
+        &self,
+        by: &By,
+        new: NewAdminToken,
+        once: Once<WithSecret<AdminToken>>,
+    ) -> Managed<Answer<WithSecret<AdminToken>>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
         let mut change = self.change(by, "admin_token.created").await?;
         let result = create(&mut change, by, new).await;
+        change.finish_once(result, once).await
+    }
+
+    /// The tokens that the actor may see, newest first.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn admin_tokens(
+        &self,
+        by: &By,
+        before: Option<AdminTokenId>,
+        limit: i64,
+    ) -> Result<Vec<AdminToken>, StoreError> {
+        admin_tokens::list(&mut self.store.read().await?, by.merchant_id, before, limit).await
+    }
+
+    /// # Errors
+    /// A fault of the store.
+    pub async fn revoke_admin_token(&self, by: &By, id: AdminTokenId) -> Managed<()> {
+        let mut change = self.change(by, "admin_token.revoked").await?;
+        let result = revoke(&mut change, by, id).await;
         change.finish(result).await
     }
 }
@@ -37,11 +69,10 @@ async fn create(
     new: NewAdminToken,
 ) -> Result<WithSecret<AdminToken>, Stop> {
     let now = change.event.at;
-    check(by, &new, now)?;
-    if let Some(id) = new.merchant_id
-        && merchants::by_id(&mut change.tx, id).await?.is_none()
-    {
-        return Err(Refused::invalid("merchant_id", "there is no such merchant").into());
+    check_role(change, by, new.role, new.merchant_id).await?;
+    check_name("name", &new.name)?;
+    if new.expires_at.is_some_and(|end| end <= now) {
+        return Err(Refused::invalid("expires_at", "must be in the future").into());
     }
     let plain = PlainSecret::admin_token(&change.core.entropy);
     let token = AdminToken {
@@ -55,32 +86,51 @@ async fn create(
         revoked_at: None,
         last_used_at: None,
     };
-    users::insert_token(&mut change.tx, &token, plain.hash()).await?;
+    admin_tokens::insert(&mut change.tx, &token, plain.hash()).await?;
     change.concerns(token.merchant_id, token.id);
     change.event.detail = json!({ "name": token.name, "role": token.role, "permissions": token.permissions });
     Ok(WithSecret { object: token, secret: plain })
 }
 
-fn check(by: &By, new: &NewAdminToken, now: Timestamp) -> Result<(), Refused> {
-    by.must_be_operator()?;
-    check_name("name", &new.name)?;
-    match (new.role, new.merchant_id) {
-        (Role::Operator, Some(_)) => {
-            return Err(Refused::invalid("merchant_id", "an operator has no merchant"));
-        }
-        (Role::MerchantAdmin | Role::MerchantViewer, None) => {
-            return Err(Refused::invalid("merchant_id", "this role needs a merchant"));
-        }
-        _ => {}
-    }
-    if new.role != Role::Operator && !new.permissions.is_empty() {
-        return Err(Refused::invalid(
-            "permissions",
-            "only operator tokens can introspect every merchant's tokens",
-        ));
-    }
-    if new.expires_at.is_some_and(|end| end <= now) {
-        return Err(Refused::invalid("expires_at", "must be in the future"));
-    }
+async fn revoke(change: &mut Change<'_>, by: &By, id: AdminTokenId) -> Result<(), Stop> {
+    change.concerns(None, id);
+    let token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
+    may_change_of(by, token.merchant_id)?;
+    change.event.merchant_id = token.merchant_id;
+    admin_tokens::revoke(&mut change.tx, id, change.event.at).await?;
     Ok(())
+}
+
+/// Whether the actor may change tokens and users of this merchant, or of the platform where `None`.
+pub(super) fn may_change_of(by: &By, merchant: Option<MerchantId>) -> Result<(), Refused> {
+    match merchant {
+        Some(merchant) => by.may_change(merchant),
+        None if by.role == Role::Operator => Ok(()),
+        None => Err(Refused::NotFound),
+    }
+}
+
+/// Whether the actor may give somebody this role over this merchant.
+pub(super) async fn check_role(
+    change: &mut Change<'_>,
+    by: &By,
+    role: Role,
+    merchant: Option<MerchantId>,
+) -> Result<(), Stop> {
+    match (role, merchant) {
+        (Role::Operator, Some(_)) => {
+            Err(Refused::invalid("merchant_id", "an operator has no merchant").into())
+        }
+        (Role::Operator, None) => Ok(by.must_be_operator()?),
+        (Role::MerchantAdmin | Role::MerchantViewer, None) => {
+            Err(Refused::invalid("merchant_id", "this role needs a merchant").into())
+        }
+        (Role::MerchantAdmin | Role::MerchantViewer, Some(merchant)) => {
+            by.may_change(merchant)?;
+            if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
+                return Err(Refused::invalid("merchant_id", "there is no such merchant").into());
+            }
+            Ok(())
+        }
+    }
 }

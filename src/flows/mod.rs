@@ -7,14 +7,18 @@ pub mod admin_access;
 pub mod admission;
 pub mod authorize;
 pub mod introspect;
+pub mod look;
 pub mod manage;
 pub mod manage_credentials;
 pub mod manage_keys;
 pub mod manage_merchants;
 pub mod manage_tokens;
+pub mod manage_users;
+pub mod once;
 pub mod record;
 pub mod refresh;
 pub mod revoke;
+pub mod rotation;
 pub mod usage;
 
 use std::sync::Arc;

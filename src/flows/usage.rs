@@ -10,22 +10,29 @@ use chrono::TimeDelta;
 
 use super::Core;
 use crate::domain::address::ClientAddress;
-use crate::domain::ids::{MerchantId, SecretId};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{AdminTokenId, MerchantId, SecretId};
 use crate::domain::secret::StoredSecret;
 use crate::store::secrets::Use;
-use crate::store::{StoreError, merchants, secrets};
+use crate::store::{StoreError, admin_tokens, merchants, secrets};
 
-/// The latest use of each secret since the last write: bounded by the number of secrets.
+/// The latest use of each secret and admin token since the last write: bounded by their number.
 #[derive(Default)]
-pub struct Usage(Mutex<HashMap<SecretId, Use>>);
+pub struct Usage(Mutex<Uses>);
+
+#[derive(Default)]
+struct Uses {
+    secrets: HashMap<SecretId, Use>,
+    admin_tokens: HashMap<AdminTokenId, Timestamp>,
+}
 
 impl Usage {
-    fn note(&self, used: Use) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(used.secret, used);
+    fn note(&self, note: impl FnOnce(&mut Uses)) {
+        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn take(&self) -> Vec<Use> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
+    fn take(&self) -> Uses {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -49,7 +56,18 @@ impl Core {
 
     /// Records that a secret was used, without touching the store.
     pub fn note_use_later(&self, secret: &StoredSecret, address: &ClientAddress) {
-        self.usage.note(Use { secret: secret.id, at: self.now(), ip: address.ip.to_string() });
+        let used = Use { secret: secret.id, at: self.now(), ip: address.ip.to_string() };
+        self.usage.note(|uses| {
+            uses.secrets.insert(secret.id, used);
+        });
+    }
+
+    /// Records that an admin token was used, without touching the store.
+    pub(super) fn note_admin_token_use(&self, id: AdminTokenId) {
+        let now = self.now();
+        self.usage.note(|uses| {
+            uses.admin_tokens.insert(id, now);
+        });
     }
 
     /// The first use of a rotated secret: its predecessors end when the overlap is over.
@@ -73,10 +91,14 @@ impl Core {
     /// # Errors
     /// A fault of the store; the notes are gone then.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
-        let uses = self.usage.take();
-        if uses.is_empty() {
-            return Ok(());
+        let Uses { secrets: used, admin_tokens: used_tokens } = self.usage.take();
+        if !used.is_empty() {
+            secrets::note_uses(&mut self.store.write().await?, used.into_values().collect()).await?;
         }
-        secrets::note_uses(&mut self.store.write().await?, uses).await
+        if !used_tokens.is_empty() {
+            let uses = used_tokens.into_iter().collect();
+            admin_tokens::note_uses(&mut self.store.write().await?, uses).await?;
+        }
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::access::{ErrorCode, Reason};
+use crate::flows::manage::Refused;
 use crate::store::StoreError;
 
 /// Seconds after which a caller may try again when the store did not answer.
@@ -19,7 +20,8 @@ const RETRY_AFTER_SECS: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub status: StatusCode,
-    pub code: ErrorCode,
+    /// The `error` of the integrators' API, the `code` of the admin API.
+    pub code: &'static str,
     pub description: Cow<'static, str>,
     /// Exactly why; for the exchange record and the log, never for the caller.
     pub reason: Option<Reason>,
@@ -58,7 +60,7 @@ impl Failure {
         };
         Self {
             status,
-            code,
+            code: code.into(),
             description: Cow::Borrowed(description),
             reason: Some(reason),
             retry_after_secs: (code == ErrorCode::SlowDown).then_some(RETRY_AFTER_SECS),
@@ -84,7 +86,7 @@ impl Failure {
         tracing::error!(what, "internal error");
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
-            code: ErrorCode::ServerError,
+            code: ErrorCode::ServerError.into(),
             description: Cow::Borrowed("an internal error"),
             reason: None,
             retry_after_secs: None,
@@ -107,12 +109,28 @@ impl Failure {
         let code = if status.is_server_error() { ErrorCode::ServerError } else { ErrorCode::InvalidRequest };
         Self {
             status,
-            code,
+            code: code.into(),
             description: Cow::Borrowed(description),
             reason: None,
             retry_after_secs: None,
             challenge: None,
         }
+    }
+}
+
+impl From<Refused> for Failure {
+    /// A refusal of the admin API: all of it may be told to whoever called.
+    fn from(refused: Refused) -> Self {
+        let (status, code) = match &refused {
+            Refused::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Refused::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Refused::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Refused::NotLicensed(_) => (StatusCode::CONFLICT, "not_licensed"),
+            Refused::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+            Refused::VersionMismatch => (StatusCode::PRECONDITION_FAILED, "version_mismatch"),
+        };
+        let description = Cow::Owned(refused.to_string());
+        Self { status, code, description, reason: None, retry_after_secs: None, challenge: None }
     }
 }
 
@@ -125,7 +143,7 @@ impl From<StoreError> for Failure {
         tracing::warn!(%error, "answered 503");
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            code: ErrorCode::TemporarilyUnavailable,
+            code: ErrorCode::TemporarilyUnavailable.into(),
             description: Cow::Borrowed("the service cannot answer now; try again"),
             reason: None,
             retry_after_secs: Some(RETRY_AFTER_SECS),

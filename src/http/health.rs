@@ -6,19 +6,26 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::error::Failure;
 
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    status: &'static str,
+}
+
 /// The process is up. Asks nothing of the store.
-pub async fn healthz() -> Response {
-    Json(json!({ "status": "ok" })).into_response()
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = Health)))]
+pub async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok" })
 }
 
 /// The store answers, the schema is there, and the server is not about to stop.
-pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Health)))]
+pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Health>, Failure> {
     if shared.is_draining.load(Ordering::Relaxed) {
         let mut failure = Failure::of_status(StatusCode::SERVICE_UNAVAILABLE);
         failure.description = "the server is stopping".into();
@@ -26,5 +33,5 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Response, Failu
         return Err(failure);
     }
     shared.core.store.ping().await?;
-    Ok(Json(json!({ "status": "ready" })).into_response())
+    Ok(Json(Health { status: "ready" }))
 }

@@ -1,5 +1,6 @@
 //! The edge: parse, call one flow, render. THE route table and THE list of layers are in this file.
 
+pub mod admin;
 pub mod api;
 pub mod basic;
 pub mod context;
@@ -7,6 +8,7 @@ pub mod error;
 pub mod form;
 pub mod health;
 pub mod layer;
+pub mod openapi;
 pub mod server;
 
 use std::sync::Arc;
@@ -16,10 +18,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any, get};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use crate::config::ForwardedHeader;
 use crate::flows::SharedCore;
@@ -43,7 +47,7 @@ pub struct Shared {
     pub is_draining: AtomicBool,
 }
 
-/// Every route, behind every layer.
+/// Every route, behind every layer, and the document that describes them.
 pub fn router(shared: Arc<Shared>) -> Router {
     let integrator = |method: MethodRouter<Arc<Shared>>| {
         // For calls that carry an API key, outermost first. Only the methods that exist run them: a
@@ -65,17 +69,24 @@ pub fn router(shared: Arc<Shared>) -> Router {
         any(api::verify::verify)
             .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
     };
-    Router::new()
-        .route("/api/authorize", integrator(post(api::authorize::authorize)))
-        .route("/api/refresh_token", integrator(post(api::authorize::refresh_token)))
-        .route("/api/introspect", checking(post(api::introspect::introspect)))
-        .route("/api/revoke", checking(post(api::introspect::revoke)))
-        .route("/api/verify", verify())
+    let admin =
+        admin::routes().route_layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token));
+    let (router, document) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(api::authorize::authorize).map(integrator))
+        .routes(routes!(api::authorize::refresh_token).map(integrator))
+        .routes(routes!(api::introspect::introspect).map(checking))
+        .routes(routes!(api::introspect::revoke).map(checking))
+        .routes(routes!(api::verify::verify).map(|_| verify()))
         .route("/api/verify/", verify())
         .route("/api/verify/{*suffix}", verify())
-        .route("/.well-known/oauth-authorization-server", get(api::metadata::metadata))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
+        .routes(routes!(api::metadata::metadata))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .merge(admin)
+        .split_for_parts();
+    let document = openapi::rendered(document);
+    router
+        .route("/openapi.json", get(async || openapi::response(document)))
         .fallback(async || StatusCode::NOT_FOUND)
         // For every call, outermost first.
         .layer(

@@ -4,7 +4,7 @@ use super::driver::{Connection, Tx};
 use super::secrets::{ByOwner, Owner};
 use super::{StoreError, parse_name, secrets, touched};
 use crate::domain::allow_list::AllowList;
-use crate::domain::api_key::ApiKey;
+use crate::domain::api_key::{ApiKey, WebhookFormat};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 
@@ -176,6 +176,25 @@ pub async fn count_live(db: &mut Connection, merchant: MerchantId) -> Result<i64
         .one::<(i64,)>()
         .await
         .map(|(count,)| count)
+}
+
+/// How many keys of a merchant that are not revoked write their webhooks in this format.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn count_live_with_format(
+    db: &mut Connection,
+    merchant: MerchantId,
+    format: WebhookFormat,
+) -> Result<i64, StoreError> {
+    db.query(
+        "select count(*) from api_keys where merchant_id = $1 and revoked_at is null and webhook_format = $2",
+    )
+    .bind(merchant)
+    .bind(<&str>::from(format))
+    .one::<(i64,)>()
+    .await
+    .map(|(count,)| count)
 }
 
 /// The keys of a merchant that are live or were revoked after `since`; their secrets are taken from

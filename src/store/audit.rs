@@ -1,8 +1,10 @@
 //! The audit trail: appended in the transaction of the change, each row chained to the one before.
 
-use super::driver::Tx;
-use super::{StoreError, touched};
-use crate::domain::event::AuditEvent;
+use super::driver::{Connection, Tx};
+use super::{StoreError, parse_name, touched};
+use crate::domain::clock::Timestamp;
+use crate::domain::event::{Actor, AuditEvent};
+use crate::domain::ids::{EventId, MerchantId};
 
 /// Appends an event. The update of the chain's head is also the lock that puts appends in order, over
 /// all replicas; so this comes last in a transaction, to hold it briefly.
@@ -42,4 +44,112 @@ pub async fn append(tx: &mut Tx, event: &AuditEvent) -> Result<(), StoreError> {
     touched("audit_events", rows, 1)?;
     let rows = tx.query("update audit_chain set hash = $1 where id = 1").bind(hash).execute().await?;
     touched("audit_chain", rows, 1)
+}
+
+#[derive(sqlx::FromRow)]
+struct AuditRow {
+    seq: i64,
+    id: EventId,
+    at: Timestamp,
+    merchant_id: Option<MerchantId>,
+    actor_kind: String,
+    actor_id: Option<String>,
+    actor_name: Option<String>,
+    action: String,
+    object_kind: String,
+    object_id: Option<String>,
+    outcome: String,
+    client_ip: Option<String>,
+    request_id: Option<String>,
+    detail: String,
+    hash: Vec<u8>,
+}
+
+/// An event as it stands in the chain.
+#[derive(Clone, Debug)]
+pub struct Chained {
+    pub seq: i64,
+    pub event: AuditEvent,
+    /// The detail as it was hashed, to the byte.
+    pub detail: String,
+    pub hash: Vec<u8>,
+}
+
+impl TryFrom<AuditRow> for Chained {
+    type Error = StoreError;
+    fn try_from(row: AuditRow) -> Result<Self, StoreError> {
+        let detail_value = serde_json::from_str(&row.detail).map_err(|error| StoreError::Impossible {
+            table: "audit_events",
+            what: format!("detail of {}: {error}", row.id),
+        })?;
+        let event = AuditEvent {
+            id: row.id,
+            at: row.at,
+            merchant_id: row.merchant_id,
+            actor: Actor {
+                kind: parse_name("audit_events", &row.actor_kind)?,
+                id: row.actor_id,
+                name: row.actor_name,
+            },
+            action: row.action,
+            object_kind: row.object_kind,
+            object_id: row.object_id,
+            outcome: parse_name("audit_events", &row.outcome)?,
+            client_ip: row.client_ip,
+            request_id: row.request_id,
+            detail: detail_value,
+        };
+        Ok(Self { seq: row.seq, event, detail: row.detail, hash: row.hash })
+    }
+}
+
+/// A page of a merchant's events, newest first, from before number `before`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    db: &mut Connection,
+    merchant: MerchantId,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Chained>, StoreError> {
+    db.query(
+        "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
+         outcome, client_ip, request_id, detail, hash from audit_events \
+         where merchant_id = $1 and ($2 is null or seq < $2) order by seq desc limit $3",
+    )
+    .bind(merchant)
+    .bind(before)
+    .bind(limit)
+    .all::<AuditRow>()
+    .await?
+    .into_iter()
+    .map(Chained::try_from)
+    .collect()
+}
+
+/// The head of the chain: the number of the last event, and its hash.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn head(db: &mut Connection) -> Result<(i64, Vec<u8>), StoreError> {
+    db.query("select seq, hash from audit_chain where id = 1").one().await
+}
+
+/// Events of all merchants in the order of the chain, from after number `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn chain(db: &mut Connection, after: i64, limit: i64) -> Result<Vec<Chained>, StoreError> {
+    db.query(
+        "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
+         outcome, client_ip, request_id, detail, hash from audit_events where seq > $1 order by seq limit $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .all::<AuditRow>()
+    .await?
+    .into_iter()
+    .map(Chained::try_from)
+    .collect()
 }

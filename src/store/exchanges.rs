@@ -70,3 +70,130 @@ pub async fn insert(db: &mut Connection, exchanges: &[Exchange]) -> Result<(), S
     db.batch(&INSERT, columns).execute().await?;
     Ok(())
 }
+
+#[derive(sqlx::FromRow)]
+struct ExchangeRow {
+    id: ExchangeId,
+    merchant_id: MerchantId,
+    at: Timestamp,
+    request_id: String,
+    method: String,
+    path: String,
+    status: i64,
+    error: Option<String>,
+    reason: Option<String>,
+    client_ip: String,
+    hops: String,
+    api_key_id: Option<ApiKeyId>,
+    client_id: Option<String>,
+    latency_us: i64,
+}
+
+impl TryFrom<ExchangeRow> for Exchange {
+    type Error = StoreError;
+    fn try_from(row: ExchangeRow) -> Result<Self, StoreError> {
+        let impossible = |what: String| StoreError::Impossible { table: "exchanges", what };
+        Ok(Self {
+            id: row.id,
+            merchant_id: row.merchant_id,
+            at: row.at,
+            request_id: row.request_id,
+            method: row.method,
+            path: row.path,
+            status: u16::try_from(row.status)
+                .map_err(|_| impossible(format!("status {} of {}", row.status, row.id)))?,
+            error: row.error,
+            reason: row.reason,
+            client_ip: row.client_ip,
+            hops: serde_json::from_str(&row.hops)
+                .map_err(|error| impossible(format!("hops of {}: {error}", row.id)))?,
+            api_key_id: row.api_key_id,
+            client_id: row.client_id,
+            latency_us: row.latency_us,
+        })
+    }
+}
+
+/// Which exchanges to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub request_id: Option<String>,
+    pub status: Option<u16>,
+    pub api_key_id: Option<ApiKeyId>,
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+}
+
+/// A page of a merchant's exchanges, newest first, from before `before`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    db: &mut Connection,
+    merchant: MerchantId,
+    filter: &Filter,
+    before: Option<ExchangeId>,
+    limit: i64,
+) -> Result<Vec<Exchange>, StoreError> {
+    // A request id has an index of its own, which a condition that may be absent could not use.
+    let sql = match filter.request_id {
+        Some(_) => {
+            "select id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
+             api_key_id, client_id, latency_us from exchanges \
+             where merchant_id = $1 and request_id = $2 and ($3 is null or status = $3) \
+             and ($4 is null or api_key_id = $4) and ($5 is null or at >= $5) and ($6 is null or at < $6) \
+             and ($7 is null or id < $7) order by id desc limit $8"
+        }
+        None => {
+            "select id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
+             api_key_id, client_id, latency_us from exchanges \
+             where merchant_id = $1 and $2 is null and ($3 is null or status = $3) \
+             and ($4 is null or api_key_id = $4) and ($5 is null or at >= $5) and ($6 is null or at < $6) \
+             and ($7 is null or id < $7) order by id desc limit $8"
+        }
+    };
+    db.query(sql)
+        .bind(merchant)
+        .bind(filter.request_id.clone())
+        .bind(filter.status.map(i64::from))
+        .bind(filter.api_key_id)
+        .bind(filter.from)
+        .bind(filter.to)
+        .bind(before)
+        .bind(limit)
+        .all::<ExchangeRow>()
+        .await?
+        .into_iter()
+        .map(Exchange::try_from)
+        .collect()
+}
+
+/// Where a key was used from.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Seen {
+    pub client_ip: String,
+    pub calls: i64,
+    pub first_seen_at: Timestamp,
+    pub last_seen_at: Timestamp,
+}
+
+/// The addresses of a key's successful calls, most used first, out of its latest hundred thousand.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn addresses_of(
+    db: &mut Connection,
+    merchant: MerchantId,
+    key: ApiKeyId,
+) -> Result<Vec<Seen>, StoreError> {
+    db.query(
+        "select client_ip, count(*) as calls, min(at) as first_seen_at, max(at) as last_seen_at \
+         from (select client_ip, at from exchanges where merchant_id = $1 and api_key_id = $2 and status < 400 \
+         order by id desc limit 100000) as latest \
+         group by client_ip order by calls desc, client_ip limit 1000",
+    )
+    .bind(merchant)
+    .bind(key)
+    .all()
+    .await
+}

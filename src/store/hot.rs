@@ -14,7 +14,7 @@ use moka::sync::Cache;
 use super::batch::Batcher;
 use super::driver::{Connection, Pool};
 use super::sessions::{Found, Open, Rotate, Rotated};
-use super::{StoreError, merchants, secrets, sessions, users};
+use super::{StoreError, admin_tokens, merchants, secrets, sessions};
 use crate::domain::admin::AdminToken;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
@@ -53,9 +53,7 @@ impl HotPath {
             revisions: batcher(pool, Access::Read, timeout, |db, ids| Box::pin(sessions::revisions(db, ids))),
             records: batcher(pool, Access::Read, timeout, |db, wanted| Box::pin(records(db, wanted))),
             key_owners: batcher(pool, Access::Read, timeout, |db, hashes| Box::pin(key_owners(db, hashes))),
-            admin_tokens: batcher(pool, Access::Read, timeout, |db, hashes| {
-                Box::pin(admin_tokens(db, hashes))
-            }),
+            admin_tokens: batcher(pool, Access::Read, timeout, |db, hashes| Box::pin(tokens(db, hashes))),
             record_cache: Cache::new(RECORDS_MAX),
             owner_cache: Cache::new(KEY_HASHES_MAX),
         }
@@ -189,14 +187,11 @@ async fn key_owners(
 }
 
 /// Reads each token of a batch once: a busy service asks with one and the same.
-async fn admin_tokens(
-    db: &mut Connection,
-    hashes: Vec<SecretHash>,
-) -> Result<Vec<Option<AdminToken>>, StoreError> {
+async fn tokens(db: &mut Connection, hashes: Vec<SecretHash>) -> Result<Vec<Option<AdminToken>>, StoreError> {
     let mut read: HashMap<SecretHash, Option<AdminToken>> = HashMap::new();
     for hash in &hashes {
         if let Entry::Vacant(entry) = read.entry(*hash) {
-            entry.insert(users::token_by_hash(db, *hash).await?);
+            entry.insert(admin_tokens::by_hash(db, *hash).await?);
         }
     }
     Ok(hashes.iter().map(|hash| read.get(hash).cloned().flatten()).collect())

@@ -3,6 +3,7 @@
 //! Functions take a [`Connection`] or a [`Tx`]; who opens the transaction decides what belongs
 //! together. The hot path ([`hot`]) goes through group commit and a cache of merchant records.
 
+pub mod admin_tokens;
 pub mod api_keys;
 pub mod audit;
 pub mod batch;
@@ -11,6 +12,7 @@ pub mod driver;
 pub mod error;
 pub mod exchanges;
 pub mod hot;
+pub mod idempotency;
 pub mod merchants;
 pub mod outbox;
 pub mod secrets;

@@ -217,3 +217,21 @@ pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), St
     db.batch(&NOTE_USES, columns).execute().await?;
     Ok(())
 }
+
+/// Lets one secret end now; `false` when it is not an earlier secret of that owner, or has ended.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn end(tx: &mut Tx, owner: Owner, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
+    let rows = tx
+        .query(
+            "update secrets set ends_at = $3 where id = $1 and owner_id = $2 \
+             and (ends_at is null or ends_at > $3)",
+        )
+        .bind(id)
+        .bind(owner.id())
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}

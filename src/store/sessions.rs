@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::StoreError;
 use super::driver::{Column, Connection, Sql, Tx};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{CredentialId, MerchantId, SessionId};
+use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SessionId};
 use crate::domain::session::Session;
 
 /// A session to be written, if the merchant is still at `revision`.
@@ -241,4 +241,53 @@ pub async fn revoke(
         .execute()
         .await?;
     Ok(rows == 1)
+}
+
+/// A session as the admin API shows it: without its secret.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Listed {
+    pub id: SessionId,
+    pub merchant_id: MerchantId,
+    pub client_id: String,
+    pub api_key_id: ApiKeyId,
+    pub epoch: i64,
+    pub credential_epoch: i64,
+    pub generation: i64,
+    pub started_at: Timestamp,
+    pub rotated_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub revoked_at: Option<Timestamp>,
+    pub revoked_reason: Option<String>,
+}
+
+/// A page of a merchant's sessions, newest first, from before `before`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    db: &mut Connection,
+    merchant: MerchantId,
+    before: Option<SessionId>,
+    limit: i64,
+) -> Result<Vec<Listed>, StoreError> {
+    db.query(
+        "select s.id, s.merchant_id, c.client_id, c.api_key_id, s.epoch, c.epoch as credential_epoch, \
+         s.generation, s.started_at, s.rotated_at, s.expires_at, s.revoked_at, s.revoked_reason \
+         from sessions s join credentials c on c.id = s.credential_id \
+         where s.merchant_id = $1 and ($2 is null or s.id < $2) order by s.id desc limit $3",
+    )
+    .bind(merchant)
+    .bind(before)
+    .bind(limit)
+    .all()
+    .await
+}
+
+/// The merchant that a session is of.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn merchant_of(db: &mut Connection, id: SessionId) -> Result<Option<MerchantId>, StoreError> {
+    let row = db.query("select merchant_id from sessions where id = $1").bind(id).optional::<(MerchantId,)>();
+    Ok(row.await?.map(|(merchant,)| merchant))
 }

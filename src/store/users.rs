@@ -1,80 +1,119 @@
-//! Admin tokens: who may call the admin API and introspect every merchant's tokens.
+//! Users of the console.
 
 use super::driver::{Connection, Tx};
 use super::{StoreError, parse_name, touched};
-use crate::domain::admin::{AdminToken, Permission};
+use crate::domain::admin::User;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{AdminTokenId, MerchantId};
-use crate::domain::secret::SecretHash;
+use crate::domain::ids::{MerchantId, UserId};
 
 #[derive(sqlx::FromRow)]
-struct AdminTokenRow {
-    id: AdminTokenId,
-    name: String,
+struct UserRow {
+    id: UserId,
+    email: String,
     role: String,
     merchant_id: Option<MerchantId>,
-    permissions: String,
+    locked_until: Option<Timestamp>,
+    disabled_at: Option<Timestamp>,
+    version: i64,
     created_at: Timestamp,
-    expires_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-    last_used_at: Option<Timestamp>,
+    updated_at: Timestamp,
+    last_login_at: Option<Timestamp>,
 }
 
-impl TryFrom<AdminTokenRow> for AdminToken {
+impl TryFrom<UserRow> for User {
     type Error = StoreError;
-    fn try_from(row: AdminTokenRow) -> Result<Self, StoreError> {
-        let permissions: Vec<Permission> =
-            serde_json::from_str(&row.permissions).map_err(|error| StoreError::Impossible {
-                table: "admin_tokens",
-                what: format!("permissions of {}: {error}", row.id),
-            })?;
+    fn try_from(row: UserRow) -> Result<Self, StoreError> {
         Ok(Self {
             id: row.id,
-            name: row.name,
-            role: parse_name("admin_tokens", &row.role)?,
+            email: row.email,
+            role: parse_name("users", &row.role)?,
             merchant_id: row.merchant_id,
-            permissions,
+            locked_until: row.locked_until,
+            disabled_at: row.disabled_at,
+            version: row.version,
             created_at: row.created_at,
-            expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
-            last_used_at: row.last_used_at,
+            updated_at: row.updated_at,
+            last_login_at: row.last_login_at,
         })
     }
 }
 
 /// # Errors
-/// [`StoreError`], as for all below.
-pub async fn insert_token(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result<(), StoreError> {
-    let permissions = serde_json::to_string(&token.permissions)
-        .map_err(|error| StoreError::Impossible { table: "admin_tokens", what: error.to_string() })?;
+/// [`StoreError`], as for all below; [`StoreError::Conflict`] when the address is taken.
+pub async fn insert(tx: &mut Tx, user: &User, password_hash: &str) -> Result<(), StoreError> {
     let rows = tx
         .query(
-            "insert into admin_tokens (id, name, role, merchant_id, permissions, hash, created_at, expires_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "insert into users (id, email, role, merchant_id, password_hash, failed_logins, version, created_at, \
+             updated_at) values ($1, $2, $3, $4, $5, 0, $6, $7, $8)",
         )
-        .bind(token.id)
-        .bind(token.name.clone())
-        .bind(<&str>::from(token.role))
-        .bind(token.merchant_id)
-        .bind(permissions)
-        .bind(hash.bytes().to_vec())
-        .bind(token.created_at)
-        .bind(token.expires_at)
+        .bind(user.id)
+        .bind(user.email.clone())
+        .bind(<&str>::from(user.role))
+        .bind(user.merchant_id)
+        .bind(password_hash.to_owned())
+        .bind(user.version)
+        .bind(user.created_at)
+        .bind(user.updated_at)
         .execute()
         .await?;
-    touched("admin_tokens", rows, 1)
+    touched("users", rows, 1)
 }
 
 /// # Errors
 /// [`StoreError`].
-pub async fn token_by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<AdminToken>, StoreError> {
+pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, StoreError> {
     db.query(
-        "select id, name, role, merchant_id, permissions, created_at, expires_at, revoked_at, last_used_at \
-         from admin_tokens where hash = $1",
+        "select id, email, role, merchant_id, locked_until, disabled_at, version, created_at, updated_at, \
+         last_login_at from users where id = $1",
     )
-    .bind(hash.bytes().to_vec())
-    .optional::<AdminTokenRow>()
+    .bind(id)
+    .optional::<UserRow>()
     .await?
-    .map(AdminToken::try_from)
+    .map(User::try_from)
     .transpose()
+}
+
+/// A page of users, of one merchant or of all, newest first, from before `before`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    db: &mut Connection,
+    merchant: Option<MerchantId>,
+    before: Option<UserId>,
+    limit: i64,
+) -> Result<Vec<User>, StoreError> {
+    db.query(
+        "select id, email, role, merchant_id, locked_until, disabled_at, version, created_at, updated_at, \
+         last_login_at from users where ($1 is null or merchant_id = $1) and ($2 is null or id < $2) \
+         order by id desc limit $3",
+    )
+    .bind(merchant)
+    .bind(before)
+    .bind(limit)
+    .all::<UserRow>()
+    .await?
+    .into_iter()
+    .map(User::try_from)
+    .collect()
+}
+
+/// Writes whether a user is disabled, and a new password where there is one, and the next version.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "update users set disabled_at = $2, password_hash = coalesce($3, password_hash), updated_at = $4, \
+             version = version + 1 where id = $1 and version = $5",
+        )
+        .bind(user.id)
+        .bind(user.disabled_at)
+        .bind(password_hash.map(str::to_owned))
+        .bind(user.updated_at)
+        .bind(user.version)
+        .execute()
+        .await?;
+    touched("users", rows, 1)
 }

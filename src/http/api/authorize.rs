@@ -57,7 +57,22 @@ impl From<Pair> for TokenResponse {
     }
 }
 
-/// Starts a session, or renews the one that `refresh_token` belongs to.
+/// What both calls take, in any of three body types. HTTP Basic may stand in for id and secret.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the extractor reads fields one by one; this documents them")]
+pub struct TokenRequest {
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    refresh_token: Option<String>,
+    /// `client_credentials` or `refresh_token`; must agree with the other fields.
+    grant_type: Option<String>,
+}
+
+/// Start a session, or renew the one that `refresh_token` belongs to.
+#[utoipa::path(post, path = "/api/authorize", tag = "tokens", security(("api_key" = [])),
+    request_body(content((TokenRequest = "application/x-www-form-urlencoded"),
+        (TokenRequest = "multipart/form-data"), (TokenRequest = "application/json"))),
+    responses((status = 200, body = TokenResponse)))]
 pub async fn authorize(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
@@ -70,7 +85,11 @@ pub async fn authorize(
     issue(&shared, caller, &context, &headers, fields, refresh_token).await
 }
 
-/// Renews the session that `refresh_token` belongs to.
+/// Renew the session that `refresh_token` belongs to.
+#[utoipa::path(post, path = "/api/refresh_token", tag = "tokens", security(("api_key" = [])),
+    request_body(content((TokenRequest = "application/x-www-form-urlencoded"),
+        (TokenRequest = "multipart/form-data"), (TokenRequest = "application/json"))),
+    responses((status = 200, body = TokenResponse)))]
 pub async fn refresh_token(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,

@@ -63,7 +63,23 @@ impl ActiveToken {
     }
 }
 
-/// Tells whether a token is active.
+/// What both calls take, in any of three body types. HTTP Basic may stand in for id and secret.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the extractor reads fields one by one; this documents them")]
+pub struct TokenQuestion {
+    token: String,
+    /// Accepted and not needed.
+    token_type_hint: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+}
+
+/// Tell whether a token is active (RFC 7662).
+#[utoipa::path(post, path = "/api/introspect", tag = "tokens",
+    security(("api_key" = []), ("bearer" = [])),
+    request_body(content((TokenQuestion = "application/x-www-form-urlencoded"),
+        (TokenQuestion = "multipart/form-data"), (TokenQuestion = "application/json"))),
+    responses((status = 200, body = IntrospectionResponse)))]
 pub async fn introspect(
     State(shared): State<Arc<Shared>>,
     caller: Option<Extension<Caller>>,
@@ -78,7 +94,11 @@ pub async fn introspect(
     Ok(Json(IntrospectionResponse { active: token.is_some(), token }))
 }
 
-/// Ends the session of a token; a token that is unknown is no error.
+/// End the session of a token (RFC 7009). A token that is unknown is no error.
+#[utoipa::path(post, path = "/api/revoke", tag = "tokens", security(("api_key" = []), ("bearer" = [])),
+    request_body(content((TokenQuestion = "application/x-www-form-urlencoded"),
+        (TokenQuestion = "multipart/form-data"), (TokenQuestion = "application/json"))),
+    responses((status = 200)))]
 pub async fn revoke(
     State(shared): State<Arc<Shared>>,
     caller: Option<Extension<Caller>>,

@@ -28,7 +28,9 @@ pub struct Metadata {
     revocation_endpoint_auth_methods_supported: [&'static str; 2],
 }
 
-/// The issuer is the configured one; a Host header has no say.
+/// Authorization server metadata (RFC 8414). The issuer is the configured one; a Host header has no say.
+#[utoipa::path(get, path = "/.well-known/oauth-authorization-server", tag = "tokens",
+    responses((status = 200, body = Metadata)))]
 pub async fn metadata(State(shared): State<Arc<Shared>>) -> Json<Metadata> {
     let issuer = &shared.core.issuer;
     let [basic, post] = CLIENT_AUTH_METHODS;

@@ -27,6 +27,11 @@ const X_CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 const X_ENVIRONMENT: HeaderName = HeaderName::from_static("x-environment");
 const X_TOKEN_EXPIRES: HeaderName = HeaderName::from_static("x-token-expires");
 
+/// Decide about a call to another service: forward authentication. Any method, any suffix.
+#[utoipa::path(get, path = "/api/verify", tag = "tokens", security(("api_key" = [])),
+    params(("ACCESS-TOKEN" = Option<String>, Header)),
+    responses((status = 200, headers(("X-Merchant-Id" = String), ("X-Api-Key-Id" = String),
+        ("X-Client-Id" = String), ("X-Environment" = String), ("X-Token-Expires" = String)))))]
 pub async fn verify(
     State(shared): State<Arc<Shared>>,
     context: RequestContext,
@@ -88,11 +93,12 @@ fn as_verify(mut failure: Failure) -> Failure {
     if failure.status.is_server_error() {
         return failure;
     }
-    failure.status = match failure.code {
-        ErrorCode::UnauthorizedClient => StatusCode::FORBIDDEN,
+    let error = failure.reason.map(Reason::error);
+    failure.status = match error {
+        Some(ErrorCode::UnauthorizedClient) => StatusCode::FORBIDDEN,
         _ => StatusCode::UNAUTHORIZED,
     };
-    if failure.code == ErrorCode::InvalidGrant {
+    if error == Some(ErrorCode::InvalidGrant) {
         failure.description = "an access token is needed, and must be active and of this key's client".into();
     }
     failure.challenge = Some(match failure.reason {

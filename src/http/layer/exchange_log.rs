@@ -42,7 +42,7 @@ pub async fn exchange_log(
         method,
         path,
         status: response.status().as_u16(),
-        error: failure.map(|failure| <&str>::from(failure.code).to_owned()),
+        error: failure.map(|failure| failure.code.to_owned()),
         reason: reason.or(notes.observed.then_some(OBSERVED)).map(str::to_owned),
         client_ip: context.ip().to_string(),
         hops: hops.iter().map(ToString::to_string).collect(),

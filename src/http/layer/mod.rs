@@ -1,5 +1,6 @@
 //! The tower middleware, one file a layer. Their order is in [`super`].
 
+pub mod admin_token;
 pub mod allow_list;
 pub mod api_key;
 pub mod context;

@@ -7,7 +7,6 @@ use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::json;
 
-use crate::domain::access::ErrorCode;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 
@@ -45,13 +44,12 @@ pub async fn render(context: RequestContext, request: Request, next: Next) -> Re
 
 fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id: &str) {
     let status = failure.status.as_u16();
-    let error = <&str>::from(failure.code);
     let (content_type, body) = match dialect {
         Dialect::Integrator => (
             "application/json",
             json!({
                 "httpStatus": false,
-                "error": error,
+                "error": failure.code,
                 "error_description": failure.description,
                 "request_id": request_id,
                 "status": { "statusCode": status, "statusDescription": failure.description },
@@ -64,7 +62,7 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
                 "title": failure.status.canonical_reason().unwrap_or("Error"),
                 "status": status,
                 "detail": failure.description,
-                "code": error,
+                "code": failure.code,
                 "request_id": request_id,
             }),
         ),
@@ -82,7 +80,6 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
     if let Some(secs) = failure.retry_after_secs {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
     }
-    debug_assert!(failure.code != ErrorCode::SlowDown || failure.retry_after_secs.is_some());
     *response.body_mut() = Body::from(body.to_string());
     response.extensions_mut().insert(failure);
 }

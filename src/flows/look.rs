@@ -1,0 +1,179 @@
+//! What merchants and operators look at: sessions, exchanges, suggested addresses, the audit trail.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::json;
+
+use super::Core;
+use super::manage::{By, Managed, Refused};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId, SessionId};
+use crate::store::audit::Chained;
+use crate::store::exchanges::{Exchange, Filter};
+use crate::store::sessions::Listed;
+use crate::store::{StoreError, api_keys, audit, exchanges, sessions};
+
+/// A range that a key was used from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuggestedRange {
+    pub cidr: IpNet,
+    pub calls: i64,
+    pub first_seen_at: Timestamp,
+    pub last_seen_at: Timestamp,
+}
+
+/// How the audit chain stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChainVerdict {
+    /// Every row is as it was written.
+    Holds { events: i64 },
+    /// The row with this number was changed, or rows before it are missing.
+    Broken { seq: i64 },
+    /// Rows at the end are missing.
+    Short { last: i64, expected: i64 },
+}
+
+impl Core {
+    /// A merchant's sessions, newest first.
+    ///
+    /// # Errors
+    /// A fault of the store, as for all below.
+    pub async fn sessions(
+        &self,
+        by: &By,
+        merchant: MerchantId,
+        before: Option<SessionId>,
+        limit: i64,
+    ) -> Managed<Vec<Listed>> {
+        if let Err(refused) = self.must_exist(by, merchant).await? {
+            return Ok(Err(refused));
+        }
+        Ok(Ok(sessions::list(&mut self.store.read().await?, merchant, before, limit).await?))
+    }
+
+    /// Ends a session and all its tokens.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn end_session_by(&self, by: &By, id: SessionId) -> Managed<()> {
+        let mut change = self.change(by, "session.revoked").await?;
+        let result = async {
+            change.concerns(None, id);
+            let merchant = sessions::merchant_of(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
+            by.may_change(merchant)?;
+            change.event.merchant_id = Some(merchant);
+            let now = change.event.at;
+            sessions::revoke(&mut change.tx, id, "ended_by_admin", now).await?;
+            Ok(())
+        }
+        .await;
+        change.finish(result).await
+    }
+
+    /// A merchant's exchanges, newest first.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn exchanges(
+        &self,
+        by: &By,
+        merchant: MerchantId,
+        filter: &Filter,
+        before: Option<ExchangeId>,
+        limit: i64,
+    ) -> Managed<Vec<Exchange>> {
+        if let Err(refused) = self.must_exist(by, merchant).await? {
+            return Ok(Err(refused));
+        }
+        let mut db = self.store.read().await?;
+        Ok(Ok(exchanges::list(&mut db, merchant, filter, before, limit).await?))
+    }
+
+    /// A list of addresses for a key, from the traffic it has had: single IPv4 addresses, and the /64
+    /// networks that IPv6 hosts wander in.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn suggested_ips(&self, by: &By, key: ApiKeyId) -> Managed<Vec<SuggestedRange>> {
+        let mut db = self.store.read().await?;
+        let key = match api_keys::by_id(&mut db, key).await? {
+            Some(key) if by.may_see(key.merchant_id).is_ok() => key,
+            _ => return Ok(Err(Refused::NotFound)),
+        };
+        let mut ranges: BTreeMap<IpNet, SuggestedRange> = BTreeMap::new();
+        for seen in exchanges::addresses_of(&mut db, key.merchant_id, key.id).await? {
+            let Some(cidr) = range_around(&seen.client_ip) else { continue };
+            let range = ranges.entry(cidr).or_insert(SuggestedRange {
+                cidr,
+                calls: 0,
+                first_seen_at: seen.first_seen_at,
+                last_seen_at: seen.last_seen_at,
+            });
+            range.calls += seen.calls;
+            range.first_seen_at = range.first_seen_at.min(seen.first_seen_at);
+            range.last_seen_at = range.last_seen_at.max(seen.last_seen_at);
+        }
+        let mut ranges: Vec<_> = ranges.into_values().collect();
+        ranges.sort_by_key(|range| std::cmp::Reverse(range.calls));
+        Ok(Ok(ranges))
+    }
+
+    /// A merchant's audit trail, newest first. That it was read is on record too.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn audit_events(
+        &self,
+        by: &By,
+        merchant: MerchantId,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Managed<Vec<Chained>> {
+        let mut change = self.change(by, "audit_events.read").await?;
+        if let Err(refused) = by.may_see(merchant) {
+            return change.finish(Err(refused.into())).await;
+        }
+        change.concerns(Some(merchant), merchant);
+        change.event.detail = json!({ "limit": limit });
+        let events = audit::list(&mut change.tx, merchant, before, limit).await?;
+        change.finish(Ok(events)).await
+    }
+
+    /// Walks the whole audit chain.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn verify_audit_chain(&self) -> Result<ChainVerdict, StoreError> {
+        let mut db = self.store.read().await?;
+        // The head first: events appended meanwhile are beyond it.
+        let (head, head_hash) = audit::head(&mut db).await?;
+        let (mut seq, mut hash) = (0, vec![0; 32]);
+        while seq < head {
+            let page = audit::chain(&mut db, seq, 1000).await?;
+            if page.is_empty() {
+                return Ok(ChainVerdict::Short { last: seq, expected: head });
+            }
+            for chained in page.iter().filter(|chained| chained.seq <= head) {
+                let expected = chained.event.chain_hash(chained.seq, &hash, &chained.detail);
+                if chained.seq != seq + 1 || chained.hash != expected {
+                    return Ok(ChainVerdict::Broken { seq: chained.seq });
+                }
+                seq = chained.seq;
+                hash.clone_from(&chained.hash);
+            }
+        }
+        if hash == head_hash {
+            Ok(ChainVerdict::Holds { events: head })
+        } else {
+            Ok(ChainVerdict::Broken { seq })
+        }
+    }
+}
+
+fn range_around(ip: &str) -> Option<IpNet> {
+    let ip: IpAddr = ip.parse().ok()?;
+    let prefix = if ip.is_ipv4() { 32 } else { 64 };
+    IpNet::new(ip, prefix).ok().map(|range| range.trunc())
+}

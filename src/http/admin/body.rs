@@ -1,0 +1,141 @@
+//! JSON bodies, versions, and creations that can be repeated.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::flows::manage::By;
+use crate::flows::once::{Answer, OnceKey};
+use crate::http::error::Failure;
+use crate::http::form::read_body;
+
+/// A hundred address ranges and a URL are well within it.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// A JSON body. Unknown fields are an error where `T` says so, duplicate ones always.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        Ok(Self(Creation::from_request(request, state).await?.body))
+    }
+}
+
+/// The body of a creation, and the caller's `Idempotency-Key`.
+pub struct Creation<T> {
+    pub body: T,
+    pub key: Option<OnceKey>,
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Creation<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        must_be_json(&parts.headers)?;
+        let bytes = read_body(body, BODY_BYTES_MAX).await?;
+        let key = once_key(&parts, &bytes)?;
+        // No body is an empty object: all its fields may be optional.
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        let body = serde_json::from_slice(text)
+            .map_err(|error| Failure::invalid_request(format!("the body is not accepted: {error}")))?;
+        Ok(Self { body, key })
+    }
+}
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), Failure> {
+    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    });
+    if is_json {
+        return Ok(());
+    }
+    Err(Failure::invalid_request_as(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "the content type must be application/json",
+    ))
+}
+
+fn once_key(parts: &Parts, body: &[u8]) -> Result<Option<OnceKey>, Failure> {
+    let Some(value) = parts.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key =
+        value.to_str().ok().filter(|key| (1..=255).contains(&key.len())).ok_or_else(|| {
+            Failure::invalid_request("Idempotency-Key: must be 1 to 255 printable characters")
+        })?;
+    let actor = parts
+        .extensions
+        .get::<By>()
+        .and_then(|by| by.actor.id.as_deref())
+        .and_then(|id| Uuid::try_parse(id).ok())
+        .ok_or_else(|| Failure::fault("an Idempotency-Key outside the admin layer"))?;
+    let request_hash = Sha256::new()
+        .chain_update(parts.method.as_str())
+        .chain_update([0])
+        .chain_update(parts.uri.path())
+        .chain_update([0])
+        .chain_update(body)
+        .finalize()
+        .into();
+    Ok(Some(OnceKey { actor, key: key.to_owned(), request_hash }))
+}
+
+/// 201 with the body that `render` makes, or made the first time.
+pub fn created<T>(answer: &Answer<T>, render: fn(&T) -> Vec<u8>) -> Response {
+    let body = match answer {
+        Answer::Made(made) => render(made),
+        Answer::Again(body) => body.clone(),
+    };
+    let json = HeaderValue::from_static("application/json");
+    (StatusCode::CREATED, [(header::CONTENT_TYPE, json)], Body::from(body)).into_response()
+}
+
+/// JSON bytes of something that always serialises.
+pub fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("views hold only strings, numbers and lists")
+}
+
+/// 200 with the object's version as its `ETag`.
+pub fn versioned(version: i64, body: impl serde::Serialize) -> Response {
+    let etag = HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header value");
+    ([(header::ETAG, etag)], axum::Json(body)).into_response()
+}
+
+/// The version that `If-Match` asks for; `None` for any.
+pub struct IfMatch(pub Option<i64>);
+
+impl<S: Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let Some(value) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return Ok(Self(None));
+        }
+        // Anything that is not one of our tags matches no version.
+        let version = text.trim_matches('"').parse().unwrap_or(-1);
+        Ok(Self(Some(version)))
+    }
+}
+
+/// Tells `null` from a field that is not there: `Some(None)` takes a setting away.
+///
+/// # Errors
+/// When the value is neither null nor a `T`.
+pub fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,164 @@
+//! Client credentials and the Enhanced Security switch.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
+use super::page::{Page, Path};
+use super::secrets::{self, Rotation, SecretView};
+use crate::domain::clock::Timestamp;
+use crate::domain::credential::Credential;
+use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
+use crate::flows::manage::By;
+use crate::flows::manage_keys::WithSecret;
+use crate::flows::once::Once;
+use crate::http::Shared;
+use crate::http::error::Failure;
+
+#[derive(Serialize, ToSchema)]
+pub struct CredentialView {
+    /// 32 hex characters; public.
+    client_id: String,
+    merchant_id: MerchantId,
+    api_key_id: ApiKeyId,
+    /// The Enhanced Security switch.
+    enabled: bool,
+    /// Newest first.
+    secrets: Vec<SecretView>,
+    last_used_at: Option<Timestamp>,
+    last_used_ip: Option<String>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl CredentialView {
+    fn new(credential: &Credential, now: Timestamp) -> Self {
+        let latest = credential.secrets.iter().max_by_key(|secret| secret.last_used_at);
+        Self {
+            client_id: credential.client_id.clone(),
+            merchant_id: credential.merchant_id,
+            api_key_id: credential.api_key_id,
+            enabled: credential.enabled,
+            secrets: secrets::views(&credential.secrets, now),
+            last_used_at: latest.and_then(|secret| secret.last_used_at),
+            last_used_ip: latest.and_then(|secret| secret.last_used_ip.clone()),
+            created_at: credential.created_at,
+            updated_at: credential.updated_at,
+        }
+    }
+}
+
+/// Credentials with their secret, which is shown this once.
+#[derive(Serialize, ToSchema)]
+pub struct CredentialCreated {
+    /// 43 characters of base64url.
+    client_secret: String,
+    #[serde(flatten)]
+    credential: CredentialView,
+}
+
+fn render(made: &WithSecret<Credential>) -> Vec<u8> {
+    json_bytes(&CredentialCreated {
+        client_secret: made.secret.expose().to_owned(),
+        credential: CredentialView::new(&made.object, made.object.updated_at),
+    })
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Switch {
+    enabled: bool,
+}
+
+/// Generate tokens: a client id and secret for a key, switched OFF.
+#[utoipa::path(post, path = "/admin/v1/api-keys/{id}/credentials", tag = "credentials",
+    params(("id" = ApiKeyId, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = CredentialCreated)))]
+pub async fn generate(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<ApiKeyId>,
+    Creation { key, .. }: Creation<Nothing>,
+) -> Result<Response, Failure> {
+    let answer = shared.core.generate_credentials(&by, id, Once { key, render }).await??;
+    Ok(created(&answer, render))
+}
+
+/// A body that has nothing to say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+/// List all credentials of a key, newest first, on one page.
+#[utoipa::path(get, path = "/admin/v1/api-keys/{id}/credentials", tag = "credentials",
+    params(("id" = ApiKeyId, Path)), responses((status = 200, body = Page<CredentialView>)))]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<ApiKeyId>,
+) -> Result<axum::Json<Page<CredentialView>>, Failure> {
+    let now = shared.core.now();
+    let found = shared.core.credentials(&by, id).await??;
+    let items = found.iter().map(|credential| CredentialView::new(credential, now)).collect();
+    Ok(axum::Json(Page { items, next_cursor: None }))
+}
+
+/// Show credentials.
+#[utoipa::path(get, path = "/admin/v1/credentials/{client_id}", tag = "credentials",
+    params(("client_id" = String, Path)), responses((status = 200, body = CredentialView)))]
+pub async fn show(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(client_id): Path<String>,
+) -> Result<Response, Failure> {
+    let credential = shared.core.credential(&by, &client_id).await??;
+    Ok(versioned(credential.version, CredentialView::new(&credential, shared.core.now())))
+}
+
+/// Switch Enhanced Security ON or OFF. OFF ends every session at once.
+#[utoipa::path(patch, path = "/admin/v1/credentials/{client_id}", tag = "credentials", request_body = Switch,
+    params(("client_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses((status = 200, body = CredentialView)))]
+pub async fn switch(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(client_id): Path<String>,
+    IfMatch(version): IfMatch,
+    Json(switch): Json<Switch>,
+) -> Result<Response, Failure> {
+    let credential = shared.core.switch_credentials(&by, &client_id, version, switch.enabled).await??;
+    Ok(versioned(credential.version, CredentialView::new(&credential, shared.core.now())))
+}
+
+/// Give credentials a new secret.
+#[utoipa::path(post, path = "/admin/v1/credentials/{client_id}/rotate-secret", tag = "credentials",
+    request_body = Rotation, params(("client_id" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = CredentialCreated)))]
+pub async fn rotate_secret(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(client_id): Path<String>,
+    Creation { body, key }: Creation<Rotation>,
+) -> Result<Response, Failure> {
+    let once = Once { key, render };
+    let answer = shared.core.rotate_client_secret(&by, &client_id, body.overlap_secs, once).await??;
+    Ok(created(&answer, render))
+}
+
+/// End an earlier client secret now.
+#[utoipa::path(delete, path = "/admin/v1/credentials/{client_id}/secrets/{secret_id}", tag = "credentials",
+    params(("client_id" = String, Path), ("secret_id" = SecretId, Path)), responses((status = 204)))]
+pub async fn end_secret(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path((client_id, secret)): Path<(String, SecretId)>,
+) -> Result<StatusCode, Failure> {
+    shared.core.end_client_secret(&by, &client_id, secret).await??;
+    Ok(StatusCode::NO_CONTENT)
+}

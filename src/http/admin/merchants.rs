@@ -1,0 +1,161 @@
+//! Merchants and licences.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::{Creation, Json, created, json_bytes};
+use super::page::{Page, PageQuery, Path, Query, Wanted};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::MerchantId;
+use crate::domain::licence::{Licence, Product};
+use crate::domain::merchant::MerchantStatus;
+use crate::flows::manage::By;
+use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
+use crate::flows::once::Once;
+use crate::http::Shared;
+use crate::http::error::Failure;
+
+#[derive(Serialize, ToSchema)]
+pub struct MerchantView {
+    id: MerchantId,
+    name: String,
+    gateway: String,
+    status: MerchantStatus,
+    licences: LicencesView,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// Null for a product never licensed.
+#[derive(Serialize, ToSchema)]
+pub struct LicencesView {
+    api_keys: Option<LicenceView>,
+    enhanced_security: Option<LicenceView>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct LicenceView {
+    active: bool,
+    expires_at: Option<Timestamp>,
+}
+
+impl From<Licence> for LicenceView {
+    fn from(licence: Licence) -> Self {
+        Self { active: licence.active, expires_at: licence.expires_at }
+    }
+}
+
+impl From<&LicensedMerchant> for MerchantView {
+    fn from(LicensedMerchant { merchant, licences }: &LicensedMerchant) -> Self {
+        Self {
+            id: merchant.id,
+            name: merchant.name.clone(),
+            gateway: merchant.gateway.clone(),
+            status: merchant.status,
+            licences: LicencesView {
+                api_keys: licences.api_keys.map(Into::into),
+                enhanced_security: licences.enhanced_security.map(Into::into),
+            },
+            created_at: merchant.created_at,
+            updated_at: merchant.updated_at,
+        }
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewMerchant {
+    name: String,
+    /// A free name; `worldpay_corporate` unlocks `multiple_json`.
+    gateway: String,
+}
+
+/// Fields that are not there stay as they are.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MerchantPatch {
+    name: Option<String>,
+    gateway: Option<String>,
+    status: Option<MerchantStatus>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LicenceGrant {
+    active: bool,
+    /// From this second on the licence has lapsed; null for never.
+    expires_at: Option<Timestamp>,
+}
+
+fn render(merchant: &LicensedMerchant) -> Vec<u8> {
+    json_bytes(&MerchantView::from(merchant))
+}
+
+/// Make a merchant. Operators only.
+#[utoipa::path(post, path = "/admin/v1/merchants", tag = "merchants", request_body = NewMerchant,
+    params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = MerchantView)))]
+pub async fn create(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Creation { body, key }: Creation<NewMerchant>,
+) -> Result<Response, Failure> {
+    let once = Once { key, render };
+    let answer = shared.core.create_merchant(&by, body.name, body.gateway, once).await??;
+    Ok(created(&answer, render))
+}
+
+/// List merchants, newest first.
+#[utoipa::path(get, path = "/admin/v1/merchants", tag = "merchants", params(PageQuery),
+    responses((status = 200, body = Page<MerchantView>)))]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Query(page): Query<PageQuery>,
+) -> Result<axum::Json<Page<MerchantView>>, Failure> {
+    let wanted = Wanted::new(&shared.core, "merchants".to_owned(), page)?;
+    let found = shared.core.merchants(&by, wanted.before, wanted.to_read()).await?;
+    Ok(axum::Json(wanted.page(found, |one| one.merchant.id, |one| MerchantView::from(&one))))
+}
+
+/// Show a merchant.
+#[utoipa::path(get, path = "/admin/v1/merchants/{id}", tag = "merchants", params(("id" = MerchantId, Path)),
+    responses((status = 200, body = MerchantView)))]
+pub async fn show(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<MerchantId>,
+) -> Result<axum::Json<MerchantView>, Failure> {
+    Ok(axum::Json(MerchantView::from(&shared.core.merchant(&by, id).await??)))
+}
+
+/// Rename, suspend or reinstate a merchant. Operators only.
+#[utoipa::path(patch, path = "/admin/v1/merchants/{id}", tag = "merchants", params(("id" = MerchantId, Path)),
+    request_body = MerchantPatch, responses((status = 200, body = MerchantView)))]
+pub async fn update(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<MerchantId>,
+    Json(patch): Json<MerchantPatch>,
+) -> Result<axum::Json<MerchantView>, Failure> {
+    let changes = MerchantChanges { name: patch.name, gateway: patch.gateway, status: patch.status };
+    Ok(axum::Json(MerchantView::from(&shared.core.update_merchant(&by, id, changes).await??)))
+}
+
+/// Grant, extend or end a licence. Operators only; it holds from the next call on.
+#[utoipa::path(put, path = "/admin/v1/merchants/{id}/licences/{product}", tag = "merchants",
+    params(("id" = MerchantId, Path), ("product" = Product, Path)), request_body = LicenceGrant,
+    responses((status = 200, body = LicenceView)))]
+pub async fn put_licence(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path((id, product)): Path<(MerchantId, Product)>,
+    Json(grant): Json<LicenceGrant>,
+) -> Result<axum::Json<LicenceView>, Failure> {
+    let licence = Licence { active: grant.active, expires_at: grant.expires_at };
+    Ok(axum::Json(shared.core.put_licence(&by, id, product, licence).await??.into()))
+}

@@ -1,0 +1,49 @@
+//! The admin API: JSON in, one flow, JSON out; errors are RFC 9457 problems.
+//!
+//! Who calls is decided by [`super::layer::admin_token`]; what they may do, by the flows.
+
+pub mod api_keys;
+pub mod audit;
+pub mod body;
+pub mod credentials;
+pub mod exchanges;
+pub mod merchants;
+pub mod page;
+pub mod secrets;
+pub mod sessions;
+pub mod tokens;
+pub mod users;
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Shared;
+
+/// Every route of the admin API.
+pub fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(merchants::create, merchants::list))
+        .routes(routes!(merchants::show, merchants::update))
+        .routes(routes!(merchants::put_licence))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::show, api_keys::update, api_keys::revoke))
+        .routes(routes!(api_keys::restore))
+        .routes(routes!(api_keys::rotate))
+        .routes(routes!(api_keys::end_secret))
+        .routes(routes!(api_keys::suggested_ips))
+        .routes(routes!(api_keys::report_leaked))
+        .routes(routes!(credentials::generate, credentials::list))
+        .routes(routes!(credentials::show, credentials::switch))
+        .routes(routes!(credentials::rotate_secret))
+        .routes(routes!(credentials::end_secret))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::end))
+        .routes(routes!(exchanges::list))
+        .routes(routes!(audit::list))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(users::create, users::list))
+        .routes(routes!(users::update))
+}

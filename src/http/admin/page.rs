@@ -1,0 +1,112 @@
+//! Lists: `?limit=` and an opaque, sealed cursor; `{"items": [...], "next_cursor": null}`.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::domain::keyring::Purpose;
+use crate::flows::Core;
+use crate::http::error::Failure;
+
+const LIMIT_DEFAULT: i64 = 50;
+const LIMIT_MAX: i64 = 200;
+
+/// Which page of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Objects of a page, 1 to 200; 50 where it is not given.
+    #[param(minimum = 1, maximum = 200)]
+    pub limit: Option<i64>,
+    /// The `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A query string; an unknown or malformed parameter is an error.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|_| Failure::invalid_request("the query string has an unknown or malformed parameter"))
+    }
+}
+
+/// A path parameter; one that is no id names nothing.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        axum::extract::Path::<T>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|_| Failure::from(crate::flows::manage::Refused::NotFound))
+    }
+}
+
+/// One page of a list.
+#[derive(Serialize, ToSchema)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Where the next page begins; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A request for a page of the list `of`, whose cursors fit no other list.
+pub struct Wanted<'a, C> {
+    core: &'a Core,
+    of: String,
+    limit: i64,
+    /// The position after which the page begins.
+    pub before: Option<C>,
+}
+
+impl<'a, C: Serialize + DeserializeOwned> Wanted<'a, C> {
+    /// # Errors
+    /// 400 for a limit out of range, or a cursor that was altered or is of another list.
+    pub fn new(core: &'a Core, of: String, query: PageQuery) -> Result<Self, Failure> {
+        let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(Failure::invalid_request(format!("limit: must be 1 to {LIMIT_MAX}")));
+        }
+        let before = query.cursor.map(|cursor| {
+            let sealed = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+            let plain = core.keyring.open(Purpose::Cursor, of.as_bytes(), &sealed)?;
+            serde_json::from_slice(&plain).ok()
+        });
+        match before {
+            Some(None) => Err(Failure::invalid_request("cursor: not one of this list")),
+            before => Ok(Self { core, of, limit, before: before.flatten() }),
+        }
+    }
+
+    /// How many to read: one more than a page, to know whether there is another.
+    #[must_use]
+    pub const fn to_read(&self) -> i64 {
+        self.limit + 1
+    }
+
+    /// Makes a page of what was read.
+    pub fn page<T, V>(&self, mut read: Vec<T>, position: impl Fn(&T) -> C, view: impl Fn(T) -> V) -> Page<V> {
+        let limit = usize::try_from(self.limit).expect("the limit was checked to be 1 to 200");
+        let has_more = read.len() > limit;
+        read.truncate(limit);
+        let last = read.last().filter(|_| has_more).map(position);
+        let next_cursor = last.map(|last| {
+            let plain = serde_json::to_vec(&last).expect("positions are ids and numbers");
+            let sealed =
+                self.core.keyring.seal(Purpose::Cursor, self.of.as_bytes(), &plain, &self.core.entropy);
+            URL_SAFE_NO_PAD.encode(sealed)
+        });
+        Page { items: read.into_iter().map(view).collect(), next_cursor }
+    }
+}

@@ -1,0 +1,82 @@
+//! Sessions.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::page::{Page, PageQuery, Path, Query, Wanted};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
+use crate::flows::manage::By;
+use crate::http::Shared;
+use crate::http::error::Failure;
+use crate::store::sessions::Listed;
+
+#[derive(Serialize, ToSchema)]
+pub struct SessionView {
+    id: SessionId,
+    client_id: String,
+    api_key_id: ApiKeyId,
+    /// Neither revoked, nor over, nor ended by switching its credentials OFF.
+    active: bool,
+    /// 1 at the start; each refresh adds one.
+    generation: i64,
+    started_at: Timestamp,
+    rotated_at: Timestamp,
+    expires_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+    /// `revoked`, `replayed` or `ended_by_admin`.
+    revoked_reason: Option<String>,
+}
+
+impl SessionView {
+    fn new(session: Listed, now: Timestamp) -> Self {
+        let active = session.revoked_at.is_none()
+            && now < session.expires_at
+            && session.epoch == session.credential_epoch;
+        Self {
+            id: session.id,
+            client_id: session.client_id,
+            api_key_id: session.api_key_id,
+            active,
+            generation: session.generation,
+            started_at: session.started_at,
+            rotated_at: session.rotated_at,
+            expires_at: session.expires_at,
+            revoked_at: session.revoked_at,
+            revoked_reason: session.revoked_reason,
+        }
+    }
+}
+
+/// List a merchant's sessions, newest first.
+#[utoipa::path(get, path = "/admin/v1/merchants/{id}/sessions", tag = "sessions",
+    params(("id" = MerchantId, Path), PageQuery), responses((status = 200, body = Page<SessionView>)))]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<MerchantId>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<Page<SessionView>>, Failure> {
+    let wanted = Wanted::new(&shared.core, format!("sessions of {id}"), page)?;
+    let found = shared.core.sessions(&by, id, wanted.before, wanted.to_read()).await??;
+    let now = shared.core.now();
+    Ok(Json(wanted.page(found, |session| session.id, |session| SessionView::new(session, now))))
+}
+
+/// End a session and all its tokens.
+#[utoipa::path(delete, path = "/admin/v1/sessions/{id}", tag = "sessions", params(("id" = SessionId, Path)),
+    responses((status = 204)))]
+pub async fn end(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<SessionId>,
+) -> Result<StatusCode, Failure> {
+    shared.core.end_session_by(&by, id).await??;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,121 @@
+//! Admin tokens.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::{Creation, created, json_bytes};
+use super::page::{Page, PageQuery, Path, Query, Wanted};
+use crate::domain::admin::{AdminToken, Permission, Role};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{AdminTokenId, MerchantId};
+use crate::flows::manage::By;
+use crate::flows::manage_keys::WithSecret;
+use crate::flows::manage_tokens::NewAdminToken;
+use crate::flows::once::Once;
+use crate::http::Shared;
+use crate::http::error::Failure;
+
+#[derive(Serialize, ToSchema)]
+pub struct TokenView {
+    id: AdminTokenId,
+    name: String,
+    role: Role,
+    merchant_id: Option<MerchantId>,
+    permissions: Vec<Permission>,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
+}
+
+impl From<&AdminToken> for TokenView {
+    fn from(token: &AdminToken) -> Self {
+        Self {
+            id: token.id,
+            name: token.name.clone(),
+            role: token.role,
+            merchant_id: token.merchant_id,
+            permissions: token.permissions.clone(),
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            revoked_at: token.revoked_at,
+            last_used_at: token.last_used_at,
+        }
+    }
+}
+
+/// A token, which is shown this once.
+#[derive(Serialize, ToSchema)]
+pub struct TokenCreated {
+    /// `tga_` and 43 characters of base64url.
+    token: String,
+    #[serde(flatten)]
+    view: TokenView,
+}
+
+fn render(made: &WithSecret<AdminToken>) -> Vec<u8> {
+    json_bytes(&TokenCreated { token: made.secret.expose().to_owned(), view: (&made.object).into() })
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    name: String,
+    role: Role,
+    /// For the merchant roles.
+    merchant_id: Option<MerchantId>,
+    /// `introspect` makes a service token.
+    #[serde(default)]
+    permissions: Vec<Permission>,
+    expires_at: Option<Timestamp>,
+}
+
+/// Make an admin token.
+#[utoipa::path(post, path = "/admin/v1/tokens", tag = "people and tokens", request_body = NewToken,
+    params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = TokenCreated)))]
+pub async fn create(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Creation { body, key }: Creation<NewToken>,
+) -> Result<Response, Failure> {
+    let new = NewAdminToken {
+        name: body.name,
+        role: body.role,
+        merchant_id: body.merchant_id,
+        permissions: body.permissions,
+        expires_at: body.expires_at,
+    };
+    let answer = shared.core.create_admin_token(&by, new, Once { key, render }).await??;
+    Ok(created(&answer, render))
+}
+
+/// List admin tokens, newest first.
+#[utoipa::path(get, path = "/admin/v1/tokens", tag = "people and tokens", params(PageQuery),
+    responses((status = 200, body = Page<TokenView>)))]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Query(page): Query<PageQuery>,
+) -> Result<axum::Json<Page<TokenView>>, Failure> {
+    let wanted = Wanted::new(&shared.core, "tokens".to_owned(), page)?;
+    let found = shared.core.admin_tokens(&by, wanted.before, wanted.to_read()).await?;
+    Ok(axum::Json(wanted.page(found, |token| token.id, |token| TokenView::from(&token))))
+}
+
+/// Revoke an admin token at once.
+#[utoipa::path(delete, path = "/admin/v1/tokens/{id}", tag = "people and tokens",
+    params(("id" = AdminTokenId, Path)), responses((status = 204)))]
+pub async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<AdminTokenId>,
+) -> Result<StatusCode, Failure> {
+    shared.core.revoke_admin_token(&by, id).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
