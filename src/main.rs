@@ -1,23 +1,21 @@
 //! The command line.
 
-use std::io::Write;
+mod commands;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use serde_json::json;
 use tokio::net::TcpListener;
 use tollgate::app::{App, Create, open_core};
 use tollgate::config::{Flag, Settings, Sources};
 use tollgate::demo;
-use tollgate::domain::admin::Role;
 use tollgate::domain::clock::Clock;
 use tollgate::domain::entropy::Entropy;
-use tollgate::flows::manage::By;
-use tollgate::flows::manage_tokens::NewAdminToken;
-use tollgate::flows::once::Once;
 use tollgate::telemetry;
+
+use commands::{Job, print};
 
 /// Issues and verifies API credentials for the merchants of a payment platform.
 #[derive(Parser)]
@@ -57,20 +55,8 @@ enum Command {
     CheckConfig,
     /// Print a fresh token key, for tokens.keys_file.
     KeyGen,
-    /// Operators: who may administer every merchant.
-    #[command(subcommand)]
-    Operator(OperatorCommand),
-}
-
-#[derive(Subcommand)]
-enum OperatorCommand {
-    /// Make an operator token. It is printed once.
-    Add {
-        name: String,
-        /// Print {"id", "token"}.
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(flatten)]
+    Job(Job),
 }
 
 #[tokio::main]
@@ -87,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
         }
         Command::CheckConfig => print(&settings.explain()),
         Command::KeyGen => print(&hex::encode(Entropy::System.bytes::<32>())),
-        Command::Operator(OperatorCommand::Add { name, json }) => add_operator(&settings, name, json).await,
+        Command::Job(job) => commands::run(&settings, job).await,
     }
 }
 
@@ -128,26 +114,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-async fn add_operator(settings: &Settings, name: String, as_json: bool) -> anyhow::Result<()> {
-    let core = open_core(settings, Create::Embedded, Clock::System, Entropy::System).await?;
-    let new = NewAdminToken {
-        name,
-        role: Role::Operator,
-        merchant_id: None,
-        permissions: Vec::new(),
-        expires_at: None,
-    };
-    let made = core.create_admin_token(&By::command_line(), new, Once::never()).await??;
-    let made = made.made().context("it was made before")?;
-    core.store.close().await;
-    let (id, token) = (made.object.id, made.secret.expose());
-    if as_json {
-        print(&json!({ "id": id, "token": token }).to_string())
-    } else {
-        print(&format!("id     {id}\ntoken  {token}\n\nThe token is shown this once."))
-    }
-}
-
 /// Resolves at SIGTERM or Ctrl-C.
 async fn stop_signal() {
     let interrupt = async {
@@ -168,8 +134,4 @@ async fn stop_signal() {
         () = interrupt => {}
         () = terminate => {}
     }
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write to standard output")
 }

@@ -34,6 +34,14 @@ pub struct Merchant {
     pub updated_at: Timestamp,
 }
 
+impl Merchant {
+    /// For If-Match. Not the revision: that moves with every key and licence as well.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.updated_at.micros()
+    }
+}
+
 /// A merchant with all that hangs on it, as of one revision.
 #[derive(Clone, Debug)]
 pub struct MerchantRecord {

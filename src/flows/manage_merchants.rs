@@ -92,10 +92,11 @@ impl Core {
         &self,
         by: &By,
         id: MerchantId,
+        version: Option<i64>,
         changes: MerchantChanges,
     ) -> Managed<LicensedMerchant> {
         let mut change = self.change(by, "merchant.updated").await?;
-        let result = update(&mut change, by, id, changes).await;
+        let result = update(&mut change, by, id, version, changes).await;
         change.finish(result).await
     }
 
@@ -145,12 +146,16 @@ async fn update(
     change: &mut Change<'_>,
     by: &By,
     id: MerchantId,
+    version: Option<i64>,
     changes: MerchantChanges,
 ) -> Result<LicensedMerchant, Stop> {
     change.concerns(None, id);
     by.may_see(id)?;
     by.must_be_operator()?;
     let mut merchant = change.lock_merchant(id).await?;
+    if version.is_some_and(|version| version != merchant.version()) {
+        return Err(Refused::VersionMismatch.into());
+    }
     if let Some(name) = changes.name {
         check_name("name", &name)?;
         merchant.name = name;

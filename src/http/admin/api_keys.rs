@@ -59,7 +59,8 @@ pub struct ApiKeyView {
 }
 
 impl ApiKeyView {
-    fn new(key: &ApiKey, now: Timestamp) -> Self {
+    #[must_use]
+    pub fn new(key: &ApiKey, now: Timestamp) -> Self {
         let latest = key.secrets.iter().max_by_key(|secret| secret.last_used_at);
         Self {
             id: key.id,
@@ -98,7 +99,8 @@ pub struct ApiKeyCreated {
     api_key: ApiKeyView,
 }
 
-fn render(made: &WithSecret<ApiKey>) -> Vec<u8> {
+/// The answer to a creation.
+pub fn render(made: &WithSecret<ApiKey>) -> Vec<u8> {
     json_bytes(&ApiKeyCreated {
         key: made.secret.expose().to_owned(),
         // As of its making: this is also what a repeated answer says.

@@ -38,7 +38,8 @@ pub struct CredentialView {
 }
 
 impl CredentialView {
-    fn new(credential: &Credential, now: Timestamp) -> Self {
+    #[must_use]
+    pub fn new(credential: &Credential, now: Timestamp) -> Self {
         let latest = credential.secrets.iter().max_by_key(|secret| secret.last_used_at);
         Self {
             client_id: credential.client_id.clone(),
@@ -63,7 +64,8 @@ pub struct CredentialCreated {
     credential: CredentialView,
 }
 
-fn render(made: &WithSecret<Credential>) -> Vec<u8> {
+/// The answer to a creation.
+pub fn render(made: &WithSecret<Credential>) -> Vec<u8> {
     json_bytes(&CredentialCreated {
         client_secret: made.secret.expose().to_owned(),
         credential: CredentialView::new(&made.object, made.object.updated_at),

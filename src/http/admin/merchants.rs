@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{Creation, Json, created, json_bytes};
+use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
@@ -92,7 +92,8 @@ pub struct LicenceGrant {
     expires_at: Option<Timestamp>,
 }
 
-fn render(merchant: &LicensedMerchant) -> Vec<u8> {
+/// The answer to a creation.
+pub fn render(merchant: &LicensedMerchant) -> Vec<u8> {
     json_bytes(&MerchantView::from(merchant))
 }
 
@@ -129,21 +130,24 @@ pub async fn show(
     State(shared): State<Arc<Shared>>,
     Extension(by): Extension<By>,
     Path(id): Path<MerchantId>,
-) -> Result<axum::Json<MerchantView>, Failure> {
-    Ok(axum::Json(MerchantView::from(&shared.core.merchant(&by, id).await??)))
+) -> Result<Response, Failure> {
+    let found = shared.core.merchant(&by, id).await??;
+    Ok(versioned(found.merchant.version(), MerchantView::from(&found)))
 }
 
 /// Rename, suspend or reinstate a merchant. Operators only.
-#[utoipa::path(patch, path = "/admin/v1/merchants/{id}", tag = "merchants", params(("id" = MerchantId, Path)),
+#[utoipa::path(patch, path = "/admin/v1/merchants/{id}", tag = "merchants", params(("id" = MerchantId, Path), ("If-Match" = Option<String>, Header)),
     request_body = MerchantPatch, responses((status = 200, body = MerchantView)))]
 pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(by): Extension<By>,
     Path(id): Path<MerchantId>,
+    IfMatch(version): IfMatch,
     Json(patch): Json<MerchantPatch>,
-) -> Result<axum::Json<MerchantView>, Failure> {
+) -> Result<Response, Failure> {
     let changes = MerchantChanges { name: patch.name, gateway: patch.gateway, status: patch.status };
-    Ok(axum::Json(MerchantView::from(&shared.core.update_merchant(&by, id, changes).await??)))
+    let changed = shared.core.update_merchant(&by, id, version, changes).await??;
+    Ok(versioned(changed.merchant.version(), MerchantView::from(&changed)))
 }
 
 /// Grant, extend or end a licence. Operators only; it holds from the next call on.

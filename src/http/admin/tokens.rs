@@ -59,7 +59,8 @@ pub struct TokenCreated {
     view: TokenView,
 }
 
-fn render(made: &WithSecret<AdminToken>) -> Vec<u8> {
+/// The answer to a creation.
+pub fn render(made: &WithSecret<AdminToken>) -> Vec<u8> {
     json_bytes(&TokenCreated { token: made.secret.expose().to_owned(), view: (&made.object).into() })
 }
 

@@ -1,0 +1,302 @@
+//! The common jobs of an operator, beside a running server or without one.
+//!
+//! The same flows as the admin API, and with `--json` the same answers.
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use chrono::DateTime;
+use clap::{Subcommand, ValueEnum};
+use serde_json::Value;
+use tollgate::app::{Create, open_core};
+use tollgate::config::Settings;
+use tollgate::domain::admin::{Permission, Role};
+use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
+use tollgate::domain::clock::{Clock, Timestamp};
+use tollgate::domain::entropy::Entropy;
+use tollgate::domain::ids::{ApiKeyId, MerchantId};
+use tollgate::domain::licence::{Licence, Product};
+use tollgate::flows::Core;
+use tollgate::flows::look::ChainVerdict;
+use tollgate::flows::manage::By;
+use tollgate::flows::manage_keys::NewApiKey;
+use tollgate::flows::manage_tokens::NewAdminToken;
+use tollgate::flows::once::{Answer, Once};
+use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens};
+
+#[derive(Subcommand)]
+pub(crate) enum Job {
+    /// Operators: who may administer every merchant.
+    #[command(subcommand)]
+    Operator(OperatorJob),
+    /// Merchants.
+    #[command(subcommand)]
+    Merchant(MerchantJob),
+    /// Licences of merchants.
+    #[command(subcommand)]
+    Licence(LicenceJob),
+    /// API keys.
+    #[command(subcommand)]
+    Key(KeyJob),
+    /// Client credentials.
+    #[command(subcommand)]
+    Credentials(CredentialsJob),
+    /// The audit trail.
+    #[command(subcommand)]
+    Audit(AuditJob),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum OperatorJob {
+    /// Make an operator token. It is printed once.
+    Add {
+        name: String,
+        /// Also let it introspect every merchant's tokens: a service token.
+        #[arg(long)]
+        introspect: bool,
+        /// Print {"id", "token"}.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum MerchantJob {
+    /// Make a merchant.
+    Add {
+        name: String,
+        /// `worldpay_corporate` unlocks the second webhook output type.
+        #[arg(long, default_value = "default")]
+        gateway: String,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LicenceJob {
+    /// Grant a licence, or extend it.
+    Grant {
+        merchant: MerchantId,
+        product: ProductName,
+        /// RFC 3339; without it the licence does not lapse.
+        #[arg(long)]
+        expires_at: Option<DateTime<chrono::FixedOffset>>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a licence now.
+    End {
+        merchant: MerchantId,
+        product: ProductName,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum ProductName {
+    ApiKeys,
+    EnhancedSecurity,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum EnvironmentName {
+    Sandbox,
+    Live,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyJob {
+    /// Make an API key. It is printed once.
+    Add {
+        merchant: MerchantId,
+        name: String,
+        #[arg(long)]
+        environment: EnvironmentName,
+        /// An address or CIDR range it may be used from; may be given several times.
+        #[arg(long = "allow", value_name = "CIDR")]
+        allowed_ips: Vec<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke an API key at once.
+    Revoke {
+        key: ApiKeyId,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CredentialsJob {
+    /// Generate tokens: a client id and secret for a key, switched OFF. The secret is printed once.
+    Add {
+        key: ApiKeyId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Switch Enhanced Security ON.
+    On {
+        client_id: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Switch Enhanced Security OFF, which ends every session at once.
+    Off {
+        client_id: String,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AuditJob {
+    /// Walk the hash chain; exits 0 when it holds.
+    Verify,
+}
+
+/// Does a job and prints what came of it.
+pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
+    let core = open_core(settings, Create::Embedded, Clock::System, Entropy::System).await?;
+    let done = perform(&core, job).await;
+    core.store.close().await;
+    done
+}
+
+async fn perform(core: &Core, job: Job) -> anyhow::Result<()> {
+    let by = By::command_line();
+    match job {
+        Job::Operator(OperatorJob::Add { name, introspect, json }) => {
+            add_operator(core, &by, name, introspect, json).await
+        }
+        Job::Merchant(MerchantJob::Add { name, gateway, json }) => {
+            let made = core.create_merchant(&by, name, gateway, Once::never()).await??;
+            show(&merchants::render(&made_now(made)?), json)
+        }
+        Job::Licence(LicenceJob::Grant { merchant, product, expires_at, json }) => {
+            let expires_at = expires_at.map(|at| Timestamp::from_micros(at.timestamp_micros()));
+            let licence = Licence { active: true, expires_at };
+            put_licence(core, &by, merchant, product, licence, json).await
+        }
+        Job::Licence(LicenceJob::End { merchant, product, json }) => {
+            let licence = Licence { active: false, expires_at: None };
+            put_licence(core, &by, merchant, product, licence, json).await
+        }
+        Job::Key(KeyJob::Add { merchant, name, environment, allowed_ips, json }) => {
+            let new = NewApiKey {
+                name,
+                environment: environment.into(),
+                allowed_ips,
+                ip_mode: IpMode::Enforce,
+                webhook_format: WebhookFormat::SingleJson,
+                webhook_url: None,
+                expires_at: None,
+            };
+            let made = core.create_api_key(&by, merchant, new, Once::never()).await??;
+            show(&api_keys::render(&made_now(made)?), json)
+        }
+        Job::Key(KeyJob::Revoke { key, json }) => {
+            let key = core.revoke_api_key(&by, key).await??;
+            show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
+        }
+        Job::Credentials(CredentialsJob::Add { key, json }) => {
+            let made = core.generate_credentials(&by, key, Once::never()).await??;
+            show(&credentials::render(&made_now(made)?), json)
+        }
+        Job::Credentials(CredentialsJob::On { client_id, json }) => {
+            switch(core, &by, &client_id, true, json).await
+        }
+        Job::Credentials(CredentialsJob::Off { client_id, json }) => {
+            switch(core, &by, &client_id, false, json).await
+        }
+        Job::Audit(AuditJob::Verify) => verify_audit(core).await,
+    }
+}
+
+async fn add_operator(
+    core: &Core,
+    by: &By,
+    name: String,
+    introspect: bool,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let permissions = if introspect { vec![Permission::Introspect] } else { Vec::new() };
+    let new = NewAdminToken { name, role: Role::Operator, merchant_id: None, permissions, expires_at: None };
+    let made = made_now(core.create_admin_token(by, new, Once::never()).await??)?;
+    if as_json {
+        let line = serde_json::json!({ "id": made.object.id, "token": made.secret.expose() });
+        return print(&line.to_string());
+    }
+    show(&tokens::render(&made), false)
+}
+
+async fn put_licence(
+    core: &Core,
+    by: &By,
+    merchant: MerchantId,
+    product: ProductName,
+    licence: Licence,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let licence = core.put_licence(by, merchant, product.into(), licence).await??;
+    show(&body::json_bytes(&merchants::LicenceView::from(licence)), as_json)
+}
+
+async fn switch(core: &Core, by: &By, client_id: &str, on: bool, as_json: bool) -> anyhow::Result<()> {
+    let credential = core.switch_credentials(by, client_id, None, on).await??;
+    show(&body::json_bytes(&credentials::CredentialView::new(&credential, core.now())), as_json)
+}
+
+async fn verify_audit(core: &Core) -> anyhow::Result<()> {
+    match core.verify_audit_chain().await? {
+        ChainVerdict::Holds { events } => print(&format!("the chain holds: {events} events")),
+        ChainVerdict::Broken { seq } => bail!("the chain is broken at event {seq}"),
+        ChainVerdict::Short { last, expected } => {
+            bail!("events are missing: the last is {last}, the chain says {expected}")
+        }
+    }
+}
+
+fn made_now<T>(answer: Answer<T>) -> anyhow::Result<T> {
+    answer.made().context("it was made before")
+}
+
+/// Prints an answer of the admin API as one line of JSON, or as lines for people.
+fn show(answer: &[u8], as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return print(std::str::from_utf8(answer)?);
+    }
+    let Value::Object(fields) = serde_json::from_slice(answer)? else { bail!("not an object") };
+    let mut text = String::new();
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.push_str(&format!("{name:<20} {value}\n"));
+    }
+    print(&text)
+}
+
+/// Prints to standard output, ending in one newline.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write to standard output")
+}
+
+impl From<ProductName> for Product {
+    fn from(name: ProductName) -> Self {
+        match name {
+            ProductName::ApiKeys => Self::ApiKeys,
+            ProductName::EnhancedSecurity => Self::EnhancedSecurity,
+        }
+    }
+}
+
+impl From<EnvironmentName> for Environment {
+    fn from(name: EnvironmentName) -> Self {
+        match name {
+            EnvironmentName::Sandbox => Self::Sandbox,
+            EnvironmentName::Live => Self::Live,
+        }
+    }
+}
