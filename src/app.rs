@@ -39,7 +39,7 @@ pub enum Create {
 /// Why the application cannot start, in words for an operator.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
         "token keys must be given with PostgreSQL, the same for all replicas: make some with `tollgate key-gen` \

@@ -8,21 +8,21 @@ pub enum StoreError {
     /// The engine cannot be reached, is out of connections, or does not answer in time. Answered with
     /// 503: the caller may try again.
     #[error("the store does not answer: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(sqlx::Error),
     /// A queue of the hot path is full, or a call waited in it for too long. Answered with 503.
     #[error("the store is too busy")]
     Busy,
     /// A unique value is taken.
     #[error("already exists")]
-    Conflict(#[source] sqlx::Error),
+    Conflict(sqlx::Error),
     /// Another transaction was in the way; the same one may succeed when tried again.
     #[error("concurrent change: {0}")]
-    Contention(#[source] sqlx::Error),
+    Contention(sqlx::Error),
     /// A row that the schema or this program should have made impossible.
     #[error("impossible row in {table}: {what}")]
     Impossible { table: &'static str, what: String },
     #[error("query failed: {0}")]
-    Query(#[source] sqlx::Error),
+    Query(sqlx::Error),
     #[error("migration failed: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("the database URL must start with sqlite: or postgres:")]
