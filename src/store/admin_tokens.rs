@@ -1,6 +1,7 @@
 //! Admin tokens: who may call the admin API, and introspect.
 
-use super::driver::{Column, Connection, Sql, Tx};
+use super::columns::Column;
+use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, parse_name, touched};
 use crate::domain::admin::{AdminToken, Permission};
 use crate::domain::clock::Timestamp;

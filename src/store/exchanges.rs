@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use super::StoreError;
-use super::driver::{Column, Connection, Sql};
+use super::columns::Column;
+use super::driver::{Connection, Sql};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId};
 

@@ -7,6 +7,7 @@ pub mod admin_tokens;
 pub mod api_keys;
 pub mod audit;
 pub mod batch;
+pub mod columns;
 pub mod credentials;
 pub mod driver;
 pub mod error;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::driver::{Column, Connection, Sql, Tx};
+use super::columns::Column;
+use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SecretId};

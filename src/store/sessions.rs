@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use zeroize::Zeroizing;
 
 use super::StoreError;
-use super::driver::{Column, Connection, Sql, Tx};
+use super::columns::Column;
+use super::driver::{Connection, Sql, Tx};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SessionId};
 use crate::domain::session::Session;
