@@ -1,1 +1,6 @@
+//! Everything that holds from outside, in one test binary: through the real router or the real
+//! program, on both engines.
 
+mod config;
+mod rotation;
+mod support;

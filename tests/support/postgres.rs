@@ -81,12 +81,21 @@ done >/dev/null
 /// The `postgres://` URL of a fresh, empty database on the server that all tests of this process
 /// share.
 pub(crate) fn database() -> String {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
     match SHARED.get_or_init(Shared::choose) {
         Shared::Private(cluster) => cluster.database(),
         Shared::Given(server) => server.database(),
     }
 }
+
+/// The URL of a fresh copy of a database made by [`database`], to which nobody may be connected.
+pub(crate) fn copy_of(url: &str) -> String {
+    match SHARED.get_or_init(Shared::choose) {
+        Shared::Private(cluster) => cluster.database_from(database_of(url)),
+        Shared::Given(server) => server.database_from(database_of(url)),
+    }
+}
+
+static SHARED: OnceLock<Shared> = OnceLock::new();
 
 enum Shared {
     Private(Cluster),
@@ -140,8 +149,12 @@ impl Cluster {
 
     /// The `postgres://` URL of a fresh, empty database in this cluster. It survives restarts.
     pub(crate) fn database(&self) -> String {
+        self.database_from(EMPTY)
+    }
+
+    fn database_from(&self, template: &str) -> String {
         let name = fresh_name();
-        create_database(self.psql(&self.url("postgres")), &name);
+        create_database(self.psql(&self.url("postgres")), &name, template);
         self.url(&name)
     }
 
@@ -217,6 +230,10 @@ impl GivenServer {
     }
 
     fn database(&self) -> String {
+        self.database_from(EMPTY)
+    }
+
+    fn database_from(&self, template: &str) -> String {
         let name = fresh_name();
         let noted = self
             .watcher
@@ -224,7 +241,7 @@ impl GivenServer {
             .unwrap_or_else(PoisonError::into_inner)
             .ask(&name);
         assert!(noted, "nobody would drop the database {name}");
-        create_database(psql(&self.psql, &self.url), &name);
+        create_database(psql(&self.psql, &self.url), &name, template);
         with_database(&self.url, &name)
     }
 }
@@ -305,10 +322,12 @@ fn psql(program: &Path, url: &str) -> Command {
     command
 }
 
-/// From `template0`, which is empty and to which nobody can be connected: a connection to the
-/// template would block the copy.
-fn create_database(psql: Command, name: &str) {
-    execute(psql, &format!("create database {name} template template0"));
+/// The template that is empty and to which nobody can be connected: a connection to the template
+/// would block the copy.
+const EMPTY: &str = "template0";
+
+fn create_database(psql: Command, name: &str, template: &str) {
+    execute(psql, &format!("create database {name} template {template}"));
 }
 
 fn execute(mut psql: Command, sql: &str) -> String {

@@ -1,0 +1,151 @@
+//! The assembled application on a database of its own, with a clock that the test moves.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tollgate::app::{App, Create};
+use tollgate::config::{Settings, TokenKeys};
+use tollgate::domain::clock::{Clock, Timestamp};
+use tollgate::domain::entropy::Entropy;
+use tollgate::flows::Core;
+use tollgate::store::Engine;
+use tower::ServiceExt;
+
+use super::{Call, Database, Reply};
+
+/// 2026-11-23 16:05:57.25 UTC: not on a whole second, where rounding would go unseen.
+const START: Timestamp = Timestamp::from_micros(1_795_449_957_250_000);
+
+/// The same in every application of every test, so that any two can share a database.
+pub(crate) const TOKEN_KEY: [u8; 32] = [0x5a; 32];
+
+/// Runs a test once per engine, each time on a fresh application, and says which engine failed it.
+pub(crate) async fn each_engine(test: impl AsyncFn(TestApp)) {
+    each_engine_with(|_| {}, test).await;
+}
+
+/// As [`each_engine`], with other settings than the defaults.
+pub(crate) async fn each_engine_with(configure: fn(&mut Settings), test: impl AsyncFn(TestApp)) {
+    let mut failed = Vec::new();
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let run = async { test(TestApp::with(engine, configure).await).await };
+        if AssertUnwindSafe(run).catch_unwind().await.is_err() {
+            failed.push(engine);
+        }
+    }
+    assert!(failed.is_empty(), "failed on {failed:?}, for the reasons above");
+}
+
+/// One replica.
+pub(crate) struct TestApp {
+    app: App,
+    pub(crate) clock: Clock,
+    pub(crate) database: Arc<Database>,
+    configure: fn(&mut Settings),
+}
+
+impl TestApp {
+    pub(crate) async fn new(engine: Engine) -> Self {
+        Self::with(engine, |_| {}).await
+    }
+
+    pub(crate) async fn with(engine: Engine, configure: fn(&mut Settings)) -> Self {
+        Self::on(Database::fresh(engine).await, Clock::manual(START), configure).await
+    }
+
+    async fn on(database: Arc<Database>, clock: Clock, configure: fn(&mut Settings)) -> Self {
+        let mut settings = Settings::with_defaults();
+        settings.database.url = database.url.parse().expect("the tests' own URLs are well-formed");
+        settings.server.data_dir = database.directory().to_owned();
+        settings.tokens.keys = TokenKeys::new(vec![TOKEN_KEY]);
+        configure(&mut settings);
+        let app = App::build(&settings, Create::Database, clock.clone(), Entropy::System)
+            .await
+            .expect("the application can be built");
+        Self { app, clock, database, configure }
+    }
+
+    /// Another replica: same database, same keys, same clock, nothing else shared.
+    pub(crate) async fn replica(&self) -> Self {
+        Self::on(Arc::clone(&self.database), self.clock.clone(), self.configure).await
+    }
+
+    /// Stopped in good order, and started again on the same database.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { app, clock, database, configure } = self;
+        app.close().await;
+        Self::on(database, clock, configure).await
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        self.app.core()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Moves the clock of this replica and of every other made from it.
+    pub(crate) fn advance(&self, delta: TimeDelta) {
+        self.clock.advance(delta);
+    }
+
+    /// Sends a call through the real router, as if it had come from the call's peer.
+    pub(crate) async fn send(&self, call: Call) -> Reply {
+        let response = match self.app.router().oneshot(call.into_request()).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("a body in memory does not break off").to_bytes();
+        Reply { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    /// Returns when every exchange so far and every last-used time is in the database.
+    pub(crate) async fn flush(&self) {
+        self.app.flush().await;
+    }
+
+    /// The one number that a query answers with.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        let mut db = self.core().store.read().await.expect("the store answers");
+        db.query(sql).one::<(i64,)>().await.expect("the query of the test is right").0
+    }
+
+    /// Serves on a port of 127.0.0.1, over real TCP.
+    pub(crate) async fn serve(self) -> Served {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the system has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(self.app.run(listener, async {
+            // A test that ends without stopping it drops the sender, which is as good.
+            let _ = stopped.await;
+        }));
+        Served { address, stop, task, _database: self.database }
+    }
+}
+
+/// An application that listens.
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+    _database: Arc<Database>,
+}
+
+impl Served {
+    /// Asks it to stop and returns once it has.
+    pub(crate) async fn stop(self) {
+        let Self { stop, task, .. } = self;
+        drop(stop);
+        task.await.expect("the server stops without a panic");
+    }
+}

@@ -1,0 +1,67 @@
+//! Fresh databases of either engine.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tollgate::store::{Engine, Options, Store};
+
+use super::postgres;
+
+/// A database of one test, and a directory for what else its application keeps. Both are gone when
+/// the last application on it is.
+pub(crate) struct Database {
+    pub(crate) engine: Engine,
+    pub(crate) url: String,
+    directory: TempDir,
+}
+
+impl Database {
+    /// With the schema, and nothing in it.
+    pub(crate) async fn fresh(engine: Engine) -> Arc<Self> {
+        let database = Self::empty(engine, String::new);
+        let url = match engine {
+            Engine::Sqlite => database.url.clone(),
+            Engine::Postgres => postgres::copy_of(migrated_postgres().await),
+        };
+        Arc::new(Self { url, ..database })
+    }
+
+    /// Without even a schema; for SQLite, without a file.
+    pub(crate) fn without_schema(engine: Engine) -> Arc<Self> {
+        Arc::new(Self::empty(engine, postgres::database))
+    }
+
+    fn empty(engine: Engine, postgres: impl FnOnce() -> String) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let url = match engine {
+            Engine::Sqlite => format!("sqlite://{}", directory.path().join("tollgate.db").display()),
+            Engine::Postgres => postgres(),
+        };
+        Self { engine, url, directory }
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Migrated once in this process: to copy it is quicker than to migrate each time.
+async fn migrated_postgres() -> &'static str {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    TEMPLATE
+        .get_or_init(async || {
+            let url = postgres::database();
+            open(&url).await.close().await;
+            url
+        })
+        .await
+}
+
+/// The store alone, with the schema brought up to date.
+pub(crate) async fn open(url: &str) -> Store {
+    let options = Options { url, may_create: true, connections_max: 4, timeout: Duration::from_secs(10) };
+    Store::open(options).await.expect("the database opens and migrates")
+}

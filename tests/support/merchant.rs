@@ -1,0 +1,125 @@
+//! Merchants to call with, made by the flows that make real ones.
+
+use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
+use tollgate::domain::ids::{ApiKeyId, MerchantId};
+use tollgate::domain::licence::{Licence, Product};
+use tollgate::domain::merchant::{Merchant as Stored, MerchantStatus};
+use tollgate::flows::manage::{By, Managed};
+use tollgate::flows::manage_keys::NewApiKey;
+use tollgate::store::merchants;
+
+use super::{Call, TestApp, Tokens};
+
+/// A merchant with both licences, one API key, and one client whose Enhanced Security is ON.
+#[derive(Clone, Debug)]
+pub(crate) struct Merchant {
+    pub(crate) id: MerchantId,
+    pub(crate) key_id: ApiKeyId,
+    pub(crate) key: String,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+}
+
+impl Merchant {
+    /// The fields that authenticate the client, with more behind them.
+    pub(crate) fn fields<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let own = [("client_id", self.client_id.as_str()), ("client_secret", self.client_secret.as_str())];
+        own.into_iter().chain(more.iter().copied()).collect()
+    }
+
+    /// `POST /api/authorize` with nothing but the key: the body is the test's.
+    pub(crate) fn call(&self) -> Call {
+        Call::post("/api/authorize").key(&self.key)
+    }
+
+    pub(crate) fn authorize(&self) -> Call {
+        self.call().form(&self.fields(&[]))
+    }
+
+    pub(crate) fn refresh(&self, refresh_token: &str) -> Call {
+        self.call().to("/api/refresh_token").form(&self.fields(&[("refresh_token", refresh_token)]))
+    }
+}
+
+/// The settings of a key that may be used from anywhere and has no webhook.
+pub(crate) fn plain_key() -> NewApiKey {
+    NewApiKey {
+        name: "Till".to_owned(),
+        environment: Environment::Sandbox,
+        allowed_ips: Vec::new(),
+        ip_mode: IpMode::Enforce,
+        webhook_format: WebhookFormat::SingleJson,
+        webhook_url: None,
+        expires_at: None,
+    }
+}
+
+/// What a management flow made.
+#[track_caller]
+pub(crate) fn done<T>(managed: Managed<T>) -> T {
+    managed.expect("the store answers").expect("the change is not refused")
+}
+
+impl TestApp {
+    pub(crate) async fn merchant(&self) -> Merchant {
+        self.merchant_with(plain_key()).await
+    }
+
+    pub(crate) async fn merchant_with(&self, key: NewApiKey) -> Merchant {
+        let (core, by) = (self.core(), By::command_line());
+        let name = "Corner shop".to_owned();
+        let merchant = done(core.create_merchant(&by, name, "demo_gateway".to_owned()).await);
+        for product in [Product::ApiKeys, Product::EnhancedSecurity] {
+            self.put_licence(merchant.id, product, Licence { active: true, expires_at: None }).await;
+        }
+        self.key_of(merchant.id, key).await
+    }
+
+    /// A further key of a merchant, with a client of its own.
+    pub(crate) async fn key_of(&self, merchant: MerchantId, key: NewApiKey) -> Merchant {
+        let key = done(self.core().create_api_key(&By::command_line(), merchant, key).await);
+        let unfinished = Merchant {
+            id: merchant,
+            key_id: key.object.id,
+            key: key.secret.expose().to_owned(),
+            client_id: String::new(),
+            client_secret: String::new(),
+        };
+        self.client_of(&unfinished).await
+    }
+
+    /// The same merchant and key with a further client, switched ON.
+    pub(crate) async fn client_of(&self, merchant: &Merchant) -> Merchant {
+        let made = done(self.core().generate_credentials(&By::command_line(), merchant.key_id).await);
+        let client = Merchant {
+            client_id: made.object.client_id,
+            client_secret: made.secret.expose().to_owned(),
+            ..merchant.clone()
+        };
+        self.switch(&client, true).await;
+        client
+    }
+
+    /// The Enhanced Security switch.
+    pub(crate) async fn switch(&self, client: &Merchant, on: bool) {
+        done(self.core().switch_credentials(&By::command_line(), &client.client_id, on).await);
+    }
+
+    pub(crate) async fn put_licence(&self, merchant: MerchantId, product: Product, licence: Licence) {
+        done(self.core().put_licence(&By::command_line(), merchant, product, licence).await);
+    }
+
+    /// Suspends a merchant, or makes it active again.
+    pub(crate) async fn set_status(&self, merchant: MerchantId, status: MerchantStatus) {
+        let mut tx = self.core().store.begin().await.expect("the store answers");
+        let stored = merchants::lock(&mut tx, merchant).await.expect("the store answers");
+        let changed = Stored { status, ..stored.expect("the merchant was made before") };
+        merchants::update(&mut tx, &changed).await.expect("the merchant can be written");
+        tx.commit().await.expect("the change is committed");
+    }
+
+    /// A new session of a client.
+    pub(crate) async fn tokens(&self, merchant: &Merchant) -> Tokens {
+        self.send(merchant.authorize()).await.tokens()
+    }
+}

@@ -1,0 +1,44 @@
+//! A client that speaks HTTP/1.1 over real TCP, one connection at a time.
+
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{Call, Reply};
+
+/// The server broke the connection, or was not there.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+/// A connection that is kept between calls.
+pub(crate) struct Client {
+    address: SocketAddr,
+    sender: SendRequest<Body>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Result<Self, Gone> {
+        let stream = TcpStream::connect(address).await.map_err(|_| Gone)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|_| Gone)?;
+        // Its end shows in the next call.
+        tokio::spawn(connection);
+        Ok(Self { address, sender })
+    }
+
+    /// A reply that was read to its end: whatever it says was acknowledged.
+    pub(crate) async fn send(&mut self, call: Call) -> Result<Reply, Gone> {
+        self.sender.ready().await.map_err(|_| Gone)?;
+        let mut request = call.into_request();
+        let host = HeaderValue::from_str(&self.address.to_string()).expect("an address is plain ASCII");
+        request.headers_mut().insert(header::HOST, host);
+        let response = self.sender.send_request(request).await.map_err(|_| Gone)?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(|_| Gone)?.to_bytes();
+        Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+}
