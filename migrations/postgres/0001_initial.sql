@@ -62,6 +62,7 @@ create table secrets (
     merchant_id    uuid   not null references merchants (id),
     owner_kind     text   not null check (owner_kind in ('api_key', 'credential')),
     owner_id       uuid   not null,
+    number         bigint not null, -- 1, 2, 3 ... of one owner: which is newer
     hash           bytea  not null unique, -- SHA-256; the secret itself is 32 random bytes
     hint           text   not null,        -- its last characters, to tell it apart
     overlap_secs   bigint,                 -- how long its predecessor lives once this one is first used
@@ -71,8 +72,8 @@ create table secrets (
     last_used_ip   text,
     ends_at        bigint
 ) with (fillfactor = 70);
-create index secrets_by_merchant on secrets (merchant_id, id);
-create index secrets_by_owner on secrets (owner_id);
+create index secrets_by_merchant on secrets (merchant_id);
+create unique index secrets_by_owner on secrets (owner_id, number);
 
 -- Signing secrets of webhooks: sealed with a key derived from the server token key, since they must be read again.
 create table webhook_secrets (

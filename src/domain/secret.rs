@@ -117,6 +117,8 @@ impl fmt::Debug for SecretHash {
 #[derive(Clone, Debug)]
 pub struct StoredSecret {
     pub id: SecretId,
+    /// 1, 2, 3 ... of one owner: which of two is newer.
+    pub number: i64,
     pub hash: SecretHash,
     pub hint: String,
     /// How long the predecessor lives once this one is first used; `None` for a first secret.

@@ -117,46 +117,35 @@ impl Core {
     /// Decides about a key, and its access token where the key has Enhanced Security ON: forward
     /// authentication. Nothing is written; [`Core::note_verified`] comes after the answer.
     ///
+    /// Where it is OFF the key passes alone, and what else a request carries is none of our business;
+    /// but a token that we issued is held to what it is worth: after a switch to OFF, nothing.
+    ///
     /// # Errors
     /// A fault of the store.
     pub async fn verify(&self, caller: &mut Caller, token: Option<&str>) -> Decided<Option<Active>> {
         for _ in 0..DECISIONS_MAX {
-            if !caller.record.has_enhanced_security(caller.key_id) {
-                let before = caller.record.merchant.revision;
-                if let Err(reason) = self.confirm(caller).await? {
-                    return Ok(Err(reason));
-                }
-                if caller.record.merchant.revision == before {
-                    return Ok(Ok(None));
-                }
-                // The record moved: the switch may be ON by now.
-                continue;
-            }
-            let decided = match token.map(SealedToken::parse) {
-                None => Err(Reason::TokenMissing),
-                Some(None) => Err(Reason::TokenUnknown),
-                Some(Some(token)) => match self.genuine_session(token).await? {
-                    None => Err(Reason::TokenUnknown),
-                    Some(found)
-                        if found.revision != caller.record.merchant.revision
-                            && found.session.merchant_id == caller.record.merchant.id =>
-                    {
-                        match self.reload(caller).await? {
-                            Ok(()) => continue,
-                            Err(reason) => return Ok(Err(reason)),
-                        }
-                    }
-                    Some(found) => self.verify_session(caller, &found.session, token.claims()),
-                },
+            let found = match token.and_then(SealedToken::parse) {
+                Some(token) => self.genuine_session(token).await?.map(|found| (token, found)),
+                None => None,
             };
-            match decided {
-                Ok(active) => return Ok(Ok(Some(active))),
-                // The switch may have been turned OFF, which lets the key pass alone.
-                Err(reason) => match self.confirm_unchanged(caller).await? {
-                    Ok(true) => return Ok(Err(reason)),
-                    Ok(false) => {}
-                    Err(refused) => return Ok(Err(refused)),
-                },
+            let decided = match &found {
+                Some((token, found)) => self.verify_session(caller, &found.session, token.claims()).map(Some),
+                None if !caller.record.has_enhanced_security(caller.key_id) => Ok(None),
+                None if token.is_none() => Err(Reason::TokenMissing),
+                None => Err(Reason::TokenUnknown),
+            };
+            // A session that passed was read with its merchant's revision; all else is decided by the
+            // record alone, and has to be held against the revision of now.
+            let revision = caller.record.merchant.revision;
+            let is_current = match (&found, &decided) {
+                (Some((_, found)), Ok(_)) => found.revision == revision,
+                _ => self.store.hot().revision(caller.record.merchant.id).await? == Some(revision),
+            };
+            if is_current {
+                return Ok(decided);
+            }
+            if let Err(reason) = self.reload(caller).await? {
+                return Ok(Err(reason));
             }
         }
         Err(too_many_changes())
@@ -173,12 +162,6 @@ impl Core {
         }
         judge_active(session, claims, now)?;
         self.active(&caller.record, session, claims).ok_or(Reason::TokenUnknown)
-    }
-
-    /// Whether the record that led to a refusal is still the current one; if not, it is read again.
-    async fn confirm_unchanged(&self, caller: &mut Caller) -> Decided<bool> {
-        let before = caller.record.merchant.revision;
-        Ok(self.confirm(caller).await?.map(|()| caller.record.merchant.revision == before))
     }
 
     /// Records the use of a key that [`Core::verify`] passed. Called after the answer.

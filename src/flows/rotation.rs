@@ -20,6 +20,7 @@ const LIVE_MAX: usize = 5;
 pub(super) fn first_secret(core: &Core, plain: &PlainSecret, now: Timestamp) -> StoredSecret {
     StoredSecret {
         id: SecretId::generate(now, &core.entropy),
+        number: 1,
         hash: plain.hash(),
         hint: plain.hint(),
         overlap_secs: None,
@@ -49,7 +50,9 @@ pub(super) async fn add_secret(
             Refused::Conflict(format!("{LIVE_MAX} secrets are live; end an earlier one first")).into()
         );
     }
-    let added = StoredSecret { overlap_secs: Some(overlap_secs), ..first_secret(change.core, plain, now) };
+    let number = secrets.first().map_or(1, |newest| newest.number + 1);
+    let first = first_secret(change.core, plain, now);
+    let added = StoredSecret { number, overlap_secs: Some(overlap_secs), ..first };
     secrets::insert(&mut change.tx, merchant, owner, &added).await?;
     secrets.insert(0, added);
     Ok(())
@@ -78,7 +81,10 @@ pub(super) async fn end_secret(
 /// used since.
 #[must_use]
 pub fn is_safe_to_revoke(secrets: &[StoredSecret], secret: &StoredSecret) -> bool {
-    let newer_since =
-        secrets.iter().filter(|other| other.id > secret.id).filter_map(|other| other.first_used_at).min();
+    let newer_since = secrets
+        .iter()
+        .filter(|other| other.number > secret.number)
+        .filter_map(|other| other.first_used_at)
+        .min();
     newer_since.is_some_and(|since| secret.last_used_at.is_none_or(|used| used < since))
 }

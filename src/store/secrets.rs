@@ -41,6 +41,7 @@ pub type ByOwner = HashMap<Uuid, Vec<StoredSecret>>;
 struct SecretRow {
     id: SecretId,
     owner_id: Uuid,
+    number: i64,
     hash: Vec<u8>,
     hint: String,
     overlap_secs: Option<i64>,
@@ -60,6 +61,7 @@ impl TryFrom<SecretRow> for StoredSecret {
         })?;
         Ok(Self {
             id: row.id,
+            number: row.number,
             hash: SecretHash::from_bytes(hash),
             hint: row.hint,
             overlap_secs: row.overlap_secs,
@@ -82,13 +84,14 @@ pub async fn insert(
 ) -> Result<(), StoreError> {
     let rows = tx
         .query(
-            "insert into secrets (id, merchant_id, owner_kind, owner_id, hash, hint, overlap_secs, created_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "insert into secrets (id, merchant_id, owner_kind, owner_id, number, hash, hint, overlap_secs, \
+             created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(secret.id)
         .bind(merchant)
         .bind(owner.kind())
         .bind(owner.id())
+        .bind(secret.number)
         .bind(secret.hash.bytes().to_vec())
         .bind(secret.hint.clone())
         .bind(secret.overlap_secs)
@@ -109,9 +112,9 @@ pub async fn of_merchant(
 ) -> Result<ByOwner, StoreError> {
     let rows = db
         .query(
-            "select id, owner_id, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
+            "select id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
              last_used_ip, ends_at from secrets \
-             where merchant_id = $1 and (ends_at is null or ends_at > $2) order by id desc",
+             where merchant_id = $1 and (ends_at is null or ends_at > $2) order by number desc",
         )
         .bind(merchant)
         .bind(since)
@@ -130,8 +133,8 @@ pub async fn of_merchant(
 /// [`StoreError`].
 pub async fn of_owner(db: &mut Connection, owner: Owner) -> Result<Vec<StoredSecret>, StoreError> {
     db.query(
-        "select id, owner_id, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
-         last_used_ip, ends_at from secrets where owner_id = $1 order by id desc",
+        "select id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
+         last_used_ip, ends_at from secrets where owner_id = $1 order by number desc",
     )
     .bind(owner.id())
     .all::<SecretRow>()
@@ -176,7 +179,8 @@ pub async fn note_first_use(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result
 pub async fn end_predecessors(tx: &mut Tx, of: SecretId, ends_at: Timestamp) -> Result<u64, StoreError> {
     tx.query(
         "update secrets set ends_at = $2 \
-         where owner_id = (select owner_id from secrets where id = $1) and id < $1 \
+         where owner_id = (select owner_id from secrets where id = $1) \
+         and number < (select number from secrets where id = $1) \
          and (ends_at is null or ends_at > $2)",
     )
     .bind(of)

@@ -121,8 +121,7 @@ impl TestApp {
 
     /// Serves on a port of 127.0.0.1, over real TCP.
     pub(crate) async fn serve(self) -> Served {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the system has a free port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the system has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(self.app.run(listener, async {

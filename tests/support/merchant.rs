@@ -6,6 +6,7 @@ use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::{Merchant as Stored, MerchantStatus};
 use tollgate::flows::manage::{By, Managed};
 use tollgate::flows::manage_keys::NewApiKey;
+use tollgate::flows::once::{Answer, Once};
 use tollgate::store::merchants;
 
 use super::{Call, TestApp, Tokens};
@@ -60,6 +61,12 @@ pub(crate) fn done<T>(managed: Managed<T>) -> T {
     managed.expect("the store answers").expect("the change is not refused")
 }
 
+/// What a creation made.
+#[track_caller]
+pub(crate) fn made<T>(created: Managed<Answer<T>>) -> T {
+    done(created).made().expect("it is asked for once")
+}
+
 impl TestApp {
     pub(crate) async fn merchant(&self) -> Merchant {
         self.merchant_with(plain_key()).await
@@ -68,7 +75,8 @@ impl TestApp {
     pub(crate) async fn merchant_with(&self, key: NewApiKey) -> Merchant {
         let (core, by) = (self.core(), By::command_line());
         let name = "Corner shop".to_owned();
-        let merchant = done(core.create_merchant(&by, name, "demo_gateway".to_owned()).await);
+        let merchant =
+            made(core.create_merchant(&by, name, "demo_gateway".to_owned(), Once::never()).await).merchant;
         for product in [Product::ApiKeys, Product::EnhancedSecurity] {
             self.put_licence(merchant.id, product, Licence { active: true, expires_at: None }).await;
         }
@@ -77,7 +85,7 @@ impl TestApp {
 
     /// A further key of a merchant, with a client of its own.
     pub(crate) async fn key_of(&self, merchant: MerchantId, key: NewApiKey) -> Merchant {
-        let key = done(self.core().create_api_key(&By::command_line(), merchant, key).await);
+        let key = made(self.core().create_api_key(&By::command_line(), merchant, key, Once::never()).await);
         let unfinished = Merchant {
             id: merchant,
             key_id: key.object.id,
@@ -90,7 +98,8 @@ impl TestApp {
 
     /// The same merchant and key with a further client, switched ON.
     pub(crate) async fn client_of(&self, merchant: &Merchant) -> Merchant {
-        let made = done(self.core().generate_credentials(&By::command_line(), merchant.key_id).await);
+        let made =
+            made(self.core().generate_credentials(&By::command_line(), merchant.key_id, Once::never()).await);
         let client = Merchant {
             client_id: made.object.client_id,
             client_secret: made.secret.expose().to_owned(),
@@ -102,7 +111,7 @@ impl TestApp {
 
     /// The Enhanced Security switch.
     pub(crate) async fn switch(&self, client: &Merchant, on: bool) {
-        done(self.core().switch_credentials(&By::command_line(), &client.client_id, on).await);
+        done(self.core().switch_credentials(&By::command_line(), &client.client_id, None, on).await);
     }
 
     pub(crate) async fn put_licence(&self, merchant: MerchantId, product: Product, licence: Licence) {

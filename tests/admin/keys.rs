@@ -1,0 +1,221 @@
+//! API keys: settings, revocation, rotation with overlap, leaks, suggested addresses.
+
+use chrono::TimeDelta;
+use serde_json::json;
+
+use super::{Admin, authorize, text};
+use crate::support::{Call, each_engine};
+
+/// Calls that need nothing but a key: 200 or 401.
+fn with_key(key: &str) -> Call {
+    Call::get("/api/verify").key(key)
+}
+
+#[tokio::test]
+async fn a_key_is_shown_once_and_known_by_its_hint() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let made =
+            operator.key(&merchant, json!({ "allowed_ips": ["127.0.0.1", "10.0.0.0/8", "127.0.0.1"] })).await;
+        let key = text(&made, "key");
+        assert!(key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+        assert!(key.ends_with(text(&made, "key_hint")));
+        assert_eq!(made["allowed_ips"], json!(["127.0.0.1/32", "10.0.0.0/8"]));
+        let shown = operator.get(&format!("/api-keys/{}", text(&made, "id"))).await;
+        assert!(!shown.text().contains(key));
+        assert_eq!(shown.ok()["status"], "active");
+        let list = operator.get(&format!("/merchants/{merchant}/api-keys")).await;
+        assert!(!list.text().contains(key));
+        assert_eq!(list.ok()["items"][0]["id"], made["id"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_are_refused_with_the_field_named() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("stripe").await;
+        let past = app.now().minus(TimeDelta::seconds(1)).to_rfc3339();
+        let many: Vec<String> = (0..101).map(|n| format!("10.0.0.{n}")).collect();
+        let cases = [
+            ("allowed_ips", json!(["10.0.0.1/8"])),
+            ("allowed_ips", json!(["localhost"])),
+            ("allowed_ips", json!(["010.0.0.1"])),
+            ("allowed_ips", json!(many)),
+            ("webhook_format", json!("multiple_json")),
+            ("expires_at", json!(past)),
+            ("name", json!("")),
+            ("name", json!("a\u{1b}[31mb")),
+            ("name", json!("x".repeat(201))),
+        ];
+        for (field, value) in cases {
+            let mut body = json!({ "name": "k", "environment": "live" });
+            body[field] = value;
+            let reply = operator.post(&format!("/merchants/{merchant}/api-keys"), body).await;
+            let detail = reply.problem(400, "invalid_request");
+            assert!(detail.starts_with(field), "{detail}");
+        }
+        let unknown = json!({ "name": "k", "environment": "test" });
+        operator
+            .post(&format!("/merchants/{merchant}/api-keys"), unknown)
+            .await
+            .problem(400, "invalid_request");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_second_output_type_is_for_worldpay_corporate_alone() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("worldpay_corporate").await;
+        let key = operator.key(&merchant, json!({ "webhook_format": "multiple_json" })).await;
+        assert_eq!(key["webhook_format"], "multiple_json");
+        let elsewhere =
+            operator.patch(&format!("/merchants/{merchant}"), json!({ "gateway": "stripe" })).await;
+        elsewhere.problem(409, "conflict");
+        let path = format!("/api-keys/{}", text(&key, "id"));
+        operator.patch(&path, json!({ "webhook_format": "single_json" })).await.ok();
+        operator.patch(&format!("/merchants/{merchant}"), json!({ "gateway": "stripe" })).await.ok();
+        let back = operator.patch(&path, json!({ "webhook_format": "multiple_json" })).await;
+        assert!(back.problem(400, "invalid_request").contains("worldpay_corporate"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn changed_addresses_hold_from_the_next_call_on() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let made = operator.key(&merchant, json!({})).await;
+        let key = text(&made, "key");
+        assert_eq!(app.send(with_key(key).from("203.0.113.7")).await.status, 200);
+        let path = format!("/api-keys/{}", text(&made, "id"));
+        operator.patch(&path, json!({ "allowed_ips": ["198.51.100.0/24"] })).await.ok();
+        assert_eq!(app.send(with_key(key).from("203.0.113.7")).await.status, 401);
+        assert_eq!(app.send(with_key(key).from("198.51.100.9")).await.status, 200);
+        operator.patch(&path, json!({ "ip_mode": "observe" })).await.ok();
+        app.advance(TimeDelta::milliseconds(1)); // ids of one millisecond have no order
+        assert_eq!(app.send(with_key(key).from("203.0.113.7")).await.status, 200);
+        app.flush().await;
+        let seen = operator.get(&format!("/merchants/{merchant}/exchanges?status=200")).await.ok();
+        assert_eq!(seen["items"][0]["reason"], "address_observed");
+        let suggested = operator.get(&format!("{path}/suggested-ips")).await.ok();
+        let mut ranges: Vec<_> =
+            suggested["items"].as_array().expect("a list").iter().map(|item| text(item, "cidr")).collect();
+        ranges.sort_unstable();
+        assert_eq!(ranges, ["198.51.100.9/32", "203.0.113.7/32"]);
+        assert_eq!(suggested["items"][0]["calls"], 2, "the most used comes first");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revoked_key_can_be_restored_for_an_hour_unless_it_leaked() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let made = operator.key(&merchant, json!({})).await;
+        let (key, path) = (text(&made, "key"), format!("/api-keys/{}", text(&made, "id")));
+        assert_eq!(operator.delete(&path).await.status, 204);
+        assert_eq!(app.send(with_key(key)).await.status, 401);
+        assert_eq!(operator.get(&path).await.ok()["status"], "revoked");
+        operator.patch(&path, json!({ "name": "n" })).await.problem(409, "conflict");
+        app.advance(TimeDelta::minutes(60) - TimeDelta::seconds(1));
+        assert_eq!(operator.post(&format!("{path}/restore"), json!({})).await.ok()["status"], "active");
+        assert_eq!(app.send(with_key(key)).await.status, 200);
+
+        operator.delete(&path).await;
+        app.advance(TimeDelta::minutes(60));
+        operator.post(&format!("{path}/restore"), json!({})).await.problem(409, "conflict");
+
+        let other = operator.key(&merchant, json!({})).await;
+        let found = operator.post("/leaked-keys", json!({ "key": text(&other, "key") })).await;
+        assert_eq!((found.status, found.body.len()), (202, 0));
+        assert_eq!(app.send(with_key(text(&other, "key"))).await.status, 401);
+        let path = format!("/api-keys/{}", text(&other, "id"));
+        assert_eq!(operator.get(&path).await.ok()["leaked"], true);
+        operator.post(&format!("{path}/restore"), json!({})).await.problem(409, "conflict");
+        let unknown = operator.post("/leaked-keys", json!({ "key": "0".repeat(64) })).await;
+        assert_eq!((unknown.status, unknown.body.len()), (202, 0), "an outsider cannot tell");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_expires_at_its_second() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let end = app.now().plus(TimeDelta::hours(1)).to_rfc3339();
+        let made = operator.key(&merchant, json!({ "expires_at": end })).await;
+        app.advance(TimeDelta::hours(1) - TimeDelta::seconds(1));
+        assert_eq!(app.send(with_key(text(&made, "key"))).await.status, 200);
+        app.advance(TimeDelta::seconds(1));
+        assert_eq!(app.send(with_key(text(&made, "key"))).await.status, 401);
+        let path = format!("/api-keys/{}", text(&made, "id"));
+        assert_eq!(operator.get(&path).await.ok()["status"], "expired");
+        operator.patch(&path, json!({ "expires_at": null })).await.ok();
+        assert_eq!(app.send(with_key(text(&made, "key"))).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_rotation_both_keys_work_until_the_overlap_is_over() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let old = operator.key(&merchant, json!({})).await;
+        let credentials = operator.credentials(&old).await;
+        let path = format!("/api-keys/{}", text(&old, "id"));
+        let new = operator.post(&format!("{path}/rotate"), json!({ "overlap_secs": 600 })).await.created();
+        assert_eq!(new["id"], old["id"]);
+        assert_ne!(new["key"], old["key"]);
+        app.advance(TimeDelta::days(3));
+        app.send(authorize(&old, &credentials)).await.tokens();
+        app.flush().await;
+        assert_eq!(operator.get(&path).await.ok()["secrets"][1]["safe_to_revoke"], false);
+
+        // The overlap begins with the first use of the new key, not with the rotation.
+        app.advance(TimeDelta::seconds(1));
+        app.send(authorize(&new, &credentials)).await.tokens();
+        app.flush().await;
+        assert_eq!(operator.get(&path).await.ok()["secrets"][1]["safe_to_revoke"], true);
+        app.advance(TimeDelta::seconds(599));
+        app.send(authorize(&old, &credentials)).await.tokens();
+        app.flush().await;
+        assert_eq!(operator.get(&path).await.ok()["secrets"][1]["safe_to_revoke"], false, "it is in use");
+        app.advance(TimeDelta::seconds(1));
+        app.send(authorize(&old, &credentials)).await.refused(401, "invalid_client");
+        app.send(authorize(&new, &credentials)).await.tokens();
+        let secrets = operator.get(&path).await.ok()["secrets"].clone();
+        assert_eq!((&secrets[0]["active"], &secrets[1]["active"]), (&json!(true), &json!(false)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_earlier_secret_can_be_ended_and_the_newest_cannot() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let old = operator.key(&merchant, json!({})).await;
+        let path = format!("/api-keys/{}", text(&old, "id"));
+        let new = operator.post(&format!("{path}/rotate"), json!({})).await.created();
+        let secrets = operator.get(&path).await.ok()["secrets"].clone();
+        let newest = format!("{path}/secrets/{}", text(&secrets[0], "id"));
+        operator.delete(&newest).await.problem(409, "conflict");
+        assert_eq!(operator.delete(&format!("{path}/secrets/{}", text(&secrets[1], "id"))).await.status, 204);
+        assert_eq!(app.send(with_key(text(&old, "key"))).await.status, 401);
+        assert_eq!(app.send(with_key(text(&new, "key"))).await.status, 200);
+        for overlap in [-1, 2_592_001] {
+            let reply = operator.post(&format!("{path}/rotate"), json!({ "overlap_secs": overlap })).await;
+            reply.problem(400, "invalid_request");
+        }
+    })
+    .await;
+}

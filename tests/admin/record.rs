@@ -1,0 +1,164 @@
+//! What is on record: exchanges with their reasons, and the audit trail with its chain.
+
+use serde_json::{Value, json};
+use tollgate::domain::admin::Role;
+use tollgate::flows::look::ChainVerdict;
+
+use super::{Admin, authorize, text};
+use crate::support::{each_engine, each_engine_with};
+
+#[tokio::test]
+async fn a_denial_explains_itself_to_the_owner_by_its_request_id() {
+    each_engine_with(
+        |settings| settings.server.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a range")],
+        async |app| {
+            let operator = Admin::operator(&app).await;
+            let merchant = operator.licensed_merchant("g").await;
+            let key = operator.key(&merchant, json!({ "allowed_ips": ["198.51.100.0/24"] })).await;
+            let client = operator.credentials(&key).await;
+            let call = authorize(&key, &client)
+                .from("10.0.0.2")
+                .header("x-forwarded-for", "198.51.100.1, 203.0.113.7, 10.0.0.9")
+                .header("x-request-id", "denied-1");
+            app.send(call).await.refused(401, "invalid_client");
+            app.flush().await;
+            let found =
+                operator.get(&format!("/merchants/{merchant}/exchanges?request_id=denied-1")).await.ok();
+            let exchange = &found["items"][0];
+            assert_eq!(text(exchange, "reason"), "address_not_allowed");
+            assert_eq!(text(exchange, "error"), "invalid_client");
+            assert_eq!(text(exchange, "client_ip"), "203.0.113.7");
+            assert_eq!(exchange["hops"], json!(["10.0.0.9", "10.0.0.2"]));
+            assert_eq!((&exchange["status"], text(exchange, "method")), (&json!(401), "POST"));
+            assert_eq!(exchange["api_key_id"], key["id"]);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn exchanges_are_filtered_by_status_key_and_time() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let key = operator.key(&merchant, json!({})).await;
+        let other = operator.key(&merchant, json!({})).await;
+        let client = operator.credentials(&key).await;
+        app.send(authorize(&key, &client)).await.tokens();
+        app.advance(chrono::TimeDelta::hours(1));
+        app.send(authorize(&other, &client)).await.refused(401, "invalid_client");
+        app.flush().await;
+        let middle = app.now().minus(chrono::TimeDelta::minutes(30)).to_rfc3339();
+        let cases = [
+            (String::new(), 2),
+            ("status=401".to_owned(), 1),
+            (format!("api_key_id={}", text(&key, "id")), 1),
+            (format!("from={middle}"), 1),
+            (format!("to={middle}"), 1),
+            (format!("to={middle}&status=401"), 0),
+            ("request_id=nothing".to_owned(), 0),
+        ];
+        for (query, expected) in cases {
+            let list = operator.get(&format!("/merchants/{merchant}/exchanges?{query}")).await.ok();
+            assert_eq!(list["items"].as_array().map(Vec::len), Some(expected), "{query}");
+        }
+        let reasons = operator.get(&format!("/merchants/{merchant}/exchanges?status=401")).await.ok();
+        assert_eq!(reasons["items"][0]["reason"], "client_of_another_key");
+        operator
+            .get(&format!("/merchants/{merchant}/exchanges?bogus=1"))
+            .await
+            .problem(400, "invalid_request");
+    })
+    .await;
+}
+
+/// The actions of a merchant's trail, oldest first, with their outcomes.
+async fn trail(admin: &Admin<'_>, merchant: &str) -> Vec<(String, String)> {
+    let list = admin.get(&format!("/merchants/{merchant}/audit-events?limit=200")).await.ok();
+    let pair = |event: &Value| (text(event, "action").to_owned(), text(event, "outcome").to_owned());
+    list["items"].as_array().expect("a list").iter().rev().map(pair).collect()
+}
+
+#[tokio::test]
+async fn every_action_is_on_record_refused_ones_and_readings_too() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let id = merchant.parse().expect("ids are UUIDs");
+        let viewer = Admin::of(&app, Role::MerchantViewer, Some(id)).await;
+        let key = operator.key(&merchant, json!({})).await;
+        let path = format!("/api-keys/{}", text(&key, "id"));
+        viewer.delete(&path).await.problem(403, "forbidden");
+        operator.credentials(&key).await;
+        operator.delete(&path).await;
+        let before = trail(&operator, &merchant).await;
+        let done = |action: &str| (action.to_owned(), "done".to_owned());
+        assert_eq!(
+            before,
+            [
+                done("merchant.created"),
+                done("licence.changed"),
+                done("licence.changed"),
+                done("admin_token.created"),
+                done("api_key.created"),
+                ("api_key.revoked".to_owned(), "refused".to_owned()),
+                done("credentials.generated"),
+                done("credentials.enabled"),
+                done("api_key.revoked"),
+            ]
+        );
+        assert_eq!(trail(&viewer, &merchant).await.last(), Some(&done("audit_events.read")));
+        let list = operator.get(&format!("/merchants/{merchant}/audit-events?limit=1")).await.ok();
+        let reading = &list["items"][0];
+        assert_eq!(text(&reading["actor"], "kind"), "admin_token");
+        assert_eq!(text(&reading["actor"], "name"), "Ops");
+        assert_eq!(text(reading, "client_ip"), "127.0.0.1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_edited_or_missing_event_breaks_the_chain() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        operator.licensed_merchant("g").await;
+        let verdict = async || app.core().verify_audit_chain().await.expect("the store answers");
+        assert_eq!(verdict().await, ChainVerdict::Holds { events: 4 });
+        let run = async |sql: &'static str| {
+            let mut db = app.core().store.write().await.expect("the store answers");
+            db.query(sql).execute().await.expect("the test's own SQL is right");
+        };
+        run("update audit_events set outcome = 'refused' where seq = 3").await;
+        assert_eq!(verdict().await, ChainVerdict::Broken { seq: 3 });
+        run("update audit_events set outcome = 'done' where seq = 3").await;
+        assert_eq!(verdict().await, ChainVerdict::Holds { events: 4 });
+        run("delete from audit_events where seq = 4").await;
+        assert_eq!(verdict().await, ChainVerdict::Short { last: 3, expected: 4 });
+        run("delete from audit_events where seq = 2").await;
+        assert_eq!(verdict().await, ChainVerdict::Broken { seq: 3 });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn last_used_times_are_written_after_the_call() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let key = operator.key(&merchant, json!({})).await;
+        let client = operator.credentials(&key).await;
+        app.send(authorize(&key, &client).from("203.0.113.7")).await.tokens();
+        app.flush().await;
+        for path in [
+            format!("/api-keys/{}", text(&key, "id")),
+            format!("/credentials/{}", text(&client, "client_id")),
+        ] {
+            let shown = operator.get(&path).await.ok();
+            assert_eq!(text(&shown, "last_used_at"), app.now().to_rfc3339());
+            assert_eq!(text(&shown, "last_used_ip"), "203.0.113.7");
+        }
+        let tokens = operator.get("/tokens").await.ok();
+        assert_eq!(text(&tokens["items"][0], "last_used_at"), app.now().to_rfc3339());
+    })
+    .await;
+}

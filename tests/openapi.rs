@@ -1,0 +1,22 @@
+//! The OpenAPI document is the contract: a change to it is seen in a change to `tests/openapi.json`.
+
+use crate::support::{Call, each_engine};
+
+const SNAPSHOT: &str = "tests/openapi.json";
+
+#[tokio::test]
+async fn the_document_is_the_one_that_was_reviewed() {
+    each_engine(async |app| {
+        let document = app.send(Call::get("/openapi.json")).await.ok();
+        let text = format!("{document:#}\n");
+        if std::env::var_os("TOLLGATE_BLESS").is_some() {
+            std::fs::write(SNAPSHOT, &text).expect("the snapshot can be written");
+        }
+        let reviewed = std::fs::read_to_string(SNAPSHOT).expect("the snapshot is in the repository");
+        assert!(
+            text == reviewed,
+            "the document differs from {SNAPSHOT}; if it should, run the test with TOLLGATE_BLESS=1 and review the diff"
+        );
+    })
+    .await;
+}
