@@ -1,6 +1,10 @@
 //! Everything that holds from outside, in one test binary: through the real router or the real
 //! program, on both engines.
 
+mod concurrency;
 mod config;
+mod domain;
 mod rotation;
+mod standing;
+mod store;
 mod support;

@@ -3,10 +3,11 @@
 use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
 use tollgate::domain::licence::{Licence, Product};
-use tollgate::domain::merchant::{Merchant as Stored, MerchantStatus};
+use tollgate::domain::merchant::MerchantStatus;
 use tollgate::flows::manage::{By, Managed};
 use tollgate::flows::manage_keys::NewApiKey;
-use tollgate::store::merchants;
+use tollgate::flows::manage_merchants::MerchantChanges;
+use tollgate::flows::once::{Answer, Once};
 
 use super::{Call, TestApp, Tokens};
 
@@ -54,7 +55,13 @@ pub(crate) fn plain_key() -> NewApiKey {
     }
 }
 
-/// What a management flow made.
+/// What a creation made.
+#[track_caller]
+pub(crate) fn made<T>(managed: Managed<Answer<T>>) -> T {
+    done(managed).made().expect("without a key for it, nothing is answered again")
+}
+
+/// What a management flow changed.
 #[track_caller]
 pub(crate) fn done<T>(managed: Managed<T>) -> T {
     managed.expect("the store answers").expect("the change is not refused")
@@ -68,7 +75,8 @@ impl TestApp {
     pub(crate) async fn merchant_with(&self, key: NewApiKey) -> Merchant {
         let (core, by) = (self.core(), By::command_line());
         let name = "Corner shop".to_owned();
-        let merchant = done(core.create_merchant(&by, name, "demo_gateway".to_owned()).await);
+        let gateway = "demo_gateway".to_owned();
+        let merchant = made(core.create_merchant(&by, name, gateway, Once::never()).await).merchant;
         for product in [Product::ApiKeys, Product::EnhancedSecurity] {
             self.put_licence(merchant.id, product, Licence { active: true, expires_at: None }).await;
         }
@@ -77,7 +85,7 @@ impl TestApp {
 
     /// A further key of a merchant, with a client of its own.
     pub(crate) async fn key_of(&self, merchant: MerchantId, key: NewApiKey) -> Merchant {
-        let key = done(self.core().create_api_key(&By::command_line(), merchant, key).await);
+        let key = made(self.core().create_api_key(&By::command_line(), merchant, key, Once::never()).await);
         let unfinished = Merchant {
             id: merchant,
             key_id: key.object.id,
@@ -90,7 +98,8 @@ impl TestApp {
 
     /// The same merchant and key with a further client, switched ON.
     pub(crate) async fn client_of(&self, merchant: &Merchant) -> Merchant {
-        let made = done(self.core().generate_credentials(&By::command_line(), merchant.key_id).await);
+        let by = By::command_line();
+        let made = made(self.core().generate_credentials(&by, merchant.key_id, Once::never()).await);
         let client = Merchant {
             client_id: made.object.client_id,
             client_secret: made.secret.expose().to_owned(),
@@ -102,7 +111,7 @@ impl TestApp {
 
     /// The Enhanced Security switch.
     pub(crate) async fn switch(&self, client: &Merchant, on: bool) {
-        done(self.core().switch_credentials(&By::command_line(), &client.client_id, on).await);
+        done(self.core().switch_credentials(&By::command_line(), &client.client_id, None, on).await);
     }
 
     pub(crate) async fn put_licence(&self, merchant: MerchantId, product: Product, licence: Licence) {
@@ -111,11 +120,8 @@ impl TestApp {
 
     /// Suspends a merchant, or makes it active again.
     pub(crate) async fn set_status(&self, merchant: MerchantId, status: MerchantStatus) {
-        let mut tx = self.core().store.begin().await.expect("the store answers");
-        let stored = merchants::lock(&mut tx, merchant).await.expect("the store answers");
-        let changed = Stored { status, ..stored.expect("the merchant was made before") };
-        merchants::update(&mut tx, &changed).await.expect("the merchant can be written");
-        tx.commit().await.expect("the change is committed");
+        let changes = MerchantChanges { status: Some(status), ..MerchantChanges::default() };
+        done(self.core().update_merchant(&By::command_line(), merchant, None, changes).await);
     }
 
     /// A new session of a client.
