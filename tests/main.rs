@@ -2,7 +2,11 @@
 //! program, on both engines.
 
 mod admin;
+mod concurrency;
 mod config;
+mod domain;
 mod openapi;
 mod rotation;
+mod standing;
+mod store;
 mod support;

@@ -30,8 +30,9 @@ use crate::domain::session::Lifetimes;
 use crate::store::{Store, StoreError};
 
 /// How often a flow decides again because the merchant changed under it. Each time means another
-/// change committed within the same few milliseconds.
-const DECISIONS_MAX: usize = 8;
+/// change committed between a read and a write. SQLite's one writer serves changes and token calls in
+/// turn, so a burst of changes to one merchant puts one in between each time.
+const DECISIONS_MAX: usize = 64;
 
 /// What every flow works with.
 pub struct Core {

@@ -1,5 +1,6 @@
 //! Sessions: the group-commit statements of the hot path, and what ends a session.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use zeroize::Zeroizing;
@@ -93,14 +94,17 @@ const ROTATE: Sql = Sql {
 /// Moves sessions to their next generation in one statement. `None` where the row was no longer as
 /// expected: another call rotated it, it was revoked, or the merchant has moved on.
 ///
-/// Callers that asked for the same rotation in the same batch all get its outcome.
+/// Callers that asked for the same rotation in the same batch all get its outcome, if they decided by
+/// the same revision. One that decided by an earlier revision gets `None` whatever the other gets: the
+/// record that let it pass is no longer true.
 pub(super) async fn rotate(
     db: &mut Connection,
     rotations: Vec<Rotate>,
 ) -> Result<Vec<Option<Rotated>>, StoreError> {
-    // One row each, in order of id: two batches that share rows then lock them in the same order.
+    // One row each, in order of id: two batches that share rows then lock them in the same order. Of
+    // several revisions only the latest can be the merchant's own.
     let mut distinct: Vec<&Rotate> = rotations.iter().collect();
-    distinct.sort_by_key(|rotation| (rotation.session, rotation.generation));
+    distinct.sort_by_key(|rotation| (rotation.session, rotation.generation, Reverse(rotation.revision)));
     distinct.dedup_by_key(|rotation| (rotation.session, rotation.generation));
     let columns = vec![
         Column::ids(distinct.iter().map(|rotation| rotation.session)),
@@ -109,20 +113,24 @@ pub(super) async fn rotate(
         Column::ints(distinct.iter().map(|rotation| rotation.revision)),
         Column::times(distinct.iter().map(|rotation| rotation.now)),
     ];
+    let revisions: HashMap<_, _> = distinct
+        .iter()
+        .map(|rotation| ((rotation.session, rotation.generation), rotation.revision))
+        .collect();
     let rows = db.batch(&ROTATE, columns).all::<(SessionId, i64, Timestamp)>().await?;
     let mut rotated = HashMap::with_capacity(rows.len());
     for (id, generation, rotated_at) in rows {
         rotated.insert(id, Rotated { generation: generation_of(id, generation)?, rotated_at });
     }
-    Ok(rotations
-        .iter()
-        .map(|rotation| {
-            rotated
-                .get(&rotation.session)
-                .copied()
-                .filter(|rotated| rotated.generation == rotation.generation + 1)
-        })
-        .collect())
+    let outcome = |rotation: &Rotate| {
+        let decided_by = revisions.get(&(rotation.session, rotation.generation));
+        rotated
+            .get(&rotation.session)
+            .copied()
+            .filter(|rotated| rotated.generation == rotation.generation + 1)
+            .filter(|_| decided_by == Some(&rotation.revision))
+    };
+    Ok(rotations.iter().map(outcome).collect())
 }
 
 /// A session as it is now, with the revision its merchant has now.

@@ -3,11 +3,11 @@
 use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
 use tollgate::domain::licence::{Licence, Product};
-use tollgate::domain::merchant::{Merchant as Stored, MerchantStatus};
+use tollgate::domain::merchant::MerchantStatus;
 use tollgate::flows::manage::{By, Managed};
 use tollgate::flows::manage_keys::NewApiKey;
+use tollgate::flows::manage_merchants::MerchantChanges;
 use tollgate::flows::once::{Answer, Once};
-use tollgate::store::merchants;
 
 use super::{Call, TestApp, Tokens};
 
@@ -55,16 +55,16 @@ pub(crate) fn plain_key() -> NewApiKey {
     }
 }
 
-/// What a management flow made.
+/// What a creation made.
+#[track_caller]
+pub(crate) fn made<T>(managed: Managed<Answer<T>>) -> T {
+    done(managed).made().expect("without a key for it, nothing is answered again")
+}
+
+/// What a management flow changed.
 #[track_caller]
 pub(crate) fn done<T>(managed: Managed<T>) -> T {
     managed.expect("the store answers").expect("the change is not refused")
-}
-
-/// What a creation made.
-#[track_caller]
-pub(crate) fn made<T>(created: Managed<Answer<T>>) -> T {
-    done(created).made().expect("it is asked for once")
 }
 
 impl TestApp {
@@ -75,8 +75,8 @@ impl TestApp {
     pub(crate) async fn merchant_with(&self, key: NewApiKey) -> Merchant {
         let (core, by) = (self.core(), By::command_line());
         let name = "Corner shop".to_owned();
-        let merchant =
-            made(core.create_merchant(&by, name, "demo_gateway".to_owned(), Once::never()).await).merchant;
+        let gateway = "demo_gateway".to_owned();
+        let merchant = made(core.create_merchant(&by, name, gateway, Once::never()).await).merchant;
         for product in [Product::ApiKeys, Product::EnhancedSecurity] {
             self.put_licence(merchant.id, product, Licence { active: true, expires_at: None }).await;
         }
@@ -98,8 +98,8 @@ impl TestApp {
 
     /// The same merchant and key with a further client, switched ON.
     pub(crate) async fn client_of(&self, merchant: &Merchant) -> Merchant {
-        let made =
-            made(self.core().generate_credentials(&By::command_line(), merchant.key_id, Once::never()).await);
+        let by = By::command_line();
+        let made = made(self.core().generate_credentials(&by, merchant.key_id, Once::never()).await);
         let client = Merchant {
             client_id: made.object.client_id,
             client_secret: made.secret.expose().to_owned(),
@@ -120,11 +120,8 @@ impl TestApp {
 
     /// Suspends a merchant, or makes it active again.
     pub(crate) async fn set_status(&self, merchant: MerchantId, status: MerchantStatus) {
-        let mut tx = self.core().store.begin().await.expect("the store answers");
-        let stored = merchants::lock(&mut tx, merchant).await.expect("the store answers");
-        let changed = Stored { status, ..stored.expect("the merchant was made before") };
-        merchants::update(&mut tx, &changed).await.expect("the merchant can be written");
-        tx.commit().await.expect("the change is committed");
+        let changes = MerchantChanges { status: Some(status), ..MerchantChanges::default() };
+        done(self.core().update_merchant(&By::command_line(), merchant, None, changes).await);
     }
 
     /// A new session of a client.

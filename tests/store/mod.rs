@@ -1,0 +1,5 @@
+//! The store: two engines, one behaviour.
+
+mod batch;
+mod schema;
+mod statements;
