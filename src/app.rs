@@ -14,12 +14,13 @@ use crate::domain::clock::Clock;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
+use crate::flows::limits::{LimitSettings, Limits};
 use crate::flows::usage::Usage;
 use crate::flows::{Core, SharedCore};
 use crate::http::server::{ListenerLimits, serve};
 use crate::http::{self, Edge, Shared};
 use crate::jobs::exchange_log::ExchangeLog;
-use crate::jobs::usage;
+use crate::jobs::{tidy, usage};
 use crate::store::{Options, Store, StoreError};
 
 /// Where embedded installations keep their token keys, in the data directory.
@@ -109,6 +110,7 @@ impl App {
     /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let usage = tokio::spawn(usage::run(Arc::clone(&self.shared.core)));
+        let tidy = tokio::spawn(tidy::run(Arc::clone(&self.shared.core)));
         let draining = Arc::clone(&self.shared);
         let stop = async move {
             stop.await;
@@ -116,6 +118,7 @@ impl App {
         };
         serve(listener, self.router(), self.limits, stop).await;
         usage.abort();
+        tidy.abort();
         self.close().await;
     }
 
@@ -160,7 +163,6 @@ pub async fn open_core(
     Ok(Core {
         store,
         keyring,
-        clock,
         entropy,
         lifetimes: Lifetimes {
             access_ttl: settings.tokens.access_ttl,
@@ -170,6 +172,15 @@ pub async fn open_core(
         },
         issuer: settings.server.issuer.clone(),
         usage: Usage::default(),
+        limits: Limits::new(
+            LimitSettings {
+                failures_per_address_per_minute: settings.limits.failures_per_address_per_minute,
+                calls_per_key_per_second: settings.limits.calls_per_key_per_second,
+                new_sessions_per_client_per_minute: settings.limits.new_sessions_per_client_per_minute,
+            },
+            &clock,
+        ),
+        clock,
     })
 }
 

@@ -2,5 +2,6 @@
 //! program, on both engines.
 
 mod config;
+mod limits;
 mod rotation;
 mod support;

@@ -104,6 +104,24 @@ impl Reason {
         }
     }
 
+    /// Whether a secret was presented that is wrong, or works no longer: what guessing looks like. A
+    /// suspended merchant or a lapsed licence is no guess, nor is a token that has had its time.
+    #[must_use]
+    pub const fn is_failed_authentication(self) -> bool {
+        matches!(
+            self,
+            Self::KeyUnknown
+                | Self::KeyReplaced
+                | Self::KeyRevoked
+                | Self::KeyExpired
+                | Self::ClientUnknown
+                | Self::ClientOfAnotherKey
+                | Self::ClientSecretWrong
+                | Self::ClientSecretReplaced
+                | Self::ServiceTokenUnknown
+        )
+    }
+
     #[must_use]
     pub fn name(self) -> &'static str {
         self.into()

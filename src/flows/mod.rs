@@ -7,6 +7,7 @@ pub mod admin_access;
 pub mod admission;
 pub mod authorize;
 pub mod introspect;
+pub mod limits;
 pub mod look;
 pub mod manage;
 pub mod manage_credentials;
@@ -43,6 +44,7 @@ pub struct Core {
     /// The configured issuer; never taken from a request.
     pub issuer: String,
     pub usage: usage::Usage,
+    pub limits: limits::Limits,
 }
 
 impl Core {
