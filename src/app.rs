@@ -14,9 +14,11 @@ use crate::domain::clock::Clock;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
+use crate::flows::counters::Counters;
 use crate::flows::limits::{LimitSettings, Limits};
 use crate::flows::usage::Usage;
 use crate::flows::{Core, SharedCore};
+use crate::http::metrics::EdgeMetrics;
 use crate::http::server::{ListenerLimits, serve};
 use crate::http::{self, Edge, Shared};
 use crate::jobs::exchange_log::ExchangeLog;
@@ -25,6 +27,9 @@ use crate::store::{Options, Store, StoreError};
 
 /// Where embedded installations keep their token keys, in the data directory.
 const TOKEN_KEYS_FILE: &str = "token.keys";
+
+/// A scraper and a few probes.
+const OPS_CONNECTIONS_MAX: usize = 64;
 
 /// What may be made where it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,7 @@ pub enum BuildError {
 pub struct App {
     shared: Arc<Shared>,
     limits: ListenerLimits,
+    ops: Option<TcpListener>,
 }
 
 impl App {
@@ -81,13 +87,14 @@ impl App {
             },
             tasks: TaskTracker::new(),
             is_draining: AtomicBool::new(false),
+            metrics: EdgeMetrics::default(),
         });
         let limits = ListenerLimits {
             connections_max: settings.server.connections_max,
             header_timeout: settings.server.header_timeout,
             shutdown_grace: settings.server.shutdown_grace,
         };
-        Ok(Self { shared, limits })
+        Ok(Self { shared, limits, ops: None })
     }
 
     #[must_use]
@@ -99,6 +106,17 @@ impl App {
         http::router(Arc::clone(&self.shared))
     }
 
+    /// What the operations listener serves.
+    pub fn ops_router(&self) -> Router {
+        http::ops::router(Arc::clone(&self.shared))
+    }
+
+    /// Serves operations on `listener` while [`App::run`] runs.
+    #[must_use]
+    pub fn with_ops(self, listener: TcpListener) -> Self {
+        Self { ops: Some(listener), ..self }
+    }
+
     /// Returns when every exchange so far and every last-used time is written.
     pub async fn flush(&self) {
         self.shared.exchanges.flush().await;
@@ -108,7 +126,12 @@ impl App {
     }
 
     /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
-    pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let ops = self.ops.take().map(|listener| {
+            let limits = ListenerLimits { connections_max: OPS_CONNECTIONS_MAX, ..self.limits };
+            // To the end: whoever watches must see the stop through.
+            tokio::spawn(serve(listener, self.ops_router(), limits, std::future::pending()))
+        });
         let usage = tokio::spawn(usage::run(Arc::clone(&self.shared.core)));
         let tidy = tokio::spawn(tidy::run(Arc::clone(&self.shared.core)));
         let draining = Arc::clone(&self.shared);
@@ -120,6 +143,9 @@ impl App {
         usage.abort();
         tidy.abort();
         self.close().await;
+        if let Some(ops) = ops {
+            ops.abort();
+        }
     }
 
     /// Finishes what is under way, writes what is noted, and closes the store.
@@ -180,6 +206,7 @@ pub async fn open_core(
             },
             &clock,
         ),
+        counters: Counters::default(),
         clock,
     })
 }

@@ -95,7 +95,15 @@ fn sources(common: Common) -> Sources {
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let listener = bind(settings.server.listen).await?;
-    let app = App::build(settings, Create::Embedded, Clock::System, Entropy::System).await?;
+    let ops = match settings.ops.listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let mut app = App::build(settings, Create::Embedded, Clock::System, Entropy::System).await?;
+    if let Some(ops) = ops {
+        tracing::info!(ops_listen = %ops.local_addr()?, "operations");
+        app = app.with_ops(ops);
+    }
     tracing::info!(listen = %listener.local_addr()?, engine = ?app.core().store.engine(), "ready");
     app.run(listener, stop_signal()).await;
     tracing::info!("stopped");

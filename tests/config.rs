@@ -23,10 +23,7 @@ struct Start {
 
 fn start() -> Start {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
-    Start {
-        directory,
-        sources: Sources::default(),
-    }
+    Start { directory, sources: Sources::default() }
 }
 
 impl Start {
@@ -36,24 +33,17 @@ impl Start {
     }
 
     fn other_file(self, name: &str, contents: &str) -> Self {
-        fs::write(self.path(name), contents)
-            .expect("a file in the temporary directory can be written");
+        fs::write(self.path(name), contents).expect("a file in the temporary directory can be written");
         self
     }
 
     fn env(mut self, variable: &str, value: &str) -> Self {
-        self.sources
-            .environment
-            .push((variable.to_owned(), value.to_owned()));
+        self.sources.environment.push((variable.to_owned(), value.to_owned()));
         self
     }
 
     fn flag(mut self, key: &'static str, name: &'static str, value: &str) -> Self {
-        self.sources.flags.push(Flag {
-            key,
-            name,
-            value: value.to_owned(),
-        });
+        self.sources.flags.push(Flag { key, name, value: value.to_owned() });
         self
     }
 
@@ -68,23 +58,12 @@ impl Start {
     /// The mistakes, with the temporary directory shortened to `DIR`.
     fn mistakes(&self) -> Vec<String> {
         let mistakes = Settings::load(&self.sources).expect_err("these settings have a mistake");
-        assert_eq!(
-            mistakes.to_string().lines().count(),
-            mistakes.iter().count()
-        );
-        mistakes
-            .to_string()
-            .lines()
-            .map(|line| self.shortened(line))
-            .collect()
+        assert_eq!(mistakes.to_string().lines().count(), mistakes.iter().count());
+        mistakes.to_string().lines().map(|line| self.shortened(line)).collect()
     }
 
     fn explained(&self) -> Vec<String> {
-        self.loads()
-            .explain()
-            .lines()
-            .map(|line| self.shortened(line))
-            .collect()
+        self.loads().explain().lines().map(|line| self.shortened(line)).collect()
     }
 
     fn shortened(&self, line: &str) -> String {
@@ -102,20 +81,12 @@ fn numbers() -> Vec<(String, i64, i64, i64)> {
             comment.push_str(text);
         } else if let Some((name, value)) = line.split_once(" = ") {
             if let Ok(default) = value.parse() {
-                let (_, range) = comment
-                    .rsplit_once(" From ")
-                    .expect("the comment of a number states its range");
-                let (min, max) = range
-                    .trim_end_matches('.')
-                    .split_once(" to ")
-                    .expect("a range has two ends");
+                let (_, range) =
+                    comment.rsplit_once(" From ").expect("the comment of a number states its range");
+                let (min, max) =
+                    range.trim_end_matches('.').split_once(" to ").expect("a range has two ends");
                 let number = |text: &str| text.parse().expect("the ends of a range are numbers");
-                numbers.push((
-                    format!("{section}.{name}"),
-                    default,
-                    number(min),
-                    number(max),
-                ));
+                numbers.push((format!("{section}.{name}"), default, number(min), number(max)));
             }
             comment.clear();
         }
@@ -134,10 +105,7 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.server.issuer, "http://127.0.0.1:8080");
     assert_eq!(settings.server.data_dir, Path::new("data"));
     assert!(settings.server.trusted_proxies.is_empty());
-    assert_eq!(
-        settings.server.forwarded_header,
-        ForwardedHeader::XForwardedFor
-    );
+    assert_eq!(settings.server.forwarded_header, ForwardedHeader::XForwardedFor);
     assert_eq!(settings.server.connections_max, 10_000);
     assert_eq!(settings.server.header_timeout, Duration::from_secs(10));
     assert_eq!(settings.server.request_timeout, Duration::from_secs(30));
@@ -173,18 +141,10 @@ fn every_key_of_the_defaults_is_read_and_no_other() {
         })
         .collect();
     let explained = Settings::with_defaults().explain();
-    let read = explained.lines().map(|line| {
-        line.split(" = ")
-            .next()
-            .expect("a key begins the line")
-            .to_owned()
-    });
+    let read =
+        explained.lines().map(|line| line.split(" = ").next().expect("a key begins the line").to_owned());
     assert_eq!(read.collect::<BTreeSet<_>>(), known);
-    assert_eq!(
-        explained.lines().count(),
-        known.len(),
-        "each key is read once"
-    );
+    assert_eq!(explained.lines().count(), known.len(), "each key is read once");
     assert!(explained.lines().all(|line| line.ends_with("  # default")));
 }
 
@@ -203,10 +163,7 @@ fn each_layer_wins_over_the_ones_below() {
 fn the_environment_spells_every_type_as_text() {
     let settings = start()
         .env("TOLLGATE__SERVER__LISTEN", " [::1]:9000 ")
-        .env(
-            "TOLLGATE__SERVER__TRUSTED_PROXIES",
-            "10.1.2.3/8, 192.0.2.1,2001:db8::/32,",
-        )
+        .env("TOLLGATE__SERVER__TRUSTED_PROXIES", "10.1.2.3/8, 192.0.2.1,2001:db8::/32,")
         .env("TOLLGATE__SERVER__FORWARDED_HEADER", "forwarded")
         .env("TOLLGATE__SERVER__SHUTDOWN_GRACE_SECS", "3")
         .env("TOLLGATE__WEBHOOKS__ALLOW_HTTP", "true")
@@ -216,12 +173,7 @@ fn the_environment_spells_every_type_as_text() {
         .loads();
     assert_eq!(settings.server.listen.to_string(), "[::1]:9000");
     assert_eq!(settings.server.issuer, "http://[::1]:9000");
-    let proxies: Vec<String> = settings
-        .server
-        .trusted_proxies
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let proxies: Vec<String> = settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]);
     assert_eq!(settings.server.forwarded_header, ForwardedHeader::Forwarded);
     assert_eq!(settings.server.shutdown_grace, Duration::from_secs(3));
@@ -250,11 +202,7 @@ fn a_copy_of_the_defaults_is_a_settings_file() {
 
 #[test]
 fn database_url_ranks_above_the_file_and_below_our_own_variables() {
-    let file = || {
-        start()
-            .file("[database]\nurl = \"sqlite:file\"\n")
-            .other_file("url", "sqlite:from-file\n")
-    };
+    let file = || start().file("[database]\nurl = \"sqlite:file\"\n").other_file("url", "sqlite:from-file\n");
     assert_eq!(file().loads().database.url.expose(), "sqlite:file");
     let plain = || file().env("DATABASE_URL", "sqlite:plain");
     assert_eq!(plain().loads().database.url.expose(), "sqlite:plain");
@@ -281,10 +229,7 @@ fn a_database_url_for_another_program_does_not_matter_when_ours_is_set() {
 #[test]
 fn the_default_database_is_in_the_data_directory() {
     for (data_dir, url) in [
-        (
-            "/var/lib/tollgate/",
-            "sqlite:///var/lib/tollgate/tollgate.db",
-        ),
+        ("/var/lib/tollgate/", "sqlite:///var/lib/tollgate/tollgate.db"),
         ("./50%?", "sqlite://./50%25%3F/tollgate.db"),
     ] {
         let start = start().env("TOLLGATE__SERVER__DATA_DIR", data_dir);
@@ -294,36 +239,24 @@ fn the_default_database_is_in_the_data_directory() {
 
 #[test]
 fn token_keys_are_separated_by_commas_or_lines() {
-    let start = start().other_file(
-        "keys",
-        &format!("# newest\n{KEY_1}\r\n\n  # older\n {KEY_2} \n"),
-    );
+    let start = start().other_file("keys", &format!("# newest\n{KEY_1}\r\n\n  # older\n {KEY_2} \n"));
     let path = start.path("keys");
     let from_file = start.env("TOLLGATE__TOKENS__KEYS_FILE", &path);
     let given = self::start().env("TOLLGATE__TOKENS__KEYS", &format!("{KEY_1}, {KEY_2}"));
     let older = [[0xab; 32]];
     for settings in [from_file.loads(), given.loads()] {
-        assert_eq!(
-            settings.tokens.keys.bytes(),
-            [&[[0x11; 32]], &older[..]].concat()
-        );
+        assert_eq!(settings.tokens.keys.bytes(), [&[[0x11; 32]], &older[..]].concat());
     }
 }
 
 #[test]
 fn a_higher_layer_replaces_either_form_of_a_secret() {
-    let file =
-        "[tokens]\nkeys_file = \"/does/not/exist\"\n[database]\nurl_file = \"/does/not/exist\"\n";
-    let start = start()
-        .file(file)
-        .env("TOLLGATE__TOKENS__KEYS", KEY_1)
-        .env("DATABASE_URL", URL);
+    let file = "[tokens]\nkeys_file = \"/does/not/exist\"\n[database]\nurl_file = \"/does/not/exist\"\n";
+    let start = start().file(file).env("TOLLGATE__TOKENS__KEYS", KEY_1).env("DATABASE_URL", URL);
     assert_eq!(start.loads().tokens.keys.bytes(), [[0x11; 32]]);
     assert_eq!(start.loads().database.url.expose(), URL);
     // Passed on empty, it replaces nothing.
-    let start = start
-        .flag("tokens.keys_file", "--keys-file", "")
-        .env("TOLLGATE__DATABASE__URL", "");
+    let start = start.flag("tokens.keys_file", "--keys-file", "").env("TOLLGATE__DATABASE__URL", "");
     assert_eq!(start.loads().tokens.keys.bytes(), [[0x11; 32]]);
     assert_eq!(start.loads().database.url.expose(), URL);
 }
@@ -427,9 +360,8 @@ fn syntax_errors_are_reported_together_and_hide_only_their_own_lines() {
 
 #[test]
 fn files_that_cannot_be_read_are_reported_with_everything_else() {
-    let mut start = start()
-        .env("TOLLGATE__TOKENS__KEYS_FILE", "/does/not/exist")
-        .env("TOLLGATE__LOG__FORMAT", "xml");
+    let mut start =
+        start().env("TOLLGATE__TOKENS__KEYS_FILE", "/does/not/exist").env("TOLLGATE__LOG__FORMAT", "xml");
     start.sources.file = Some(start.path("missing.toml").into());
     assert_eq!(
         start.mistakes(),
@@ -468,10 +400,8 @@ fn lifetimes_must_fit_into_each_other() {
         if mistakes.is_empty() {
             start.loads();
         } else {
-            let placed: Vec<String> = mistakes
-                .iter()
-                .map(|mistake| format!("DIR/tollgate.toml {mistake}"))
-                .collect();
+            let placed: Vec<String> =
+                mistakes.iter().map(|mistake| format!("DIR/tollgate.toml {mistake}")).collect();
             assert_eq!(start.mistakes(), placed);
         }
     }
@@ -479,11 +409,8 @@ fn lifetimes_must_fit_into_each_other() {
 
 #[test]
 fn the_two_listeners_do_not_share_an_address() {
-    let ops = |address| {
-        start()
-            .env("TOLLGATE__OPS__LISTEN", address)
-            .env("TOLLGATE__SERVER__LISTEN", address)
-    };
+    let ops =
+        |address| start().env("TOLLGATE__OPS__LISTEN", address).env("TOLLGATE__SERVER__LISTEN", address);
     assert_eq!(ops("127.0.0.1:9").mistakes().len(), 1);
     ops("127.0.0.1:0").loads();
 }
@@ -491,12 +418,9 @@ fn the_two_listeners_do_not_share_an_address() {
 #[test]
 fn an_issuer_is_a_plain_web_url() {
     let issuer = |issuer| start().env("TOLLGATE__SERVER__ISSUER", issuer);
-    for good in [
-        "https://id.example",
-        "http://localhost:8080",
-        "https://id.example/tollgate",
-        "https://[::1]:8443",
-    ] {
+    for good in
+        ["https://id.example", "http://localhost:8080", "https://id.example/tollgate", "https://[::1]:8443"]
+    {
         assert_eq!(issuer(good).loads().server.issuer, good);
     }
     for bad in [
@@ -520,22 +444,10 @@ fn an_issuer_is_a_plain_web_url() {
 #[test]
 fn a_log_level_is_a_level_or_directives() {
     let level = |level| start().env("TOLLGATE__LOG__LEVEL", level);
-    for good in [
-        "off",
-        "WARN",
-        "info,tollgate::store=debug",
-        "tollgate=trace",
-        "info,sqlx",
-    ] {
+    for good in ["off", "WARN", "info,tollgate::store=debug", "tollgate=trace", "info,sqlx"] {
         assert_eq!(level(good).loads().log.level, good);
     }
-    for bad in [
-        "",
-        "inof",
-        "tollgate",
-        "tollgate=loud",
-        "info,tollgate=debug=x",
-    ] {
+    for bad in ["", "inof", "tollgate", "tollgate=loud", "info,tollgate=debug=x"] {
         assert_eq!(level(bad).mistakes().len(), 1, "{bad}");
     }
 }
@@ -562,10 +474,7 @@ fn explain_shows_each_value_in_effect_and_where_it_came_from() {
         "tokens.keys = (set)  # environment TOLLGATE__TOKENS__KEYS_FILE",
         "tokens.keys_file = \"DIR/keys\"  # environment TOLLGATE__TOKENS__KEYS_FILE",
     ] {
-        assert!(
-            explained.iter().any(|explained| explained == line),
-            "{line} is not in {explained:#?}"
-        );
+        assert!(explained.iter().any(|explained| explained == line), "{line} is not in {explained:#?}");
     }
     let defaults = Settings::with_defaults().explain();
     assert!(defaults.contains("server.issuer = \"http://127.0.0.1:8080\"  # default\n"));
@@ -575,15 +484,8 @@ fn explain_shows_each_value_in_effect_and_where_it_came_from() {
 
 #[test]
 fn settings_show_no_secret() {
-    let settings = start()
-        .env("DATABASE_URL", URL)
-        .env("TOLLGATE__TOKENS__KEYS", KEY_1)
-        .loads();
-    for shown in [
-        settings.explain(),
-        format!("{settings:?}"),
-        format!("{settings:#?}"),
-    ] {
+    let settings = start().env("DATABASE_URL", URL).env("TOLLGATE__TOKENS__KEYS", KEY_1).loads();
+    for shown in [settings.explain(), format!("{settings:?}"), format!("{settings:#?}")] {
         for secret in [PASSWORD, KEY_1, "17, 17"] {
             assert!(!shown.contains(secret), "{shown}");
         }
@@ -635,14 +537,10 @@ fn the_bounds_of_numbers_are_those_in_the_comments() {
         assert!((min..=max).contains(&default), "{key}");
         for number in [min, max, min - 1, max + 1] {
             let start = start().env(&variable(&key), &number.to_string());
-            let mistakes = Settings::load(&start.sources)
-                .err()
-                .map(|mistakes| mistakes.to_string())
-                .unwrap_or_default();
-            let refusal = format!(
-                "environment {}: {number} is not in the range from {min} to {max}",
-                variable(&key)
-            );
+            let mistakes =
+                Settings::load(&start.sources).err().map(|mistakes| mistakes.to_string()).unwrap_or_default();
+            let refusal =
+                format!("environment {}: {number} is not in the range from {min} to {max}", variable(&key));
             let is_in_range = (min..=max).contains(&number);
             assert_eq!(
                 !mistakes.lines().any(|line| line == refusal),

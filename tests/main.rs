@@ -3,5 +3,6 @@
 
 mod config;
 mod limits;
+mod ops;
 mod rotation;
 mod support;

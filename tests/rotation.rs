@@ -14,8 +14,10 @@ async fn refresh(app: &TestApp, merchant: &Merchant, token: &str) -> Reply {
 /// Sessions revoked as replayed, audit events and webhook events of it.
 async fn replays_on_record(app: &TestApp) -> [i64; 3] {
     [
-        app.number("select count(*) from sessions where revoked_reason = 'replayed' and revoked_at is not null")
-            .await,
+        app.number(
+            "select count(*) from sessions where revoked_reason = 'replayed' and revoked_at is not null",
+        )
+        .await,
         app.number("select count(*) from audit_events where action = 'session.replay_detected'").await,
         app.number("select count(*) from webhook_events where type = 'session.replay_detected'").await,
     ]
@@ -29,7 +31,8 @@ async fn each_refresh_gives_a_fresh_pair_and_the_next_takes_its_token() {
         let second = refresh(&app, &merchant, &first.refresh).await.tokens();
         let third = refresh(&app, &merchant, &second.refresh).await.tokens();
 
-        let all = [&first.access, &first.refresh, &second.access, &second.refresh, &third.access, &third.refresh];
+        let all =
+            [&first.access, &first.refresh, &second.access, &second.refresh, &third.access, &third.refresh];
         for (index, token) in all.iter().enumerate() {
             assert!(!all[..index].contains(token), "token {index} was issued before");
         }

@@ -3,7 +3,7 @@
 //! A refusal is a value. An outsider sees its [`ErrorCode`] alone; the merchant finds its [`Reason`]
 //! in the exchange record.
 
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::address::ClientAddress;
 use super::api_key::{ApiKey, IpMode};
@@ -31,7 +31,7 @@ pub enum ErrorCode {
 }
 
 /// Exactly why a call was refused. Stored by name in the exchange record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Reason {
     KeyMissing,

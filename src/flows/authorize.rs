@@ -51,6 +51,7 @@ impl Core {
             let session = self.new_session(caller, &client, self.now());
             let open = Open { session: session.clone(), revision: caller.record.merchant.revision };
             if self.store.hot().open_session(open).await? {
+                self.counters.issued.add_one();
                 return Ok(Ok(self.pair_of(&session)?));
             }
             if let Err(reason) = self.reload(caller).await? {

@@ -6,6 +6,7 @@
 pub mod admin_access;
 pub mod admission;
 pub mod authorize;
+pub mod counters;
 pub mod introspect;
 pub mod limits;
 pub mod look;
@@ -45,6 +46,7 @@ pub struct Core {
     pub issuer: String,
     pub usage: usage::Usage,
     pub limits: limits::Limits,
+    pub counters: counters::Counters,
 }
 
 impl Core {

@@ -8,6 +8,8 @@ pub mod error;
 pub mod form;
 pub mod health;
 pub mod layer;
+pub mod metrics;
+pub mod ops;
 pub mod openapi;
 pub mod server;
 
@@ -45,6 +47,7 @@ pub struct Shared {
     /// Requests under way, those included whose clients have hung up.
     pub tasks: TaskTracker,
     pub is_draining: AtomicBool,
+    pub metrics: metrics::EdgeMetrics,
 }
 
 /// Every route, behind every layer, and the document that describes them.

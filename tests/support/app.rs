@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use axum::Router;
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
@@ -99,7 +100,16 @@ impl TestApp {
 
     /// Sends a call through the real router, as if it had come from the call's peer.
     pub(crate) async fn send(&self, call: Call) -> Reply {
-        let response = match self.app.router().oneshot(call.into_request()).await {
+        Self::send_through(self.app.router(), call).await
+    }
+
+    /// As [`TestApp::send`], through the router of the operations listener.
+    pub(crate) async fn send_to_ops(&self, call: Call) -> Reply {
+        Self::send_through(self.app.ops_router(), call).await
+    }
+
+    async fn send_through(router: Router, call: Call) -> Reply {
+        let response = match router.oneshot(call.into_request()).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
@@ -121,8 +131,7 @@ impl TestApp {
 
     /// Serves on a port of 127.0.0.1, over real TCP.
     pub(crate) async fn serve(self) -> Served {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the system has a free port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the system has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(self.app.run(listener, async {

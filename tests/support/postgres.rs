@@ -181,18 +181,11 @@ impl Cluster {
     }
 
     fn require(&self, request: &str) {
-        assert!(
-            self.ask(request),
-            "PostgreSQL: `{request}` failed:\n{}",
-            self.log()
-        );
+        assert!(self.ask(request), "PostgreSQL: `{request}` failed:\n{}", self.log());
     }
 
     fn ask(&self, request: &str) -> bool {
-        self.watcher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ask(request)
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner).ask(request)
     }
 
     /// What `initdb`, `pg_ctl` and the server had to say.
@@ -213,20 +206,9 @@ struct GivenServer {
 impl GivenServer {
     fn new(url: String) -> Self {
         let psql = directory_of("psql").join("psql");
-        let url = if database_of(&url).is_empty() {
-            with_database(&url, "postgres")
-        } else {
-            url
-        };
-        let watcher = Watcher::spawn(Watcher::command(
-            DROP_DATABASES,
-            [psql.as_os_str(), OsStr::new(&url)],
-        ));
-        Self {
-            psql,
-            url,
-            watcher: Mutex::new(watcher),
-        }
+        let url = if database_of(&url).is_empty() { with_database(&url, "postgres") } else { url };
+        let watcher = Watcher::spawn(Watcher::command(DROP_DATABASES, [psql.as_os_str(), OsStr::new(&url)]));
+        Self { psql, url, watcher: Mutex::new(watcher) }
     }
 
     fn database(&self) -> String {
@@ -235,11 +217,7 @@ impl GivenServer {
 
     fn database_from(&self, template: &str) -> String {
         let name = fresh_name();
-        let noted = self
-            .watcher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ask(&name);
+        let noted = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).ask(&name);
         assert!(noted, "nobody would drop the database {name}");
         create_database(psql(&self.psql, &self.url), &name, template);
         with_database(&self.url, &name)
@@ -255,11 +233,7 @@ struct Watcher {
 impl Watcher {
     fn command<'a>(script: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Command {
         let mut command = Command::new("sh");
-        command
-            .arg("-c")
-            .arg(script)
-            .arg("tollgate-test-watcher")
-            .args(arguments);
+        command.arg("-c").arg(script).arg("tollgate-test-watcher").args(arguments);
         command
     }
 
@@ -278,20 +252,14 @@ impl Watcher {
     }
 
     fn ask(&mut self, request: &str) -> bool {
-        let stdin = self
-            .shell
-            .stdin
-            .as_mut()
-            .expect("it is closed only by the drop");
+        let stdin = self.shell.stdin.as_mut().expect("it is closed only by the drop");
         writeln!(stdin, "{request}").expect("the watcher reads until its input ends");
         self.answer() == "ok"
     }
 
     fn answer(&mut self) -> String {
         let mut line = String::new();
-        self.answers
-            .read_line(&mut line)
-            .expect("the watcher writes UTF-8");
+        self.answers.read_line(&mut line).expect("the watcher writes UTF-8");
         assert!(
             line.ends_with('\n'),
             "the watcher ended before it answered; its message is on standard error"
@@ -311,14 +279,7 @@ impl Drop for Watcher {
 
 fn psql(program: &Path, url: &str) -> Command {
     let mut command = Command::new(program);
-    command.args([
-        "--no-psqlrc",
-        "--quiet",
-        "--tuples-only",
-        "--no-align",
-        "--dbname",
-        url,
-    ]);
+    command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname", url]);
     command
 }
 
@@ -331,20 +292,9 @@ fn create_database(psql: Command, name: &str, template: &str) {
 }
 
 fn execute(mut psql: Command, sql: &str) -> String {
-    let output = psql
-        .arg("--command")
-        .arg(sql)
-        .stdin(Stdio::null())
-        .output()
-        .expect("psql was found before");
-    assert!(
-        output.status.success(),
-        "psql: `{sql}` failed:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned()
+    let output = psql.arg("--command").arg(sql).stdin(Stdio::null()).output().expect("psql was found before");
+    assert!(output.status.success(), "psql: `{sql}` failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 /// The developer's own `PGHOST`, `PGOPTIONS` and the like are for other servers.
@@ -360,9 +310,7 @@ fn forget_libpq_settings(command: &mut Command) {
 fn split(url: &str) -> (&str, &str, &str) {
     let (url, query) = url.split_at(url.find('?').unwrap_or(url.len()));
     let authority = url.find("://").map_or(0, |at| at + "://".len());
-    let path = url[authority..]
-        .find('/')
-        .map_or(url.len(), |at| authority + at);
+    let path = url[authority..].find('/').map_or(url.len(), |at| authority + at);
     (&url[..path], url[path..].trim_start_matches('/'), query)
 }
 
@@ -380,10 +328,7 @@ fn fresh_name() -> String {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let process = PROCESS.get_or_init(random);
-    format!(
-        "tollgate_test_{process:016x}_{}",
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("tollgate_test_{process:016x}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A port on 127.0.0.1 that nobody listens on. It lies below those that the kernel hands out by
@@ -393,8 +338,7 @@ fn free_port() -> u16 {
     const COUNT: u16 = 17_000;
     static FROM: OnceLock<u16> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let from = FROM
-        .get_or_init(|| u16::try_from(random() % u64::from(COUNT)).expect("the remainder fits"));
+    let from = FROM.get_or_init(|| u16::try_from(random() % u64::from(COUNT)).expect("the remainder fits"));
     (0..COUNT)
         .map(|_| FIRST + from.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
@@ -418,23 +362,13 @@ fn unprivileged_user() -> Option<User> {
     }
     let user = ["postgres", "nobody"]
         .into_iter()
-        .find_map(|name| {
-            Some(User {
-                uid: id(&["-u", name])?,
-                gid: id(&["-g", name])?,
-            })
-        })
-        .expect(
-            "PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`",
-        );
+        .find_map(|name| Some(User { uid: id(&["-u", name])?, gid: id(&["-g", name])? }))
+        .expect("PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`");
     Some(user)
 }
 
 fn id(arguments: &[&str]) -> Option<u32> {
-    let output = Command::new("id")
-        .args(arguments)
-        .output()
-        .expect("every Unix has `id`");
+    let output = Command::new("id").args(arguments).output().expect("every Unix has `id`");
     str::from_utf8(&output.stdout).ok()?.trim().parse().ok()
 }
 
@@ -446,22 +380,18 @@ fn directory_of(program: &str) -> PathBuf {
         None => packaged_versions()
             .into_iter()
             .chain(
-                env::split_paths(&env::var_os("PATH").unwrap_or_default())
-                    .filter(|path| path.is_absolute()),
+                env::split_paths(&env::var_os("PATH").unwrap_or_default()).filter(|path| path.is_absolute()),
             )
             .collect(),
     };
-    candidates
-        .into_iter()
-        .find(|directory| directory.join(program).is_file())
-        .unwrap_or_else(|| {
-            panic!(
-                "the tests need PostgreSQL, and `{program}` is neither in PGBIN nor, if that is \
+    candidates.into_iter().find(|directory| directory.join(program).is_file()).unwrap_or_else(|| {
+        panic!(
+            "the tests need PostgreSQL, and `{program}` is neither in PGBIN nor, if that is \
                  unset, in /usr/lib/postgresql/*/bin or on PATH: `apt-get install postgresql-15`, \
                  or set TOLLGATE_TEST_POSTGRES_URL to a server on which they may create databases \
                  (`psql`, and the package for the tests that stop a server, are still needed)"
-            )
-        })
+        )
+    })
 }
 
 /// Debian's layout, the highest version first.
@@ -470,12 +400,7 @@ fn packaged_versions() -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| {
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                entry.path().join("bin"),
-            ))
-        })
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .collect();
     versions.sort_unstable_by(|left, right| right.cmp(left));
     versions.into_iter().map(|(_, bin)| bin).collect()
@@ -489,11 +414,7 @@ fn a_cluster_stopped_as_by_a_crash_comes_back_at_the_same_url_with_all_that_was_
     execute(cluster.psql(&url), "insert into kept values (7)");
 
     cluster.stop_immediate();
-    let refused = cluster
-        .psql(&url)
-        .args(["--command", "select 1"])
-        .output()
-        .expect("psql was found before");
+    let refused = cluster.psql(&url).args(["--command", "select 1"]).output().expect("psql was found before");
     assert!(!refused.status.success(), "a stopped server answered");
 
     cluster.start_again();
@@ -507,11 +428,7 @@ fn a_dropped_cluster_leaves_neither_a_server_nor_files() {
     assert!(directory.join("data/postmaster.pid").is_file());
 
     drop(cluster);
-    assert!(
-        !directory.exists(),
-        "{} is still there",
-        directory.display()
-    );
+    assert!(!directory.exists(), "{} is still there", directory.display());
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the server's port is free again");
 }
 
@@ -529,23 +446,11 @@ fn every_database_is_a_new_and_empty_one() {
 #[test]
 fn only_the_database_of_a_servers_url_is_replaced() {
     for (url, expected) in [
-        (
-            "postgres://u:p@host:5432/old",
-            "postgres://u:p@host:5432/new",
-        ),
-        (
-            "postgres://u@host/old?sslmode=require",
-            "postgres://u@host/new?sslmode=require",
-        ),
+        ("postgres://u:p@host:5432/old", "postgres://u:p@host:5432/new"),
+        ("postgres://u@host/old?sslmode=require", "postgres://u@host/new?sslmode=require"),
         ("postgres://host", "postgres://host/new"),
-        (
-            "postgres://host?sslmode=disable",
-            "postgres://host/new?sslmode=disable",
-        ),
-        (
-            "postgres:///old?host=/run/postgresql",
-            "postgres:///new?host=/run/postgresql",
-        ),
+        ("postgres://host?sslmode=disable", "postgres://host/new?sslmode=disable"),
+        ("postgres:///old?host=/run/postgresql", "postgres:///new?host=/run/postgresql"),
     ] {
         assert_eq!(with_database(url, "new"), expected);
     }
