@@ -4,12 +4,14 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::domain::clock::Clock;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
@@ -19,7 +21,8 @@ use crate::flows::limits::{LimitSettings, Limits};
 use crate::flows::usage::Usage;
 use crate::flows::{Core, SharedCore};
 use crate::http::metrics::EdgeMetrics;
-use crate::http::server::{ListenerLimits, serve};
+use crate::http::server::{ListenerLimits, Transport, serve};
+use crate::http::tls::{Tls, TlsError, TlsFiles};
 use crate::http::{self, Edge, Shared};
 use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::{tidy, usage};
@@ -52,6 +55,8 @@ pub enum BuildError {
          and set tokens.keys_file or TOLLGATE__TOKENS__KEYS_FILE"
     )]
     NoTokenKeys,
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}: not a token keys file: one key of 64 hex characters a line, newest first")]
@@ -62,6 +67,8 @@ pub enum BuildError {
 pub struct App {
     shared: Arc<Shared>,
     limits: ListenerLimits,
+    proxy_protocol_from: Arc<[IpNet]>,
+    drain_delay: Duration,
     ops: Option<TcpListener>,
 }
 
@@ -88,13 +95,22 @@ impl App {
             tasks: TaskTracker::new(),
             is_draining: AtomicBool::new(false),
             metrics: EdgeMetrics::default(),
+            tls: load_tls(&settings.server)?,
         });
         let limits = ListenerLimits {
             connections_max: settings.server.connections_max,
             header_timeout: settings.server.header_timeout,
             shutdown_grace: settings.server.shutdown_grace,
         };
-        Ok(Self { shared, limits, ops: None })
+        let proxies: &[IpNet] =
+            if settings.server.proxy_protocol { &settings.server.trusted_proxies } else { &[] };
+        Ok(Self {
+            shared,
+            limits,
+            proxy_protocol_from: proxies.into(),
+            drain_delay: settings.server.drain_delay,
+            ops: None,
+        })
     }
 
     #[must_use]
@@ -130,18 +146,29 @@ impl App {
         let ops = self.ops.take().map(|listener| {
             let limits = ListenerLimits { connections_max: OPS_CONNECTIONS_MAX, ..self.limits };
             // To the end: whoever watches must see the stop through.
-            tokio::spawn(serve(listener, self.ops_router(), limits, std::future::pending()))
+            let transport = Transport::default();
+            tokio::spawn(serve(listener, self.ops_router(), limits, transport, std::future::pending()))
         });
         let usage = tokio::spawn(usage::run(Arc::clone(&self.shared.core)));
         let tidy = tokio::spawn(tidy::run(Arc::clone(&self.shared.core)));
-        let draining = Arc::clone(&self.shared);
+        let tls = self.shared.tls.clone().map(|tls| tokio::spawn(tls.watch()));
+        let (draining, drain_delay) = (Arc::clone(&self.shared), self.drain_delay);
         let stop = async move {
             stop.await;
             draining.is_draining.store(true, Ordering::Relaxed);
+            tracing::info!(delay_secs = drain_delay.as_secs(), "stopping: no longer ready");
+            tokio::time::sleep(drain_delay).await;
         };
-        serve(listener, self.router(), self.limits, stop).await;
+        let transport = Transport {
+            tls: self.shared.tls.clone(),
+            proxy_protocol_from: Arc::clone(&self.proxy_protocol_from),
+        };
+        serve(listener, self.router(), self.limits, transport, stop).await;
         usage.abort();
         tidy.abort();
+        if let Some(tls) = tls {
+            tls.abort();
+        }
         self.close().await;
         if let Some(ops) = ops {
             ops.abort();
@@ -209,6 +236,16 @@ pub async fn open_core(
         counters: Counters::default(),
         clock,
     })
+}
+
+fn load_tls(settings: &config::Server) -> Result<Option<Arc<Tls>>, TlsError> {
+    match (&settings.tls_certificate_file, &settings.tls_key_file) {
+        (Some(certificate), Some(key)) => {
+            let files = TlsFiles { certificate: certificate.clone(), key: key.clone() };
+            Ok(Some(Arc::new(Tls::load(files)?)))
+        }
+        _ => Ok(None),
+    }
 }
 
 fn make_directory(path: &Path) -> Result<(), BuildError> {

@@ -6,3 +6,4 @@ mod limits;
 mod ops;
 mod rotation;
 mod support;
+mod transport;

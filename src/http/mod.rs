@@ -9,9 +9,12 @@ pub mod form;
 pub mod health;
 pub mod layer;
 pub mod metrics;
-pub mod ops;
 pub mod openapi;
+pub mod ops;
+pub mod preface;
+pub mod proxy_protocol;
 pub mod server;
+pub mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -48,6 +51,7 @@ pub struct Shared {
     pub tasks: TaskTracker,
     pub is_draining: AtomicBool,
     pub metrics: metrics::EdgeMetrics,
+    pub tls: Option<Arc<tls::Tls>>,
 }
 
 /// Every route, behind every layer, and the document that describes them.

@@ -79,6 +79,14 @@ fn write(shared: &Shared, in_store: Option<(Backlog, SessionRows)>) -> Result<St
     let mut registry = Registry::with_prefix("tollgate");
     registry.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
     shared.metrics.register(&mut registry);
+    if let Some(expires_at) = shared.tls.as_ref().and_then(|tls| tls.expires_at()) {
+        let expiry = ConstGauge::new(expires_at.unix_secs());
+        registry.register(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate in use expires, since 1970",
+            expiry,
+        );
+    }
     let core = &shared.core;
     flows(core, &mut registry);
     let dropped = ConstCounter::new(shared.exchanges.dropped());
