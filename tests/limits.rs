@@ -237,6 +237,24 @@ async fn the_owner_of_a_key_sees_that_its_address_was_locked_out() {
 }
 
 #[tokio::test]
+async fn guesses_at_admin_tokens_count_as_well() {
+    each_engine_with(three_failures, async |app| {
+        let guess = || {
+            let token = format!("Bearer tga_{}", "x".repeat(43));
+            Call::get("/admin/v1/merchants").header("authorization", token).from(HERE)
+        };
+        for _ in 0..3 {
+            assert_eq!(app.send(guess()).await.status, 401);
+        }
+        let reply = app.send(guess()).await;
+        assert_eq!((reply.status, reply.header("retry-after").as_deref()), (429, Some("60")));
+        assert_eq!(reply.json()["code"], "slow_down");
+        assert_eq!(app.send(guess().from(ELSEWHERE)).await.status, 401);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn quiet_callers_are_forgotten() {
     fn all_limits(settings: &mut Settings) {
         three_failures(settings);

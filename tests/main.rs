@@ -5,5 +5,6 @@ mod config;
 mod limits;
 mod ops;
 mod rotation;
+mod stop;
 mod support;
 mod transport;

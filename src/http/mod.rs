@@ -84,8 +84,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
         any(api::verify::verify)
             .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
     };
-    let admin =
-        admin::routes().route_layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token));
+    let admin = admin::routes().route_layer(
+        ServiceBuilder::new()
+            .layer(from_fn_with_state(Arc::clone(&shared), layer::rate_limit::retry_after))
+            .layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token)),
+    );
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(api::authorize::authorize).map(integrator))
         .routes(routes!(api::authorize::refresh_token).map(integrator))
