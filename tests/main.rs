@@ -1,6 +1,7 @@
 //! Everything that holds from outside, in one test binary: through the real router or the real
 //! program, on both engines.
 
+mod backup;
 mod config;
 mod limits;
 mod ops;

@@ -6,6 +6,7 @@
 pub mod admin_tokens;
 pub mod api_keys;
 pub mod audit;
+pub mod backup;
 pub mod batch;
 pub mod columns;
 pub mod credentials;

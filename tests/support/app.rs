@@ -61,6 +61,11 @@ impl TestApp {
         Self::on(Database::fresh(engine).await, Clock::manual(START), configure).await
     }
 
+    /// On a database that the test has prepared.
+    pub(crate) async fn over(database: Arc<Database>) -> Self {
+        Self::on(database, Clock::manual(START), |_| {}).await
+    }
+
     async fn on(database: Arc<Database>, clock: Clock, configure: fn(&mut Settings)) -> Self {
         let mut settings = Settings::with_defaults();
         settings.database.url = database.url.parse().expect("the tests' own URLs are well-formed");
