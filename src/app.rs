@@ -4,26 +4,35 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::domain::clock::Clock;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
+use crate::flows::counters::Counters;
+use crate::flows::limits::{LimitSettings, Limits};
 use crate::flows::usage::Usage;
 use crate::flows::{Core, SharedCore};
-use crate::http::server::{ListenerLimits, serve};
+use crate::http::metrics::EdgeMetrics;
+use crate::http::server::{ListenerLimits, Transport, serve};
+use crate::http::tls::{Tls, TlsError, TlsFiles};
 use crate::http::{self, Edge, Shared};
 use crate::jobs::exchange_log::ExchangeLog;
-use crate::jobs::usage;
+use crate::jobs::{tidy, usage};
 use crate::store::{Options, Store, StoreError};
 
 /// Where embedded installations keep their token keys, in the data directory.
 const TOKEN_KEYS_FILE: &str = "token.keys";
+
+/// A scraper and a few probes.
+const OPS_CONNECTIONS_MAX: usize = 64;
 
 /// What may be made where it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +55,8 @@ pub enum BuildError {
          and set tokens.keys_file or TOLLGATE__TOKENS__KEYS_FILE"
     )]
     NoTokenKeys,
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}: not a token keys file: one key of 64 hex characters a line, newest first")]
@@ -56,6 +67,9 @@ pub enum BuildError {
 pub struct App {
     shared: Arc<Shared>,
     limits: ListenerLimits,
+    proxy_protocol_from: Arc<[IpNet]>,
+    drain_delay: Duration,
+    ops: Option<TcpListener>,
 }
 
 impl App {
@@ -80,13 +94,23 @@ impl App {
             },
             tasks: TaskTracker::new(),
             is_draining: AtomicBool::new(false),
+            metrics: EdgeMetrics::default(),
+            tls: load_tls(&settings.server)?,
         });
         let limits = ListenerLimits {
             connections_max: settings.server.connections_max,
             header_timeout: settings.server.header_timeout,
             shutdown_grace: settings.server.shutdown_grace,
         };
-        Ok(Self { shared, limits })
+        let proxies: &[IpNet] =
+            if settings.server.proxy_protocol { &settings.server.trusted_proxies } else { &[] };
+        Ok(Self {
+            shared,
+            limits,
+            proxy_protocol_from: proxies.into(),
+            drain_delay: settings.server.drain_delay,
+            ops: None,
+        })
     }
 
     #[must_use]
@@ -98,6 +122,17 @@ impl App {
         http::router(Arc::clone(&self.shared))
     }
 
+    /// What the operations listener serves.
+    pub fn ops_router(&self) -> Router {
+        http::ops::router(Arc::clone(&self.shared))
+    }
+
+    /// Serves operations on `listener` while [`App::run`] runs.
+    #[must_use]
+    pub fn with_ops(self, listener: TcpListener) -> Self {
+        Self { ops: Some(listener), ..self }
+    }
+
     /// Returns when every exchange so far and every last-used time is written.
     pub async fn flush(&self) {
         self.shared.exchanges.flush().await;
@@ -107,16 +142,37 @@ impl App {
     }
 
     /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
-    pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let ops = self.ops.take().map(|listener| {
+            let limits = ListenerLimits { connections_max: OPS_CONNECTIONS_MAX, ..self.limits };
+            // To the end: whoever watches must see the stop through.
+            let transport = Transport::default();
+            tokio::spawn(serve(listener, self.ops_router(), limits, transport, std::future::pending()))
+        });
         let usage = tokio::spawn(usage::run(Arc::clone(&self.shared.core)));
-        let draining = Arc::clone(&self.shared);
+        let tidy = tokio::spawn(tidy::run(Arc::clone(&self.shared.core)));
+        let tls = self.shared.tls.clone().map(|tls| tokio::spawn(tls.watch()));
+        let (draining, drain_delay) = (Arc::clone(&self.shared), self.drain_delay);
         let stop = async move {
             stop.await;
             draining.is_draining.store(true, Ordering::Relaxed);
+            tracing::info!(delay_secs = drain_delay.as_secs(), "stopping: no longer ready");
+            tokio::time::sleep(drain_delay).await;
         };
-        serve(listener, self.router(), self.limits, stop).await;
+        let transport = Transport {
+            tls: self.shared.tls.clone(),
+            proxy_protocol_from: Arc::clone(&self.proxy_protocol_from),
+        };
+        serve(listener, self.router(), self.limits, transport, stop).await;
         usage.abort();
+        tidy.abort();
+        if let Some(tls) = tls {
+            tls.abort();
+        }
         self.close().await;
+        if let Some(ops) = ops {
+            ops.abort();
+        }
     }
 
     /// Finishes what is under way, writes what is noted, and closes the store.
@@ -160,7 +216,6 @@ pub async fn open_core(
     Ok(Core {
         store,
         keyring,
-        clock,
         entropy,
         lifetimes: Lifetimes {
             access_ttl: settings.tokens.access_ttl,
@@ -170,7 +225,27 @@ pub async fn open_core(
         },
         issuer: settings.server.issuer.clone(),
         usage: Usage::default(),
+        limits: Limits::new(
+            LimitSettings {
+                failures_per_address_per_minute: settings.limits.failures_per_address_per_minute,
+                calls_per_key_per_second: settings.limits.calls_per_key_per_second,
+                new_sessions_per_client_per_minute: settings.limits.new_sessions_per_client_per_minute,
+            },
+            &clock,
+        ),
+        counters: Counters::default(),
+        clock,
     })
+}
+
+fn load_tls(settings: &config::Server) -> Result<Option<Arc<Tls>>, TlsError> {
+    match (&settings.tls_certificate_file, &settings.tls_key_file) {
+        (Some(certificate), Some(key)) => {
+            let files = TlsFiles { certificate: certificate.clone(), key: key.clone() };
+            Ok(Some(Arc::new(Tls::load(files)?)))
+        }
+        _ => Ok(None),
+    }
 }
 
 fn make_directory(path: &Path) -> Result<(), BuildError> {

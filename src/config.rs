@@ -23,7 +23,7 @@ pub use mistakes::{Mistake, Mistakes};
 pub use values::{BadValue, DatabaseUrl, TokenKeys};
 
 use reader::{Origin, Reader};
-use values::{address, directory, issuer, log_level, network, one_of, optional};
+use values::{address, directory, file, issuer, log_level, network, one_of, optional};
 
 /// Enough to name every proxy or its network; each is compared with every hop of every request.
 const TRUSTED_PROXIES_MAX: usize = 256;
@@ -49,11 +49,18 @@ pub struct Server {
     /// An http or https URL without a trailing slash; made from `listen` if it is not set.
     pub issuer: String,
     pub data_dir: PathBuf,
+    /// Certificate chain and key, PEM: both or neither.
+    pub tls_certificate_file: Option<PathBuf>,
+    pub tls_key_file: Option<PathBuf>,
+    pub allow_plain_http: bool,
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether the trusted proxies begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     pub forwarded_header: ForwardedHeader,
     pub connections_max: usize,
     pub header_timeout: Duration,
     pub request_timeout: Duration,
+    pub drain_delay: Duration,
     pub shutdown_grace: Duration,
 }
 
@@ -174,6 +181,25 @@ impl Settings {
         reader.relate(refresh, "must be at most", session, refresh_ttl <= session_ttl);
         let window = "tokens.refresh_retry_window_secs";
         reader.relate(window, "must be less than", access, refresh_retry_window < access_ttl);
+        let (certificate, key) = ("server.tls_certificate_file", "server.tls_key_file");
+        let server = &self.server;
+        let (has_certificate, has_key) =
+            (server.tls_certificate_file.is_some(), server.tls_key_file.is_some());
+        reader.relate(certificate, "must be set together with", key, has_certificate == has_key);
+        let is_private = server.listen.ip().to_canonical().is_loopback();
+        reader.relate(
+            "server.listen",
+            "is not a loopback address, and without TLS everybody on the way can read the secrets: set \
+             server.tls_certificate_file and server.tls_key_file, or, if a proxy in front ends TLS, set to true",
+            "server.allow_plain_http",
+            is_private || has_certificate || server.allow_plain_http,
+        );
+        reader.relate(
+            "server.proxy_protocol",
+            "needs the proxies that it is believed from in",
+            "server.trusted_proxies",
+            !server.proxy_protocol || !server.trusted_proxies.is_empty(),
+        );
         let is_shared = self.ops.listen == Some(self.server.listen) && self.server.listen.port() != 0;
         reader.relate("ops.listen", "must differ from", "server.listen", !is_shared);
     }
@@ -182,8 +208,10 @@ impl Settings {
 impl Server {
     fn read(reader: &mut Reader) -> Self {
         let listen = reader.text("server.listen", address);
+        let tls_certificate_file = reader.text("server.tls_certificate_file", optional(file));
+        let scheme = if tls_certificate_file.is_some() { "https" } else { "http" };
         let issuer =
-            reader.text("server.issuer", optional(issuer)).unwrap_or_else(|| format!("http://{listen}"));
+            reader.text("server.issuer", optional(issuer)).unwrap_or_else(|| format!("{scheme}://{listen}"));
         reader.show("server.issuer", format!("{issuer:?}"));
         let headers =
             [("x-forwarded-for", ForwardedHeader::XForwardedFor), ("forwarded", ForwardedHeader::Forwarded)];
@@ -191,11 +219,16 @@ impl Server {
             listen,
             issuer,
             data_dir: reader.text("server.data_dir", directory),
+            tls_certificate_file,
+            tls_key_file: reader.text("server.tls_key_file", optional(file)),
+            allow_plain_http: reader.switch("server.allow_plain_http"),
             trusted_proxies: reader.list("server.trusted_proxies", TRUSTED_PROXIES_MAX, network),
+            proxy_protocol: reader.switch("server.proxy_protocol"),
             forwarded_header: reader.text("server.forwarded_header", one_of(&headers)),
             connections_max: reader.number("server.connections_max", 1..=100_000) as usize,
             header_timeout: reader.duration("server.header_timeout_secs", 1..=300),
             request_timeout: reader.duration("server.request_timeout_secs", 1..=600),
+            drain_delay: reader.duration("server.drain_delay_secs", 0..=300),
             shutdown_grace: reader.duration("server.shutdown_grace_secs", 1..=600),
         }
     }

@@ -1,9 +1,10 @@
 //! The command line.
 
 mod commands;
+mod health_check;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -13,6 +14,7 @@ use tollgate::config::{Flag, Settings, Sources};
 use tollgate::demo;
 use tollgate::domain::clock::Clock;
 use tollgate::domain::entropy::Entropy;
+use tollgate::store::backup::backup;
 use tollgate::telemetry;
 
 use commands::{Job, print};
@@ -53,6 +55,13 @@ enum Command {
     Migrate,
     /// Check the settings, and print each with where it comes from.
     CheckConfig,
+    /// Copy the embedded database to a new file while the server runs. The token keys are not in it.
+    Backup {
+        #[arg(value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Ask the server that runs here with these settings whether it is up.
+    Healthcheck,
     /// Print a fresh token key, for tokens.keys_file.
     KeyGen,
     #[command(flatten)]
@@ -72,6 +81,8 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::CheckConfig => print(&settings.explain()),
+        Command::Backup { to } => back_up(&settings, &to).await,
+        Command::Healthcheck => health_check::run(&settings),
         Command::KeyGen => print(&hex::encode(Entropy::System.bytes::<32>())),
         Command::Job(job) => commands::run(&settings, job).await,
     }
@@ -93,9 +104,25 @@ fn sources(common: Common) -> Sources {
     }
 }
 
+async fn back_up(settings: &Settings, to: &Path) -> anyhow::Result<()> {
+    backup(settings.database.url.expose(), to, settings.database.timeout).await?;
+    print(&format!(
+        "{} is a copy of the database.\nTokens are of use only together with the token keys: keep those too, elsewhere.",
+        to.display()
+    ))
+}
+
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let listener = bind(settings.server.listen).await?;
-    let app = App::build(settings, Create::Embedded, Clock::System, Entropy::System).await?;
+    let ops = match settings.ops.listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let mut app = App::build(settings, Create::Embedded, Clock::System, Entropy::System).await?;
+    if let Some(ops) = ops {
+        tracing::info!(ops_listen = %ops.local_addr()?, "operations");
+        app = app.with_ops(ops);
+    }
     tracing::info!(listen = %listener.local_addr()?, engine = ?app.core().store.engine(), "ready");
     app.run(listener, stop_signal()).await;
     tracing::info!("stopped");

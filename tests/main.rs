@@ -2,11 +2,16 @@
 //! program, on both engines.
 
 mod admin;
+mod backup;
 mod concurrency;
 mod config;
 mod domain;
+mod limits;
 mod openapi;
+mod ops;
 mod rotation;
 mod standing;
+mod stop;
 mod store;
 mod support;
+mod transport;

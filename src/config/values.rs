@@ -133,6 +133,10 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, BadValue> {
     if text.is_empty() { Err(BadValue("a directory must be named".to_owned())) } else { Ok(text.into()) }
 }
 
+pub(super) fn file(path: &str) -> Result<PathBuf, BadValue> {
+    Ok(path.into())
+}
+
 /// An address stands for the network of itself alone.
 pub(super) fn network(text: &str) -> Result<IpNet, BadValue> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));

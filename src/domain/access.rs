@@ -3,7 +3,7 @@
 //! A refusal is a value. An outsider sees its [`ErrorCode`] alone; the merchant finds its [`Reason`]
 //! in the exchange record.
 
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::address::ClientAddress;
 use super::api_key::{ApiKey, IpMode};
@@ -31,7 +31,7 @@ pub enum ErrorCode {
 }
 
 /// Exactly why a call was refused. Stored by name in the exchange record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Reason {
     KeyMissing,
@@ -102,6 +102,24 @@ impl Reason {
             Self::RequestInvalid => ErrorCode::InvalidRequest,
             Self::TooManyFailures | Self::TooManyCalls | Self::TooManySessions => ErrorCode::SlowDown,
         }
+    }
+
+    /// Whether a secret was presented that is wrong, or works no longer: what guessing looks like. A
+    /// suspended merchant or a lapsed licence is no guess, nor is a token that has had its time.
+    #[must_use]
+    pub const fn is_failed_authentication(self) -> bool {
+        matches!(
+            self,
+            Self::KeyUnknown
+                | Self::KeyReplaced
+                | Self::KeyRevoked
+                | Self::KeyExpired
+                | Self::ClientUnknown
+                | Self::ClientOfAnotherKey
+                | Self::ClientSecretWrong
+                | Self::ClientSecretReplaced
+                | Self::ServiceTokenUnknown
+        )
     }
 
     #[must_use]

@@ -1,8 +1,9 @@
 //! Time: a timestamp that both engines store alike, and the clock that tests can move.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -101,6 +102,9 @@ impl PartialSchema for Timestamp {
 
 impl ToSchema for Timestamp {}
 
+/// Where the system's monotonic time is counted from.
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// Where `now` comes from: the system, or a test that moves it.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
@@ -122,6 +126,18 @@ impl Clock {
         match self {
             Self::System => Timestamp(Utc::now().timestamp_micros()),
             Self::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Time since some fixed point. It never goes back when the system's clock is set, so a limit that
+    /// is counted in it cannot lock everybody out. A manual clock moves both.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        match self {
+            Self::System => STARTED.elapsed(),
+            Self::Manual(micros) => {
+                Duration::from_micros(u64::try_from(micros.load(Ordering::SeqCst)).unwrap_or(0))
+            }
         }
     }
 

@@ -38,14 +38,20 @@ impl Core {
     /// # Errors
     /// A fault of the store.
     pub async fn authorize(&self, caller: &mut Caller, presented: &ClientSecret) -> Decided<Pair> {
+        let mut is_counted = false;
         for _ in 0..DECISIONS_MAX {
             let client = match self.admit_client(caller, presented).await? {
                 Ok(client) => client,
                 Err(reason) => return Ok(Err(reason)),
             };
+            if !is_counted && !self.limits.count_session(client.credential) {
+                return Ok(Err(Reason::TooManySessions));
+            }
+            is_counted = true;
             let session = self.new_session(caller, &client, self.now());
             let open = Open { session: session.clone(), revision: caller.record.merchant.revision };
             if self.store.hot().open_session(open).await? {
+                self.counters.issued.add_one();
                 return Ok(Ok(self.pair_of(&session)?));
             }
             if let Err(reason) = self.reload(caller).await? {
@@ -61,22 +67,16 @@ impl Core {
         caller: &mut Caller,
         presented: &ClientSecret,
     ) -> Decided<Client> {
-        let decided = self
-            .decide(caller, |caller, now| {
-                access::admit_client(
-                    &caller.record,
-                    caller.key_id,
-                    &presented.client_id,
-                    &presented.hash,
-                    now,
-                )
+        let ip = caller.address.ip;
+        let attempt = self.decide(caller, |caller, now| {
+            access::admit_client(&caller.record, caller.key_id, &presented.client_id, &presented.hash, now)
                 .map(|(credential, secret)| Client {
                     credential: credential.id,
                     epoch: credential.epoch,
                     secret: secret.clone(),
                 })
-            })
-            .await?;
+        });
+        let decided = self.guard(ip, attempt).await?;
         if let Ok(client) = &decided {
             let merchant = caller.record.merchant.id;
             for secret in caller.key_secret().into_iter().chain([&client.secret]) {

@@ -6,7 +6,9 @@
 pub mod admin_access;
 pub mod admission;
 pub mod authorize;
+pub mod counters;
 pub mod introspect;
+pub mod limits;
 pub mod look;
 pub mod manage;
 pub mod manage_credentials;
@@ -44,6 +46,8 @@ pub struct Core {
     /// The configured issuer; never taken from a request.
     pub issuer: String,
     pub usage: usage::Usage,
+    pub limits: limits::Limits,
+    pub counters: counters::Counters,
 }
 
 impl Core {

@@ -56,7 +56,10 @@ impl Core {
             }
             match judge_refresh(&session, token.claims(), self.lifetimes, self.now()) {
                 Verdict::Refuse(reason) => return Ok(Err(reason)),
-                Verdict::Repeat => return Ok(Ok(self.pair_of(&session)?)),
+                Verdict::Repeat => {
+                    self.counters.repeated.add_one();
+                    return Ok(Ok(self.pair_of(&session)?));
+                }
                 Verdict::Replay => {
                     self.end_replayed(caller, &session, token, request_id).await?;
                     return Ok(Err(Reason::TokenReplayed));
@@ -70,6 +73,7 @@ impl Core {
                         now: self.now(),
                     };
                     if let Some(rotated) = self.store.hot().rotate_session(rotation).await? {
+                        self.counters.refreshed.add_one();
                         session.generation = rotated.generation;
                         session.rotated_at = rotated.rotated_at;
                         return Ok(Ok(self.pair_of(&session)?));
@@ -110,6 +114,7 @@ impl Core {
         if !sessions::revoke(&mut tx, session.id, "replayed", now).await? {
             return Ok(());
         }
+        self.counters.replayed.add_one();
         let credential = caller.record.credential(session.credential_id);
         let client_id = credential.map(|credential| credential.client_id.clone());
         let detail = json!({

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -61,8 +61,13 @@ impl RequestContext {
     }
 
     #[must_use]
+    pub fn latency(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    #[must_use]
     pub fn latency_us(&self) -> i64 {
-        i64::try_from(self.0.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+        i64::try_from(self.latency().as_micros()).unwrap_or(i64::MAX)
     }
 
     /// # Errors

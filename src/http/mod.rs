@@ -8,8 +8,13 @@ pub mod error;
 pub mod form;
 pub mod health;
 pub mod layer;
+pub mod metrics;
 pub mod openapi;
+pub mod ops;
+pub mod preface;
+pub mod proxy_protocol;
 pub mod server;
+pub mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -45,32 +50,45 @@ pub struct Shared {
     /// Requests under way, those included whose clients have hung up.
     pub tasks: TaskTracker,
     pub is_draining: AtomicBool,
+    pub metrics: metrics::EdgeMetrics,
+    pub tls: Option<Arc<tls::Tls>>,
 }
 
 /// Every route, behind every layer, and the document that describes them.
 pub fn router(shared: Arc<Shared>) -> Router {
-    let integrator = |method: MethodRouter<Arc<Shared>>| {
+    let keyed = |method: MethodRouter<Arc<Shared>>| {
         // For calls that carry an API key, outermost first. Only the methods that exist run them: a
         // wrong method is told so without a key.
         method.route_layer(
             ServiceBuilder::new()
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
                 .layer(from_fn_with_state(Arc::clone(&shared), layer::api_key::api_key))
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::allow_list::allow_list)),
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::allow_list::allow_list))
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::rate_limit::calls)),
         )
     };
+    let recorded = |method: MethodRouter<Arc<Shared>>| {
+        method.route_layer(
+            ServiceBuilder::new()
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::rate_limit::retry_after)),
+        )
+    };
+    let integrator = |method| recorded(keyed(method));
     // For calls that the platform's own services make as well: a service token stands in for the key.
-    let checking = |method: MethodRouter<Arc<Shared>>| {
-        integrator(method)
-            .route_layer(from_fn_with_state(Arc::clone(&shared), layer::service_token::service_token))
+    let checking = |method| {
+        let service_token = from_fn_with_state(Arc::clone(&shared), layer::service_token::service_token);
+        recorded(keyed(method).route_layer(service_token))
     };
     // Looks at key and address itself: it answers 401 and 403 alone, and takes any method.
     let verify = || {
         any(api::verify::verify)
             .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
     };
-    let admin =
-        admin::routes().route_layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token));
+    let admin = admin::routes().route_layer(
+        ServiceBuilder::new()
+            .layer(from_fn_with_state(Arc::clone(&shared), layer::rate_limit::retry_after))
+            .layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token)),
+    );
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(api::authorize::authorize).map(integrator))
         .routes(routes!(api::authorize::refresh_token).map(integrator))

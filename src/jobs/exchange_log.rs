@@ -51,6 +51,12 @@ impl ExchangeLog {
         }
     }
 
+    /// Records that were never written, for want of room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
     /// Returns when everything recorded so far is written.
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();

@@ -8,12 +8,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::error::StoreError;
 
 /// Rows of one statement. More gains little and makes the first caller of a batch wait for the last.
 const BATCH_MAX: usize = 128;
+
+/// Upper bounds of the sizes that are counted together.
+const SIZE_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// Calls that may wait. Full means that the store has fallen seconds behind: better to say so.
 const QUEUE_MAX: usize = 4096;
@@ -30,6 +34,17 @@ struct Job<I, O> {
 pub struct Batcher<I, O> {
     queue: mpsc::Sender<Job<I, O>>,
     timeout: Duration,
+    sizes: Histogram,
+}
+
+/// How a queue is doing.
+#[derive(Clone, Debug)]
+pub struct QueueState {
+    pub operation: &'static str,
+    /// Calls that wait.
+    pub depth: usize,
+    /// Calls in each batch so far.
+    pub batch_sizes: Histogram,
 }
 
 impl<I, O> Batcher<I, O>
@@ -46,10 +61,16 @@ where
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let receiver = Arc::new(Mutex::new(receiver));
         let run = Arc::new(run);
+        let sizes = Histogram::new(SIZE_BUCKETS);
         for _ in 0..workers {
-            tokio::spawn(work(Arc::clone(&receiver), Arc::clone(&run)));
+            tokio::spawn(work(Arc::clone(&receiver), Arc::clone(&run), sizes.clone()));
         }
-        Self { queue, timeout }
+        Self { queue, timeout, sizes }
+    }
+
+    pub(super) fn state(&self, operation: &'static str) -> QueueState {
+        let depth = self.queue.max_capacity() - self.queue.capacity();
+        QueueState { operation, depth, batch_sizes: self.sizes.clone() }
     }
 
     /// Waits for the batch that carries this call. A caller that goes away takes nothing with it: the
@@ -67,7 +88,7 @@ where
     }
 }
 
-async fn work<I, O, F, R>(receiver: Arc<Mutex<mpsc::Receiver<Job<I, O>>>>, run: Arc<F>)
+async fn work<I, O, F, R>(receiver: Arc<Mutex<mpsc::Receiver<Job<I, O>>>>, run: Arc<F>, sizes: Histogram)
 where
     I: Clone + Send + Sync + 'static,
     O: Send + 'static,
@@ -85,6 +106,7 @@ where
         if jobs.is_empty() {
             continue;
         }
+        sizes.observe(jobs.len() as f64);
         let (inputs, replies): (Vec<I>, Vec<_>) = jobs.drain(..).map(|job| (job.input, job.reply)).unzip();
         let results = run_isolated(&inputs, &*run).await;
         for (reply, result) in replies.into_iter().zip(results) {

@@ -1,8 +1,8 @@
 //! The two engines behind one face: the only file that names PostgreSQL or SQLite.
 //!
 //! Both take `$1`, `returning`, `on conflict`, common table expressions and `true`, so a query is one
-//! text, and the engine is chosen at the connection. Two things alone carry a text per engine: the
-//! group-commit statements ([`Sql`]) and the migrations.
+//! text, and the engine is chosen at the connection. Three things alone carry a text per engine: the
+//! group-commit statements ([`Sql`]), the engine's own statistics, and the migrations.
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -39,6 +39,14 @@ pub enum Engine {
 pub struct Sql {
     pub postgres: &'static str,
     pub sqlite: &'static str,
+}
+
+/// A pool of connections at this moment.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolState {
+    pub name: &'static str,
+    pub open: u64,
+    pub idle: u64,
 }
 
 #[derive(Clone)]
@@ -170,6 +178,17 @@ impl Pool {
         }))
     }
 
+    pub(super) fn state(&self) -> Vec<PoolState> {
+        let state = |name, open: u32, idle: usize| PoolState { name, open: open.into(), idle: idle as u64 };
+        match self {
+            Self::Postgres(pool) => vec![state("postgres", pool.size(), pool.num_idle())],
+            Self::Sqlite { readers, writer } => vec![
+                state("sqlite_readers", readers.size(), readers.num_idle()),
+                state("sqlite_writer", writer.size(), writer.num_idle()),
+            ],
+        }
+    }
+
     pub(super) async fn close(&self) {
         match self {
             Self::Postgres(pool) => pool.close().await,
@@ -216,6 +235,16 @@ impl Connection {
             }
             Link::Sqlite(..) => Query { link, sql: sql.sqlite, failed: None }.bind(rows_as_json(&columns)),
         }
+    }
+
+    /// Prepares the engine's text of `sql`.
+    pub fn query_of(&mut self, sql: &'static Sql) -> Query<'_> {
+        let link = self.link();
+        let sql = match link {
+            Link::Postgres(..) => sql.postgres,
+            Link::Sqlite(..) => sql.sqlite,
+        };
+        Query { link, sql, failed: None }
     }
 
     fn link(&mut self) -> Link<'_> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use moka::sync::Cache;
 
-use super::batch::Batcher;
+use super::batch::{Batcher, QueueState};
 use super::driver::{Connection, Pool};
 use super::sessions::{Found, Open, Rotate, Rotated};
 use super::{StoreError, admin_tokens, merchants, secrets, sessions};
@@ -29,6 +29,9 @@ const KEY_HASHES_MAX: u64 = 100_000;
 
 /// Two workers per operation: while one waits for its commit, the other collects.
 const WORKERS: usize = 2;
+
+/// One for each operation.
+pub const QUEUES: usize = 7;
 
 pub struct HotPath {
     open: Batcher<Open, bool>,
@@ -57,6 +60,20 @@ impl HotPath {
             record_cache: Cache::new(RECORDS_MAX),
             owner_cache: Cache::new(KEY_HASHES_MAX),
         }
+    }
+
+    /// How each queue is doing.
+    #[must_use]
+    pub fn queues(&self) -> [QueueState; QUEUES] {
+        [
+            self.open.state("open_session"),
+            self.rotate.state("rotate_session"),
+            self.look_up.state("look_up_session"),
+            self.revisions.state("revision"),
+            self.records.state("load_record"),
+            self.key_owners.state("key_owner"),
+            self.admin_tokens.state("admin_token"),
+        ]
     }
 
     /// Writes a new session; `false` when the merchant has moved on from its revision.

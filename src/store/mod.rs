@@ -6,11 +6,13 @@
 pub mod admin_tokens;
 pub mod api_keys;
 pub mod audit;
+pub mod backup;
 pub mod batch;
 pub mod columns;
 pub mod credentials;
 pub mod driver;
 pub mod error;
+pub mod estimates;
 pub mod exchanges;
 pub mod hot;
 pub mod idempotency;
@@ -22,7 +24,7 @@ pub mod users;
 
 use std::time::Duration;
 
-pub use driver::{Connection, Engine, Tx};
+pub use driver::{Connection, Engine, PoolState, Tx};
 pub use error::StoreError;
 
 use driver::Pool;
@@ -82,6 +84,12 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         self.pool.begin().await
+    }
+
+    /// How many connections are open, and how many of them have nothing to do.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolState> {
+        self.pool.state()
     }
 
     #[must_use]

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use axum::Router;
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
@@ -60,6 +61,11 @@ impl TestApp {
         Self::on(Database::fresh(engine).await, Clock::manual(START), configure).await
     }
 
+    /// On a database that the test has prepared.
+    pub(crate) async fn over(database: Arc<Database>) -> Self {
+        Self::on(database, Clock::manual(START), |_| {}).await
+    }
+
     async fn on(database: Arc<Database>, clock: Clock, configure: fn(&mut Settings)) -> Self {
         let mut settings = Settings::with_defaults();
         settings.database.url = database.url.parse().expect("the tests' own URLs are well-formed");
@@ -99,7 +105,16 @@ impl TestApp {
 
     /// Sends a call through the real router, as if it had come from the call's peer.
     pub(crate) async fn send(&self, call: Call) -> Reply {
-        let response = match self.app.router().oneshot(call.into_request()).await {
+        Self::send_through(self.app.router(), call).await
+    }
+
+    /// As [`TestApp::send`], through the router of the operations listener.
+    pub(crate) async fn send_to_ops(&self, call: Call) -> Reply {
+        Self::send_through(self.app.ops_router(), call).await
+    }
+
+    async fn send_through(router: Router, call: Call) -> Reply {
+        let response = match router.oneshot(call.into_request()).await {
             Ok(response) => response,
             Err(never) => match never {},
         };

@@ -374,6 +374,11 @@ fn id(arguments: &[&str]) -> Option<u32> {
 
 /// The directory of the PostgreSQL programs: `PGBIN`; if that is unset, the newest version that the
 /// distribution's packages have installed, else the first on `PATH` that has `program`.
+/// Where one of the programs of PostgreSQL is.
+pub(crate) fn program(name: &str) -> PathBuf {
+    directory_of(name).join(name)
+}
+
 fn directory_of(program: &str) -> PathBuf {
     let candidates: Vec<PathBuf> = match env::var_os("PGBIN") {
         Some(given) => path::absolute(given).into_iter().collect(),

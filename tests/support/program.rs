@@ -100,6 +100,15 @@ impl Server {
         self
     }
 
+    /// Returns once a line of its log holds `text`.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        assert!(
+            self.stderr.wait_for(|line| line.contains(text)).is_some(),
+            "no {text:?} in:\n{}",
+            self.log()
+        );
+    }
+
     pub(crate) fn log(&self) -> String {
         self.stderr.text()
     }
@@ -112,8 +121,12 @@ impl Server {
 
     /// SIGTERM, as from a service manager.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill")
-            .args(["-TERM", &self.child.id().to_string()])
+            .args([&format!("-{name}"), &self.child.id().to_string()])
             .status()
             .expect("every Unix has `kill`");
         assert!(status.success(), "the server was gone already");

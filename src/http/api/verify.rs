@@ -18,7 +18,7 @@ use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::http::layer::service_token::bearer;
-use crate::http::layer::{allow_list, api_key};
+use crate::http::layer::{allow_list, api_key, rate_limit};
 
 const ACCESS_TOKEN: HeaderName = HeaderName::from_static("access-token");
 const X_MERCHANT_ID: HeaderName = HeaderName::from_static("x-merchant-id");
@@ -39,6 +39,7 @@ pub async fn verify(
 ) -> Result<Response, Failure> {
     let mut caller = api_key::admit(&shared, &context, &headers).await.map_err(as_verify)?;
     allow_list::admit(&shared, &context, &mut caller).await.map_err(as_verify)?;
+    rate_limit::count(&shared, &caller).map_err(as_verify)?;
     let token = access_token(&headers).map_err(|reason| as_verify(Failure::refused(reason)))?;
     let active = shared
         .core
@@ -88,16 +89,24 @@ fn identity(caller: &Caller, active: Option<&Active>) -> Response {
 }
 
 /// The refusal in the two codes that every proxy passes on: 403 for whom we know but may not pass,
-/// 401 for all else.
+/// 401 for all else. A limit is no exception; the exchange record has its exact reason.
 fn as_verify(mut failure: Failure) -> Failure {
     if failure.status.is_server_error() {
         return failure;
     }
     let error = failure.reason.map(Reason::error);
-    failure.status = match error {
-        Some(ErrorCode::UnauthorizedClient) => StatusCode::FORBIDDEN,
+    failure.status = match (error, failure.reason) {
+        (Some(ErrorCode::UnauthorizedClient), _) | (_, Some(Reason::TooManyCalls)) => StatusCode::FORBIDDEN,
         _ => StatusCode::UNAUTHORIZED,
     };
+    if error == Some(ErrorCode::SlowDown) {
+        let code = match failure.status {
+            StatusCode::FORBIDDEN => ErrorCode::UnauthorizedClient,
+            _ => ErrorCode::InvalidClient,
+        };
+        failure.code = code.into();
+        failure.retry_after_secs = None;
+    }
     if error == Some(ErrorCode::InvalidGrant) {
         failure.description = "an access token is needed, and must be active and of this key's client".into();
     }

@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::service_token::bearer;
+use crate::domain::access::Reason;
 use crate::flows::manage::By;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
@@ -20,13 +21,15 @@ pub async fn admin_token(
     next: Next,
 ) -> Response {
     let Some(presented) = bearer(request.headers()) else { return unknown().into_response() };
-    match shared.core.admin_token(&presented).await {
-        Ok(Some(token)) => {
+    let attempt = async { Ok(shared.core.admin_token(&presented).await?.ok_or(Reason::ServiceTokenUnknown)) };
+    match shared.core.guard(context.ip(), attempt).await {
+        Ok(Ok(token)) => {
             let by = By::admin_token(&token, context.ip().to_string(), context.request_id().to_owned());
             request.extensions_mut().insert(by);
             next.run(request).await
         }
-        Ok(None) => unknown().into_response(),
+        Ok(Err(Reason::TooManyFailures)) => Failure::refused(Reason::TooManyFailures).into_response(),
+        Ok(Err(_)) => unknown().into_response(),
         Err(error) => Failure::from(error).into_response(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -28,6 +28,7 @@ pub async fn context(State(shared): State<Arc<Shared>>, mut request: Request, ne
     let context = RequestContext::new(id, at, peer, address);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(context.clone());
 
     let mut response = next.run(request).await;
@@ -35,16 +36,18 @@ pub async fn context(State(shared): State<Arc<Shared>>, mut request: Request, ne
     if let Ok(value) = HeaderValue::from_str(context.request_id()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let failure = response.extensions().get::<Failure>();
+    let reason = response.extensions().get::<Failure>().and_then(|failure| failure.reason);
+    let (status, latency) = (response.status().as_u16(), context.latency());
+    shared.metrics.count(route.as_ref().map(MatchedPath::as_str), status, reason, latency);
     tracing::info!(
         target: "tollgate::access",
         request_id = context.request_id(),
         method = method.as_str(),
         ?path,
-        status = response.status().as_u16(),
-        reason = failure.and_then(|failure| failure.reason).map(|reason| reason.name()),
+        status,
+        reason = reason.map(|reason| reason.name()),
         client_ip = %context.ip(),
-        latency_us = context.latency_us(),
+        latency_us = latency.as_micros(),
     );
     response
 }

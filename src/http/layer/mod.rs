@@ -6,5 +6,6 @@ pub mod api_key;
 pub mod context;
 pub mod detach;
 pub mod exchange_log;
+pub mod rate_limit;
 pub mod render;
 pub mod service_token;

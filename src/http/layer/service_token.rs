@@ -15,14 +15,20 @@ use crate::domain::admin::{AdminToken, Permission};
 use crate::domain::secret::{ADMIN_TOKEN_PREFIX, PlainSecret};
 use crate::http::Shared;
 use crate::http::basic;
+use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 
 /// A service that was let in.
 #[derive(Clone)]
 pub struct Service(pub AdminToken);
 
-pub async fn service_token(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    match admit(&shared, request.headers()).await {
+pub async fn service_token(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match admit(&shared, &context, request.headers()).await {
         Ok(Some(service)) => {
             request.extensions_mut().insert(service);
             next.run(request).await
@@ -33,7 +39,11 @@ pub async fn service_token(State(shared): State<Arc<Shared>>, mut request: Reque
 }
 
 /// `None` when what was sent is not an admin token at all, but a client's own credentials, say.
-async fn admit(shared: &Shared, headers: &HeaderMap) -> Result<Option<Service>, Failure> {
+async fn admit(
+    shared: &Shared,
+    context: &RequestContext,
+    headers: &HeaderMap,
+) -> Result<Option<Service>, Failure> {
     let (id, presented) = match (bearer(headers), basic::credentials(headers)) {
         (Some(token), _) => (None, token),
         (None, Ok(Some((id, token)))) => (Some(id), token),
@@ -42,12 +52,15 @@ async fn admit(shared: &Shared, headers: &HeaderMap) -> Result<Option<Service>, 
     if !presented.expose().starts_with(ADMIN_TOKEN_PREFIX) {
         return Ok(None);
     }
-    let token = shared.core.admin_token(&presented).await?;
-    token
-        .filter(|token| id.is_none_or(|id| id == token.id.to_string()))
-        .filter(|token| token.permissions.contains(&Permission::Introspect))
-        .map(|token| Some(Service(token)))
-        .ok_or_else(|| Failure::refused(Reason::ServiceTokenUnknown))
+    let attempt = async {
+        let token = shared.core.admin_token(&presented).await?;
+        Ok(token
+            .filter(|token| id.is_none_or(|id| id == token.id.to_string()))
+            .filter(|token| token.permissions.contains(&Permission::Introspect))
+            .ok_or(Reason::ServiceTokenUnknown))
+    };
+    let token = shared.core.guard(context.ip(), attempt).await?.map_err(Failure::refused)?;
+    Ok(Some(Service(token)))
 }
 
 /// The token of the one `Authorization: Bearer` header (RFC 6750 2.1).

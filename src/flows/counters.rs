@@ -1,0 +1,30 @@
+//! What came out of the flows since the process started, for whoever watches the rates.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Sessions started, each with a pair of tokens.
+    pub issued: Count,
+    /// Sessions moved to their next generation.
+    pub refreshed: Count,
+    /// Pairs given once more within the retry window.
+    pub repeated: Count,
+    /// Sessions ended because a token of an earlier generation came back.
+    pub replayed: Count,
+}

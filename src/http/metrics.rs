@@ -1,0 +1,110 @@
+//! What the edge counts: requests by route and status, their latency, refusals by reason.
+//!
+//! Counting costs a look at a small table and a few atomic additions. Labels are put together when a
+//! route answers with a status for the first time, never per call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use strum::VariantArray;
+
+use crate::domain::access::Reason;
+
+/// Upper bounds in seconds: from a read out of memory to the time-out of a request.
+const LATENCY_BUCKETS_SECS: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0];
+
+/// The route of requests that match none: callers must not make up labels.
+const NO_ROUTE: &str = "none";
+
+/// HTTP statuses are from 100 to 599.
+const STATUS_MIN: u16 = 100;
+const STATUSES: usize = 500;
+
+/// The labels of a series, in order.
+pub(super) type Labels<const N: usize> = [(&'static str, String); N];
+
+/// Since the start of the process.
+pub struct EdgeMetrics {
+    requests: Family<Labels<2>, Counter>,
+    latency: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    refusals: Family<Labels<1>, Counter>,
+    /// By [`Reason`], in the order of its variants.
+    refusals_by_reason: Vec<Counter>,
+    /// As many as the route table has.
+    routes: RwLock<HashMap<Box<str>, Arc<RouteMetrics>>>,
+}
+
+struct RouteMetrics {
+    latency: Histogram,
+    by_status: Box<[OnceLock<Counter>]>,
+}
+
+impl Default for EdgeMetrics {
+    fn default() -> Self {
+        let refusals = Family::<Labels<1>, Counter>::default();
+        // All of them from the start, so that the first of its kind shows as a rise.
+        let refusals_by_reason = Reason::VARIANTS
+            .iter()
+            .map(|reason| refusals.get_or_create_owned(&[("reason", reason.name().to_owned())]))
+            .collect();
+        Self {
+            requests: Family::default(),
+            latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_SECS)),
+            refusals,
+            refusals_by_reason,
+            routes: RwLock::default(),
+        }
+    }
+}
+
+impl EdgeMetrics {
+    /// Counts a request that was answered. `route` is the pattern that it matched.
+    pub fn count(&self, route: Option<&str>, status: u16, reason: Option<Reason>, latency: Duration) {
+        let name = route.unwrap_or(NO_ROUTE);
+        let route = self.route(name);
+        route.latency.observe(latency.as_secs_f64());
+        if let Some(counter) =
+            status.checked_sub(STATUS_MIN).and_then(|at| route.by_status.get(usize::from(at)))
+        {
+            let make = || {
+                self.requests
+                    .get_or_create_owned(&[("route", name.to_owned()), ("status", status.to_string())])
+            };
+            counter.get_or_init(make).inc();
+        }
+        if let Some(counter) = reason.and_then(|reason| self.refusals_by_reason.get(reason as usize)) {
+            counter.inc();
+        }
+    }
+
+    fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        known.unwrap_or_else(|| {
+            let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+            let route = routes.entry(name.into()).or_insert_with(|| {
+                Arc::new(RouteMetrics {
+                    latency: self.latency.get_or_create_owned(&[("route", name.to_owned())]),
+                    by_status: (0..STATUSES).map(|_| OnceLock::new()).collect(),
+                })
+            });
+            Arc::clone(route)
+        })
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("http_requests", "Requests answered", self.requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from a request's head to its answer",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        registry.register("refusals", "Calls refused, by the exact reason", self.refusals.clone());
+    }
+}

@@ -1,0 +1,187 @@
+//! The operations listener: health and metrics, for the network of whoever runs this, never the public's.
+//!
+//! What happens is counted by handles that live where it happens. What is only a state (queues, pools,
+//! the outbox) is looked at when somebody asks, and costs nothing in between.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::{Registry, Unit};
+use tower::ServiceBuilder;
+
+use super::error::Failure;
+use super::metrics::Labels;
+use super::{Shared, health, layer};
+use crate::domain::clock::Timestamp;
+use crate::flows::Core;
+use crate::store::batch::QueueState;
+use crate::store::estimates::{self, Backlog, SessionRows};
+use crate::store::hot::QUEUES;
+use crate::store::{Store, StoreError};
+
+/// How long a scrape waits for the numbers that are in the store. Without them it tells the rest.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Every route of the operations listener.
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(
+            ServiceBuilder::new()
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::context::context))
+                .layer(from_fn(layer::render::render)),
+        )
+        .with_state(shared)
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Failure> {
+    let in_store = match tokio::time::timeout(STORE_TIMEOUT, in_store(&shared.core.store)).await {
+        Ok(Ok(numbers)) => Some(numbers),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "metrics without the numbers in the store");
+            None
+        }
+        Err(_) => None,
+    };
+    let body = write(&shared, in_store).map_err(|_| Failure::fault("metrics could not be written"))?;
+    // Prometheus asks for OpenMetrics; to anything older it is text with comments that it ignores.
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let content_type = if accepted.contains("application/openmetrics-text") { OPEN_METRICS } else { PLAIN };
+    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+}
+
+async fn in_store(store: &Store) -> Result<(Backlog, SessionRows), StoreError> {
+    let mut db = store.read().await?;
+    Ok((estimates::outbox(&mut db).await?, estimates::session_rows(&mut db).await?))
+}
+
+fn write(shared: &Shared, in_store: Option<(Backlog, SessionRows)>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("tollgate");
+    registry.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+    shared.metrics.register(&mut registry);
+    if let Some(expires_at) = shared.tls.as_ref().and_then(|tls| tls.expires_at()) {
+        let expiry = ConstGauge::new(expires_at.unix_secs());
+        registry.register(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate in use expires, since 1970",
+            expiry,
+        );
+    }
+    let core = &shared.core;
+    flows(core, &mut registry);
+    let dropped = ConstCounter::new(shared.exchanges.dropped());
+    registry.register("exchanges_dropped", "Exchange records never written, for want of room", dropped);
+    store(&core.store, &mut registry);
+    let is_up = ConstGauge::new(i64::from(in_store.is_some()));
+    registry.register("store_up", "Whether the store answered when it was asked for this", is_up);
+    if let Some((backlog, rows)) = in_store {
+        tables(backlog, rows, core.now(), &mut registry);
+    }
+    let mut body = String::new();
+    text::encode(&mut body, &registry)?;
+    Ok(body)
+}
+
+fn flows(core: &Core, registry: &mut Registry) {
+    let tokens = Family::<Labels<1>, Counter>::default();
+    for (outcome, count) in [
+        ("issued", &core.counters.issued),
+        ("refreshed", &core.counters.refreshed),
+        ("repeated", &core.counters.repeated),
+    ] {
+        tokens.get_or_create(&[("outcome", outcome.to_owned())]).inc_by(count.get());
+    }
+    registry.register("token_pairs", "Pairs of tokens given out", tokens);
+    let replayed = ConstCounter::new(core.counters.replayed.get());
+    registry.register("replays", "Sessions ended by the replay of an earlier generation", replayed);
+    let tracked = ConstGauge::new(core.limits.tracked() as u64);
+    registry.register("limits_tracked", "Addresses, keys and clients that limits keep in memory", tracked);
+}
+
+/// What this process has between it and the database.
+fn store(store: &Store, registry: &mut Registry) {
+    let depth = Family::<Labels<1>, Gauge>::default();
+    let pool = Family::<Labels<2>, Gauge>::default();
+    for queue in store.hot().queues() {
+        let labels = [("operation", queue.operation.to_owned())];
+        depth.get_or_create(&labels).set(i64::try_from(queue.depth).unwrap_or(i64::MAX));
+    }
+    registry.register("queue_depth", "Calls that wait for a batch", depth);
+    registry.register("batch_size", "Calls that shared a statement", BatchSizes(store.hot().queues()));
+    for state in store.pools() {
+        for (kind, connections) in [("idle", state.idle), ("busy", state.open.saturating_sub(state.idle))] {
+            let labels = [("pool", state.name.to_owned()), ("state", kind.to_owned())];
+            pool.get_or_create(&labels).set(i64::try_from(connections).unwrap_or(i64::MAX));
+        }
+    }
+    registry.register("pool_connections", "Connections to the database", pool);
+}
+
+/// A histogram for each queue, made where its batches run.
+#[derive(Debug)]
+struct BatchSizes([QueueState; QUEUES]);
+
+impl EncodeMetric for BatchSizes {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for queue in &self.0 {
+            let labels = [("operation", queue.operation)];
+            queue.batch_sizes.encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Histogram::TYPE
+    }
+}
+
+/// What is in the database: the same on every replica.
+fn tables(backlog: Backlog, rows: SessionRows, now: Timestamp, registry: &mut Registry) {
+    let since = |time: Option<Timestamp>| {
+        let micros = time.map_or(0, |time| now.since(time).num_microseconds().unwrap_or(i64::MAX));
+        ConstGauge::new(micros.max(0) as f64 / 1e6)
+    };
+    let deliveries = ConstGauge::new(backlog.deliveries);
+    registry.register("outbox_deliveries", "Webhook deliveries still to be made", deliveries);
+    registry.register_with_unit(
+        "outbox_age",
+        "Age of the oldest webhook delivery still to be made",
+        Unit::Seconds,
+        since(backlog.oldest),
+    );
+    let session_rows = Family::<Labels<1>, Gauge>::default();
+    for (kind, count) in [("live", rows.live), ("dead", rows.dead)] {
+        session_rows.get_or_create(&[("state", kind.to_owned())]).set(count);
+    }
+    registry.register(
+        "session_rows",
+        "Rows of the sessions table, as the engine estimates them",
+        session_rows,
+    );
+    registry.register_with_unit(
+        "sweep_lag",
+        "Time since the oldest session in the table ended; zero while it lasts",
+        Unit::Seconds,
+        since(rows.oldest_expires_at),
+    );
+}

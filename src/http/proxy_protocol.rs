@@ -1,0 +1,109 @@
+//! The PROXY protocol, versions 1 and 2: what a TCP load balancer says of the connection it passes on.
+//!
+//! Believed from trusted peers alone, and demanded of them: a receiver that guesses whether a header
+//! is there lets a client write its own. Written after "The PROXY protocol, versions 1 & 2", 2.1 to 2.3.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+const V1_START: &[u8] = b"PROXY ";
+const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// The longest line of version 1, its CR LF included.
+const V1_BYTES_MAX: usize = 107;
+
+/// Addresses and extensions of version 2. Two addresses of Unix sockets are 216 bytes; the rest is
+/// what proxies add about TLS.
+const V2_BYTES_MAX: usize = 4096;
+
+/// Reads the header, and not a byte more. `None` when the proxy speaks for itself, as for a health
+/// check, or of something that has no IP address.
+///
+/// # Errors
+/// `InvalidData` when there is no valid header, else what reading met.
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
+    // No valid header of either version is shorter.
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await?;
+    if start == *V2_SIGNATURE {
+        let mut fixed = [0; 4];
+        stream.read_exact(&mut fixed).await?;
+        let [version_command, family, high, low] = fixed;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length > V2_BYTES_MAX {
+            return Err(invalid());
+        }
+        let mut addresses = vec![0; length];
+        stream.read_exact(&mut addresses).await?;
+        return parse_v2(version_command, family, &addresses).ok_or_else(invalid);
+    }
+    if !start.starts_with(V1_START) {
+        return Err(invalid());
+    }
+    let mut line = start.to_vec();
+    while !line.ends_with(b"\r\n") {
+        if line.len() == V1_BYTES_MAX {
+            return Err(invalid());
+        }
+        line.push(stream.read_u8().await?);
+    }
+    parse_v1(&line).ok_or_else(invalid)
+}
+
+fn invalid() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a trusted proxy sent no valid PROXY header")
+}
+
+/// A whole line; `None` for one that is not valid.
+#[expect(clippy::option_option, reason = "not valid, and valid but without an address, are two things")]
+fn parse_v1(line: &[u8]) -> Option<Option<IpAddr>> {
+    let line = std::str::from_utf8(line.strip_suffix(b"\r\n")?).ok()?;
+    let mut words = line.split(' ');
+    (words.next()? == "PROXY").then_some(())?;
+    let family = words.next()?;
+    if family == "UNKNOWN" {
+        return Some(None);
+    }
+    let (source, destination) = (words.next()?, words.next()?);
+    let (source_port, destination_port) = (words.next()?, words.next()?);
+    let is_whole = words.next().is_none()
+        && source_port.parse::<u16>().is_ok()
+        && destination_port.parse::<u16>().is_ok();
+    is_whole.then_some(())?;
+    match family {
+        "TCP4" => {
+            destination.parse::<Ipv4Addr>().ok()?;
+            Some(Some(source.parse::<Ipv4Addr>().ok()?.into()))
+        }
+        "TCP6" => {
+            destination.parse::<Ipv6Addr>().ok()?;
+            Some(Some(source.parse::<Ipv6Addr>().ok()?.into()))
+        }
+        _ => None,
+    }
+}
+
+/// What follows the signature; `None` for what is not valid.
+#[expect(clippy::option_option, reason = "not valid, and valid but without an address, are two things")]
+fn parse_v2(version_command: u8, family: u8, addresses: &[u8]) -> Option<Option<IpAddr>> {
+    match version_command {
+        // LOCAL: the rest is to be ignored.
+        0x20 => Some(None),
+        0x21 => match family >> 4 {
+            1 => {
+                let source: [u8; 4] = addresses.get(..12)?.get(..4)?.try_into().ok()?;
+                Some(Some(Ipv4Addr::from(source).into()))
+            }
+            2 => {
+                let source: [u8; 16] = addresses.get(..36)?.get(..16)?.try_into().ok()?;
+                Some(Some(Ipv6Addr::from(source).into()))
+            }
+            // Unspecified, or a Unix socket.
+            0 | 3 => Some(None),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,178 @@
+//! TLS: rustls with ring, 1.2 and 1.3, HTTP/2 or HTTP/1.1 by ALPN (RFC 7301), and a certificate that is
+//! replaced without a restart.
+//!
+//! The files are compared by what is in them, not by their times: whoever renews certificates may
+//! rename, copy or swap a link. A pair that does not fit is half-way through being replaced, so the
+//! former one stays in use and the files are looked at again.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+use sha2::{Digest, Sha256};
+use tokio_rustls::TlsAcceptor;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+use zeroize::Zeroizing;
+
+use crate::domain::clock::Timestamp;
+
+/// How often the files are looked at. Renewals happen weeks before they matter.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why there is no TLS, in words for an operator. Nothing of a key's file is repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{0}: holds no PEM certificate")]
+    NoCertificate(PathBuf),
+    #[error("{0}: holds no PEM private key")]
+    NoKey(PathBuf),
+    #[error("{certificate} and {key} cannot be used together: {source}")]
+    Unusable { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+}
+
+/// Where the certificate chain and its key are, PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What the listener speaks TLS with.
+pub struct Tls {
+    files: TlsFiles,
+    current: Arc<Current>,
+    config: Arc<ServerConfig>,
+}
+
+/// The pair in use, and the digest of the files that it came from.
+struct Current(RwLock<(Arc<CertifiedKey>, [u8; 32])>);
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Current(redacted)")
+    }
+}
+
+impl Current {
+    fn pair(&self) -> (Arc<CertifiedKey>, [u8; 32]) {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&current.0), current.1)
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.pair().0)
+    }
+}
+
+impl Tls {
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let contents = Contents::read(&files)?;
+        let pair = Arc::new(contents.pair(&files, &provider)?);
+        let current = Arc::new(Current(RwLock::new((pair, contents.digest()))));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .expect("ring has suites for both versions")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { files, current, config: Arc::new(config) })
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// Takes over what the files hold now; `false` when that is in use already.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the former certificate stays in use.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let contents = Contents::read(&self.files)?;
+        let digest = contents.digest();
+        if self.current.pair().1 == digest {
+            return Ok(false);
+        }
+        let pair = Arc::new(contents.pair(&self.files, self.config.crypto_provider())?);
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = (pair, digest);
+        Ok(true)
+    }
+
+    /// When the certificate in use expires; `None` if its date cannot be read.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let (pair, _) = self.current.pair();
+        let certificate = Certificate::from_der(pair.end_entity_cert().ok()?).ok()?;
+        let expiry = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+        Some(Timestamp::from_unix_secs(i64::try_from(expiry.as_secs()).ok()?))
+    }
+
+    /// Looks at the files again and again, and at once on SIGHUP, until it is aborted.
+    pub async fn watch(self: Arc<Self>) {
+        #[cfg(unix)]
+        let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
+        loop {
+            #[cfg(unix)]
+            match &mut hangups {
+                Some(hangups) => drop(tokio::time::timeout(LOOK_INTERVAL, hangups.recv()).await),
+                None => tokio::time::sleep(LOOK_INTERVAL).await,
+            }
+            #[cfg(not(unix))]
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            match self.reload() {
+                Ok(true) => {
+                    let expires_at = self.expires_at().map(|time| time.to_rfc3339());
+                    tracing::info!(expires_at, "the TLS certificate was replaced");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the TLS certificate is not replaced"),
+            }
+        }
+    }
+}
+
+struct Contents {
+    certificate: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+impl Contents {
+    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
+        };
+        Ok(Self { certificate: read(&files.certificate)?, key: Zeroizing::new(read(&files.key)?) })
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let certificate = Sha256::digest(&self.certificate);
+        Sha256::new().chain_update(certificate).chain_update(&*self.key).finalize().into()
+    }
+
+    fn pair(&self, files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+        let chain = CertificateDer::pem_slice_iter(&self.certificate)
+            .collect::<Result<Vec<_>, _>>()
+            .ok()
+            .filter(|chain| !chain.is_empty())
+            .ok_or_else(|| TlsError::NoCertificate(files.certificate.clone()))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| TlsError::NoKey(files.key.clone()))?;
+        CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Unusable {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! How much there is: numbers for a dashboard, cheap enough to be asked for every few seconds.
+
+use super::StoreError;
+use super::driver::{Connection, Sql};
+use crate::domain::clock::Timestamp;
+
+/// Webhook deliveries that are still to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Backlog {
+    pub deliveries: i64,
+    /// When the event behind the oldest of them happened.
+    pub oldest: Option<Timestamp>,
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn outbox(db: &mut Connection) -> Result<Backlog, StoreError> {
+    let (deliveries, oldest) = db
+        .query("select count(*), min(created_at) from webhook_deliveries where state = 'pending'")
+        .one::<(i64, Option<Timestamp>)>()
+        .await?;
+    Ok(Backlog { deliveries, oldest })
+}
+
+/// Session rows, as the engine estimates them: counting would read the whole table.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionRows {
+    pub live: i64,
+    /// Versions of rows that nobody sees any more and that wait to be vacuumed; none on SQLite.
+    pub dead: i64,
+    /// When the oldest session that is still in the table ends, or ended.
+    pub oldest_expires_at: Option<Timestamp>,
+}
+
+/// The statistics of an engine are its own.
+const SESSION_ROWS: Sql = Sql {
+    postgres: "select coalesce(sum(n_live_tup), 0)::bigint, coalesce(sum(n_dead_tup), 0)::bigint \
+               from pg_stat_user_tables where relid = 'sessions'::regclass",
+    // Row ids are handed out in order and rows end oldest first, so what lies between is the number.
+    sqlite: "select coalesce((select max(rowid) from sessions) - (select min(rowid) from sessions) + 1, 0), 0",
+};
+
+/// # Errors
+/// [`StoreError`].
+pub async fn session_rows(db: &mut Connection) -> Result<SessionRows, StoreError> {
+    let (live, dead) = db.query_of(&SESSION_ROWS).one::<(i64, i64)>().await?;
+    let oldest =
+        db.query("select expires_at from sessions order by id limit 1").optional::<(Timestamp,)>().await?;
+    Ok(SessionRows { live, dead, oldest_expires_at: oldest.map(|(expires_at,)| expires_at) })
+}

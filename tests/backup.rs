@@ -1,0 +1,91 @@
+//! Backup and restore: what a copy made under load is worth.
+
+use std::process::Command;
+
+use tollgate::store::Engine;
+
+use super::support::load::Load;
+use super::support::program::{Server, run, stdout_of, tollgate};
+use super::support::{Database, Merchant, TestApp, Tokens, postgres};
+
+/// Whether the pair can still be used.
+async fn is_active(app: &TestApp, merchant: &Merchant, tokens: &Tokens) -> bool {
+    let fields = merchant.fields(&[("token", &tokens.access)]);
+    app.send(merchant.call().to("/api/introspect").form(&fields)).await.text().contains(r#""active":true"#)
+}
+
+#[tokio::test]
+async fn a_backup_under_load_restores_what_was_acknowledged_before_it() {
+    let app = TestApp::new(Engine::Sqlite).await;
+    let merchant = app.merchant().await;
+    let before = app.tokens(&merchant).await;
+    let server = Server::serve(&app.database);
+    let mut load = Load::start(server.address, &merchant, 8);
+    load.acknowledged(50).await;
+
+    let restored = Database::without_schema(Engine::Sqlite);
+    let copy = restored.directory().join("tollgate.db");
+    let copy = copy.to_str().expect("temporary directories have plain names");
+    let url = format!("--database-url={}", app.database.url);
+    let said = stdout_of(&mut tollgate(&["backup", copy, &url]));
+    assert!(said.contains("token keys"), "{said}");
+    load.acknowledged(50).await;
+    assert!(load.stop().await.refused.is_empty(), "the backup got in the way");
+
+    // For its owner alone, and nothing unfinished beside it.
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(copy).expect("the copy is there").permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let names: Vec<_> = std::fs::read_dir(restored.directory())
+        .expect("the directory is there")
+        .map(|entry| entry.expect("it can be read").file_name())
+        .collect();
+    assert_eq!(names, ["tollgate.db"]);
+
+    let again = run(&mut tollgate(&["backup", copy, &url]));
+    assert!(!again.status.success(), "an existing file was overwritten");
+
+    let app = TestApp::over(restored).await;
+    assert!(is_active(&app, &merchant, &before).await);
+    app.send(merchant.refresh(&before.refresh)).await.tokens();
+    app.tokens(&merchant).await;
+    assert!(app.number("select count(*) from sessions").await > 10);
+}
+
+#[tokio::test]
+async fn a_dump_of_postgresql_restores_what_was_acknowledged_before_it() {
+    let app = TestApp::new(Engine::Postgres).await;
+    let merchant = app.merchant().await;
+    let before = app.tokens(&merchant).await;
+    let refused =
+        run(&mut tollgate(&["backup", "/nowhere", &format!("--database-url={}", app.database.url)]));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("pg_dump"), "it says what to use");
+
+    let restored = Database::without_schema(Engine::Postgres);
+    let dump = restored.directory().join("tollgate.dump");
+    let program = |name| Command::new(postgres::program(name));
+    stdout_of(program("pg_dump").arg("--format=custom").arg("--file").arg(&dump).arg(&app.database.url));
+    stdout_of(
+        program("pg_restore").args(["--exit-on-error", "--no-owner", "--dbname", &restored.url]).arg(&dump),
+    );
+
+    let app = TestApp::over(restored).await;
+    assert!(is_active(&app, &merchant, &before).await);
+    app.send(merchant.refresh(&before.refresh)).await.tokens();
+    app.tokens(&merchant).await;
+}
+
+#[tokio::test]
+async fn the_health_check_tells_a_server_that_is_up_from_one_that_is_not() {
+    let database = Database::fresh(Engine::Sqlite).await;
+    let server = Server::serve(&database);
+    let address = server.address;
+    let check = || run(&mut tollgate(&["healthcheck", &format!("--listen={address}")])).status.success();
+    assert!(check());
+    let everywhere = format!("--listen=0.0.0.0:{}", address.port());
+    let mut command = tollgate(&["healthcheck", &everywhere]);
+    assert!(run(command.env("TOLLGATE__SERVER__ALLOW_PLAIN_HTTP", "true")).status.success());
+    server.kill();
+    assert!(!check());
+}
