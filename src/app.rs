@@ -11,15 +11,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
 use crate::domain::clock::Clock;
+use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
+use crate::flows::blocked::Blocked;
 use crate::flows::usage::Usage;
 use crate::flows::{Core, SharedCore};
 use crate::http::server::{ListenerLimits, serve};
 use crate::http::{self, Edge, Shared};
+use crate::jobs::deliver::Deliverer;
+use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
-use crate::jobs::usage;
+use crate::jobs::{notices, usage};
 use crate::store::{Options, Store, StoreError};
 
 /// Where embedded installations keep their token keys, in the data directory.
@@ -55,6 +59,7 @@ pub enum BuildError {
 /// The application, ready to run.
 pub struct App {
     shared: Arc<Shared>,
+    deliverer: Arc<Deliverer>,
     limits: ListenerLimits,
 }
 
@@ -70,9 +75,12 @@ impl App {
         entropy: Entropy,
     ) -> Result<Self, BuildError> {
         let core = Arc::new(open_core(settings, create, clock, entropy).await?);
+        let egress = Arc::new(Egress::new(core.destinations));
+        let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
             exchanges: ExchangeLog::start(Arc::clone(&core)),
             core,
+            egress,
             edge: Edge {
                 trusted_proxies: settings.server.trusted_proxies.clone(),
                 forwarded_header: settings.server.forwarded_header,
@@ -86,12 +94,18 @@ impl App {
             header_timeout: settings.server.header_timeout,
             shutdown_grace: settings.server.shutdown_grace,
         };
-        Ok(Self { shared, limits })
+        Ok(Self { shared, deliverer, limits })
     }
 
     #[must_use]
     pub fn core(&self) -> &SharedCore {
         &self.shared.core
+    }
+
+    /// Sends webhooks; [`App::run`] keeps it going.
+    #[must_use]
+    pub fn deliverer(&self) -> &Arc<Deliverer> {
+        &self.deliverer
     }
 
     pub fn router(&self) -> Router {
@@ -109,13 +123,22 @@ impl App {
     /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let usage = tokio::spawn(usage::run(Arc::clone(&self.shared.core)));
+        let notices = tokio::spawn(notices::run(Arc::clone(&self.shared.core)));
+        let delivering = tokio::spawn(Arc::clone(&self.deliverer).run());
         let draining = Arc::clone(&self.shared);
+        let deliverer = Arc::clone(&self.deliverer);
         let stop = async move {
             stop.await;
             draining.is_draining.store(true, Ordering::Relaxed);
+            deliverer.stop();
         };
         serve(listener, self.router(), self.limits, stop).await;
         usage.abort();
+        notices.abort();
+        // Attempts under way are recorded, or would be made again.
+        if let Err(error) = delivering.await {
+            tracing::error!(%error, "webhook deliveries ended early");
+        }
         self.close().await;
     }
 
@@ -170,6 +193,11 @@ pub async fn open_core(
         },
         issuer: settings.server.issuer.clone(),
         usage: Usage::default(),
+        destinations: DestinationRules {
+            allow_private_networks: settings.webhooks.allow_private_networks,
+            allow_http: settings.webhooks.allow_http,
+        },
+        blocked: Blocked::default(),
     })
 }
 

@@ -6,6 +6,8 @@
 pub mod admin_access;
 pub mod admission;
 pub mod authorize;
+pub mod blocked;
+pub mod deliver;
 pub mod introspect;
 pub mod look;
 pub mod manage;
@@ -14,6 +16,8 @@ pub mod manage_keys;
 pub mod manage_merchants;
 pub mod manage_tokens;
 pub mod manage_users;
+pub mod manage_webhooks;
+pub mod notices;
 pub mod once;
 pub mod record;
 pub mod refresh;
@@ -24,6 +28,7 @@ pub mod usage;
 use std::sync::Arc;
 
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
@@ -44,6 +49,9 @@ pub struct Core {
     /// The configured issuer; never taken from a request.
     pub issuer: String,
     pub usage: usage::Usage,
+    /// Where webhooks may go.
+    pub destinations: DestinationRules,
+    pub blocked: blocked::Blocked,
 }
 
 impl Core {

@@ -9,6 +9,9 @@ pub mod audit;
 pub mod batch;
 pub mod columns;
 pub mod credentials;
+pub mod deadlines;
+pub mod deliveries;
+pub mod delivery_log;
 pub mod driver;
 pub mod error;
 pub mod exchanges;
@@ -19,8 +22,12 @@ pub mod outbox;
 pub mod secrets;
 pub mod sessions;
 pub mod users;
+pub mod webhook_secrets;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 pub use driver::{Connection, Engine, Tx};
 pub use error::StoreError;
@@ -42,6 +49,7 @@ pub struct Store {
     pool: Pool,
     timeout: Duration,
     hot: HotPath,
+    published: Arc<Notify>,
 }
 
 impl Store {
@@ -54,7 +62,7 @@ impl Store {
         let pool = Pool::open(url, may_create, connections_max, timeout).await?;
         pool.migrate().await?;
         let hot = HotPath::start(&pool, timeout);
-        Ok(Self { pool, timeout, hot })
+        Ok(Self { pool, timeout, hot, published: Arc::default() })
     }
 
     #[must_use]
@@ -81,7 +89,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        self.pool.begin().await
+        self.pool.begin(Arc::clone(&self.published)).await
+    }
+
+    /// Told whenever this process has committed something to deliver. It remembers one such commit.
+    #[must_use]
+    pub fn published(&self) -> &Notify {
+        &self.published
     }
 
     #[must_use]
