@@ -10,3 +10,4 @@ mod rotation;
 mod standing;
 mod store;
 mod support;
+mod webhooks;
