@@ -13,9 +13,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Settings};
 use crate::domain::clock::Clock;
+use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
+use crate::flows::blocked::Blocked;
 use crate::flows::counters::Counters;
 use crate::flows::limits::{LimitSettings, Limits};
 use crate::flows::usage::Usage;
@@ -24,8 +26,10 @@ use crate::http::metrics::EdgeMetrics;
 use crate::http::server::{ListenerLimits, Transport, serve};
 use crate::http::tls::{Tls, TlsError, TlsFiles};
 use crate::http::{self, Edge, Shared};
+use crate::jobs::deliver::Deliverer;
+use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
-use crate::jobs::{tidy, usage};
+use crate::jobs::{notices, tidy, usage};
 use crate::store::{Options, Store, StoreError};
 
 /// Where embedded installations keep their token keys, in the data directory.
@@ -66,6 +70,7 @@ pub enum BuildError {
 /// The application, ready to run.
 pub struct App {
     shared: Arc<Shared>,
+    deliverer: Arc<Deliverer>,
     limits: ListenerLimits,
     proxy_protocol_from: Arc<[IpNet]>,
     drain_delay: Duration,
@@ -84,9 +89,12 @@ impl App {
         entropy: Entropy,
     ) -> Result<Self, BuildError> {
         let core = Arc::new(open_core(settings, create, clock, entropy).await?);
+        let egress = Arc::new(Egress::new(core.destinations));
+        let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
             exchanges: ExchangeLog::start(Arc::clone(&core)),
             core,
+            egress,
             edge: Edge {
                 trusted_proxies: settings.server.trusted_proxies.clone(),
                 forwarded_header: settings.server.forwarded_header,
@@ -106,6 +114,7 @@ impl App {
             if settings.server.proxy_protocol { &settings.server.trusted_proxies } else { &[] };
         Ok(Self {
             shared,
+            deliverer,
             limits,
             proxy_protocol_from: proxies.into(),
             drain_delay: settings.server.drain_delay,
@@ -116,6 +125,12 @@ impl App {
     #[must_use]
     pub fn core(&self) -> &SharedCore {
         &self.shared.core
+    }
+
+    /// Sends webhooks; [`App::run`] keeps it going.
+    #[must_use]
+    pub fn deliverer(&self) -> &Arc<Deliverer> {
+        &self.deliverer
     }
 
     pub fn router(&self) -> Router {
@@ -149,25 +164,34 @@ impl App {
             let transport = Transport::default();
             tokio::spawn(serve(listener, self.ops_router(), limits, transport, std::future::pending()))
         });
-        let usage = tokio::spawn(usage::run(Arc::clone(&self.shared.core)));
-        let tidy = tokio::spawn(tidy::run(Arc::clone(&self.shared.core)));
-        let tls = self.shared.tls.clone().map(|tls| tokio::spawn(tls.watch()));
+        let core = || Arc::clone(&self.shared.core);
+        let mut loops = vec![
+            tokio::spawn(usage::run(core())),
+            tokio::spawn(tidy::run(core())),
+            tokio::spawn(notices::run(core())),
+        ];
+        loops.extend(self.shared.tls.clone().map(|tls| tokio::spawn(tls.watch())));
+        let delivering = tokio::spawn(Arc::clone(&self.deliverer).run());
+        let deliverer = Arc::clone(&self.deliverer);
         let (draining, drain_delay) = (Arc::clone(&self.shared), self.drain_delay);
         let stop = async move {
             stop.await;
             draining.is_draining.store(true, Ordering::Relaxed);
             tracing::info!(delay_secs = drain_delay.as_secs(), "stopping: no longer ready");
             tokio::time::sleep(drain_delay).await;
+            deliverer.stop();
         };
         let transport = Transport {
             tls: self.shared.tls.clone(),
             proxy_protocol_from: Arc::clone(&self.proxy_protocol_from),
         };
         serve(listener, self.router(), self.limits, transport, stop).await;
-        usage.abort();
-        tidy.abort();
-        if let Some(tls) = tls {
-            tls.abort();
+        for job in loops {
+            job.abort();
+        }
+        // Attempts under way are recorded, or would be made again.
+        if let Err(error) = delivering.await {
+            tracing::error!(%error, "webhook deliveries ended early");
         }
         self.close().await;
         if let Some(ops) = ops {
@@ -235,6 +259,11 @@ pub async fn open_core(
         ),
         counters: Counters::default(),
         clock,
+        destinations: DestinationRules {
+            allow_private_networks: settings.webhooks.allow_private_networks,
+            allow_http: settings.webhooks.allow_http,
+        },
+        blocked: Blocked::default(),
     })
 }
 

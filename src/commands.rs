@@ -196,7 +196,7 @@ async fn perform(core: &Core, job: Job) -> anyhow::Result<()> {
                 expires_at: None,
             };
             let made = core.create_api_key(&by, merchant, new, Once::never()).await??;
-            show(&api_keys::render(&made_now(made)?), json)
+            show(&api_keys::render_made(&made_now(made)?), json)
         }
         Job::Key(KeyJob::Revoke { key, json }) => {
             let key = core.revoke_api_key(&by, key).await??;

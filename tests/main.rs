@@ -15,3 +15,4 @@ mod stop;
 mod store;
 mod support;
 mod transport;
+mod webhooks;

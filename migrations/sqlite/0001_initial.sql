@@ -17,9 +17,12 @@ create table licences (
     product     text    not null check (product in ('api_keys', 'enhanced_security')),
     active      integer not null,
     expires_at  integer,
+    expiring_told_for integer,
+    expired_told_for  integer,
     updated_at  integer  not null,
     primary key (merchant_id, product)
 ) strict;
+create index licences_by_expiry on licences (expires_at) where expires_at is not null;
 
 create table api_keys (
     id                  blob    not null primary key,
@@ -32,6 +35,9 @@ create table api_keys (
     webhook_url         text,
     webhook_disabled_at integer,
     webhook_failing_since integer,
+    -- The deadlines for which `expiring` and `expired` were announced.
+    expiring_told_for   integer,
+    expired_told_for    integer,
     expires_at          integer,
     revoked_at          integer,
     leaked              integer not null,
@@ -40,6 +46,7 @@ create table api_keys (
     updated_at          integer  not null
 ) strict;
 create index api_keys_by_merchant on api_keys (merchant_id, id);
+create index api_keys_by_expiry on api_keys (expires_at) where expires_at is not null;
 
 create table credentials (
     id          blob    not null primary key,
@@ -167,12 +174,16 @@ create table webhook_deliveries (
     merchant_id     blob   not null,
     api_key_id      blob   not null,
     state           text   not null check (state in ('pending', 'delivered', 'failed')),
-    attempts        integer not null,
+    attempts        integer not null, -- ever made; numbers the rows of webhook_attempts
+    tries           integer not null, -- made in this round: redelivering starts another
+    began_at        integer,           -- the first attempt of this round
     next_attempt_at integer not null, -- also the claim: a sender moves it forward before it sends
     created_at      integer not null,
     finished_at     integer
 ) strict;
-create index webhook_deliveries_due on webhook_deliveries (next_attempt_at) where state = 'pending';
+-- One tells which endpoints have something due, the other what it is.
+create index webhook_deliveries_due on webhook_deliveries (next_attempt_at, api_key_id) where state = 'pending';
+create index webhook_deliveries_of_endpoint on webhook_deliveries (api_key_id, next_attempt_at) where state = 'pending';
 create index webhook_deliveries_by_merchant on webhook_deliveries (merchant_id, id);
 create index webhook_deliveries_by_event on webhook_deliveries (event_id);
 

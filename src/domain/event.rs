@@ -6,6 +6,7 @@ use strum::{EnumString, IntoStaticStr};
 
 use super::clock::Timestamp;
 use super::ids::{EventId, MerchantId};
+use super::webhook::EventData;
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ pub struct WebhookEvent {
     pub merchant_id: MerchantId,
     /// `object.verb`, such as `session.replay_detected`, or what the platform hands in.
     pub event_type: String,
-    pub data: Value,
+    pub data: EventData,
     pub idempotency_key: Option<String>,
     pub created_at: Timestamp,
 }

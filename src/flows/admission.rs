@@ -69,7 +69,11 @@ impl Core {
     /// # Errors
     /// A fault of the store.
     pub async fn admit_address(&self, caller: &mut Caller) -> Decided<AddressVerdict> {
-        self.decide(caller, Caller::admit_address).await
+        let decided = self.decide(caller, Caller::admit_address).await?;
+        if matches!(decided, Err(Reason::AddressNotAllowed)) {
+            self.note_blocked(caller);
+        }
+        Ok(decided)
     }
 
     /// Decides from the record at hand; a refusal from a late record is decided again from a fresh one.

@@ -193,7 +193,7 @@ impl Change<'_> {
             id: EventId::generate(self.event.at, &self.core.entropy),
             merchant_id: merchant,
             event_type: event_type.to_owned(),
-            data,
+            data: data.into(),
             idempotency_key: None,
             created_at: self.event.at,
         };

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Core;
 use super::manage::{By, Change, Managed, Refused, Stop, check_name};
+use super::manage_webhooks::{enable_webhook, ensure_webhook_secret};
 use super::once::{Answer, Once};
 use super::rotation;
 use crate::domain::allow_list::AllowList;
@@ -43,6 +44,22 @@ pub struct ApiKeyChanges {
     pub expires_at: Option<Option<Timestamp>>,
 }
 
+/// A key just made. Its secrets are shown once.
+#[derive(Debug)]
+pub struct MadeApiKey {
+    pub object: ApiKey,
+    pub secret: PlainSecret,
+    /// Signs its webhooks, if it has any.
+    pub webhook_secret: Option<PlainSecret>,
+}
+
+/// A key just changed, with the signing secret that its first webhook URL brought.
+#[derive(Debug)]
+pub struct ChangedApiKey {
+    pub object: ApiKey,
+    pub webhook_secret: Option<PlainSecret>,
+}
+
 /// An object and the secret that is shown with it, once.
 #[derive(Debug)]
 pub struct WithSecret<T> {
@@ -58,8 +75,8 @@ impl Core {
         by: &By,
         merchant: MerchantId,
         new: NewApiKey,
-        once: Once<WithSecret<ApiKey>>,
-    ) -> Managed<Answer<WithSecret<ApiKey>>> {
+        once: Once<MadeApiKey>,
+    ) -> Managed<Answer<MadeApiKey>> {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
@@ -102,7 +119,7 @@ impl Core {
         id: ApiKeyId,
         version: Option<i64>,
         changes: ApiKeyChanges,
-    ) -> Managed<ApiKey> {
+    ) -> Managed<ChangedApiKey> {
         let mut change = self.change(by, "api_key.updated").await?;
         let result = update(&mut change, by, id, version, changes).await;
         change.finish(result).await
@@ -192,7 +209,7 @@ async fn create(
     by: &By,
     merchant: MerchantId,
     new: NewApiKey,
-) -> Result<WithSecret<ApiKey>, Stop> {
+) -> Result<MadeApiKey, Stop> {
     by.may_change(merchant)?;
     let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
@@ -203,6 +220,9 @@ async fn create(
     check_name("name", &new.name)?;
     check_format(&merchant, new.webhook_format)?;
     check_expiry(new.expires_at, now)?;
+    if let Some(url) = &new.webhook_url {
+        change.core.check_webhook_url(url)?;
+    }
     let entropy = &change.core.entropy;
     let plain = PlainSecret::api_key(entropy);
     let key = ApiKey {
@@ -224,10 +244,11 @@ async fn create(
         secrets: vec![rotation::first_secret(change.core, &plain, now)],
     };
     api_keys::insert(&mut change.tx, &key).await?;
+    let webhook_secret = ensure_webhook_secret(change, &key).await?;
     change.concerns(Some(merchant.id), key.id);
     change.event.detail = settings(&key);
     change.publish(merchant.id, "api_key.created", settings(&key), Audience::Key(key.id)).await?;
-    Ok(WithSecret { object: key, secret: plain })
+    Ok(MadeApiKey { object: key, secret: plain, webhook_secret })
 }
 
 async fn update(
@@ -236,7 +257,7 @@ async fn update(
     id: ApiKeyId,
     version: Option<i64>,
     changes: ApiKeyChanges,
-) -> Result<ApiKey, Stop> {
+) -> Result<ChangedApiKey, Stop> {
     let (merchant, mut key) = locked(change, by, id).await?;
     if version.is_some_and(|version| version != key.version) {
         return Err(Refused::VersionMismatch.into());
@@ -259,15 +280,19 @@ async fn update(
         key.webhook_format = format;
     }
     if let Some(url) = changes.webhook_url {
+        if let Some(url) = &url {
+            change.core.check_webhook_url(url)?;
+        }
         key.webhook_url = url;
-        key.webhook_disabled_at = None;
+        enable_webhook(change, &mut key).await?;
     }
     if let Some(expires_at) = changes.expires_at {
         check_expiry(expires_at, change.event.at)?;
         key.expires_at = expires_at;
     }
     save(change, &mut key).await?;
-    Ok(key)
+    let webhook_secret = ensure_webhook_secret(change, &key).await?;
+    Ok(ChangedApiKey { object: key, webhook_secret })
 }
 
 async fn revoke(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<ApiKey, Stop> {

@@ -6,7 +6,9 @@
 pub mod admin_access;
 pub mod admission;
 pub mod authorize;
+pub mod blocked;
 pub mod counters;
+pub mod deliver;
 pub mod introspect;
 pub mod limits;
 pub mod look;
@@ -16,6 +18,8 @@ pub mod manage_keys;
 pub mod manage_merchants;
 pub mod manage_tokens;
 pub mod manage_users;
+pub mod manage_webhooks;
+pub mod notices;
 pub mod once;
 pub mod record;
 pub mod refresh;
@@ -26,6 +30,7 @@ pub mod usage;
 use std::sync::Arc;
 
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
@@ -48,6 +53,9 @@ pub struct Core {
     pub usage: usage::Usage,
     pub limits: limits::Limits,
     pub counters: counters::Counters,
+    /// Where webhooks may go.
+    pub destinations: DestinationRules,
+    pub blocked: blocked::Blocked,
 }
 
 impl Core {

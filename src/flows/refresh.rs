@@ -132,7 +132,7 @@ impl Core {
             id: EventId::generate(now, &self.entropy),
             merchant_id: session.merchant_id,
             event_type: "session.replay_detected".to_owned(),
-            data,
+            data: data.into(),
             idempotency_key: None,
             created_at: now,
         };

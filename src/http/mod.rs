@@ -32,6 +32,7 @@ use utoipa_axum::routes;
 
 use crate::config::ForwardedHeader;
 use crate::flows::SharedCore;
+use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
 
 /// What the edge itself is told by the settings.
@@ -47,6 +48,8 @@ pub struct Shared {
     pub core: SharedCore,
     pub edge: Edge,
     pub exchanges: ExchangeLog,
+    /// The way out, for trying webhooks.
+    pub egress: Arc<Egress>,
     /// Requests under way, those included whose clients have hung up.
     pub tasks: TaskTracker,
     pub is_draining: AtomicBool,

@@ -7,6 +7,7 @@
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -18,6 +19,7 @@ use sqlx::{
     Arguments, Connection as _, Encode, FromRow, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection,
     SqlitePool, Transaction, Type,
 };
+use tokio::sync::Notify;
 
 use super::columns::{Column, rows_as_json};
 use super::error::StoreError;
@@ -169,13 +171,15 @@ impl Pool {
         })
     }
 
-    pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(Tx(match self {
+    /// A transaction; `published` is told of its commit if it leaves something to deliver.
+    pub(super) async fn begin(&self, published: Arc<Notify>) -> Result<Tx, StoreError> {
+        let connection = match self {
             Self::Postgres(pool) => Connection::PostgresTx(pool.begin().await?),
             // `immediate` takes the write lock at once; a transaction that starts by reading could
             // not be promoted while another writes.
             Self::Sqlite { writer, .. } => Connection::SqliteTx(writer.begin_with("begin immediate").await?),
-        }))
+        };
+        Ok(Tx { connection, published, leaves_deliveries: false })
     }
 
     pub(super) fn state(&self) -> Vec<PoolState> {
@@ -258,20 +262,32 @@ impl Connection {
 }
 
 /// A transaction. Dropped without [`Tx::commit`], it rolls back.
-pub struct Tx(Connection);
+pub struct Tx {
+    connection: Connection,
+    published: Arc<Notify>,
+    leaves_deliveries: bool,
+}
 
 impl Tx {
+    /// Has the deliverer of this process woken once the changes are durable.
+    pub(super) const fn leaves_deliveries(&mut self) {
+        self.leaves_deliveries = true;
+    }
+
     /// Returns once the changes are durable.
     ///
     /// # Errors
     /// When the engine does not confirm; the changes may then be there or not.
     pub async fn commit(self) -> Result<(), StoreError> {
-        match self.0 {
+        match self.connection {
             Connection::PostgresTx(tx) => tx.commit().await?,
             Connection::SqliteTx(tx) => tx.commit().await?,
             Connection::Postgres(_) | Connection::Sqlite(_) => {
                 debug_assert!(false, "Pool::begin makes only the other two");
             }
+        }
+        if self.leaves_deliveries {
+            self.published.notify_one();
         }
         Ok(())
     }
@@ -280,13 +296,13 @@ impl Tx {
 impl Deref for Tx {
     type Target = Connection;
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.connection
     }
 }
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.0
+        &mut self.connection
     }
 }
 

@@ -10,6 +10,9 @@ pub mod backup;
 pub mod batch;
 pub mod columns;
 pub mod credentials;
+pub mod deadlines;
+pub mod deliveries;
+pub mod delivery_log;
 pub mod driver;
 pub mod error;
 pub mod estimates;
@@ -21,8 +24,12 @@ pub mod outbox;
 pub mod secrets;
 pub mod sessions;
 pub mod users;
+pub mod webhook_secrets;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 pub use driver::{Connection, Engine, PoolState, Tx};
 pub use error::StoreError;
@@ -44,6 +51,7 @@ pub struct Store {
     pool: Pool,
     timeout: Duration,
     hot: HotPath,
+    published: Arc<Notify>,
 }
 
 impl Store {
@@ -56,7 +64,7 @@ impl Store {
         let pool = Pool::open(url, may_create, connections_max, timeout).await?;
         pool.migrate().await?;
         let hot = HotPath::start(&pool, timeout);
-        Ok(Self { pool, timeout, hot })
+        Ok(Self { pool, timeout, hot, published: Arc::default() })
     }
 
     #[must_use]
@@ -83,7 +91,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        self.pool.begin().await
+        self.pool.begin(Arc::clone(&self.published)).await
+    }
+
+    /// Told whenever this process has committed something to deliver. It remembers one such commit.
+    #[must_use]
+    pub fn published(&self) -> &Notify {
+        &self.published
     }
 
     /// How many connections are open, and how many of them have nothing to do.

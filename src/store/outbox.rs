@@ -4,7 +4,7 @@ use super::driver::Tx;
 use super::{StoreError, touched};
 use crate::domain::entropy::Entropy;
 use crate::domain::event::WebhookEvent;
-use crate::domain::ids::{ApiKeyId, DeliveryId};
+use crate::domain::ids::{ApiKeyId, DeliveryId, EventId};
 
 /// Whose webhooks tell of an event.
 #[derive(Clone, Copy, Debug)]
@@ -25,47 +25,101 @@ pub async fn publish(
     audience: Audience,
     entropy: &Entropy,
 ) -> Result<(), StoreError> {
+    let written = publish_once(tx, event, audience, entropy).await?;
+    touched("webhook_events", written.into(), 1)
+}
+
+/// As [`publish`], but writes nothing and returns `false` when the merchant has an event with this
+/// idempotency key already.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn publish_once(
+    tx: &mut Tx,
+    event: &WebhookEvent,
+    audience: Audience,
+    entropy: &Entropy,
+) -> Result<bool, StoreError> {
     let rows = tx
         .query(
             "insert into webhook_events (id, merchant_id, type, data, idempotency_key, created_at) \
-             values ($1, $2, $3, $4, $5, $6)",
+             values ($1, $2, $3, $4, $5, $6) on conflict (merchant_id, idempotency_key) do nothing",
         )
         .bind(event.id)
         .bind(event.merchant_id)
         .bind(event.event_type.clone())
-        .bind(event.data.to_string())
+        .bind(event.data.as_str().to_owned())
         .bind(event.idempotency_key.clone())
         .bind(event.created_at)
         .execute()
         .await?;
-    touched("webhook_events", rows, 1)?;
+    if rows == 0 {
+        return Ok(false);
+    }
+    fan_out(tx, event, audience, entropy).await?;
+    Ok(true)
+}
+
+#[derive(sqlx::FromRow)]
+struct EndpointRow {
+    id: ApiKeyId,
+    is_disabled: bool,
+}
+
+/// One delivery for each endpoint. One that is disabled gets its delivery as well, as failed: the
+/// event shows in its log and can be redelivered once the endpoint is back.
+async fn fan_out(
+    tx: &mut Tx,
+    event: &WebhookEvent,
+    audience: Audience,
+    entropy: &Entropy,
+) -> Result<(), StoreError> {
     let only = match audience {
         Audience::Key(id) => Some(id),
         Audience::Merchant => None,
     };
-    let keys = tx
+    let endpoints = tx
         .query(
-            "select id from api_keys where merchant_id = $1 and webhook_url is not null \
-             and webhook_disabled_at is null and (id = $2 or ($2 is null and revoked_at is null)) order by id",
+            "select id, webhook_disabled_at is not null as is_disabled from api_keys \
+             where merchant_id = $1 and webhook_url is not null \
+             and (id = $2 or ($2 is null and revoked_at is null)) order by id",
         )
         .bind(event.merchant_id)
         .bind(only)
-        .all::<(ApiKeyId,)>()
+        .all::<EndpointRow>()
         .await?;
-    for (key,) in keys {
+    for endpoint in endpoints {
         let rows = tx
             .query(
-                "insert into webhook_deliveries (id, event_id, merchant_id, api_key_id, state, attempts, \
-                 next_attempt_at, created_at) values ($1, $2, $3, $4, 'pending', 0, $5, $5)",
+                "insert into webhook_deliveries (id, event_id, merchant_id, api_key_id, state, attempts, tries, \
+                 next_attempt_at, created_at, finished_at) values ($1, $2, $3, $4, $5, 0, 0, $6, $6, $7)",
             )
             .bind(DeliveryId::generate(event.created_at, entropy))
             .bind(event.id)
             .bind(event.merchant_id)
-            .bind(key)
+            .bind(endpoint.id)
+            .bind(if endpoint.is_disabled { "failed" } else { "pending" })
             .bind(event.created_at)
+            .bind(endpoint.is_disabled.then_some(event.created_at))
             .execute()
             .await?;
         touched("webhook_deliveries", rows, 1)?;
+        if !endpoint.is_disabled {
+            tx.leaves_deliveries();
+        }
     }
     Ok(())
+}
+
+/// The event that a merchant's idempotency key stands for.
+///
+/// # Errors
+/// [`StoreError`]; no such event is one.
+pub async fn by_idempotency_key(tx: &mut Tx, event: &WebhookEvent) -> Result<EventId, StoreError> {
+    tx.query("select id from webhook_events where merchant_id = $1 and idempotency_key = $2")
+        .bind(event.merchant_id)
+        .bind(event.idempotency_key.clone())
+        .one::<(EventId,)>()
+        .await
+        .map(|(id,)| id)
 }

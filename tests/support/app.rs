@@ -128,6 +128,11 @@ impl TestApp {
         self.app.flush().await;
     }
 
+    /// Attempts every webhook that is due, and returns when each attempt is on record.
+    pub(crate) async fn deliver(&self) {
+        self.app.deliverer().tick().await.expect("the store answers");
+    }
+
     /// The one number that a query answers with.
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
         let mut db = self.core().store.read().await.expect("the store answers");

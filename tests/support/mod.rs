@@ -18,6 +18,7 @@ pub(crate) mod load;
 pub(crate) mod merchant;
 pub(crate) mod postgres;
 pub(crate) mod program;
+pub(crate) mod receiver;
 pub(crate) mod tcp;
 
 pub(crate) use app::{TestApp, each_engine, each_engine_with};

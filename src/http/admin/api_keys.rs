@@ -18,7 +18,7 @@ use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::secret::PlainSecret;
 use crate::flows::look::SuggestedRange;
 use crate::flows::manage::By;
-use crate::flows::manage_keys::{ApiKeyChanges, NewApiKey, WithSecret};
+use crate::flows::manage_keys::{ApiKeyChanges, MadeApiKey, NewApiKey, WithSecret};
 use crate::flows::once::Once;
 use crate::http::Shared;
 use crate::http::error::Failure;
@@ -95,14 +95,37 @@ impl ApiKeyView {
 pub struct ApiKeyCreated {
     /// The `X-API-KEY`: 64 hex characters.
     key: String,
+    /// Verifies webhooks: `whsec_` and base64. Only where the key was given its first webhook URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_secret: Option<String>,
+    #[serde(flatten)]
+    api_key: ApiKeyView,
+}
+
+/// A key as changed.
+#[derive(Serialize, ToSchema)]
+pub struct ApiKeyChanged {
+    /// Verifies webhooks. Only where the key was given its first webhook URL, and only this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_secret: Option<String>,
     #[serde(flatten)]
     api_key: ApiKeyView,
 }
 
 /// The answer to a creation.
+pub fn render_made(made: &MadeApiKey) -> Vec<u8> {
+    json_bytes(&ApiKeyCreated {
+        key: made.secret.expose().to_owned(),
+        webhook_secret: made.webhook_secret.as_ref().map(|secret| secret.expose().to_owned()),
+        api_key: ApiKeyView::new(&made.object, made.object.updated_at),
+    })
+}
+
+/// The answer to a rotation.
 pub fn render(made: &WithSecret<ApiKey>) -> Vec<u8> {
     json_bytes(&ApiKeyCreated {
         key: made.secret.expose().to_owned(),
+        webhook_secret: None,
         // As of its making: this is also what a repeated answer says.
         api_key: ApiKeyView::new(&made.object, made.object.updated_at),
     })
@@ -198,8 +221,8 @@ pub async fn create(
         webhook_url: body.webhook_url,
         expires_at: body.expires_at,
     };
-    let answer = shared.core.create_api_key(&by, id, new, Once { key, render }).await??;
-    Ok(created(&answer, render))
+    let answer = shared.core.create_api_key(&by, id, new, Once { key, render: render_made }).await??;
+    Ok(created(&answer, render_made))
 }
 
 /// List a merchant's keys, revoked ones included, newest first.
@@ -232,7 +255,7 @@ pub async fn show(
 /// Change a key's settings; they hold from the next call on.
 #[utoipa::path(patch, path = "/admin/v1/api-keys/{id}", tag = "api keys", request_body = KeyPatch,
     params(("id" = ApiKeyId, Path), ("If-Match" = Option<String>, Header)),
-    responses((status = 200, body = ApiKeyView)))]
+    responses((status = 200, body = ApiKeyChanged)))]
 pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(by): Extension<By>,
@@ -248,8 +271,12 @@ pub async fn update(
         webhook_url: patch.webhook_url,
         expires_at: patch.expires_at,
     };
-    let key = shared.core.update_api_key(&by, id, version, changes).await??;
-    Ok(versioned(key.version, ApiKeyView::new(&key, shared.core.now())))
+    let changed = shared.core.update_api_key(&by, id, version, changes).await??;
+    let view = ApiKeyChanged {
+        webhook_secret: changed.webhook_secret.map(|secret| secret.expose().to_owned()),
+        api_key: ApiKeyView::new(&changed.object, shared.core.now()),
+    };
+    Ok(versioned(changed.object.version, view))
 }
 
 /// Revoke a key at once. It can be restored within 60 minutes.

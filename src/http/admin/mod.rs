@@ -13,6 +13,7 @@ pub mod secrets;
 pub mod sessions;
 pub mod tokens;
 pub mod users;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -46,4 +47,10 @@ pub fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(users::create, users::list))
         .routes(routes!(users::update))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::redeliver))
+        .routes(routes!(webhooks::redeliver_failed))
+        .routes(routes!(webhooks::hand_in))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::rotate_secret))
 }

@@ -1,0 +1,273 @@
+//! A webhook delivery: its attempts, what an answer means, and when to try again.
+//!
+//! A delivery is pending until it is delivered or given up. Redelivering starts a new round: the
+//! attempts go on counting, the schedule starts again.
+
+use chrono::{DateTime, TimeDelta};
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
+use utoipa::ToSchema;
+
+use super::clock::Timestamp;
+use super::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
+use super::webhook::EventData;
+
+/// The pauses after the first attempts of a round; from then on [`HOURLY`].
+const FIRST_PAUSES: [TimeDelta; 3] = [TimeDelta::minutes(1), TimeDelta::minutes(5), TimeDelta::minutes(30)];
+
+const HOURLY: TimeDelta = TimeDelta::hours(1);
+
+/// No attempt begins later than this after the first of its round.
+pub const ROUND: TimeDelta = TimeDelta::hours(24);
+
+/// An endpoint that has done nothing but fail for this long is disabled.
+pub const PATIENCE: TimeDelta = TimeDelta::days(7);
+
+/// Bytes of an answer that are kept.
+pub const ANSWER_MAX: usize = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, EnumString, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum DeliveryState {
+    /// To be attempted, now or later.
+    Pending,
+    Delivered,
+    /// Given up, or its endpoint is disabled or gone. It can be redelivered.
+    Failed,
+}
+
+/// Why an attempt got no answer. Stored by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum SendError {
+    /// The URL is not one that the settings allow.
+    UrlNotAllowed,
+    NameNotResolved,
+    /// The host has an address that webhooks may not go to. No connection was made.
+    AddressNotAllowed,
+    ConnectionRefused,
+    ConnectFailed,
+    TlsFailed,
+    ConnectionLost,
+    /// What came back was not HTTP.
+    AnswerMalformed,
+    TimedOut,
+    /// No signing secret can be read; an unsigned webhook is not sent.
+    SecretMissing,
+}
+
+/// What came of one attempt.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub result: Result<Received, SendError>,
+    pub latency_us: i64,
+}
+
+impl Answer {
+    /// Only 2xx is success.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(&self.result, Ok(received) if (200..300).contains(&received.status))
+    }
+
+    /// 410: the endpoint says that it is no more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(&self.result, Ok(received) if received.status == 410)
+    }
+}
+
+/// What an endpoint answered.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub status: u16,
+    /// The `Retry-After` header as it came.
+    pub retry_after: Option<String>,
+    /// The first [`ANSWER_MAX`] bytes of the body, as text.
+    pub text: String,
+}
+
+/// One line of the delivery log.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// From 1.
+    pub number: i64,
+    pub at: Timestamp,
+    pub status: Option<u16>,
+    pub error: Option<SendError>,
+    pub latency_us: i64,
+    pub response: String,
+}
+
+/// A delivery with all its attempts.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    pub event_id: EventId,
+    pub merchant_id: MerchantId,
+    pub api_key_id: ApiKeyId,
+    pub event_type: String,
+    pub data: EventData,
+    pub state: DeliveryState,
+    /// When a pending delivery is due; one that is under way, when it counts as abandoned.
+    pub next_attempt_at: Timestamp,
+    pub created_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+    /// Oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// What an answer leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Delivered,
+    RetryAt(Timestamp),
+    GiveUp,
+    Gone,
+}
+
+/// Where a round stands after an attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// Attempts made in it, this one included.
+    pub tries: i64,
+    pub began_at: Timestamp,
+}
+
+/// `jitter` is random; it spreads retries over a tenth of the pause.
+#[must_use]
+pub fn judge(answer: &Answer, round: Round, now: Timestamp, jitter: u16) -> Verdict {
+    if answer.is_success() {
+        return Verdict::Delivered;
+    }
+    if answer.is_gone() {
+        return Verdict::Gone;
+    }
+    let retry_after = answer.result.as_ref().ok().and_then(|received| received.retry_after.as_deref());
+    let retry_after = retry_after.and_then(|value| parse_retry_after(value, now));
+    next_attempt(round, now, retry_after, jitter).map_or(Verdict::GiveUp, Verdict::RetryAt)
+}
+
+/// When to try again: after the pause, never sooner; later where the endpoint asked for it, but not
+/// later than the end of the round.
+fn next_attempt(
+    round: Round,
+    now: Timestamp,
+    retry_after: Option<Timestamp>,
+    jitter: u16,
+) -> Option<Timestamp> {
+    let pause = usize::try_from(round.tries - 1).ok().and_then(|index| FIRST_PAUSES.get(index).copied());
+    let pause = pause.unwrap_or(HOURLY);
+    let spread = TimeDelta::microseconds(
+        pause.num_microseconds().unwrap_or(0) / 10 * i64::from(jitter) / i64::from(u16::MAX),
+    );
+    let end = round.began_at.plus(ROUND);
+    let scheduled = now.plus(pause).plus(spread);
+    let asked_for = retry_after.map_or(scheduled, |time| time.min(end));
+    let next = scheduled.max(asked_for);
+    (next <= end).then_some(next)
+}
+
+/// Seconds or a date (RFC 9110 10.2.3).
+fn parse_retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Too many digits mean "very late", not "at once".
+        let secs = value.parse::<u32>().unwrap_or(u32::MAX);
+        return Some(now.plus(TimeDelta::seconds(secs.into())));
+    }
+    let date = DateTime::parse_from_rfc2822(value).ok()?;
+    Some(Timestamp::from_unix_secs(date.timestamp()))
+}
+
+/// Whether an endpoint that fails again has failed for too long.
+#[must_use]
+pub fn is_hopeless(failing_since: Option<Timestamp>, now: Timestamp) -> bool {
+    failing_since.is_some_and(|since| now >= since.plus(PATIENCE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_unix_secs(1_795_453_557);
+
+    fn answer(status: u16, retry_after: Option<&str>) -> Answer {
+        let retry_after = retry_after.map(str::to_owned);
+        Answer { result: Ok(Received { status, retry_after, text: String::new() }), latency_us: 1 }
+    }
+
+    fn after(tries: i64, at: TimeDelta, answer: &Answer, jitter: u16) -> Verdict {
+        judge(answer, Round { tries, began_at: START }, START.plus(at), jitter)
+    }
+
+    #[test]
+    fn attempts_come_after_1_5_and_30_minutes_and_then_hourly_up_to_24_hours() {
+        let mut minutes = vec![0];
+        let mut now = START;
+        for tries in 1.. {
+            let round = Round { tries, began_at: START };
+            match judge(&answer(500, None), round, now, 0) {
+                Verdict::RetryAt(next) => now = next,
+                verdict => {
+                    assert_eq!(verdict, Verdict::GiveUp);
+                    break;
+                }
+            }
+            minutes.push(now.since(START).num_minutes());
+        }
+        let hourly = (1..=23).map(|hour| 36 + hour * 60);
+        assert_eq!(minutes, [0, 1, 6, 36].into_iter().chain(hourly).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_jitter_adds_at_most_a_tenth() {
+        let wait = |jitter| match after(2, TimeDelta::zero(), &answer(500, None), jitter) {
+            Verdict::RetryAt(next) => next.since(START),
+            verdict => unreachable!("a second attempt is tried again, not {verdict:?}"),
+        };
+        assert_eq!(wait(0), TimeDelta::seconds(300));
+        assert_eq!(wait(u16::MAX / 3), TimeDelta::seconds(310));
+        assert_eq!(wait(u16::MAX), TimeDelta::seconds(330));
+    }
+
+    #[test]
+    fn retry_after_makes_it_later_and_never_sooner() {
+        let first = |value: &str| after(1, TimeDelta::zero(), &answer(503, Some(value)), 0);
+        let at = |secs| Verdict::RetryAt(START.plus(TimeDelta::seconds(secs)));
+        assert_eq!(first("600"), at(600));
+        assert_eq!(first("1"), at(60));
+        assert_eq!(first("Mon, 23 Nov 2026 17:15:57 GMT"), at(600));
+        assert_eq!(first("Mon, 23 Nov 2020 17:15:57 GMT"), at(60));
+        for nonsense in ["", "soon", "-5", "1.5", "+600"] {
+            assert_eq!(first(nonsense), at(60), "{nonsense}");
+        }
+        // Past the end of the round: once more, at its end.
+        assert_eq!(first("99999999999999999999"), at(24 * 3600));
+        assert_eq!(after(9, ROUND, &answer(503, Some("99999")), 0), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn only_2xx_is_success_and_410_is_the_end() {
+        let verdict = |status| after(1, TimeDelta::zero(), &answer(status, None), 0);
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(verdict(status), Verdict::Delivered, "{status}");
+        }
+        assert_eq!(verdict(410), Verdict::Gone);
+        for status in [100, 199, 300, 301, 302, 304, 400, 404, 409, 429, 500, 503] {
+            assert!(matches!(verdict(status), Verdict::RetryAt(_)), "{status}");
+        }
+        let lost = Answer { result: Err(SendError::ConnectionLost), latency_us: 1 };
+        assert!(matches!(after(1, TimeDelta::zero(), &lost, 0), Verdict::RetryAt(_)));
+        assert_eq!(after(40, ROUND, &lost, 0), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn an_endpoint_is_hopeless_after_a_week_of_nothing_but_failures() {
+        let week = START.plus(TimeDelta::days(7));
+        assert!(!is_hopeless(None, week));
+        assert!(!is_hopeless(Some(START), week.minus(TimeDelta::seconds(1))));
+        assert!(is_hopeless(Some(START), week));
+    }
+}

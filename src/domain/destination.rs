@@ -1,0 +1,324 @@
+//! Where webhooks may go: the form of their URL, and the addresses that may be connected to.
+//!
+//! A webhook URL is chosen by a merchant and fetched from inside the platform's network, so it must
+//! not become a way in. The URL is checked when it is set; the addresses that its name has are checked
+//! again at each connection, because a name may point elsewhere by then.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use url::{Host, Url};
+
+/// Characters of a webhook URL.
+pub const URL_MAX: usize = 2048;
+
+/// What the settings allow beyond HTTPS to public addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DestinationRules {
+    /// Loopback, private and link-local addresses, for development.
+    pub allow_private_networks: bool,
+    pub allow_http: bool,
+}
+
+/// A URL that webhooks may be sent to as far as its text can tell.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl(Url);
+
+/// Why a URL is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadWebhookUrl {
+    #[error("must have at most {URL_MAX} characters")]
+    TooLong,
+    #[error("must be an absolute URL without spaces or control characters")]
+    Malformed,
+    #[error("must begin with https://")]
+    NotHttps,
+    #[error("must not hold a user name or password")]
+    UserInfo,
+    #[error("must not have a fragment")]
+    Fragment,
+    #[error("must name a host on the public internet")]
+    Address,
+}
+
+impl WebhookUrl {
+    /// # Errors
+    /// [`BadWebhookUrl`].
+    pub fn parse(text: &str, rules: DestinationRules) -> Result<Self, BadWebhookUrl> {
+        if text.len() > URL_MAX {
+            return Err(BadWebhookUrl::TooLong);
+        }
+        // The parser drops some of these without a word; what is stored must be what is used.
+        if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
+            return Err(BadWebhookUrl::Malformed);
+        }
+        let url = Url::parse(text).map_err(|_| BadWebhookUrl::Malformed)?;
+        match url.scheme() {
+            "https" => {}
+            "http" if rules.allow_http => {}
+            _ => return Err(BadWebhookUrl::NotHttps),
+        }
+        let authority = text.split("://").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next());
+        if authority.is_none_or(|authority| authority.contains('@')) {
+            return Err(BadWebhookUrl::UserInfo);
+        }
+        if url.fragment().is_some() {
+            return Err(BadWebhookUrl::Fragment);
+        }
+        let url = Self(url);
+        // Also `0x7f000001`, `2130706433` and `127.1`: the parser reads them as the address they are.
+        match url.host() {
+            Destination::Address(ip) if !rules.admit(ip) => Err(BadWebhookUrl::Address),
+            Destination::Name("") => Err(BadWebhookUrl::Malformed),
+            Destination::Address(_) | Destination::Name(_) => Ok(url),
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    #[must_use]
+    pub fn host(&self) -> Destination<'_> {
+        match self.0.host() {
+            Some(Host::Domain(name)) => Destination::Name(name),
+            Some(Host::Ipv4(ip)) => Destination::Address(ip.into()),
+            Some(Host::Ipv6(ip)) => Destination::Address(ip.into()),
+            None => Destination::Name(""),
+        }
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port_or_known_default().unwrap_or(443)
+    }
+
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// The `Host` header: with the port where it is not the scheme's own.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.0.authority()
+    }
+
+    /// Path and query.
+    #[must_use]
+    pub fn request_target(&self) -> &str {
+        &self.0[url::Position::BeforePath..url::Position::AfterQuery]
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    /// The path may hold a token of the receiver's: only where it goes, not all of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WebhookUrl({}://{}/..)", self.0.scheme(), self.0.authority())
+    }
+}
+
+/// The host of a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination<'a> {
+    Name(&'a str),
+    Address(IpAddr),
+}
+
+impl DestinationRules {
+    /// Whether this address may be connected to.
+    #[must_use]
+    pub fn admit(self, ip: IpAddr) -> bool {
+        match reach(ip) {
+            Reach::Public => true,
+            Reach::Private => self.allow_private_networks,
+            Reach::Nowhere => false,
+        }
+    }
+}
+
+/// What lies behind an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Public,
+    /// This machine, or a network that only some can reach: where an attacker would like to be.
+    Private,
+    /// No single host: multicast, documentation, reserved.
+    Nowhere,
+}
+
+/// Sorts an address by the special-purpose registries (RFC 6890), and by the IPv4 address inside it
+/// where it has one.
+#[must_use]
+pub fn reach(ip: IpAddr) -> Reach {
+    match ip {
+        IpAddr::V4(v4) => reach_v4(v4),
+        IpAddr::V6(v6) => reach_v6(v6),
+    }
+}
+
+const fn reach_v4(ip: Ipv4Addr) -> Reach {
+    match ip.octets() {
+        // Private (RFC 1918), shared by carriers (RFC 6598), loopback, link-local, benchmarking.
+        [10 | 127, ..]
+        | [172, 16..=31, ..]
+        | [192, 168, ..]
+        | [100, 64..=127, ..]
+        | [169, 254, ..]
+        | [198, 18 | 19, ..] => Reach::Private,
+        // "This network", protocol assignments, documentation, 6to4 relays, multicast, reserved, broadcast.
+        [0 | 224..=255, ..]
+        | [192, 0, 0 | 2, _]
+        | [192, 88, 99, _]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _] => Reach::Nowhere,
+        _ => Reach::Public,
+    }
+}
+
+fn reach_v6(ip: Ipv6Addr) -> Reach {
+    let inner = |high: u16, low: u16| {
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        reach_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Reach::Nowhere,
+        [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
+        // IPv4-mapped, IPv4-translated, IPv4-compatible and NAT64 (RFC 6052): as the IPv4 address inside.
+        [0, 0, 0, 0, 0 | 0xffff, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            inner(high, low)
+        }
+        // NAT64 of a network's own (RFC 8215), unique local, link-local, and the old site-local.
+        [0x64, 0xff9b, 1, ..] | [0xfc00..=0xfdff, ..] | [0xfe80..=0xfeff, ..] => Reach::Private,
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => inner(high, low),
+        // ISATAP (RFC 5214): an IPv4 address as the interface id, under any prefix.
+        [.., 0 | 0x200, 0x5efe, high, low] => inner(high, low),
+        // Teredo and other protocol assignments (RFC 2928), documentation (RFC 3849, RFC 9637).
+        [0x2001, 0..=0x01ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Reach::Nowhere,
+        // What IANA has allotted to global unicast.
+        [0x2000..=0x3fff, ..] => Reach::Public,
+        _ => Reach::Nowhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRICT: DestinationRules = DestinationRules { allow_private_networks: false, allow_http: false };
+    const OPEN: DestinationRules = DestinationRules { allow_private_networks: true, allow_http: true };
+
+    #[test]
+    fn urls_are_held_to_their_rules() {
+        let too_long = format!("https://example.com/{}", "a".repeat(URL_MAX));
+        for (text, expected) in [
+            (too_long.as_str(), BadWebhookUrl::TooLong),
+            ("", BadWebhookUrl::Malformed),
+            ("example.com", BadWebhookUrl::Malformed),
+            ("https://", BadWebhookUrl::Malformed),
+            ("https://exa mple.com", BadWebhookUrl::Malformed),
+            ("https://example.com/\n", BadWebhookUrl::Malformed),
+            ("https:\\\\example.com", BadWebhookUrl::Malformed),
+            ("https://example.com:99999/", BadWebhookUrl::Malformed),
+            ("http://example.com/", BadWebhookUrl::NotHttps),
+            ("ftp://example.com/", BadWebhookUrl::NotHttps),
+            ("file:///etc/passwd", BadWebhookUrl::NotHttps),
+            ("https:example.com", BadWebhookUrl::UserInfo),
+            ("https://user@example.com/", BadWebhookUrl::UserInfo),
+            ("https://user:pass@example.com/", BadWebhookUrl::UserInfo),
+            ("https://:@example.com/", BadWebhookUrl::UserInfo),
+            ("https://@example.com/", BadWebhookUrl::UserInfo),
+            ("https://example.com/#a", BadWebhookUrl::Fragment),
+            ("https://example.com/#", BadWebhookUrl::Fragment),
+        ] {
+            assert_eq!(WebhookUrl::parse(text, STRICT), Err(expected), "{text}");
+        }
+        for text in ["https://example.com", "https://example.com:8443/a%20b?c=d", "https://[2600::1]/x@y"] {
+            assert!(WebhookUrl::parse(text, STRICT).is_ok(), "{text}");
+        }
+        assert!(WebhookUrl::parse("http://127.0.0.1:8080/", OPEN).is_ok());
+    }
+
+    #[test]
+    fn every_way_to_write_an_inner_address_is_refused() {
+        for host in [
+            "127.0.0.1",
+            "127.1",
+            "0x7f000001",
+            "0x7f.1",
+            "2130706433",
+            "017700000001",
+            "0",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.169.254",
+            "１２７.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "[::]",
+            "[::1]",
+            "[::ffff:7f00:1]",
+            "[::ffff:127.0.0.1]",
+            "[::127.0.0.1]",
+            "[::ffff:0:7f00:1]",
+            "[64:ff9b::7f00:1]",
+            "[64:ff9b:1::1]",
+            "[2002:7f00:1::1]",
+            "[2002:a00:1::1]",
+            "[2001:0:1234::1]",
+            "[2001:db8::1]",
+            "[3fff::1]",
+            "[fc00::1]",
+            "[fd12:3456::1]",
+            "[fe80::1]",
+            "[fec0::1]",
+            "[ff02::1]",
+            "[100::1]",
+            "[2600::5efe:a00:1]",
+            "[2600::200:5efe:10.0.0.1]",
+            "[5f00::1]",
+        ] {
+            let text = format!("https://{host}/");
+            assert_eq!(WebhookUrl::parse(&text, STRICT), Err(BadWebhookUrl::Address), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_switch_opens_private_networks_and_nothing_else() {
+        for (ip, expected) in [
+            ("127.0.0.1", true),
+            ("10.0.0.1", true),
+            ("169.254.1.1", true),
+            ("::1", true),
+            ("fd00::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("8.8.8.8", true),
+            ("2600::1", true),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("224.0.0.1", false),
+            ("ff02::1", false),
+            ("192.0.2.1", false),
+        ] {
+            assert_eq!(OPEN.admit(ip.parse().expect("an address")), expected, "{ip}");
+        }
+        for ip in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2600::1", "2002:808:808::1", "64:ff9b::808:808"] {
+            assert!(STRICT.admit(ip.parse().expect("an address")), "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_url_tells_nothing_of_its_path_to_the_log() {
+        let url = WebhookUrl::parse("https://example.com/secret?token=1", STRICT).expect("a good URL");
+        assert_eq!(format!("{url:?}"), "WebhookUrl(https://example.com/..)");
+        assert_eq!(url.request_target(), "/secret?token=1");
+    }
+}

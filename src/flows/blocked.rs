@@ -1,0 +1,127 @@
+//! Tells a key's webhook of addresses that were turned away: at most once per key, address and hour.
+//!
+//! The refusal itself only notes it in memory. What is noted is bounded, so that whoever calls with a
+//! stolen key from everywhere fills neither the memory nor the outbox.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::json;
+
+use super::Core;
+use super::admission::Caller;
+use crate::domain::clock::Timestamp;
+use crate::domain::event::WebhookEvent;
+use crate::domain::ids::{ApiKeyId, EventId, MerchantId};
+use crate::store::StoreError;
+use crate::store::outbox::{self, Audience};
+
+/// Pairs of key and address that are told of in one hour, by one process: about a megabyte.
+const PER_HOUR_MAX: usize = 10_000;
+
+/// Events of one transaction.
+const BATCH_MAX: usize = 100;
+
+/// What was turned away in this hour, and what of it is not yet published.
+#[derive(Default)]
+pub struct Blocked(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    hour: i64,
+    seen: HashSet<(ApiKeyId, IpAddr)>,
+    waiting: Vec<BlockedCall>,
+}
+
+#[derive(Clone, Copy)]
+struct BlockedCall {
+    merchant: MerchantId,
+    key: ApiKeyId,
+    ip: IpAddr,
+    at: Timestamp,
+}
+
+impl BlockedCall {
+    const fn hour(&self) -> i64 {
+        self.at.unix_secs().div_euclid(3600)
+    }
+}
+
+impl Core {
+    /// Notes that the caller's address is not allowed, if the key has a webhook to be told.
+    pub(super) fn note_blocked(&self, caller: &Caller) {
+        let key = caller.record.api_key(caller.key_id);
+        if key.is_none_or(|key| key.webhook_url.is_none() || key.webhook_disabled_at.is_some()) {
+            return;
+        }
+        let call = BlockedCall {
+            merchant: caller.record.merchant.id,
+            key: caller.key_id,
+            ip: caller.address.ip,
+            at: self.now(),
+        };
+        let mut state = self.blocked.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.hour != call.hour() {
+            state.hour = call.hour();
+            state.seen.clear();
+        }
+        if state.seen.len() < PER_HOUR_MAX && state.seen.insert((call.key, call.ip)) {
+            state.waiting.push(call);
+        }
+    }
+
+    /// Publishes what was noted; how many events that were new. Another replica may have told of the
+    /// same already: the idempotency key sees to it.
+    ///
+    /// # Errors
+    /// A fault of the store; what was not published is tried again the next time.
+    pub async fn publish_blocked(&self) -> Result<usize, StoreError> {
+        let mut waiting = {
+            let mut state = self.blocked.0.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut state.waiting)
+        };
+        // Replicas that tell of the same calls meet in the same order, not in a deadlock.
+        waiting.sort_by_key(|call| (call.key, call.ip, call.hour()));
+        let mut published = 0;
+        let mut result = Ok(());
+        while !waiting.is_empty() && result.is_ok() {
+            let batch = waiting.split_off(waiting.len().saturating_sub(BATCH_MAX));
+            match self.publish_batch(&batch).await {
+                Ok(count) => published += count,
+                Err(error) => {
+                    waiting.extend(batch);
+                    result = Err(error);
+                }
+            }
+        }
+        if !waiting.is_empty() {
+            let mut state = self.blocked.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // A store that is away for hours must not fill the memory.
+            let room = PER_HOUR_MAX.saturating_sub(state.waiting.len());
+            waiting.truncate(room);
+            state.waiting.append(&mut waiting);
+        }
+        result.map(|()| published)
+    }
+
+    async fn publish_batch(&self, batch: &[BlockedCall]) -> Result<usize, StoreError> {
+        let mut tx = self.store.begin().await?;
+        let mut published = 0;
+        for call in batch {
+            let event = WebhookEvent {
+                id: EventId::generate(call.at, &self.entropy),
+                merchant_id: call.merchant,
+                event_type: "address.blocked".to_owned(),
+                data: json!({ "api_key_id": call.key, "client_ip": call.ip.to_string() }).into(),
+                idempotency_key: Some(format!("address.blocked:{}:{}:{}", call.key, call.ip, call.hour())),
+                created_at: call.at,
+            };
+            let is_new =
+                outbox::publish_once(&mut tx, &event, Audience::Key(call.key), &self.entropy).await?;
+            published += usize::from(is_new);
+        }
+        tx.commit().await?;
+        Ok(published)
+    }
+}

@@ -1,0 +1,350 @@
+//! Webhooks as their owners see them: signing secrets, the delivery log, sending again, trying out,
+//! and the events that the platform hands in.
+
+use std::future::Future;
+
+use chrono::TimeDelta;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::Core;
+use super::manage::{By, Change, Managed, Refused, Stop};
+use super::manage_keys::WithSecret;
+use super::once::{self, Once};
+use super::rotation::OVERLAP_SECS_MAX;
+use crate::domain::api_key::ApiKey;
+use crate::domain::clock::Timestamp;
+use crate::domain::delivery::{Answer, Delivery};
+use crate::domain::destination::WebhookUrl;
+use crate::domain::event::WebhookEvent;
+use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId, SecretId};
+use crate::domain::keyring::Purpose;
+use crate::domain::secret::PlainSecret;
+use crate::domain::webhook::{EventData, SignedMessage, WebhookSecret};
+use crate::store::deliveries;
+use crate::store::delivery_log::{self, Filter};
+use crate::store::outbox::{self, Audience};
+use crate::store::webhook_secrets::{self, SealedSecret};
+use crate::store::{api_keys, merchants};
+
+/// The event that [`Core::test_webhook`] sends.
+pub const PING: &str = "ping";
+
+/// Secrets of one key that sign at once: each is a signature in the header of every webhook.
+const SECRETS_MAX: usize = 4;
+
+/// An event that the platform hands in.
+#[derive(Debug)]
+pub struct NewEvent {
+    pub event_type: String,
+    pub data: Box<RawValue>,
+    /// The same key of the same merchant stands for the same event, for as long as it is kept.
+    pub idempotency_key: Option<String>,
+}
+
+/// A rotated signing secret: the secrets before it sign as well until `previous_ends_at`.
+#[derive(Clone, Copy, Debug)]
+pub struct RotatedWebhookSecret {
+    pub api_key_id: ApiKeyId,
+    pub previous_ends_at: Timestamp,
+}
+
+impl Core {
+    /// Gives a key another signing secret. Both sign for `overlap_secs`, then the new one alone.
+    ///
+    /// # Errors
+    /// A fault of the store, as for all below.
+    pub async fn rotate_webhook_secret(
+        &self,
+        by: &By,
+        key: ApiKeyId,
+        overlap_secs: i64,
+        once: Once<WithSecret<RotatedWebhookSecret>>,
+    ) -> Managed<once::Answer<WithSecret<RotatedWebhookSecret>>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
+        let mut change = self.change(by, "webhook_secret.rotated").await?;
+        let result = rotate(&mut change, by, key, overlap_secs).await;
+        change.finish_once(result, once).await
+    }
+
+    /// Takes an event from the platform's own services for every webhook of the merchant. An
+    /// idempotency key used before returns the id that it stands for.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn hand_in_event(&self, by: &By, merchant: MerchantId, new: NewEvent) -> Managed<EventId> {
+        let mut change = self.change(by, "event.handed_in").await?;
+        let result = hand_in(&mut change, by, merchant, new).await;
+        change.finish(result).await
+    }
+
+    /// A page of the delivery log, newest first, from before `before`.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn list_deliveries(
+        &self,
+        by: &By,
+        merchant: MerchantId,
+        filter: Filter,
+        before: Option<DeliveryId>,
+        limit: i64,
+    ) -> Managed<Vec<Delivery>> {
+        if let Err(refused) = self.must_exist(by, merchant).await? {
+            return Ok(Err(refused));
+        }
+        Ok(Ok(delivery_log::list(&mut self.store.read().await?, merchant, filter, before, limit).await?))
+    }
+
+    /// Sends one delivery again, whatever became of it, under the same id.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn redeliver(&self, by: &By, merchant: MerchantId, id: DeliveryId) -> Managed<Delivery> {
+        let mut change = self.change(by, "webhook_delivery.redelivered").await?;
+        let result = redeliver(&mut change, by, merchant, id).await;
+        change.finish(result).await
+    }
+
+    /// Sends again every failed delivery created at `since` or later, of one key or of all; how many.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn redeliver_failed(
+        &self,
+        by: &By,
+        merchant: MerchantId,
+        key: Option<ApiKeyId>,
+        since: Timestamp,
+    ) -> Managed<u64> {
+        let mut change = self.change(by, "webhook_delivery.failed_redelivered").await?;
+        let result = redeliver_failed(&mut change, by, merchant, key, since).await;
+        change.finish(result).await
+    }
+
+    /// Sends a `ping` to a key's webhook now, through `send`, and returns what came back. It is on
+    /// record, but not in the delivery log, and is not tried again.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn test_webhook<F>(
+        &self,
+        by: &By,
+        key: ApiKeyId,
+        send: impl FnOnce(SignedMessage) -> F,
+    ) -> Managed<Answer>
+    where
+        F: Future<Output = Answer>,
+    {
+        let mut change = self.change(by, "webhook.tested").await?;
+        let result = ping(&mut change, by, key).await;
+        // No transaction waits for the network.
+        match change.finish(result).await? {
+            Ok(message) => Ok(Ok(send(message).await)),
+            Err(refused) => Ok(Err(refused)),
+        }
+    }
+
+    /// Holds a webhook URL to what the settings allow.
+    ///
+    /// # Errors
+    /// [`Refused::Invalid`].
+    pub fn check_webhook_url(&self, url: &str) -> Result<(), Refused> {
+        WebhookUrl::parse(url, self.destinations)
+            .map(drop)
+            .map_err(|error| Refused::invalid("webhook_url", error.to_string()))
+    }
+}
+
+/// Makes the signing secret of a key that has a webhook URL and no secret yet; `None` when there is
+/// nothing to make. To be shown once. Belongs into whatever gives a key its URL.
+pub(super) async fn ensure_webhook_secret(
+    change: &mut Change<'_>,
+    key: &ApiKey,
+) -> Result<Option<PlainSecret>, Stop> {
+    if key.webhook_url.is_none() {
+        return Ok(None);
+    }
+    if !webhook_secrets::live(&mut change.tx, key.id, change.event.at).await?.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(add_secret(change, key.id).await?))
+}
+
+/// Takes a key's webhook back into use after it was disabled, with a clean slate. Belongs into
+/// whatever sets its URL again; the caller writes `key`.
+pub(super) async fn enable_webhook(change: &mut Change<'_>, key: &mut ApiKey) -> Result<(), Stop> {
+    key.webhook_disabled_at = None;
+    deliveries::note_working(&mut change.tx, key.id).await?;
+    Ok(())
+}
+
+async fn add_secret(change: &mut Change<'_>, key: ApiKeyId) -> Result<PlainSecret, Stop> {
+    let core = change.core;
+    let secret = WebhookSecret::generate(&core.entropy);
+    let id = SecretId::generate(change.event.at, &core.entropy);
+    let sealed =
+        core.keyring.seal(Purpose::WebhookSecret, id.uuid().as_bytes(), secret.bytes(), &core.entropy);
+    webhook_secrets::insert(&mut change.tx, key, &SealedSecret { id, sealed }, change.event.at).await?;
+    Ok(secret.to_plain())
+}
+
+/// The key, if this actor may change it, with its merchant in the audit event.
+async fn changeable_key(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<ApiKey, Stop> {
+    change.concerns(None, key);
+    let Some(key) = api_keys::by_id(&mut change.tx, key).await? else { return Err(Refused::NotFound.into()) };
+    by.may_change(key.merchant_id)?;
+    change.event.merchant_id = Some(key.merchant_id);
+    Ok(key)
+}
+
+fn no_webhook() -> Stop {
+    Refused::Conflict("the key has no webhook URL".to_owned()).into()
+}
+
+async fn rotate(
+    change: &mut Change<'_>,
+    by: &By,
+    key: ApiKeyId,
+    overlap_secs: i64,
+) -> Result<WithSecret<RotatedWebhookSecret>, Stop> {
+    let key = changeable_key(change, by, key).await?;
+    change.lock_merchant(key.merchant_id).await?;
+    if key.webhook_url.is_none() {
+        return Err(no_webhook());
+    }
+    if !(0..=OVERLAP_SECS_MAX).contains(&overlap_secs) {
+        let detail = format!("must be 0 to {OVERLAP_SECS_MAX}");
+        return Err(Refused::invalid("overlap_secs", detail).into());
+    }
+    let now = change.event.at;
+    let previous_ends_at = now.plus(TimeDelta::seconds(overlap_secs));
+    webhook_secrets::end_all(&mut change.tx, key.id, previous_ends_at).await?;
+    if webhook_secrets::live(&mut change.tx, key.id, now).await?.len() >= SECRETS_MAX {
+        let detail = format!("{SECRETS_MAX} secrets sign already; wait until one has ended");
+        return Err(Refused::Conflict(detail).into());
+    }
+    let secret = add_secret(change, key.id).await?;
+    change.event.detail = json!({ "previous_ends_at": previous_ends_at });
+    Ok(WithSecret { object: RotatedWebhookSecret { api_key_id: key.id, previous_ends_at }, secret })
+}
+
+async fn hand_in(
+    change: &mut Change<'_>,
+    by: &By,
+    merchant: MerchantId,
+    new: NewEvent,
+) -> Result<EventId, Stop> {
+    by.may_see(merchant)?;
+    by.must_be_operator()?;
+    check_event_type(&new.event_type)?;
+    if let Some(key) = &new.idempotency_key {
+        check_idempotency_key(key)?;
+    }
+    let data = EventData::parse(&new.data).map_err(|error| Refused::invalid("data", error.to_string()))?;
+    // Not locked: an event changes nothing that decides a call.
+    if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
+        return Err(Refused::NotFound.into());
+    }
+    let event = WebhookEvent {
+        id: EventId::generate(change.event.at, &change.core.entropy),
+        merchant_id: merchant,
+        event_type: new.event_type,
+        data,
+        // Apart from the keys by which this program keeps its own events from doubling.
+        idempotency_key: new.idempotency_key.map(|key| format!("platform:{key}")),
+        created_at: change.event.at,
+    };
+    let is_new =
+        outbox::publish_once(&mut change.tx, &event, Audience::Merchant, &change.core.entropy).await?;
+    let id = if is_new { event.id } else { outbox::by_idempotency_key(&mut change.tx, &event).await? };
+    change.concerns(Some(merchant), id);
+    change.event.detail = json!({ "type": event.event_type, "repeated": !is_new });
+    Ok(id)
+}
+
+/// Names separated by full stops (Standard Webhooks 1.0.0).
+fn check_event_type(event_type: &str) -> Result<(), Refused> {
+    let is_name = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    };
+    if event_type.len() <= 100 && event_type.split('.').all(is_name) {
+        return Ok(());
+    }
+    let detail = "must be names of [A-Za-z0-9_-] separated by full stops, at most 100 characters";
+    Err(Refused::invalid("type", detail))
+}
+
+fn check_idempotency_key(key: &str) -> Result<(), Refused> {
+    if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return Ok(());
+    }
+    Err(Refused::invalid("idempotency_key", "must have 1 to 255 printable ASCII characters"))
+}
+
+async fn redeliver(
+    change: &mut Change<'_>,
+    by: &By,
+    merchant: MerchantId,
+    id: DeliveryId,
+) -> Result<Delivery, Stop> {
+    change.concerns(None, id);
+    by.may_change(merchant)?;
+    let found = delivery_log::by_id(&mut change.tx, id).await?;
+    let Some(delivery) = found.filter(|delivery| delivery.merchant_id == merchant) else {
+        return Err(Refused::NotFound.into());
+    };
+    change.event.merchant_id = Some(merchant);
+    let endpoint = deliveries::endpoint(&mut change.tx, delivery.api_key_id).await?;
+    match endpoint {
+        Some(endpoint) if endpoint.is_disabled => {
+            let detail = "the webhook is disabled; set its URL again first";
+            return Err(Refused::Conflict(detail.to_owned()).into());
+        }
+        Some(endpoint) if endpoint.url.is_some() => {}
+        _ => return Err(no_webhook()),
+    }
+    delivery_log::redeliver(&mut change.tx, id, change.event.at).await?;
+    change.event.detail = json!({ "event_id": delivery.event_id, "type": delivery.event_type });
+    delivery_log::by_id(&mut change.tx, id).await?.ok_or_else(|| Refused::NotFound.into())
+}
+
+async fn redeliver_failed(
+    change: &mut Change<'_>,
+    by: &By,
+    merchant: MerchantId,
+    key: Option<ApiKeyId>,
+    since: Timestamp,
+) -> Result<u64, Stop> {
+    by.may_change(merchant)?;
+    if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
+        return Err(Refused::NotFound.into());
+    }
+    change.event.merchant_id = Some(merchant);
+    let now = change.event.at;
+    let count = delivery_log::redeliver_failed(&mut change.tx, merchant, key, since, now).await?;
+    change.event.detail = json!({ "since": since, "api_key_id": key, "deliveries": count });
+    Ok(count)
+}
+
+async fn ping(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<SignedMessage, Stop> {
+    let key = changeable_key(change, by, key).await?;
+    let (core, now) = (change.core, change.event.at);
+    let Some(endpoint) = deliveries::endpoint(&mut change.tx, key.id).await? else {
+        return Err(Refused::NotFound.into());
+    };
+    let Some(url) = &endpoint.url else { return Err(no_webhook()) };
+    let event = WebhookEvent {
+        id: EventId::generate(now, &core.entropy),
+        merchant_id: key.merchant_id,
+        event_type: PING.to_owned(),
+        data: json!({ "api_key_id": key.id }).into(),
+        idempotency_key: None,
+        created_at: now,
+    };
+    let secrets = core.webhook_secrets(&mut change.tx, key.id, now).await?;
+    core.signed(&endpoint, url, &event, &secrets, now)
+        .map_err(|error| Refused::Conflict(format!("nothing can be sent: {}", <&str>::from(error))).into())
+}

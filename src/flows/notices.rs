@@ -1,0 +1,118 @@
+//! Events that time brings: keys and licences that are about to expire, or have.
+//!
+//! Expiry itself takes no job; it is decided from the clock at each call. This only tells of it.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::Core;
+use crate::domain::clock::Timestamp;
+use crate::domain::event::WebhookEvent;
+use crate::domain::ids::{EventId, MerchantId};
+use crate::store::deadlines::{self, PAGE, Stage};
+use crate::store::outbox::{self, Audience};
+use crate::store::{StoreError, Tx};
+
+/// How long before a deadline it is announced.
+pub const NOTICE: TimeDelta = TimeDelta::days(7);
+
+/// Deadlines missed for longer than this, by a server that was away, are no news any more.
+const NEWS: TimeDelta = TimeDelta::days(30);
+
+impl Core {
+    /// Announces every deadline that has come near or passed, each once; how many.
+    ///
+    /// # Errors
+    /// A fault of the store; what is left is announced the next time.
+    pub async fn announce_deadlines(&self) -> Result<u64, StoreError> {
+        let mut announced = 0;
+        for stage in [Stage::Expiring, Stage::Expired] {
+            announced += self.announce_keys(stage).await?;
+            announced += self.announce_licences(stage).await?;
+        }
+        Ok(announced)
+    }
+
+    fn span(&self, stage: Stage) -> (Timestamp, Timestamp) {
+        let now = self.now();
+        match stage {
+            Stage::Expiring => (now, now.plus(NOTICE)),
+            Stage::Expired => (now.minus(NEWS), now),
+        }
+    }
+
+    async fn announce_keys(&self, stage: Stage) -> Result<u64, StoreError> {
+        let (after, until) = self.span(stage);
+        let event_type = match stage {
+            Stage::Expiring => "api_key.expiring",
+            Stage::Expired => "api_key.expired",
+        };
+        let mut announced = 0;
+        loop {
+            let page = deadlines::of_keys(&mut self.store.read().await?, stage, after, until).await?;
+            for deadline in &page {
+                // One transaction each: several replicas may be at it, in any order.
+                let mut tx = self.store.begin().await?;
+                if deadlines::tell_key(&mut tx, stage, deadline).await? {
+                    let data = json!({
+                        "api_key_id": deadline.id,
+                        "name": deadline.name,
+                        "expires_at": deadline.expires_at,
+                    });
+                    let audience = Audience::Key(deadline.id);
+                    self.announce(&mut tx, deadline.merchant_id, event_type, data, audience).await?;
+                    announced += 1;
+                }
+                tx.commit().await?;
+            }
+            if page.len() < PAGE {
+                return Ok(announced);
+            }
+        }
+    }
+
+    async fn announce_licences(&self, stage: Stage) -> Result<u64, StoreError> {
+        let (after, until) = self.span(stage);
+        let event_type = match stage {
+            Stage::Expiring => "licence.expiring",
+            Stage::Expired => "licence.expired",
+        };
+        let mut announced = 0;
+        loop {
+            let page = deadlines::of_licences(&mut self.store.read().await?, stage, after, until).await?;
+            for deadline in &page {
+                let mut tx = self.store.begin().await?;
+                if deadlines::tell_licence(&mut tx, stage, deadline).await? {
+                    let data = json!({ "product": deadline.product, "expires_at": deadline.expires_at });
+                    let audience = Audience::Merchant;
+                    self.announce(&mut tx, deadline.merchant_id, event_type, data, audience).await?;
+                    announced += 1;
+                }
+                tx.commit().await?;
+            }
+            if page.len() < PAGE {
+                return Ok(announced);
+            }
+        }
+    }
+
+    async fn announce(
+        &self,
+        tx: &mut Tx,
+        merchant: MerchantId,
+        event_type: &str,
+        data: Value,
+        audience: Audience,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        let event = WebhookEvent {
+            id: EventId::generate(now, &self.entropy),
+            merchant_id: merchant,
+            event_type: event_type.to_owned(),
+            data: data.into(),
+            idempotency_key: None,
+            created_at: now,
+        };
+        outbox::publish(tx, &event, audience, &self.entropy).await
+    }
+}

@@ -1,0 +1,276 @@
+//! Webhooks: the delivery log, sending again, trying out, signing secrets, and events handed in.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json as JsonAnswer};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::body::{Creation, Json, created, json_bytes};
+use super::page::{Page, PageQuery, Path, Query, Wanted};
+use crate::domain::clock::Timestamp;
+use crate::domain::delivery::{Answer, Attempt, Delivery, DeliveryState};
+use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
+use crate::flows::manage::By;
+use crate::flows::manage_keys::WithSecret;
+use crate::flows::manage_webhooks::{NewEvent, RotatedWebhookSecret};
+use crate::flows::once::Once;
+use crate::http::Shared;
+use crate::http::error::Failure;
+use crate::store::delivery_log::Filter;
+
+#[derive(Serialize, ToSchema)]
+pub struct DeliveryView {
+    id: DeliveryId,
+    /// The `webhook-id` of every attempt.
+    event_id: EventId,
+    api_key_id: ApiKeyId,
+    #[serde(rename = "type")]
+    event_type: String,
+    /// The event's `data`, as it is sent.
+    #[schema(value_type = Object)]
+    data: Box<RawValue>,
+    state: DeliveryState,
+    created_at: Timestamp,
+    /// When it was delivered or given up.
+    finished_at: Option<Timestamp>,
+    /// When it is tried next; null once it is finished.
+    next_attempt_at: Option<Timestamp>,
+    /// Oldest first.
+    attempts: Vec<AttemptView>,
+}
+
+impl From<Delivery> for DeliveryView {
+    fn from(delivery: Delivery) -> Self {
+        let is_pending = delivery.state == DeliveryState::Pending;
+        Self {
+            id: delivery.id,
+            event_id: delivery.event_id,
+            api_key_id: delivery.api_key_id,
+            event_type: delivery.event_type,
+            data: delivery.data.into_raw(),
+            state: delivery.state,
+            created_at: delivery.created_at,
+            finished_at: delivery.finished_at,
+            next_attempt_at: is_pending.then_some(delivery.next_attempt_at),
+            attempts: delivery.attempts.into_iter().map(AttemptView::from).collect(),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct AttemptView {
+    number: i64,
+    at: Timestamp,
+    /// The HTTP status of the answer; null when there was none.
+    status: Option<u16>,
+    /// Why there was no answer, such as `connection_refused`.
+    error: Option<&'static str>,
+    /// Microseconds.
+    latency_us: i64,
+    /// The first 1 KiB of the answer's body.
+    response: String,
+}
+
+impl From<Attempt> for AttemptView {
+    fn from(attempt: Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            at: attempt.at,
+            status: attempt.status,
+            error: attempt.error.map(<&str>::from),
+            latency_us: attempt.latency_us,
+            response: attempt.response,
+        }
+    }
+}
+
+/// Which deliveries, and which page of them.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct DeliveryQuery {
+    api_key_id: Option<ApiKeyId>,
+    state: Option<DeliveryState>,
+    /// Objects of a page, 1 to 200; 50 where it is not given.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// An event of the platform's own services.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HandedIn {
+    /// Names separated by full stops, such as `payment.settled`.
+    #[serde(rename = "type")]
+    event_type: String,
+    /// A JSON object. It is sent as it is written here, white space apart.
+    #[schema(value_type = Object)]
+    data: Box<RawValue>,
+    /// The same key of the same merchant stands for the same event.
+    idempotency_key: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct HandedInId {
+    id: EventId,
+}
+
+/// Which failed deliveries to send again.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FailedSince {
+    since: Timestamp,
+    /// Of this key alone.
+    api_key_id: Option<ApiKeyId>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RedeliveredCount {
+    deliveries: u64,
+}
+
+/// What came back of a `ping`.
+#[derive(Serialize, ToSchema)]
+pub struct PingAnswer {
+    /// Whether the answer was 2xx.
+    delivered: bool,
+    status: Option<u16>,
+    error: Option<&'static str>,
+    latency_us: i64,
+    /// The first 1 KiB of the answer's body.
+    response: Option<String>,
+}
+
+impl From<Answer> for PingAnswer {
+    fn from(answer: Answer) -> Self {
+        let delivered = answer.is_success();
+        let (status, error, response) = match answer.result {
+            Ok(received) => (Some(received.status), None, Some(received.text)),
+            Err(error) => (None, Some(<&str>::from(error)), None),
+        };
+        Self { delivered, status, error, latency_us: answer.latency_us, response }
+    }
+}
+
+/// A rotation of a signing secret.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRotation {
+    /// Seconds in which the earlier secret signs too; a day where not given.
+    #[schema(minimum = 0, maximum = 2_592_000)]
+    #[serde(default = "a_day_secs")]
+    overlap_secs: i64,
+}
+
+const fn a_day_secs() -> i64 {
+    24 * 3600
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct SecretRotated {
+    api_key_id: ApiKeyId,
+    /// `whsec_` and base64; shown this once.
+    webhook_secret: String,
+    previous_ends_at: Timestamp,
+}
+
+fn render(rotated: &WithSecret<RotatedWebhookSecret>) -> Vec<u8> {
+    json_bytes(&SecretRotated {
+        api_key_id: rotated.object.api_key_id,
+        webhook_secret: rotated.secret.expose().to_owned(),
+        previous_ends_at: rotated.object.previous_ends_at,
+    })
+}
+
+/// List a merchant's webhooks, sent and to be sent, newest first, each with its attempts.
+#[utoipa::path(get, path = "/admin/v1/merchants/{id}/webhook-deliveries", tag = "webhooks",
+    params(("id" = MerchantId, Path), DeliveryQuery), responses((status = 200, body = Page<DeliveryView>)))]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<MerchantId>,
+    Query(query): Query<DeliveryQuery>,
+) -> Result<JsonAnswer<Page<DeliveryView>>, Failure> {
+    let page = PageQuery { limit: query.limit, cursor: query.cursor };
+    let wanted = Wanted::new(&shared.core, format!("webhook-deliveries of {id}"), page)?;
+    let filter = Filter { api_key: query.api_key_id, state: query.state };
+    let found = shared.core.list_deliveries(&by, id, filter, wanted.before, wanted.to_read()).await??;
+    Ok(JsonAnswer(wanted.page(found, |delivery| delivery.id, DeliveryView::from)))
+}
+
+/// Send a webhook again now, under the same `webhook-id`.
+#[utoipa::path(post, path = "/admin/v1/merchants/{id}/webhook-deliveries/{delivery_id}/redeliver",
+    tag = "webhooks", params(("id" = MerchantId, Path), ("delivery_id" = DeliveryId, Path)),
+    responses((status = 202, body = DeliveryView)))]
+pub async fn redeliver(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path((id, delivery)): Path<(MerchantId, DeliveryId)>,
+) -> Result<Response, Failure> {
+    let delivery = shared.core.redeliver(&by, id, delivery).await??;
+    Ok((StatusCode::ACCEPTED, JsonAnswer(DeliveryView::from(delivery))).into_response())
+}
+
+/// Send again every webhook that was given up, from those created at a time or later.
+#[utoipa::path(post, path = "/admin/v1/merchants/{id}/webhook-deliveries/redeliver-failed",
+    tag = "webhooks", request_body = FailedSince, params(("id" = MerchantId, Path)),
+    responses((status = 202, body = RedeliveredCount)))]
+pub async fn redeliver_failed(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<MerchantId>,
+    Json(body): Json<FailedSince>,
+) -> Result<Response, Failure> {
+    let deliveries = shared.core.redeliver_failed(&by, id, body.api_key_id, body.since).await??;
+    Ok((StatusCode::ACCEPTED, JsonAnswer(RedeliveredCount { deliveries })).into_response())
+}
+
+/// Hand in an event for a merchant's webhooks. For the platform's own services.
+#[utoipa::path(post, path = "/admin/v1/merchants/{id}/events", tag = "webhooks",
+    request_body = HandedIn, params(("id" = MerchantId, Path)),
+    responses((status = 202, body = HandedInId)))]
+pub async fn hand_in(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<MerchantId>,
+    Json(body): Json<HandedIn>,
+) -> Result<Response, Failure> {
+    let HandedIn { event_type, data, idempotency_key } = body;
+    let event = NewEvent { event_type, data, idempotency_key };
+    let id = shared.core.hand_in_event(&by, id, event).await??;
+    Ok((StatusCode::ACCEPTED, JsonAnswer(HandedInId { id })).into_response())
+}
+
+/// Send a `ping` to a key's webhook now, and show what comes back.
+#[utoipa::path(post, path = "/admin/v1/api-keys/{id}/test-webhook", tag = "webhooks",
+    params(("id" = ApiKeyId, Path)), responses((status = 200, body = PingAnswer)))]
+pub async fn test(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<ApiKeyId>,
+) -> Result<JsonAnswer<PingAnswer>, Failure> {
+    let answer = shared.core.test_webhook(&by, id, |message| shared.egress.send(message)).await??;
+    Ok(JsonAnswer(answer.into()))
+}
+
+/// Give a key another signing secret. Both sign until the overlap is over.
+#[utoipa::path(post, path = "/admin/v1/api-keys/{id}/rotate-webhook-secret", tag = "webhooks",
+    request_body = SecretRotation, params(("id" = ApiKeyId, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = SecretRotated)))]
+pub async fn rotate_secret(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<ApiKeyId>,
+    Creation { body, key }: Creation<SecretRotation>,
+) -> Result<Response, Failure> {
+    let once = Once { key, render };
+    let answer = shared.core.rotate_webhook_secret(&by, id, body.overlap_secs, once).await??;
+    Ok(created(&answer, render))
+}

@@ -1,0 +1,180 @@
+//! Sends webhooks: finds endpoints with something due, and works through each on its own.
+//!
+//! One worker an endpoint: it claims a few deliveries, sends them side by side, records the answers
+//! and goes on until nothing is due. So an endpoint that is slow holds up nothing but itself. The loop
+//! only starts workers; it is woken when this process commits an event, and looks once a second for
+//! what other replicas, retries and lapsed claims leave due.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::egress::Egress;
+use crate::domain::delivery::Answer;
+use crate::domain::ids::ApiKeyId;
+use crate::flows::SharedCore;
+use crate::flows::deliver::{Claim, Claimed, PER_ENDPOINT_MAX};
+use crate::store::StoreError;
+
+/// Attempts under way at once: each is a connection and some kilobytes. Endpoints that fail are given
+/// one each, so it takes this many that hang before anybody waits for them.
+const ATTEMPTS_MAX: usize = 512;
+
+/// How often the record of an attempt is tried again, a [`POLL`] apart.
+const RECORD_RETRIES_MAX: u32 = 5;
+
+const POLL: Duration = Duration::from_secs(1);
+
+/// Delivers what is due.
+pub struct Deliverer {
+    core: SharedCore,
+    egress: Arc<Egress>,
+    /// Endpoints that have a worker.
+    busy: Mutex<HashSet<ApiKeyId>>,
+    attempts: Semaphore,
+    stop: CancellationToken,
+}
+
+impl Deliverer {
+    #[must_use]
+    pub fn new(core: SharedCore, egress: Arc<Egress>) -> Arc<Self> {
+        Arc::new(Self {
+            core,
+            egress,
+            busy: Mutex::default(),
+            attempts: Semaphore::new(ATTEMPTS_MAX),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Attempts everything that is due now, and returns when all of it is recorded.
+    ///
+    /// # Errors
+    /// The first fault of the store. What it left is due again when its claim lapses.
+    pub async fn tick(self: &Arc<Self>) -> Result<(), StoreError> {
+        let endpoints = self.core.due_endpoints().await?;
+        let workers = endpoints.into_iter().filter_map(|key| self.take(key)).map(Worker::run);
+        join_all(workers).await.into_iter().try_for_each(|attempts| attempts.map(drop))
+    }
+
+    /// Runs until [`Deliverer::stop`], and then until the attempts under way are recorded.
+    pub async fn run(self: Arc<Self>) {
+        let workers = TaskTracker::new();
+        while !self.stop.is_cancelled() {
+            match self.core.due_endpoints().await {
+                Ok(endpoints) => {
+                    for worker in endpoints.into_iter().filter_map(|key| self.take(key)) {
+                        workers.spawn(worker.run_and_log());
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "cannot look for webhooks to deliver"),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.core.store.published().notified() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+        workers.close();
+        workers.wait().await;
+    }
+
+    /// Begins no further attempt.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// A worker for an endpoint that has none.
+    fn take(self: &Arc<Self>, key: ApiKeyId) -> Option<Worker> {
+        let is_free = self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        is_free.then(|| Worker { deliverer: Arc::clone(self), key })
+    }
+}
+
+/// Works through what is due for one endpoint. Dropping it, by a panic too, frees the endpoint.
+struct Worker {
+    deliverer: Arc<Deliverer>,
+    key: ApiKeyId,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.deliverer.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl Worker {
+    async fn run_and_log(self) {
+        let deliverer = Arc::clone(&self.deliverer);
+        match self.run().await {
+            Ok(0) => {}
+            // What became due while this worker was leaving found the endpoint busy: look again.
+            Ok(_) => deliverer.core.store.published().notify_one(),
+            Err(error) => tracing::warn!(%error, "webhook deliveries put off"),
+        }
+    }
+
+    /// Returns how many attempts it made.
+    async fn run(self) -> Result<usize, StoreError> {
+        let mut made = 0;
+        while !self.deliverer.stop.is_cancelled() {
+            // Before claiming: a claim must not lapse while it waits for its turn.
+            let Some(permits) = self.permits().await else { break };
+            let limit = i64::try_from(permits.len()).unwrap_or(1);
+            let claimed = self.deliverer.core.claim_deliveries(self.key, limit).await?;
+            if claimed.is_empty() {
+                break;
+            }
+            made += claimed.len();
+            let attempts = claimed.into_iter().map(|claimed| self.attempt(claimed));
+            join_all(attempts).await.into_iter().collect::<Result<(), _>>()?;
+            drop(permits);
+        }
+        Ok(made)
+    }
+
+    /// One permit, and as many more as are free, up to what an endpoint may have.
+    async fn permits(&self) -> Option<Vec<SemaphorePermit<'_>>> {
+        let attempts = &self.deliverer.attempts;
+        let mut permits = vec![attempts.acquire().await.ok()?];
+        for _ in 1..PER_ENDPOINT_MAX {
+            match attempts.try_acquire() {
+                Ok(permit) => permits.push(permit),
+                Err(_) => break,
+            }
+        }
+        Some(permits)
+    }
+
+    async fn attempt(&self, Claimed { claim, message }: Claimed) -> Result<(), StoreError> {
+        let answer = match message {
+            Ok(message) => self.deliverer.egress.send(message).await,
+            Err(error) => Answer { result: Err(error), latency_us: 0 },
+        };
+        tracing::debug!(
+            delivery = %claim.delivery,
+            api_key = %claim.api_key_id,
+            status = answer.result.as_ref().ok().map(|received| received.status),
+            error = answer.result.as_ref().err().map(|error| <&str>::from(*error)),
+            latency_us = answer.latency_us,
+            "webhook attempt",
+        );
+        self.record(&claim, &answer).await
+    }
+
+    /// Not recorded, a success would be sent again: so a store that is away for a moment is waited for.
+    async fn record(&self, claim: &Claim, answer: &Answer) -> Result<(), StoreError> {
+        for _ in 0..RECORD_RETRIES_MAX {
+            match self.deliverer.core.record_attempt(claim, answer).await {
+                Err(error) if error.is_temporary() => tokio::time::sleep(POLL).await,
+                result => return result,
+            }
+        }
+        self.deliverer.core.record_attempt(claim, answer).await
+    }
+}

@@ -1,0 +1,28 @@
+//! Publishes what time and turned-away callers bring: see [`crate::flows::notices`] and
+//! [`crate::flows::blocked`].
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::flows::SharedCore;
+
+const BLOCKED_INTERVAL: Duration = Duration::from_secs(1);
+const DEADLINES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Runs until it is aborted. Nothing is lost by that: what is not committed comes again.
+pub async fn run(core: SharedCore) {
+    let mut blocked = interval(BLOCKED_INTERVAL);
+    let mut deadlines = interval(DEADLINES_INTERVAL);
+    blocked.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    deadlines.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let result = tokio::select! {
+            _ = blocked.tick() => core.publish_blocked().await.map(drop),
+            _ = deadlines.tick() => core.announce_deadlines().await.map(drop),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "notices put off");
+        }
+    }
+}

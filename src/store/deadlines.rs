@@ -1,0 +1,136 @@
+//! Deadlines of API keys and licences, and which of them were announced.
+//!
+//! A row remembers the very deadline that was announced. So each is announced once, by whichever
+//! replica moves the mark, and one that is put off is announced again when it comes near.
+
+use super::driver::{Connection, Tx};
+use super::{StoreError, parse_name};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, MerchantId};
+use crate::domain::licence::Product;
+
+/// Deadlines of one call; the rest come with the next.
+pub const PAGE: usize = 100;
+
+/// What is announced of a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Expiring,
+    Expired,
+}
+
+/// When a key stops working.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct KeyDeadline {
+    pub id: ApiKeyId,
+    pub merchant_id: MerchantId,
+    pub name: String,
+    pub expires_at: Timestamp,
+}
+
+/// When a licence lapses.
+#[derive(Clone, Debug)]
+pub struct LicenceDeadline {
+    pub merchant_id: MerchantId,
+    pub product: Product,
+    pub expires_at: Timestamp,
+}
+
+/// Deadlines after `after` and up to `until` of keys that are not revoked, not yet announced.
+///
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn of_keys(
+    db: &mut Connection,
+    stage: Stage,
+    after: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<KeyDeadline>, StoreError> {
+    let sql = match stage {
+        Stage::Expiring => {
+            "select id, merchant_id, name, expires_at from api_keys \
+             where expires_at > $1 and expires_at <= $2 and revoked_at is null \
+             and (expiring_told_for is null or expiring_told_for <> expires_at) order by expires_at limit 100"
+        }
+        Stage::Expired => {
+            "select id, merchant_id, name, expires_at from api_keys \
+             where expires_at > $1 and expires_at <= $2 and revoked_at is null \
+             and (expired_told_for is null or expired_told_for <> expires_at) order by expires_at limit 100"
+        }
+    };
+    db.query(sql).bind(after).bind(until).all().await
+}
+
+/// Marks a key's deadline as announced; `false` when it was already, or has moved.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn tell_key(tx: &mut Tx, stage: Stage, deadline: &KeyDeadline) -> Result<bool, StoreError> {
+    let sql = match stage {
+        Stage::Expiring => {
+            "update api_keys set expiring_told_for = expires_at where id = $1 and expires_at = $2 \
+             and revoked_at is null and (expiring_told_for is null or expiring_told_for <> expires_at)"
+        }
+        Stage::Expired => {
+            "update api_keys set expired_told_for = expires_at where id = $1 and expires_at = $2 \
+             and revoked_at is null and (expired_told_for is null or expired_told_for <> expires_at)"
+        }
+    };
+    let rows = tx.query(sql).bind(deadline.id).bind(deadline.expires_at).execute().await?;
+    Ok(rows == 1)
+}
+
+/// The same for licences that are active.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn of_licences(
+    db: &mut Connection,
+    stage: Stage,
+    after: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<LicenceDeadline>, StoreError> {
+    let sql = match stage {
+        Stage::Expiring => {
+            "select merchant_id, product, expires_at from licences \
+             where expires_at > $1 and expires_at <= $2 and active \
+             and (expiring_told_for is null or expiring_told_for <> expires_at) order by expires_at limit 100"
+        }
+        Stage::Expired => {
+            "select merchant_id, product, expires_at from licences \
+             where expires_at > $1 and expires_at <= $2 and active \
+             and (expired_told_for is null or expired_told_for <> expires_at) order by expires_at limit 100"
+        }
+    };
+    let rows = db.query(sql).bind(after).bind(until).all::<(MerchantId, String, Timestamp)>().await?;
+    rows.into_iter()
+        .map(|(merchant_id, product, expires_at)| {
+            Ok(LicenceDeadline { merchant_id, product: parse_name("licences", &product)?, expires_at })
+        })
+        .collect()
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn tell_licence(tx: &mut Tx, stage: Stage, deadline: &LicenceDeadline) -> Result<bool, StoreError> {
+    let sql = match stage {
+        Stage::Expiring => {
+            "update licences set expiring_told_for = expires_at \
+             where merchant_id = $1 and product = $2 and expires_at = $3 and active \
+             and (expiring_told_for is null or expiring_told_for <> expires_at)"
+        }
+        Stage::Expired => {
+            "update licences set expired_told_for = expires_at \
+             where merchant_id = $1 and product = $2 and expires_at = $3 and active \
+             and (expired_told_for is null or expired_told_for <> expires_at)"
+        }
+    };
+    let rows = tx
+        .query(sql)
+        .bind(deadline.merchant_id)
+        .bind(<&str>::from(deadline.product))
+        .bind(deadline.expires_at)
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}

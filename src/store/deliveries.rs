@@ -1,0 +1,294 @@
+//! Webhook deliveries on their way: claimed, attempted, finished.
+//!
+//! Any number of replicas may deliver. `next_attempt_at` is also the claim: whoever moves it forward
+//! by a guarded update has the delivery until that time; when it passes without a record of the
+//! attempt, the sender is gone and the delivery is due again.
+
+use super::driver::{Connection, Tx};
+use super::{StoreError, parse_name, touched};
+use crate::domain::api_key::WebhookFormat;
+use crate::domain::clock::Timestamp;
+use crate::domain::delivery::{Attempt, DeliveryState};
+use crate::domain::event::WebhookEvent;
+use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
+use crate::domain::webhook::EventData;
+
+/// The keys whose webhooks have something due, longest waiting first.
+///
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn due_endpoints(db: &mut Connection, now: Timestamp) -> Result<Vec<ApiKeyId>, StoreError> {
+    let rows = db
+        .query(
+            "select api_key_id, min(next_attempt_at) as due from webhook_deliveries \
+             where state = 'pending' and next_attempt_at <= $1 group by api_key_id order by due",
+        )
+        .bind(now)
+        .all::<(ApiKeyId, Timestamp)>()
+        .await?;
+    Ok(rows.into_iter().map(|(key, _)| key).collect())
+}
+
+/// Where the webhooks of a key go.
+pub struct Endpoint {
+    pub api_key_id: ApiKeyId,
+    pub merchant_id: MerchantId,
+    pub url: Option<String>,
+    pub format: WebhookFormat,
+    pub is_disabled: bool,
+    pub failing_since: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+struct EndpointRow {
+    id: ApiKeyId,
+    merchant_id: MerchantId,
+    webhook_url: Option<String>,
+    webhook_format: String,
+    webhook_disabled_at: Option<Timestamp>,
+    webhook_failing_since: Option<Timestamp>,
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn endpoint(db: &mut Connection, key: ApiKeyId) -> Result<Option<Endpoint>, StoreError> {
+    let row = db
+        .query(
+            "select id, merchant_id, webhook_url, webhook_format, webhook_disabled_at, webhook_failing_since \
+             from api_keys where id = $1",
+        )
+        .bind(key)
+        .optional::<EndpointRow>()
+        .await?;
+    row.map(|row| {
+        Ok(Endpoint {
+            api_key_id: row.id,
+            merchant_id: row.merchant_id,
+            url: row.webhook_url,
+            format: parse_name("api_keys", &row.webhook_format)?,
+            is_disabled: row.webhook_disabled_at.is_some(),
+            failing_since: row.webhook_failing_since,
+        })
+    })
+    .transpose()
+}
+
+/// Claims up to `limit` due deliveries of an endpoint until `until`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn claim(
+    db: &mut Connection,
+    key: ApiKeyId,
+    now: Timestamp,
+    until: Timestamp,
+    limit: i64,
+) -> Result<Vec<(DeliveryId, EventId)>, StoreError> {
+    // The outer conditions are not a repetition: PostgreSQL checks them again on a row that another
+    // claim has just let go of.
+    db.query(
+        "update webhook_deliveries set next_attempt_at = $3 \
+         where state = 'pending' and next_attempt_at <= $2 and id in ( \
+         select id from webhook_deliveries where api_key_id = $1 and state = 'pending' \
+         and next_attempt_at <= $2 order by next_attempt_at, id limit $4) returning id, event_id",
+    )
+    .bind(key)
+    .bind(now)
+    .bind(until)
+    .bind(limit)
+    .all()
+    .await
+}
+
+#[derive(sqlx::FromRow)]
+struct EventRow {
+    id: EventId,
+    merchant_id: MerchantId,
+    r#type: String,
+    data: String,
+    idempotency_key: Option<String>,
+    created_at: Timestamp,
+}
+
+/// # Errors
+/// [`StoreError`]; no such event is one.
+pub async fn event(db: &mut Connection, id: EventId) -> Result<WebhookEvent, StoreError> {
+    let row = db
+        .query(
+            "select id, merchant_id, type, data, idempotency_key, created_at from webhook_events where id = $1",
+        )
+        .bind(id)
+        .one::<EventRow>()
+        .await?;
+    Ok(WebhookEvent {
+        id: row.id,
+        merchant_id: row.merchant_id,
+        event_type: row.r#type,
+        data: EventData::from_stored(row.data),
+        idempotency_key: row.idempotency_key,
+        created_at: row.created_at,
+    })
+}
+
+/// A delivery as it stands once an attempt is counted.
+pub struct Counted {
+    pub number: i64,
+    pub tries: i64,
+    pub began_at: Timestamp,
+    pub state: DeliveryState,
+    pub next_attempt_at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct CountedRow {
+    attempts: i64,
+    tries: i64,
+    began_at: Timestamp,
+    state: String,
+    next_attempt_at: Timestamp,
+}
+
+/// Counts an attempt that began at `at`, and holds the delivery until the commit.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn count_attempt(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result<Counted, StoreError> {
+    let row = tx
+        .query(
+            "update webhook_deliveries set attempts = attempts + 1, tries = tries + 1, \
+             began_at = coalesce(began_at, $2) where id = $1 \
+             returning attempts, tries, began_at, state, next_attempt_at",
+        )
+        .bind(id)
+        .bind(at)
+        .one::<CountedRow>()
+        .await?;
+    Ok(Counted {
+        number: row.attempts,
+        tries: row.tries,
+        began_at: row.began_at,
+        state: parse_name("webhook_deliveries", &row.state)?,
+        next_attempt_at: row.next_attempt_at,
+    })
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn insert_attempt(tx: &mut Tx, id: DeliveryId, attempt: &Attempt) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "insert into webhook_attempts (delivery_id, number, at, status, error, latency_us, response) \
+             values ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(id)
+        .bind(attempt.number)
+        .bind(attempt.at)
+        .bind(attempt.status.map(i64::from))
+        .bind(attempt.error.map(<&str>::from))
+        .bind(attempt.latency_us)
+        .bind(attempt.response.clone())
+        .execute()
+        .await?;
+    touched("webhook_attempts", rows, 1)
+}
+
+/// Ends a delivery; one that was given up meanwhile may turn out to be delivered.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn finish(
+    tx: &mut Tx,
+    id: DeliveryId,
+    state: DeliveryState,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "update webhook_deliveries set state = $2, finished_at = $3 where id = $1 and state <> 'delivered'",
+        )
+        .bind(id)
+        .bind(<&str>::from(state))
+        .bind(now)
+        .execute()
+        .await?;
+    touched("webhook_deliveries", rows, 1)
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn retry_at(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result<(), StoreError> {
+    let rows = tx
+        .query("update webhook_deliveries set next_attempt_at = $2 where id = $1 and state = 'pending'")
+        .bind(id)
+        .bind(at)
+        .execute()
+        .await?;
+    touched("webhook_deliveries", rows, 1)
+}
+
+/// Gives up what is pending for an endpoint that is gone; how many there were.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn fail_pending(db: &mut Connection, key: ApiKeyId, now: Timestamp) -> Result<u64, StoreError> {
+    db.query(
+        "update webhook_deliveries set state = 'failed', finished_at = $2 \
+         where api_key_id = $1 and state = 'pending'",
+    )
+    .bind(key)
+    .bind(now)
+    .execute()
+    .await
+}
+
+/// Notes that an endpoint failed, if it is the first time since it last worked.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn note_failing(db: &mut Connection, key: ApiKeyId, now: Timestamp) -> Result<(), StoreError> {
+    db.query(
+        "update api_keys set webhook_failing_since = $2 where id = $1 and webhook_failing_since is null",
+    )
+    .bind(key)
+    .bind(now)
+    .execute()
+    .await?;
+    Ok(())
+}
+
+/// Forgets that an endpoint failed: it works, or it is another one now.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn note_working(db: &mut Connection, key: ApiKeyId) -> Result<(), StoreError> {
+    db.query(
+        "update api_keys set webhook_failing_since = null where id = $1 and webhook_failing_since is not null",
+    )
+    .bind(key)
+    .execute()
+    .await?;
+    Ok(())
+}
+
+/// Disables an endpoint; `false` when it was disabled, or given another URL, in the meantime.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn disable_endpoint(
+    tx: &mut Tx,
+    key: ApiKeyId,
+    url: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let rows = tx
+        .query(
+            "update api_keys set webhook_disabled_at = $3, updated_at = $3, version = version + 1 \
+             where id = $1 and webhook_url = $2 and webhook_disabled_at is null",
+        )
+        .bind(key)
+        .bind(url.to_owned())
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}

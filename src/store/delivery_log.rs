@@ -1,0 +1,183 @@
+//! The log of webhook deliveries: every webhook sent or to be sent, with its attempts; and sending
+//! again what is in it.
+
+use super::driver::{Connection, Tx};
+use super::{StoreError, parse_name, touched};
+use crate::domain::clock::Timestamp;
+use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
+use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
+use crate::domain::webhook::EventData;
+
+/// Which deliveries to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter {
+    pub api_key: Option<ApiKeyId>,
+    pub state: Option<DeliveryState>,
+}
+
+#[derive(sqlx::FromRow)]
+struct DeliveryRow {
+    id: DeliveryId,
+    event_id: EventId,
+    merchant_id: MerchantId,
+    api_key_id: ApiKeyId,
+    r#type: String,
+    data: String,
+    state: String,
+    next_attempt_at: Timestamp,
+    created_at: Timestamp,
+    finished_at: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+struct AttemptRow {
+    number: i64,
+    at: Timestamp,
+    status: Option<i64>,
+    error: Option<String>,
+    latency_us: i64,
+    response: String,
+}
+
+impl TryFrom<AttemptRow> for Attempt {
+    type Error = StoreError;
+    fn try_from(row: AttemptRow) -> Result<Self, StoreError> {
+        let status = row.status.map(u16::try_from).transpose().map_err(|_| StoreError::Impossible {
+            table: "webhook_attempts",
+            what: format!("status {:?}", row.status),
+        })?;
+        Ok(Self {
+            number: row.number,
+            at: row.at,
+            status,
+            error: row.error.map(|name| parse_name("webhook_attempts", &name)).transpose()?,
+            latency_us: row.latency_us,
+            response: row.response,
+        })
+    }
+}
+
+/// A page of a merchant's deliveries with their attempts, newest first, from before `before`.
+///
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn list(
+    db: &mut Connection,
+    merchant: MerchantId,
+    filter: Filter,
+    before: Option<DeliveryId>,
+    limit: i64,
+) -> Result<Vec<Delivery>, StoreError> {
+    let rows = db
+        .query(
+            "select d.id, d.event_id, d.merchant_id, d.api_key_id, e.type, e.data, d.state, \
+             d.next_attempt_at, d.created_at, d.finished_at \
+             from webhook_deliveries d join webhook_events e on e.id = d.event_id \
+             where d.merchant_id = $1 and ($2 is null or d.id < $2) and ($3 is null or d.api_key_id = $3) \
+             and ($4 is null or d.state = $4) order by d.id desc limit $5",
+        )
+        .bind(merchant)
+        .bind(before)
+        .bind(filter.api_key)
+        .bind(filter.state.map(<&str>::from))
+        .bind(limit)
+        .all::<DeliveryRow>()
+        .await?;
+    let mut deliveries = Vec::with_capacity(rows.len());
+    for row in rows {
+        deliveries.push(with_attempts(db, row).await?);
+    }
+    Ok(deliveries)
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn by_id(db: &mut Connection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    let row = db
+        .query(
+            "select d.id, d.event_id, d.merchant_id, d.api_key_id, e.type, e.data, d.state, \
+             d.next_attempt_at, d.created_at, d.finished_at \
+             from webhook_deliveries d join webhook_events e on e.id = d.event_id where d.id = $1",
+        )
+        .bind(id)
+        .optional::<DeliveryRow>()
+        .await?;
+    match row {
+        Some(row) => with_attempts(db, row).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn with_attempts(db: &mut Connection, row: DeliveryRow) -> Result<Delivery, StoreError> {
+    let attempts = db
+        .query(
+            "select number, at, status, error, latency_us, response from webhook_attempts \
+             where delivery_id = $1 order by number",
+        )
+        .bind(row.id)
+        .all::<AttemptRow>()
+        .await?;
+    Ok(Delivery {
+        id: row.id,
+        event_id: row.event_id,
+        merchant_id: row.merchant_id,
+        api_key_id: row.api_key_id,
+        event_type: row.r#type,
+        data: EventData::from_stored(row.data),
+        state: parse_name("webhook_deliveries", &row.state)?,
+        next_attempt_at: row.next_attempt_at,
+        created_at: row.created_at,
+        finished_at: row.finished_at,
+        attempts: attempts.into_iter().map(Attempt::try_from).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Makes one delivery due now, in a new round.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn redeliver(tx: &mut Tx, id: DeliveryId, now: Timestamp) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "update webhook_deliveries set state = 'pending', next_attempt_at = $2, tries = 0, \
+             began_at = null, finished_at = null where id = $1",
+        )
+        .bind(id)
+        .bind(now)
+        .execute()
+        .await?;
+    tx.leaves_deliveries();
+    touched("webhook_deliveries", rows, 1)
+}
+
+/// Makes every failed delivery of a merchant due that was created at `since` or later and whose
+/// endpoint is there; how many there were.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn redeliver_failed(
+    tx: &mut Tx,
+    merchant: MerchantId,
+    key: Option<ApiKeyId>,
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let rows = tx
+        .query(
+            "update webhook_deliveries set state = 'pending', next_attempt_at = $4, tries = 0, \
+             began_at = null, finished_at = null \
+             where merchant_id = $1 and state = 'failed' and created_at >= $3 \
+             and ($2 is null or api_key_id = $2) and api_key_id in (select id from api_keys \
+             where merchant_id = $1 and webhook_url is not null and webhook_disabled_at is null)",
+        )
+        .bind(merchant)
+        .bind(key)
+        .bind(since)
+        .bind(now)
+        .execute()
+        .await?;
+    if rows > 0 {
+        tx.leaves_deliveries();
+    }
+    Ok(rows)
+}

@@ -1,0 +1,136 @@
+//! The delivery log: what was sent, what came back, and sending it again.
+
+use chrono::TimeDelta;
+use serde_json::json;
+use tollgate::domain::admin::Role;
+
+use super::{Call, Hooked, each, ok};
+use crate::support::receiver::{Answering, Receiver};
+
+#[tokio::test]
+async fn the_log_tells_what_was_sent_and_what_came_back() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        let hooked = app.hooked(&receiver.url()).await;
+        app.deliver().await;
+        let body = format!("{}é\0 and what goes on after the first KiB", "x".repeat(1021));
+        receiver.answer(Answering::With { status: 500, headers: Vec::new(), body: body.into() });
+        // Ids of one millisecond are in no order.
+        app.advance(TimeDelta::milliseconds(1));
+        let id = app.hand_in(&hooked, "payment.settled").await;
+        let at = app.now();
+        app.deliver().await;
+
+        let log = app.log(&hooked).await;
+        assert_eq!(log.len(), 2);
+        let delivery = &log[0];
+        assert_eq!(delivery["event_id"], id);
+        assert_eq!(delivery["type"], "payment.settled");
+        assert_eq!(delivery["data"], json!({ "payment": "payment.settled" }));
+        assert_eq!(delivery["api_key_id"], hooked.key.to_string());
+        assert_eq!(delivery["state"], "pending");
+        assert_eq!(delivery["created_at"], at.to_string());
+        assert!(delivery["next_attempt_at"].as_str() > Some(at.to_string().as_str()));
+        let attempt = &delivery["attempts"][0];
+        assert_eq!(attempt["number"], 1);
+        assert_eq!(attempt["at"], at.to_string());
+        assert_eq!(attempt["status"], 500);
+        assert!(attempt["latency_us"].as_i64() > Some(0));
+        assert_eq!(attempt["response"], format!("{}é\u{fffd}", "x".repeat(1021)));
+        assert_eq!(log[1]["type"], "api_key.created");
+        assert_eq!(log[1]["state"], "delivered");
+        assert_eq!(log[1]["next_attempt_at"], json!(null));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_is_read_page_by_page_and_by_key_and_state() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        let hooked = app.hooked(&receiver.url()).await;
+        app.deliver().await;
+        let mut expected = Vec::new();
+        for number in 0..4 {
+            expected.insert(0, app.hand_in(&hooked, &format!("payment.n{number}")).await);
+        }
+        let mut read = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("webhook-deliveries?limit=2&state=pending&api_key_id={}{cursor}", hooked.key);
+            let page = ok(&app.send(hooked.call(Call::get, &path)).await);
+            let items = page["items"].as_array().expect("a list");
+            read.extend(items.iter().filter_map(|item| item["event_id"].as_str().map(str::to_owned)));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        read.sort();
+        expected.sort();
+        assert_eq!(read, expected);
+        let other = app.hooked(&receiver.url()).await;
+        let path = format!("webhook-deliveries?api_key_id={}", other.key);
+        let page = ok(&app.send(hooked.call(Call::get, &path)).await);
+        assert_eq!(page["items"], json!([]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_delivered_can_be_sent_again_under_the_same_id() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        let hooked = app.hooked(&receiver.url()).await;
+        app.deliver().await;
+        let first = receiver.take();
+        let delivery = app.log(&hooked).await[0]["id"].as_str().expect("an id").to_owned();
+        app.advance(TimeDelta::days(3));
+        let call = hooked.call(Call::post, &format!("webhook-deliveries/{delivery}/redeliver"));
+        let reply = app.send(call).await;
+        assert_eq!((reply.status, &ok(&reply)["state"]), (202, &"pending".into()));
+        app.deliver().await;
+        let second = receiver.take();
+        hooked.verify(&second);
+        assert_eq!(second[0].id(), first[0].id());
+        assert_eq!(second[0].body, first[0].body);
+        assert!(second[0].timestamp() > first[0].timestamp());
+        let log = app.log(&hooked).await;
+        let numbers: Vec<_> =
+            log[0]["attempts"].as_array().expect("a list").iter().map(|a| a["number"].as_i64()).collect();
+        assert_eq!(numbers, [Some(1), Some(2)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_of_another_merchant_does_not_exist() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        let hooked = app.hooked(&receiver.url()).await;
+        let other = app.hooked(&receiver.url()).await;
+        let delivery = app.log(&hooked).await[0]["id"].as_str().expect("an id").to_owned();
+        let redeliver = format!("webhook-deliveries/{delivery}/redeliver");
+        // Under the wrong merchant, not even the operator finds it.
+        assert_eq!(app.send(other.call(Call::post, &redeliver)).await.status, 404);
+        let failed = r#"{"since":"2026-01-01T00:00:00Z"}"#;
+        for (role, merchant, look, change) in [
+            (Role::MerchantAdmin, &other, 404, 404),
+            (Role::MerchantViewer, &hooked, 200, 403),
+            (Role::MerchantAdmin, &hooked, 200, 202),
+        ] {
+            let operator = app.admin_token(role, Some(merchant.merchant)).await;
+            let actor = Hooked { operator, api_key: String::new(), secret: String::new(), ..hooked };
+            assert_eq!(app.send(actor.call(Call::get, "webhook-deliveries")).await.status, look);
+            assert_eq!(app.send(actor.call(Call::post, &redeliver)).await.status, change);
+            let call = actor.call(Call::post, "webhook-deliveries/redeliver-failed");
+            assert_eq!(app.send(call.body(Some("application/json"), failed)).await.status, change);
+            let may_test = if change == 202 { 200 } else { change };
+            assert_eq!(app.send(actor.key_call(Call::post, "/test-webhook")).await.status, may_test);
+            let may_rotate = if change == 202 { 201 } else { change };
+            let rotated = app.send(actor.key_call(Call::post, "/rotate-webhook-secret")).await;
+            assert_eq!(rotated.status, may_rotate, "{}", rotated.text());
+        }
+    })
+    .await;
+}
