@@ -49,6 +49,32 @@ const TABLE: &[Row] = &[
     ("delete", "/sessions/{id}", "", [401, 401, 404, 403, 204, 204]),
     ("get", "/merchants/{id}/exchanges", "", [401, 401, 404, 200, 200, 200]),
     ("get", "/merchants/{id}/audit-events", "", [401, 401, 404, 200, 200, 200]),
+    ("get", "/merchants/{id}/webhook-deliveries", "", [401, 401, 404, 200, 200, 200]),
+    (
+        "post",
+        "/merchants/{id}/webhook-deliveries/{delivery_id}/redeliver",
+        "",
+        [401, 401, 404, 403, 202, 202],
+    ),
+    (
+        "post",
+        "/merchants/{id}/webhook-deliveries/redeliver-failed",
+        r#"{"since":"2026-01-01T00:00:00Z"}"#,
+        [401, 401, 404, 403, 202, 202],
+    ),
+    (
+        "post",
+        "/merchants/{id}/events",
+        r#"{"type":"payment.updated","data":{}}"#,
+        [401, 401, 404, 403, 403, 202],
+    ),
+    ("post", "/api-keys/{id}/test-webhook", "", [401, 401, 404, 403, 200, 200]),
+    (
+        "post",
+        "/api-keys/{id}/rotate-webhook-secret",
+        r#"{"overlap_secs":60}"#,
+        [401, 401, 404, 403, 201, 201],
+    ),
     ("post", "/leaked-keys", r#"{"key":"unknown"}"#, [401, 401, 202, 202, 202, 202]),
     ("post", "/tokens", r#"{"name":"t","role":"operator"}"#, [401, 401, 403, 403, 403, 201]),
     ("get", "/tokens", "", [401, 401, 200, 200, 200, 200]),
@@ -107,6 +133,7 @@ struct Objects {
     key_secrets: Vec<String>,
     client_id: String,
     client_secrets: Vec<String>,
+    delivery: String,
     sessions: Vec<String>,
     token: String,
     user: String,
@@ -114,7 +141,7 @@ struct Objects {
 
 impl Objects {
     async fn make(operator: &Admin<'_>, merchant: &str) -> Self {
-        let key = operator.key(merchant, json!({})).await;
+        let key = operator.key(merchant, json!({ "webhook_url": "https://hooks.invalid/in" })).await;
         let credentials = operator.credentials(&key).await;
         let client_id = text(&credentials, "client_id").to_owned();
         for _ in 0..2 {
@@ -126,6 +153,7 @@ impl Objects {
         }
         let shown = operator.get(&format!("/api-keys/{}", text(&key, "id"))).await.ok();
         let shown_client = operator.get(&format!("/credentials/{client_id}")).await.ok();
+        let deliveries = operator.get(&format!("/merchants/{merchant}/webhook-deliveries")).await.ok();
         let sessions = operator.get(&format!("/merchants/{merchant}/sessions")).await.ok();
         let token = json!({ "name": "t", "role": "merchant_viewer", "merchant_id": merchant });
         let token = operator.post("/tokens", token).await.created();
@@ -138,6 +166,7 @@ impl Objects {
             merchant: merchant.to_owned(),
             key_secrets: ids(&shown["secrets"]),
             client_secrets: ids(&shown_client["secrets"]),
+            delivery: ids(&deliveries["items"]).swap_remove(0),
             sessions: ids(&sessions["items"]),
             token: text(&token, "id").to_owned(),
             user: text(&user, "id").to_owned(),
@@ -159,6 +188,7 @@ impl Objects {
             _ => (&self.key_secrets, self.user.as_str()),
         };
         path.replace("{id}", id)
+            .replace("{delivery_id}", &self.delivery)
             .replace("{product}", "api_keys")
             .replace("{client_id}", &self.client_id)
             .replace("{secret_id}", &secrets[1 + turn])
