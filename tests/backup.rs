@@ -58,7 +58,8 @@ async fn a_dump_of_postgresql_restores_what_was_acknowledged_before_it() {
     let app = TestApp::new(Engine::Postgres).await;
     let merchant = app.merchant().await;
     let before = app.tokens(&merchant).await;
-    let refused = run(&mut tollgate(&["backup", "/nowhere", &format!("--database-url={}", app.database.url)]));
+    let refused =
+        run(&mut tollgate(&["backup", "/nowhere", &format!("--database-url={}", app.database.url)]));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("pg_dump"), "it says what to use");
 
     let restored = Database::without_schema(Engine::Postgres);

@@ -3,6 +3,7 @@
 
 mod backup;
 mod config;
+mod database_trouble;
 mod limits;
 mod ops;
 mod rotation;
