@@ -5,6 +5,7 @@ mod admin;
 mod backup;
 mod concurrency;
 mod config;
+mod database_trouble;
 mod domain;
 mod limits;
 mod openapi;

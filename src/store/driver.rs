@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 
 use super::columns::{Column, rows_as_json};
 use super::error::StoreError;
+use super::lease::{Lease, in_time};
 
 /// Connections that read a SQLite file side by side; the one writer is apart.
 const SQLITE_READERS: u32 = 4;
@@ -30,6 +31,10 @@ const SQLITE_READERS: u32 = 4;
 /// A connection idle for longer than this is asked whether it is alive before it is used. A busy one
 /// is not: that would be a round trip for each batch.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// How much longer than the server itself we wait for it to end a statement, before its connection is
+/// given up as dead.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -53,8 +58,12 @@ pub struct PoolState {
 
 #[derive(Clone)]
 pub(super) enum Pool {
-    Postgres(PgPool),
-    Sqlite { readers: SqlitePool, writer: SqlitePool },
+    /// With how long a statement may take.
+    Postgres(PgPool, Duration),
+    Sqlite {
+        readers: SqlitePool,
+        writer: SqlitePool,
+    },
 }
 
 impl Pool {
@@ -76,8 +85,6 @@ impl Pool {
     }
 
     async fn open_postgres(url: &str, connections_max: u32, timeout: Duration) -> Result<Self, StoreError> {
-        let options =
-            PgConnectOptions::from_str(url).map_err(|_| StoreError::BadUrl)?.application_name("tollgate");
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(timeout)
@@ -90,9 +97,9 @@ impl Pool {
                     Ok(true)
                 })
             })
-            .connect_with(options)
+            .connect_with(postgres_options(url)?.options(limits(timeout)))
             .await?;
-        Ok(Self::Postgres(pool))
+        Ok(Self::Postgres(pool, timeout + CANCEL_GRACE))
     }
 
     async fn open_sqlite(url: &str, may_create: bool, timeout: Duration) -> Result<Self, StoreError> {
@@ -133,12 +140,17 @@ impl Pool {
         Ok(Self::Sqlite { readers, writer })
     }
 
-    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+    /// `url` is the one that this was opened with.
+    pub(super) async fn migrate(&self, url: &str) -> Result<(), StoreError> {
         match self {
-            Self::Postgres(pool) => {
+            Self::Postgres(..) => {
                 let mut migrator = sqlx::migrate!("migrations/postgres");
                 // A newer binary may have migrated further: expand first, contract later.
-                migrator.set_ignore_missing(true).run(pool).await?;
+                // On a connection without the limits of a call: a change of a large table takes its time,
+                // and so may a replica that migrates at this moment.
+                let mut connection = PgConnection::connect_with(&postgres_options(url)?).await?;
+                migrator.set_ignore_missing(true).run(&mut connection).await?;
+                connection.close().await?;
             }
             Self::Sqlite { writer, .. } => {
                 let mut migrator = sqlx::migrate!("migrations/sqlite");
@@ -150,7 +162,7 @@ impl Pool {
 
     pub(super) const fn engine(&self) -> Engine {
         match self {
-            Self::Postgres(_) => Engine::Postgres,
+            Self::Postgres(..) => Engine::Postgres,
             Self::Sqlite { .. } => Engine::Sqlite,
         }
     }
@@ -158,7 +170,7 @@ impl Pool {
     /// A connection for reading.
     pub(super) async fn read(&self) -> Result<Connection, StoreError> {
         Ok(match self {
-            Self::Postgres(pool) => Connection::Postgres(pool.acquire().await?),
+            Self::Postgres(pool, limit) => Connection::Postgres(Lease::new(pool.acquire().await?, *limit)),
             Self::Sqlite { readers, .. } => Connection::Sqlite(readers.acquire().await?),
         })
     }
@@ -166,7 +178,7 @@ impl Pool {
     /// A connection for single statements that write.
     pub(super) async fn write(&self) -> Result<Connection, StoreError> {
         Ok(match self {
-            Self::Postgres(pool) => Connection::Postgres(pool.acquire().await?),
+            Self::Postgres(pool, limit) => Connection::Postgres(Lease::new(pool.acquire().await?, *limit)),
             Self::Sqlite { writer, .. } => Connection::Sqlite(writer.acquire().await?),
         })
     }
@@ -174,7 +186,9 @@ impl Pool {
     /// A transaction; `published` is told of its commit if it leaves something to deliver.
     pub(super) async fn begin(&self, published: Arc<Notify>) -> Result<Tx, StoreError> {
         let connection = match self {
-            Self::Postgres(pool) => Connection::PostgresTx(pool.begin().await?),
+            Self::Postgres(pool, limit) => {
+                Connection::Postgres(Lease::new(pool.acquire().await?, *limit).begin().await?)
+            }
             // `immediate` takes the write lock at once; a transaction that starts by reading could
             // not be promoted while another writes.
             Self::Sqlite { writer, .. } => Connection::SqliteTx(writer.begin_with("begin immediate").await?),
@@ -185,7 +199,7 @@ impl Pool {
     pub(super) fn state(&self) -> Vec<PoolState> {
         let state = |name, open: u32, idle: usize| PoolState { name, open: open.into(), idle: idle as u64 };
         match self {
-            Self::Postgres(pool) => vec![state("postgres", pool.size(), pool.num_idle())],
+            Self::Postgres(pool, _) => vec![state("postgres", pool.size(), pool.num_idle())],
             Self::Sqlite { readers, writer } => vec![
                 state("sqlite_readers", readers.size(), readers.num_idle()),
                 state("sqlite_writer", writer.size(), writer.num_idle()),
@@ -195,13 +209,27 @@ impl Pool {
 
     pub(super) async fn close(&self) {
         match self {
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(pool, _) => pool.close().await,
             Self::Sqlite { readers, writer } => {
                 readers.close().await;
                 writer.close().await;
             }
         }
     }
+}
+
+fn postgres_options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    Ok(PgConnectOptions::from_str(url).map_err(|_| StoreError::BadUrl)?.application_name("tollgate"))
+}
+
+/// What the server is to end by itself, as it does for a caller that has gone.
+fn limits(timeout: Duration) -> [(&'static str, String); 3] {
+    let millis = timeout.as_millis().to_string();
+    [
+        ("statement_timeout", millis.clone()),
+        ("lock_timeout", millis.clone()),
+        ("idle_in_transaction_session_timeout", (timeout * 2).as_millis().to_string()),
+    ]
 }
 
 /// The database holds the hashes and session secrets: for its owner alone.
@@ -216,9 +244,8 @@ fn protect(path: &Path) -> Result<(), StoreError> {
 
 /// A connection out of the pool, inside a transaction or not.
 pub enum Connection {
-    Postgres(PoolConnection<Postgres>),
+    Postgres(Lease),
     Sqlite(PoolConnection<Sqlite>),
-    PostgresTx(Transaction<'static, Postgres>),
     SqliteTx(Transaction<'static, Sqlite>),
 }
 
@@ -254,7 +281,6 @@ impl Connection {
     fn link(&mut self) -> Link<'_> {
         match self {
             Self::Postgres(c) => Link::Postgres(c, PgArguments::default()),
-            Self::PostgresTx(c) => Link::Postgres(c, PgArguments::default()),
             Self::Sqlite(c) => Link::Sqlite(c, SqliteArguments::default()),
             Self::SqliteTx(c) => Link::Sqlite(c, SqliteArguments::default()),
         }
@@ -280,10 +306,10 @@ impl Tx {
     /// When the engine does not confirm; the changes may then be there or not.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.connection {
-            Connection::PostgresTx(tx) => tx.commit().await?,
+            Connection::Postgres(lease) => lease.commit().await?,
             Connection::SqliteTx(tx) => tx.commit().await?,
-            Connection::Postgres(_) | Connection::Sqlite(_) => {
-                debug_assert!(false, "Pool::begin makes only the other two");
+            Connection::Sqlite(_) => {
+                debug_assert!(false, "Pool::begin makes transactions");
             }
         }
         if self.leaves_deliveries {
@@ -321,7 +347,7 @@ pub trait Row: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Sen
 impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
 
 enum Link<'c> {
-    Postgres(&'c mut PgConnection, PgArguments),
+    Postgres(&'c mut Lease, PgArguments),
     Sqlite(&'c mut SqliteConnection, SqliteArguments),
 }
 
@@ -367,8 +393,10 @@ impl Query<'_> {
     pub async fn execute(self) -> Result<u64, StoreError> {
         self.check()?;
         Ok(match self.link {
-            Link::Postgres(c, arguments) => {
-                sqlx::query_with(self.sql, arguments).execute(c).await?.rows_affected()
+            Link::Postgres(lease, arguments) => {
+                let (c, limit) = lease.start();
+                let done = in_time(limit, sqlx::query_with(self.sql, arguments).execute(c)).await;
+                lease.settle(done)?.rows_affected()
             }
             Link::Sqlite(c, arguments) => {
                 sqlx::query_with(self.sql, arguments).execute(c).await?.rows_affected()
@@ -381,7 +409,11 @@ impl Query<'_> {
     pub async fn all<T: Row>(self) -> Result<Vec<T>, StoreError> {
         self.check()?;
         Ok(match self.link {
-            Link::Postgres(c, arguments) => sqlx::query_as_with(self.sql, arguments).fetch_all(c).await?,
+            Link::Postgres(lease, arguments) => {
+                let (c, limit) = lease.start();
+                let done = in_time(limit, sqlx::query_as_with(self.sql, arguments).fetch_all(c)).await;
+                lease.settle(done)?
+            }
             Link::Sqlite(c, arguments) => sqlx::query_as_with(self.sql, arguments).fetch_all(c).await?,
         })
     }
@@ -391,8 +423,10 @@ impl Query<'_> {
     pub async fn optional<T: Row>(self) -> Result<Option<T>, StoreError> {
         self.check()?;
         Ok(match self.link {
-            Link::Postgres(c, arguments) => {
-                sqlx::query_as_with(self.sql, arguments).fetch_optional(c).await?
+            Link::Postgres(lease, arguments) => {
+                let (c, limit) = lease.start();
+                let done = in_time(limit, sqlx::query_as_with(self.sql, arguments).fetch_optional(c)).await;
+                lease.settle(done)?
             }
             Link::Sqlite(c, arguments) => sqlx::query_as_with(self.sql, arguments).fetch_optional(c).await?,
         })

@@ -60,18 +60,19 @@ impl From<sqlx::Error> for StoreError {
                     return Self::Conflict(error);
                 }
                 match database.code().as_deref() {
-                    // PostgreSQL: serialization failure, deadlock detected.
-                    Some("40001" | "40P01") => Self::Contention(error),
+                    // PostgreSQL: serialization failure, deadlock detected, a lock not got in time.
+                    Some("40001" | "40P01" | "55P03") => Self::Contention(error),
                     // PostgreSQL: connection exceptions, insufficient resources (disk full, too many
-                    // connections), operator intervention (shutting down, starting up), read-only
-                    // (a demoted primary). SQLite: busy, read-only, I/O error, full, cannot open.
+                    // connections), operator intervention (shutting down, starting up, a statement that
+                    // took too long), read-only (a demoted primary), a transaction left idle for too
+                    // long. SQLite: busy, locked, out of memory, read-only, I/O error, full, cannot open.
                     Some(code)
                         if ["08", "53", "57"]
                             .iter()
                             .any(|class| code.len() == 5 && code.starts_with(class))
-                            || code == "25006"
+                            || matches!(code, "25006" | "25P03")
                             || code.parse::<u32>().is_ok_and(|code| {
-                                code < 10_000 && matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14)
+                                code < 10_000 && matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14)
                             }) =>
                     {
                         Self::Unavailable(error)

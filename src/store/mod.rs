@@ -19,6 +19,7 @@ pub mod estimates;
 pub mod exchanges;
 pub mod hot;
 pub mod idempotency;
+pub mod lease;
 pub mod merchants;
 pub mod outbox;
 pub mod secrets;
@@ -62,7 +63,7 @@ impl Store {
     pub async fn open(options: Options<'_>) -> Result<Self, StoreError> {
         let Options { url, may_create, connections_max, timeout } = options;
         let pool = Pool::open(url, may_create, connections_max, timeout).await?;
-        pool.migrate().await?;
+        pool.migrate(url).await?;
         let hot = HotPath::start(&pool, timeout);
         Ok(Self { pool, timeout, hot, published: Arc::default() })
     }

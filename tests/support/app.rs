@@ -67,8 +67,18 @@ impl TestApp {
     }
 
     async fn on(database: Arc<Database>, clock: Clock, configure: fn(&mut Settings)) -> Self {
+        let url = database.url.clone();
+        Self::at(&url, database, clock, configure).await
+    }
+
+    /// A replica that reaches the database by a way of its own.
+    pub(crate) async fn replica_at(&self, url: &str, configure: fn(&mut Settings)) -> Self {
+        Self::at(url, Arc::clone(&self.database), self.clock.clone(), configure).await
+    }
+
+    async fn at(url: &str, database: Arc<Database>, clock: Clock, configure: fn(&mut Settings)) -> Self {
         let mut settings = Settings::with_defaults();
-        settings.database.url = database.url.parse().expect("the tests' own URLs are well-formed");
+        settings.database.url = url.parse().expect("the tests' own URLs are well-formed");
         settings.server.data_dir = database.directory().to_owned();
         settings.tokens.keys = TokenKeys::new(vec![TOKEN_KEY]);
         configure(&mut settings);
