@@ -275,6 +275,9 @@ fn show(answer: &[u8], as_json: bool) -> anyhow::Result<()> {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         text.push_str(&format!("{name:<20} {value}\n"));
     }
+    if ["key", "client_secret", "token"].iter().any(|secret| fields.contains_key(*secret)) {
+        text.push_str("\nThe secret is shown this once.\n");
+    }
     print(&text)
 }
 

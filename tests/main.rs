@@ -3,9 +3,11 @@
 
 mod admin;
 mod backup;
+mod command_line;
 mod concurrency;
 mod config;
 mod database_trouble;
+mod demo;
 mod domain;
 mod limits;
 mod openapi;
@@ -17,3 +19,4 @@ mod store;
 mod support;
 mod transport;
 mod webhooks;
+mod wire;

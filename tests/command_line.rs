@@ -1,0 +1,115 @@
+//! The command line: what each command prints, makes and refuses.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use tollgate::store::Engine;
+
+use crate::support::Database;
+use crate::support::program::{run, stdout_of, tollgate};
+
+const KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+
+/// What a refused command wrote to standard error; nothing to standard output.
+#[track_caller]
+fn refusal(command: &mut std::process::Command) -> String {
+    let output = run(command);
+    assert!(!output.status.success());
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!error.contains("panicked"), "{error}");
+    error
+}
+
+#[test]
+fn key_gen_prints_a_fresh_key_each_time() {
+    let (first, second) = (stdout_of(&mut tollgate(&["key-gen"])), stdout_of(&mut tollgate(&["key-gen"])));
+    for key in [&first, &second] {
+        assert!(key.ends_with('\n') && key.trim().len() == 64, "{key:?}");
+        assert!(key.trim().bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{key:?}");
+    }
+    assert_ne!(first, second);
+}
+
+#[test]
+fn check_config_shows_what_is_in_effect_without_a_secret_and_names_every_mistake() {
+    let mut command = tollgate(&["check-config", "--listen=127.0.0.1:9"]);
+    let shown = stdout_of(command.env("TOLLGATE__TOKENS__KEYS", KEY));
+    assert!(shown.contains("127.0.0.1:9") && shown.contains("--listen"), "{shown}");
+    assert!(shown.contains("tokens.keys = (set)") && !shown.contains("5a5a"), "{shown}");
+
+    let mut command =
+        tollgate(&["check-config", "--listen=nowhere", "--database-url=mysql://u:pass-word@h/d"]);
+    let error = refusal(command.env("TOLLGATE__LOG__FORMAT", "xml"));
+    for word in ["--listen", "database", "TOLLGATE__LOG__FORMAT"] {
+        assert!(error.contains(word), "{word} is not in {error}");
+    }
+    assert!(!error.contains("pass-word"), "{error}");
+}
+
+#[test]
+fn migrate_makes_a_database_that_then_is_there() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let database = Database::without_schema(engine);
+        let url = format!("--database-url={}", database.url);
+        let directory = format!("--data-dir={}", database.directory().display());
+        for _ in 0..2 {
+            stdout_of(tollgate(&["migrate", &url, &directory]).env("TOLLGATE__TOKENS__KEYS", KEY));
+        }
+        let mut add = tollgate(&["operator", "add", "Ada", &url, &directory]);
+        stdout_of(add.env("TOLLGATE__TOKENS__KEYS", KEY));
+    }
+}
+
+#[test]
+fn a_sqlite_file_that_is_not_there_is_not_made_by_accident() {
+    let database = Database::without_schema(Engine::Sqlite);
+    let url = format!("--database-url={}", database.url);
+    // In its own data directory the file would be the embedded store, which is made.
+    let directory = format!("--data-dir={}", database.directory().join("elsewhere").display());
+    for command in [&["serve", "--listen=127.0.0.1:0"][..], &["operator", "add", "Ada"]] {
+        let error = refusal(&mut tollgate(&[command, &[url.as_str(), directory.as_str()]].concat()));
+        assert!(error.contains("there is no database file") && error.contains("tollgate migrate"), "{error}");
+    }
+    assert_eq!(fs::read_dir(database.directory()).expect("it is there").count(), 0);
+}
+
+#[test]
+fn postgresql_without_token_keys_is_refused_with_the_way_out() {
+    let database = Database::without_schema(Engine::Postgres);
+    let url = format!("--database-url={}", database.url);
+    let directory = format!("--data-dir={}", database.directory().display());
+    let error = refusal(&mut tollgate(&["serve", "--listen=127.0.0.1:0", &url, &directory]));
+    assert!(error.contains("tollgate key-gen") && error.contains("tokens.keys_file"), "{error}");
+}
+
+#[test]
+fn an_operator_token_is_printed_once_and_its_files_are_for_their_owner_alone() {
+    let database = Database::without_schema(Engine::Sqlite);
+    let directory = database.directory().join("data");
+    let data_dir = format!("--data-dir={}", directory.display());
+    let text = stdout_of(&mut tollgate(&["operator", "add", "Ada", "--json", &data_dir]));
+    let made: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let token = made["token"].as_str().expect("there is a token");
+    assert!(token.starts_with("tga_") && token.len() == 47, "{token}");
+    assert!(made["id"].as_str().is_some_and(|id| id.parse::<uuid::Uuid>().is_ok()), "{made}");
+    assert_eq!(made.as_object().map(serde_json::Map::len), Some(2), "{made}");
+
+    let plain = stdout_of(&mut tollgate(&["operator", "add", "Grace", &data_dir]));
+    assert!(plain.contains("tga_") && plain.contains("shown this once"), "{plain}");
+
+    for (name, mode) in [("", 0o700), ("tollgate.db", 0o600), ("token.keys", 0o600)] {
+        let metadata = fs::metadata(directory.join(name)).expect("it was made");
+        assert_eq!(metadata.permissions().mode() & 0o777, mode, "{name}");
+    }
+}
+
+#[test]
+fn an_operator_needs_a_name() {
+    let database = Database::without_schema(Engine::Sqlite);
+    let data_dir = format!("--data-dir={}", database.directory().display());
+    for name in ["", "  ", "a\u{1b}[31mb"] {
+        let error = refusal(&mut tollgate(&["operator", "add", name, &data_dir]));
+        assert!(error.contains("name"), "{error}");
+    }
+}
