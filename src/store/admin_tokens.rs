@@ -106,7 +106,7 @@ pub async fn list(
 ) -> Result<Vec<AdminToken>, StoreError> {
     db.query(
         "select id, name, role, merchant_id, permissions, created_at, expires_at, revoked_at, last_used_at \
-         from admin_tokens where ($1 is null or merchant_id = $1) and ($2 is null or id < $2) \
+         from admin_tokens where (merchant_id = $1 or $1 is null) and (id < $2 or $2 is null) \
          order by id desc limit $3",
     )
     .bind(merchant)

@@ -150,7 +150,7 @@ pub async fn list(
         .query(
             "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
              webhook_disabled_at, expires_at, revoked_at, leaked, version, created_at, updated_at \
-             from api_keys where merchant_id = $1 and ($2 is null or id < $2) order by id desc limit $3",
+             from api_keys where merchant_id = $1 and (id < $2 or $2 is null) order by id desc limit $3",
         )
         .bind(merchant)
         .bind(before)

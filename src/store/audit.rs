@@ -116,7 +116,7 @@ pub async fn list(
     db.query(
         "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
          outcome, client_ip, request_id, detail, hash from audit_events \
-         where merchant_id = $1 and ($2 is null or seq < $2) order by seq desc limit $3",
+         where merchant_id = $1 and (seq < $2 or $2 is null) order by seq desc limit $3",
     )
     .bind(merchant)
     .bind(before)

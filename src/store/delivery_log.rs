@@ -73,8 +73,8 @@ pub async fn list(
             "select d.id, d.event_id, d.merchant_id, d.api_key_id, e.type, e.data, d.state, \
              d.next_attempt_at, d.created_at, d.finished_at \
              from webhook_deliveries d join webhook_events e on e.id = d.event_id \
-             where d.merchant_id = $1 and ($2 is null or d.id < $2) and ($3 is null or d.api_key_id = $3) \
-             and ($4 is null or d.state = $4) order by d.id desc limit $5",
+             where d.merchant_id = $1 and (d.id < $2 or $2 is null) and (d.api_key_id = $3 or $3 is null) \
+             and (d.state = $4 or $4 is null) order by d.id desc limit $5",
         )
         .bind(merchant)
         .bind(before)
@@ -167,7 +167,7 @@ pub async fn redeliver_failed(
             "update webhook_deliveries set state = 'pending', next_attempt_at = $4, tries = 0, \
              began_at = null, finished_at = null \
              where merchant_id = $1 and state = 'failed' and created_at >= $3 \
-             and ($2 is null or api_key_id = $2) and api_key_id in (select id from api_keys \
+             and (api_key_id = $2 or $2 is null) and api_key_id in (select id from api_keys \
              where merchant_id = $1 and webhook_url is not null and webhook_disabled_at is null)",
         )
         .bind(merchant)

@@ -141,16 +141,16 @@ pub async fn list(
         Some(_) => {
             "select id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
              api_key_id, client_id, latency_us from exchanges \
-             where merchant_id = $1 and request_id = $2 and ($3 is null or status = $3) \
-             and ($4 is null or api_key_id = $4) and ($5 is null or at >= $5) and ($6 is null or at < $6) \
-             and ($7 is null or id < $7) order by id desc limit $8"
+             where merchant_id = $1 and request_id = $2 and (status = $3 or $3 is null) \
+             and (api_key_id = $4 or $4 is null) and (at >= $5 or $5 is null) and (at < $6 or $6 is null) \
+             and (id < $7 or $7 is null) order by id desc limit $8"
         }
         None => {
             "select id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
              api_key_id, client_id, latency_us from exchanges \
-             where merchant_id = $1 and $2 is null and ($3 is null or status = $3) \
-             and ($4 is null or api_key_id = $4) and ($5 is null or at >= $5) and ($6 is null or at < $6) \
-             and ($7 is null or id < $7) order by id desc limit $8"
+             where merchant_id = $1 and (request_id = $2 or $2 is null) and (status = $3 or $3 is null) \
+             and (api_key_id = $4 or $4 is null) and (at >= $5 or $5 is null) and (at < $6 or $6 is null) \
+             and (id < $7 or $7 is null) order by id desc limit $8"
         }
     };
     db.query(sql)

@@ -90,7 +90,7 @@ pub async fn list(
 ) -> Result<Vec<Merchant>, StoreError> {
     db.query(
         "select id, name, gateway, status, revision, created_at, updated_at from merchants \
-         where $1 is null or id < $1 order by id desc limit $2",
+         where id < $1 or $1 is null order by id desc limit $2",
     )
     .bind(before)
     .bind(limit)

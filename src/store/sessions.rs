@@ -283,7 +283,7 @@ pub async fn list(
         "select s.id, s.merchant_id, c.client_id, c.api_key_id, s.epoch, c.epoch as credential_epoch, \
          s.generation, s.started_at, s.rotated_at, s.expires_at, s.revoked_at, s.revoked_reason \
          from sessions s join credentials c on c.id = s.credential_id \
-         where s.merchant_id = $1 and ($2 is null or s.id < $2) order by s.id desc limit $3",
+         where s.merchant_id = $1 and (s.id < $2 or $2 is null) order by s.id desc limit $3",
     )
     .bind(merchant)
     .bind(before)

@@ -85,7 +85,7 @@ pub async fn list(
 ) -> Result<Vec<User>, StoreError> {
     db.query(
         "select id, email, role, merchant_id, locked_until, disabled_at, version, created_at, updated_at, \
-         last_login_at from users where ($1 is null or merchant_id = $1) and ($2 is null or id < $2) \
+         last_login_at from users where (merchant_id = $1 or $1 is null) and (id < $2 or $2 is null) \
          order by id desc limit $3",
     )
     .bind(merchant)

@@ -176,7 +176,11 @@ async fn every_statement_prepares_on_both_engines() {
     let mut sqlite = SqliteConnection::connect(&databases[1].url).await.expect("SQLite opens");
     let mut failed = Vec::new();
     for Found { place, postgres: for_postgres, sqlite: for_sqlite } in statements {
-        if let Err(error) = postgres.prepare(AssertSqlSafe(for_postgres).into_sql_str()).await {
+        // A copy of an embedded database is made in SQLite's own words.
+        let is_sqlites_own = ["vacuum ", "pragma "].iter().any(|verb| for_sqlite.starts_with(verb));
+        if !is_sqlites_own
+            && let Err(error) = postgres.prepare(AssertSqlSafe(for_postgres).into_sql_str()).await
+        {
             failed.push(format!("{place}: PostgreSQL: {error}"));
         }
         if let Err(error) = sqlite.prepare(AssertSqlSafe(for_sqlite).into_sql_str()).await {
