@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
-use tollgate::app::{App, Create, open_core};
+use tollgate::app::{App, Create, open_store};
 use tollgate::config::{Flag, Settings, Sources};
 use tollgate::demo;
 use tollgate::domain::clock::Clock;
@@ -77,7 +77,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve => serve(&settings).await,
         Command::Demo => run_demo(&settings).await,
         Command::Migrate => {
-            open_core(&settings, Create::Database, Clock::System, Entropy::System).await?.store.close().await;
+            open_store(&settings, Create::Database).await?.close().await;
             Ok(())
         }
         Command::CheckConfig => print(&settings.explain()),

@@ -10,6 +10,7 @@ mod domain;
 mod limits;
 mod openapi;
 mod ops;
+mod pgbouncer;
 mod rotation;
 mod standing;
 mod stop;
