@@ -208,6 +208,26 @@ impl App {
     }
 }
 
+/// The store alone, with its schema up to date.
+///
+/// # Errors
+/// [`BuildError`].
+pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, BuildError> {
+    let url = settings.database.url.expose();
+    let default_path = settings.server.data_dir.join("tollgate.db");
+    let is_embedded = url == format!("sqlite://{}", default_path.display());
+    if is_embedded {
+        make_directory(&settings.server.data_dir)?;
+    }
+    Ok(Store::open(Options {
+        url,
+        may_create: is_embedded || create != Create::Embedded,
+        connections_max: settings.database.connections_max,
+        timeout: settings.database.timeout,
+    })
+    .await?)
+}
+
 /// What flows need, without an edge: for the commands that act beside a running server.
 ///
 /// # Errors
@@ -219,18 +239,7 @@ pub async fn open_core(
     entropy: Entropy,
 ) -> Result<Core, BuildError> {
     let url = settings.database.url.expose();
-    let default_path = settings.server.data_dir.join("tollgate.db");
-    let is_embedded = url == format!("sqlite://{}", default_path.display());
-    if is_embedded {
-        make_directory(&settings.server.data_dir)?;
-    }
-    let store = Store::open(Options {
-        url,
-        may_create: is_embedded || create != Create::Embedded,
-        connections_max: settings.database.connections_max,
-        timeout: settings.database.timeout,
-    })
-    .await?;
+    let store = open_store(settings, create).await?;
     let may_make_keys = url.starts_with("sqlite:") || create == Create::Everything;
     let keyring = match Keyring::new(settings.tokens.keys.bytes()) {
         Some(keyring) => keyring,

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
-use tollgate::app::{App, Create, open_core};
+use tollgate::app::{App, Create, open_store};
 use tollgate::config::{Flag, Settings, Sources};
 use tollgate::demo;
 use tollgate::domain::clock::Clock;
@@ -89,7 +89,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve => serve(&settings).await,
         Command::Demo => run_demo(&settings).await,
         Command::Migrate => {
-            open_core(&settings, Create::Database, Clock::System, Entropy::System).await?.store.close().await;
+            open_store(&settings, Create::Database).await?.close().await;
             Ok(())
         }
         Command::CheckConfig => print(&settings.explain()),

@@ -12,6 +12,7 @@ mod domain;
 mod limits;
 mod openapi;
 mod ops;
+mod pgbouncer;
 mod rotation;
 mod standing;
 mod stop;

@@ -16,8 +16,8 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{
-    Arguments, Connection as _, Encode, FromRow, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection,
-    SqlitePool, Transaction, Type,
+    Arguments, Connection as _, Encode, FromRow, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+    Transaction, Type,
 };
 use tokio::sync::Notify;
 
@@ -140,26 +140,6 @@ impl Pool {
         Ok(Self::Sqlite { readers, writer })
     }
 
-    /// `url` is the one that this was opened with.
-    pub(super) async fn migrate(&self, url: &str) -> Result<(), StoreError> {
-        match self {
-            Self::Postgres(..) => {
-                let mut migrator = sqlx::migrate!("migrations/postgres");
-                // A newer binary may have migrated further: expand first, contract later.
-                // On a connection without the limits of a call: a change of a large table takes its time,
-                // and so may a replica that migrates at this moment.
-                let mut connection = PgConnection::connect_with(&postgres_options(url)?).await?;
-                migrator.set_ignore_missing(true).run(&mut connection).await?;
-                connection.close().await?;
-            }
-            Self::Sqlite { writer, .. } => {
-                let mut migrator = sqlx::migrate!("migrations/sqlite");
-                migrator.set_ignore_missing(true).run(writer).await?;
-            }
-        }
-        Ok(())
-    }
-
     pub(super) const fn engine(&self) -> Engine {
         match self {
             Self::Postgres(..) => Engine::Postgres,
@@ -218,7 +198,7 @@ impl Pool {
     }
 }
 
-fn postgres_options(url: &str) -> Result<PgConnectOptions, StoreError> {
+pub(super) fn postgres_options(url: &str) -> Result<PgConnectOptions, StoreError> {
     Ok(PgConnectOptions::from_str(url).map_err(|_| StoreError::BadUrl)?.application_name("tollgate"))
 }
 

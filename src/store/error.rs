@@ -18,6 +18,12 @@ pub enum StoreError {
     /// Another transaction was in the way; the same one may succeed when tried again.
     #[error("concurrent change: {0}")]
     Contention(sqlx::Error),
+    /// Statements prepared on one connection are asked for on another.
+    #[error(
+        "the database is reached through a pooler that hands its connections on between statements: set its pool \
+         mode to session, or, with PgBouncer 1.21 or later, max_prepared_statements to 200 or more: {0}"
+    )]
+    Pooler(#[source] sqlx::Error),
     /// A row that the schema or this program should have made impossible.
     #[error("impossible row in {table}: {what}")]
     Impossible { table: &'static str, what: String },
@@ -62,6 +68,8 @@ impl From<sqlx::Error> for StoreError {
                 match database.code().as_deref() {
                     // PostgreSQL: serialization failure, deadlock detected, a lock not got in time.
                     Some("40001" | "40P01" | "55P03") => Self::Contention(error),
+                    // PostgreSQL: no such prepared statement, or one of that name already.
+                    Some("26000" | "42P05") => Self::Pooler(error),
                     // PostgreSQL: connection exceptions, insufficient resources (disk full, too many
                     // connections), operator intervention (shutting down, starting up, a statement that
                     // took too long), read-only (a demoted primary), a transaction left idle for too

@@ -21,6 +21,7 @@ pub mod hot;
 pub mod idempotency;
 pub mod lease;
 pub mod merchants;
+mod migrate;
 pub mod outbox;
 pub mod secrets;
 pub mod sessions;

@@ -43,6 +43,11 @@ impl Database {
         Self { engine, url, directory }
     }
 
+    /// A PostgreSQL database under a URL of the test's own.
+    pub(crate) fn reached_at(url: String) -> Arc<Self> {
+        Arc::new(Self::empty(Engine::Postgres, || url))
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }

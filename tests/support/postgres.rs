@@ -355,6 +355,15 @@ struct User {
     gid: u32,
 }
 
+/// Has a command run as somebody who is not root, with a directory of its own.
+pub(crate) fn run_unprivileged(command: &mut Command, directory: &Path) {
+    if let Some(user) = unprivileged_user() {
+        std::os::unix::fs::chown(directory, Some(user.uid), Some(user.gid))
+            .expect("root may give files away");
+        command.uid(user.uid).gid(user.gid);
+    }
+}
+
 /// Whom the server is to run as, when that is not ourselves: PostgreSQL refuses to run as root.
 fn unprivileged_user() -> Option<User> {
     if id(&["-u"]) != Some(0) {
