@@ -8,8 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sqlx::SqlitePool;
+
 use super::StoreError;
-use super::driver::{Engine, Pool};
+use super::driver::Pool;
 
 /// Why there is no backup, in words for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -57,24 +59,23 @@ async fn copy(url: &str, partial: &Path, timeout: Duration) -> Result<(), Backup
     let path = partial.to_str().ok_or_else(|| file(io::ErrorKind::InvalidFilename.into()))?;
     make_private(partial).map_err(file)?;
     let pool = Pool::open(url, false, 1, timeout).await?;
-    debug_assert!(pool.engine() == Engine::Sqlite);
-    let copied = async {
-        let mut db = pool.read().await?;
-        db.query("vacuum into $1").bind(path.to_owned()).execute().await
-    };
-    let copied = copied.await;
+    let copied = sqlx::query("vacuum into $1").bind(path).execute(readers(&pool)?).await;
     pool.close().await;
-    copied?;
+    copied.map_err(StoreError::from)?;
 
     let pool = Pool::open(&format!("sqlite://{}", url_path(path)), false, 1, timeout).await?;
-    let checked = async {
-        let mut db = pool.read().await?;
-        db.query("pragma integrity_check(1)").one::<(String,)>().await
-    };
-    let checked = checked.await;
+    let checked = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(readers(&pool)?).await;
     pool.close().await;
-    let (verdict,) = checked?;
+    let verdict: String = checked.map_err(StoreError::from)?;
     if verdict == "ok" { Ok(()) } else { Err(BackupError::Damaged(verdict)) }
+}
+
+/// These statements are of SQLite alone.
+fn readers(pool: &Pool) -> Result<&SqlitePool, BackupError> {
+    match pool {
+        Pool::Sqlite { readers, .. } => Ok(readers),
+        Pool::Postgres(..) => Err(BackupError::NotEmbedded),
+    }
 }
 
 /// An empty file for its owner alone: the engine fills it, and would make it for everybody to read.
