@@ -121,7 +121,7 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.tokens.refresh_retry_window, TimeDelta::minutes(1));
     assert!(!settings.webhooks.allow_private_networks);
     assert!(!settings.webhooks.allow_http);
-    assert_eq!(settings.limits.failures_per_address_per_minute, 60);
+    assert_eq!(settings.limits.failures_per_address_per_minute, 600);
     assert_eq!(settings.limits.calls_per_key_per_second, 0);
     assert_eq!(settings.limits.new_sessions_per_client_per_minute, 0);
     assert_eq!(settings.retention.audit_days, 400);
@@ -156,7 +156,7 @@ fn each_layer_wins_over_the_ones_below() {
     assert_eq!(layers.loads().limits.calls_per_key_per_second, 2);
     let layers = layers.flag("limits.calls_per_key_per_second", "--calls", "3");
     assert_eq!(layers.loads().limits.calls_per_key_per_second, 3);
-    assert_eq!(layers.loads().limits.failures_per_address_per_minute, 60);
+    assert_eq!(layers.loads().limits.failures_per_address_per_minute, 600);
 }
 
 #[test]
