@@ -20,3 +20,19 @@ async fn the_document_is_the_one_that_was_reviewed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn every_reference_in_the_document_leads_somewhere() {
+    each_engine(async |app| {
+        let document = app.send(Call::get("/openapi.json")).await.ok();
+        let text = document.to_string();
+        let mut references = 0;
+        for rest in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = rest.split('"').next().expect("a reference ends");
+            assert!(document.pointer(pointer).is_some(), "{pointer} leads nowhere");
+            references += 1;
+        }
+        assert!(references > 100, "{references}: the document has them in plenty");
+    })
+    .await;
+}

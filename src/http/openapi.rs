@@ -12,6 +12,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Response as Documented, SecurityRequirement};
 use utoipa::{OpenApi, ToSchema};
 
+use crate::domain::licence::Product;
+
 /// An error of the integrators' API (RFC 6749 5.2, and the vendor's envelope).
 #[derive(Serialize, ToSchema)]
 pub struct IntegratorError {
@@ -51,7 +53,8 @@ pub struct Problem {
         title = "Tollgate",
         description = "Issues and verifies API credentials for the merchants of a payment platform."
     ),
-    components(schemas(IntegratorError, ErrorStatus, Problem))
+    // Product: a path parameter, whose type is not collected from the handler.
+    components(schemas(IntegratorError, ErrorStatus, Problem, Product))
 )]
 struct Base;
 

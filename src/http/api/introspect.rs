@@ -21,16 +21,26 @@ use crate::http::error::Failure;
 use crate::http::form::Fields;
 use crate::http::layer::service_token::Service;
 
-/// What a token is worth now. One that is not active has nothing but `{"active": false}`.
+/// What a token is worth now.
 #[derive(Serialize, ToSchema)]
-pub struct IntrospectionResponse {
+#[serde(untagged)]
+pub enum IntrospectionResponse {
+    Active(ActiveToken),
+    Inactive(InactiveToken),
+}
+
+/// Nothing but this is said of a token that is not active.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InactiveToken {
+    /// False.
     active: bool,
-    #[serde(flatten)]
-    token: Option<ActiveToken>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct ActiveToken {
+    /// True.
+    active: bool,
     client_id: String,
     /// `Bearer` for an access token, `refresh_token` for the other kind, which opens nothing.
     token_type: &'static str,
@@ -48,6 +58,7 @@ pub struct ActiveToken {
 impl ActiveToken {
     fn new(active: Active, issuer: &str) -> Self {
         Self {
+            active: true,
             client_id: active.client_id,
             token_type: match active.kind {
                 TokenKind::Access => "Bearer",
@@ -90,8 +101,10 @@ pub async fn introspect(
 ) -> Result<Json<IntrospectionResponse>, Failure> {
     let (asker, token) = question(caller, service, &context, &headers, fields)?;
     let active = shared.core.introspect(asker, token.expose()).await?.map_err(Failure::refused)?;
-    let token = active.map(|active| ActiveToken::new(active, &shared.core.issuer));
-    Ok(Json(IntrospectionResponse { active: token.is_some(), token }))
+    Ok(Json(match active {
+        Some(active) => IntrospectionResponse::Active(ActiveToken::new(active, &shared.core.issuer)),
+        None => IntrospectionResponse::Inactive(InactiveToken { active: false }),
+    }))
 }
 
 /// End the session of a token (RFC 7009). A token that is unknown is no error.
