@@ -47,6 +47,8 @@ pub(crate) async fn each_engine_with(configure: fn(&mut Settings), test: impl As
 /// One replica.
 pub(crate) struct TestApp {
     app: App,
+    /// Made once, as a server does: with every route and the OpenAPI document, it takes milliseconds.
+    router: Router,
     pub(crate) clock: Clock,
     pub(crate) database: Arc<Database>,
     configure: fn(&mut Settings),
@@ -85,7 +87,8 @@ impl TestApp {
         let app = App::build(&settings, Create::Database, clock.clone(), Entropy::System)
             .await
             .expect("the application can be built");
-        Self { app, clock, database, configure }
+        let router = app.router();
+        Self { app, router, clock, database, configure }
     }
 
     /// Another replica: same database, same keys, same clock, nothing else shared.
@@ -95,7 +98,7 @@ impl TestApp {
 
     /// Stopped in good order, and started again on the same database.
     pub(crate) async fn restarted(self) -> Self {
-        let Self { app, clock, database, configure } = self;
+        let Self { app, clock, database, configure, .. } = self;
         app.close().await;
         Self::on(database, clock, configure).await
     }
@@ -115,7 +118,7 @@ impl TestApp {
 
     /// Sends a call through the real router, as if it had come from the call's peer.
     pub(crate) async fn send(&self, call: Call) -> Reply {
-        Self::send_through(self.app.router(), call).await
+        Self::send_through(self.router.clone(), call).await
     }
 
     /// As [`TestApp::send`], through the router of the operations listener.
