@@ -11,6 +11,7 @@ mod demo;
 mod domain;
 mod faults;
 mod limits;
+mod oauth2_client;
 mod openapi;
 mod ops;
 mod pgbouncer;

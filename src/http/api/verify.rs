@@ -111,7 +111,8 @@ fn as_verify(mut failure: Failure) -> Failure {
         failure.description = "an access token is needed, and must be active and of this key's client".into();
     }
     failure.challenge = Some(match failure.reason {
-        Some(Reason::TokenMissing) => "Bearer realm=\"tollgate\"",
+        // Who sent nothing is told what to send, and not that it was wrong (RFC 6750 3.1).
+        Some(Reason::KeyMissing | Reason::TokenMissing) => "Bearer realm=\"tollgate\"",
         _ => "Bearer realm=\"tollgate\", error=\"invalid_token\"",
     });
     failure

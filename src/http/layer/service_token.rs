@@ -52,6 +52,7 @@ async fn admit(
     if !presented.expose().starts_with(ADMIN_TOKEN_PREFIX) {
         return Ok(None);
     }
+    let is_bearer = id.is_none();
     let attempt = async {
         let token = shared.core.admin_token(&presented).await?;
         Ok(token
@@ -59,8 +60,16 @@ async fn admit(
             .filter(|token| token.permissions.contains(&Permission::Introspect))
             .ok_or(Reason::ServiceTokenUnknown))
     };
-    let token = shared.core.guard(context.ip(), attempt).await?.map_err(Failure::refused)?;
+    let token =
+        shared.core.guard(context.ip(), attempt).await?.map_err(|reason| refused(reason, is_bearer))?;
     Ok(Some(Service(token)))
+}
+
+/// Whoever came by Bearer is answered as RFC 6750 3 has it (RFC 7662 2.3).
+fn refused(reason: Reason, is_bearer: bool) -> Failure {
+    let mut failure = Failure::refused(reason);
+    failure.challenge = is_bearer.then_some("Bearer realm=\"tollgate\", error=\"invalid_token\"");
+    failure
 }
 
 /// The token of the one `Authorization: Bearer` header (RFC 6750 2.1).

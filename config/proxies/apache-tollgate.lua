@@ -1,0 +1,100 @@
+-- Asks Tollgate whether Apache may let a call through (see apache.conf). Needs LuaSocket: Debian's lua-socket.
+
+local http = require "socket.http"
+local ltn12 = require "ltn12"
+
+-- Where Tollgate is.
+local VERIFY = "http://127.0.0.1:8080/api/verify"
+
+http.TIMEOUT = 10
+
+local IDENTITY = { "X-Merchant-Id", "X-Api-Key-Id", "X-Client-Id", "X-Environment", "X-Token-Expires" }
+local CREDENTIALS = { "X-API-KEY", "ACCESS-TOKEN", "Authorization" }
+-- What the caller sees of a refusal, beside status and body.
+local SHOWN = { "WWW-Authenticate", "Cache-Control", "Retry-After", "X-Request-Id" }
+
+local UNAVAILABLE = '{"httpStatus":false,"error":"temporarily_unavailable",'
+    .. '"error_description":"the service cannot answer now; try again",'
+    .. '"status":{"statusCode":503,"statusDescription":"the service cannot answer now; try again"}}'
+
+-- X_Merchant_Id is for some frameworks the same as X-Merchant-Id.
+local function plain(name)
+    return (name:lower():gsub("_", "-"))
+end
+
+local is_identity = {}
+for _, name in ipairs(IDENTITY) do
+    is_identity[plain(name)] = true
+end
+
+-- What `Connection` lists is not passed on, so it could make the names above vanish again: of it only this is kept.
+local HOP = { ["close"] = true, ["keep-alive"] = true, ["upgrade"] = true }
+
+local function connection(listed)
+    local kept = {}
+    for word in (listed or ""):lower():gmatch("[^%s,]+") do
+        if HOP[word] then
+            kept[#kept + 1] = word
+        end
+    end
+    return kept[1] and table.concat(kept, ", ")
+end
+
+local function answer(r, status, body)
+    r.status = status
+    r.content_type = "application/json"
+    r:write(body)
+    return apache2.DONE
+end
+
+local function unavailable(r)
+    r.err_headers_out["Retry-After"] = "1"
+    r.err_headers_out["Cache-Control"] = "no-store"
+    return answer(r, 503, UNAVAILABLE)
+end
+
+function check(r)
+    -- The address of the connection (or what mod_remoteip made of it), and nothing that the caller said about it.
+    local headers = { ["X-Forwarded-For"] = r.useragent_ip }
+    for _, name in ipairs(CREDENTIALS) do
+        headers[name] = r.headers_in[name]
+    end
+
+    local body = {}
+    local done, status, replied = http.request {
+        url = VERIFY,
+        headers = headers,
+        redirect = false,
+        sink = ltn12.sink.table(body),
+    }
+    if not done then
+        r:err("tollgate: " .. tostring(status))
+        return unavailable(r)
+    end
+    if status ~= 200 then
+        for _, name in ipairs(SHOWN) do
+            if replied[name:lower()] then
+                r.err_headers_out[name] = replied[name:lower()]
+            end
+        end
+        return answer(r, status, table.concat(body))
+    end
+
+    -- Who it is, as Tollgate says, in place of whatever the caller sent under these names.
+    for name in pairs(r:headers_in_table()) do
+        if is_identity[plain(name)] then
+            r.headers_in[name] = nil
+        end
+    end
+    for _, name in ipairs(IDENTITY) do
+        r.headers_in[name] = replied[name:lower()]
+    end
+    r.headers_in["Connection"] = connection(r.headers_in["Connection"])
+    -- The API needs no credentials. (Authorization goes on to it: it may be the API's own.)
+    r.headers_in["X-API-KEY"] = nil
+    r.headers_in["ACCESS-TOKEN"] = nil
+    -- mod_proxy would only add to the first of these.
+    r.headers_in["X-Forwarded-For"] = nil
+    r.headers_in["Forwarded"] = nil
+    return apache2.OK
+end
