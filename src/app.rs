@@ -20,6 +20,7 @@ use crate::domain::session::Lifetimes;
 use crate::flows::blocked::Blocked;
 use crate::flows::counters::Counters;
 use crate::flows::limits::{LimitSettings, Limits};
+use crate::flows::sign_in::Console;
 use crate::flows::usage::Usage;
 use crate::flows::{Core, SharedCore};
 use crate::http::metrics::EdgeMetrics;
@@ -273,6 +274,7 @@ pub async fn open_core(
             allow_http: settings.webhooks.allow_http,
         },
         blocked: Blocked::default(),
+        console: Console::new(settings.console.totp_required_for_live),
     })
 }
 

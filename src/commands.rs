@@ -3,6 +3,7 @@
 //! The same flows as the admin API, and with `--json` the same answers.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -14,15 +15,17 @@ use tollgate::domain::admin::{Permission, Role};
 use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
-use tollgate::domain::ids::{ApiKeyId, MerchantId};
+use tollgate::domain::ids::{ApiKeyId, MerchantId, UserId};
 use tollgate::domain::licence::{Licence, Product};
+use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
 use tollgate::flows::look::ChainVerdict;
 use tollgate::flows::manage::By;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
+use tollgate::flows::manage_users::NewUser;
 use tollgate::flows::once::{Answer, Once};
-use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens};
+use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens, users};
 
 #[derive(Subcommand)]
 pub(crate) enum Job {
@@ -41,6 +44,9 @@ pub(crate) enum Job {
     /// Client credentials.
     #[command(subcommand)]
     Credentials(CredentialsJob),
+    /// Users of the console.
+    #[command(subcommand)]
+    User(UserJob),
     /// The audit trail.
     #[command(subcommand)]
     Audit(AuditJob),
@@ -153,6 +159,39 @@ pub(crate) enum CredentialsJob {
 }
 
 #[derive(Subcommand)]
+pub(crate) enum UserJob {
+    /// Make a user. Without a password file, a one-time sign-in link is printed.
+    Add {
+        email: String,
+        #[arg(long)]
+        role: RoleName,
+        /// For the merchant roles.
+        #[arg(long)]
+        merchant: Option<MerchantId>,
+        /// A file whose first line is the password.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a link that signs a user in once, within the hour.
+    Link {
+        email: String,
+        /// Print {"link"}.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum RoleName {
+    Operator,
+    MerchantAdmin,
+    MerchantViewer,
+}
+
+#[derive(Subcommand)]
 pub(crate) enum AuditJob {
     /// Walk the hash chain; exits 0 when it holds.
     Verify,
@@ -212,6 +251,7 @@ async fn perform(core: &Core, job: Job) -> anyhow::Result<()> {
         Job::Credentials(CredentialsJob::Off { client_id, json }) => {
             switch(core, &by, &client_id, false, json).await
         }
+        Job::User(job) => user(core, &by, job).await,
         Job::Audit(AuditJob::Verify) => verify_audit(core).await,
     }
 }
@@ -231,6 +271,43 @@ async fn add_operator(
         return print(&line.to_string());
     }
     show(&tokens::render(&made), false)
+}
+
+async fn user(core: &Core, by: &By, job: UserJob) -> anyhow::Result<()> {
+    match job {
+        UserJob::Add { email, role, merchant, password_file, json } => {
+            let has_password = password_file.is_some();
+            let password = match password_file {
+                Some(path) => first_line(&path)?,
+                // Nobody knows it: the link is the way in, and a password is set then.
+                None => PlainSecret::console(&core.entropy),
+            };
+            let new = NewUser { email, role: role.into(), merchant_id: merchant, password };
+            let made = made_now(core.create_user(by, new, Once::never()).await??)?;
+            let mut answer = serde_json::to_value(users::UserView::from(&made))?;
+            if !has_password {
+                answer["sign_in_link"] = sign_in_link(core, by, made.id).await?.into();
+            }
+            show(&body::json_bytes(&answer), json)
+        }
+        UserJob::Link { email, json } => {
+            let user = core.user_by_email(by, &email).await??;
+            let link = sign_in_link(core, by, user.id).await?;
+            if json { print(&serde_json::json!({ "link": link }).to_string()) } else { print(&link) }
+        }
+    }
+}
+
+async fn sign_in_link(core: &Core, by: &By, user: UserId) -> anyhow::Result<String> {
+    let link = core.make_sign_in_link(by, user).await??;
+    Ok(format!("{}/console/once?token={}", core.issuer, link.expose()))
+}
+
+fn first_line(path: &Path) -> anyhow::Result<PlainSecret> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = zeroize::Zeroizing::new(text);
+    let line = text.lines().next().with_context(|| format!("{}: empty", path.display()))?;
+    Ok(PlainSecret::new(line.to_owned()))
 }
 
 async fn put_licence(
@@ -284,6 +361,16 @@ fn show(answer: &[u8], as_json: bool) -> anyhow::Result<()> {
 /// Prints to standard output, ending in one newline.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write to standard output")
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Operator => Self::Operator,
+            RoleName::MerchantAdmin => Self::MerchantAdmin,
+            RoleName::MerchantViewer => Self::MerchantViewer,
+        }
+    }
 }
 
 impl From<ProductName> for Product {

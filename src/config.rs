@@ -38,6 +38,7 @@ pub struct Settings {
     pub webhooks: Webhooks,
     pub limits: Limits,
     pub retention: Retention,
+    pub console: Console,
     pub log: Log,
     origins: Vec<Origin>,
 }
@@ -123,6 +124,13 @@ pub struct Retention {
     pub exchanges_days: u32,
 }
 
+/// `[console]`: the web console.
+#[derive(Debug)]
+pub struct Console {
+    /// Whether a user needs a second factor to handle live keys.
+    pub totp_required_for_live: bool,
+}
+
 /// `[log]`: what is logged, and how.
 #[derive(Debug)]
 pub struct Log {
@@ -153,6 +161,7 @@ impl Settings {
             webhooks: Webhooks::read(&mut reader),
             limits: Limits::read(&mut reader),
             retention: Retention::read(&mut reader),
+            console: Console::read(&mut reader),
             log: Log::read(&mut reader),
             server,
             origins: Vec::new(),
@@ -296,6 +305,12 @@ impl Retention {
             audit_days: reader.number("retention.audit_days", 1..=3650),
             exchanges_days: reader.number("retention.exchanges_days", 1..=3650),
         }
+    }
+}
+
+impl Console {
+    fn read(reader: &mut Reader) -> Self {
+        Self { totp_required_for_live: reader.switch("console.totp_required_for_live") }
     }
 }
 

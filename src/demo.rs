@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::domain::address::ClientAddress;
+use crate::domain::admin::Role;
 use crate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use crate::domain::licence::{Licence, Product};
 use crate::domain::secret::PlainSecret;
@@ -12,6 +13,7 @@ use crate::flows::Core;
 use crate::flows::authorize::ClientSecret;
 use crate::flows::manage::{By, Refused};
 use crate::flows::manage_keys::NewApiKey;
+use crate::flows::manage_users::NewUser;
 use crate::flows::once::{Answer, Once};
 use crate::store::{StoreError, api_keys, credentials, merchants};
 
@@ -30,6 +32,9 @@ pub enum DemoError {
     NotAdmitted(crate::domain::access::Reason),
 }
 
+/// Who signs in to the demo's console: an operator, who sees everything.
+const USER_EMAIL: &str = "demo@tollgate.example";
+
 /// Sets the demo up, or finds what is there, and returns the text to print.
 ///
 /// # Errors
@@ -37,7 +42,8 @@ pub enum DemoError {
 pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoError> {
     let base = format!("http://{listen}");
     if let Some(summary) = what_is_there(core).await? {
-        return Ok(summary_text(&summary, &base));
+        let console = console_text(core, &base).await?;
+        return Ok(summary_text(&summary, &console, &base));
     }
     let by = By::command_line();
     let merchant = made(
@@ -69,6 +75,7 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
     let pair = core.authorize(&mut caller, &presented).await?.map_err(DemoError::NotAdmitted)?;
     Ok(commands_text(&Printed {
         base: &base,
+        console: &console_text(core, &base).await?,
         key: &key.secret,
         client_id: &client.object.client_id,
         client_secret: &client.secret,
@@ -80,8 +87,32 @@ fn made<T>(answer: Answer<T>) -> Result<T, DemoError> {
     answer.made().ok_or(DemoError::MadeBefore)
 }
 
+/// Where the console is, with a link that signs the demo's user in once.
+async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
+    let by = By::command_line();
+    let user = match core.user_by_email(&by, USER_EMAIL).await? {
+        Ok(user) => user,
+        Err(_) => {
+            let new = NewUser {
+                email: USER_EMAIL.to_owned(),
+                role: Role::Operator,
+                merchant_id: None,
+                // Nobody knows it: the link is the way in.
+                password: PlainSecret::console(&core.entropy),
+            };
+            made(core.create_user(&by, new, Once::never()).await??)?
+        }
+    };
+    let link = core.make_sign_in_link(&by, user.id).await??;
+    Ok(format!(
+        "  Console        {base}/console\n  sign in once   {base}/console/once?token={}\n",
+        link.expose()
+    ))
+}
+
 struct Printed<'a> {
     base: &'a str,
+    console: &'a str,
     key: &'a PlainSecret,
     client_id: &'a str,
     client_secret: &'a PlainSecret,
@@ -89,7 +120,7 @@ struct Printed<'a> {
 }
 
 fn commands_text(printed: &Printed<'_>) -> String {
-    let Printed { base, client_id, .. } = printed;
+    let Printed { base, console, client_id, .. } = printed;
     let (key, secret) = (printed.key.expose(), printed.client_secret.expose());
     let refresh_token = printed.refresh_token.expose();
     format!(
@@ -104,6 +135,9 @@ Each secret is printed this once; the store keeps only hashes.
   client_secret  {secret}
   refresh_token  {refresh_token}
 
+The same on screens, as an operator; the link works once, within the hour:
+
+{console}
 1. A form post, as integrators send it: renews the session of that refresh token.
    Paste it again within a minute: the very same pair, so a lost answer locks nobody out.
 
@@ -164,7 +198,7 @@ fn line(text: &mut String, words: &str) {
     writeln!(text, "  {words}").expect("a String takes any text");
 }
 
-fn summary_text(summary: &str, base: &str) -> String {
+fn summary_text(summary: &str, console: &str, base: &str) -> String {
     format!(
         r"
 Tollgate demo on {base}
@@ -172,6 +206,9 @@ Tollgate demo on {base}
 The store is not empty, so nothing was made. It holds:
 
 {summary}
+On screens, as an operator; the link works once, within the hour:
+
+{console}
 The secrets were printed when they were made and cannot be shown again: the store has only hashes.
 For a fresh demo start with an empty store: tollgate demo --data-dir ANOTHER_DIRECTORY
 "

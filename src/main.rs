@@ -86,8 +86,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let settings = Settings::load(&sources(cli.common))?;
     telemetry::start(&settings.log);
     match cli.command {
-        Command::Serve => serve(&settings).await,
-        Command::Demo => run_demo(&settings).await,
+        Command::Serve => serve(settings).await,
+        Command::Demo => run_demo(settings).await,
         Command::Migrate => {
             open_store(&settings, Create::Database).await?.close().await;
             Ok(())
@@ -124,13 +124,13 @@ async fn back_up(settings: &Settings, to: &Path) -> anyhow::Result<()> {
     ))
 }
 
-async fn serve(settings: &Settings) -> anyhow::Result<()> {
-    let listener = bind(settings.server.listen).await?;
+async fn serve(mut settings: Settings) -> anyhow::Result<()> {
+    let listener = bind_public(&mut settings).await?;
     let ops = match settings.ops.listen {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let mut app = App::build(settings, Create::Embedded, Clock::System, Entropy::System).await?;
+    let mut app = App::build(&settings, Create::Embedded, Clock::System, Entropy::System).await?;
     if let Some(ops) = ops {
         tracing::info!(ops_listen = %ops.local_addr()?, "operations");
         app = app.with_ops(ops);
@@ -141,12 +141,24 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run_demo(settings: &Settings) -> anyhow::Result<()> {
-    let listener = bind(settings.server.listen).await?;
-    let app = App::build(settings, Create::Everything, Clock::System, Entropy::System).await?;
+async fn run_demo(mut settings: Settings) -> anyhow::Result<()> {
+    let listener = bind_public(&mut settings).await?;
+    let app = App::build(&settings, Create::Everything, Clock::System, Entropy::System).await?;
     print(&demo::prepare(app.core(), listener.local_addr()?).await?)?;
     app.run(listener, stop_signal()).await;
     Ok(())
+}
+
+/// Opens the public listener. An issuer made from port 0 is made again from the port that the system chose.
+async fn bind_public(settings: &mut Settings) -> anyhow::Result<TcpListener> {
+    let wanted = settings.server.listen;
+    let listener = bind(wanted).await?;
+    let is_of_port_0 = wanted.port() == 0 && settings.server.issuer.ends_with(&format!("://{wanted}"));
+    if is_of_port_0 {
+        let address = listener.local_addr()?;
+        settings.server.issuer = settings.server.issuer.replace(&wanted.to_string(), &address.to_string());
+    }
+    Ok(listener)
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

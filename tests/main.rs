@@ -6,6 +6,7 @@ mod backup;
 mod command_line;
 mod concurrency;
 mod config;
+mod console;
 mod database_trouble;
 mod demo;
 mod domain;

@@ -51,6 +51,8 @@ pub enum Reason {
     EnhancedSecurityOff,
     EnhancedSecurityLicenceInactive,
     ServiceTokenUnknown,
+    /// A person at the console, by password, second factor or link.
+    SignInRefused,
     TokenMissing,
     TokenUnknown,
     TokenOfAnotherClient,
@@ -86,7 +88,8 @@ impl Reason {
             | Self::ClientOfAnotherKey
             | Self::ClientSecretWrong
             | Self::ClientSecretReplaced
-            | Self::ServiceTokenUnknown => ErrorCode::InvalidClient,
+            | Self::ServiceTokenUnknown
+            | Self::SignInRefused => ErrorCode::InvalidClient,
             Self::EnhancedSecurityOff | Self::EnhancedSecurityLicenceInactive => {
                 ErrorCode::UnauthorizedClient
             }
@@ -119,6 +122,7 @@ impl Reason {
                 | Self::ClientSecretWrong
                 | Self::ClientSecretReplaced
                 | Self::ServiceTokenUnknown
+                | Self::SignInRefused
         )
     }
 

@@ -58,6 +58,8 @@ pub struct User {
     /// Set for the merchant roles alone.
     pub merchant_id: Option<MerchantId>,
     pub locked_until: Option<Timestamp>,
+    /// Whether signing in takes a code from an authenticator app as well.
+    pub has_totp: bool,
     pub disabled_at: Option<Timestamp>,
     pub version: i64,
     pub created_at: Timestamp,

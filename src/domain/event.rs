@@ -4,6 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use strum::{EnumString, IntoStaticStr};
 
+use super::admin::User;
 use super::clock::Timestamp;
 use super::ids::{EventId, MerchantId};
 use super::webhook::EventData;
@@ -32,6 +33,11 @@ impl Actor {
     #[must_use]
     pub const fn of(kind: ActorKind) -> Self {
         Self { kind, id: None, name: None }
+    }
+
+    #[must_use]
+    pub fn user(user: &User) -> Self {
+        Self { kind: ActorKind::User, id: Some(user.id.to_string()), name: Some(user.email.clone()) }
     }
 }
 

@@ -47,6 +47,13 @@ impl<T> Id<T> {
         Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &entropy.bytes()).into_uuid())
     }
 
+    /// No id that is made at `time` or later comes before this one.
+    #[must_use]
+    pub fn first_of(time: Timestamp) -> Self {
+        let millis = u64::try_from(time.micros() / 1000).unwrap_or(0);
+        Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
+    }
+
     #[must_use]
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid, PhantomData)

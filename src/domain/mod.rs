@@ -8,6 +8,7 @@ pub mod admin;
 pub mod allow_list;
 pub mod api_key;
 pub mod clock;
+pub mod console;
 pub mod credential;
 pub mod delivery;
 pub mod destination;

@@ -48,6 +48,12 @@ impl PlainSecret {
         Self::new(format!("{ADMIN_TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(entropy.bytes::<32>())))
     }
 
+    /// What the console's cookie or a one-time sign-in link holds: 43 characters of base64url.
+    #[must_use]
+    pub fn console(entropy: &Entropy) -> Self {
+        Self::client_secret(entropy)
+    }
+
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

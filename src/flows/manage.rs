@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::Core;
 use super::record::audit_event;
-use crate::domain::admin::{AdminToken, Role};
+use super::sign_in::Origin;
+use crate::domain::admin::{AdminToken, Role, User};
+use crate::domain::api_key::Environment;
 use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome, WebhookEvent};
 use crate::domain::ids::{EventId, MerchantId};
 use crate::domain::licence::Product;
@@ -22,6 +24,8 @@ pub struct By {
     pub role: Role,
     /// The one merchant that a merchant role may see.
     pub merchant_id: Option<MerchantId>,
+    /// A user of the console without the second factor that live keys ask for here.
+    pub lacks_second_factor: bool,
     pub client_ip: Option<String>,
     pub request_id: Option<String>,
 }
@@ -34,6 +38,7 @@ impl By {
             actor: Actor::of(ActorKind::CommandLine),
             role: Role::Operator,
             merchant_id: None,
+            lacks_second_factor: false,
             client_ip: None,
             request_id: None,
         }
@@ -49,9 +54,31 @@ impl By {
             },
             role: token.role,
             merchant_id: token.merchant_id,
+            lacks_second_factor: false,
             client_ip: Some(client_ip),
             request_id: Some(request_id),
         }
+    }
+
+    #[must_use]
+    pub fn user(user: &User, lacks_second_factor: bool, origin: Origin) -> Self {
+        Self {
+            actor: Actor::user(user),
+            role: user.role,
+            merchant_id: user.merchant_id,
+            lacks_second_factor,
+            client_ip: Some(origin.client_ip),
+            request_id: Some(origin.request_id),
+        }
+    }
+
+    /// # Errors
+    /// [`Refused::Forbidden`] for a live key, where that takes a second factor and the user has none.
+    pub fn may_handle(&self, environment: Environment) -> Result<(), Refused> {
+        if self.lacks_second_factor && environment == Environment::Live {
+            return Err(Refused::Forbidden("live keys need a second factor: set one up under Your account"));
+        }
+        Ok(())
     }
 
     /// # Errors

@@ -117,6 +117,7 @@ async fn locked(change: &mut Change<'_>, by: &By, client_id: &str) -> Result<Cre
 async fn generate(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<WithSecret<Credential>, Stop> {
     let found = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
     by.may_change(found.merchant_id)?;
+    by.may_handle(found.environment)?;
     change.lock_merchant(found.merchant_id).await?;
     let key = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
     let now = change.event.at;

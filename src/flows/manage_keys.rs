@@ -211,6 +211,7 @@ async fn create(
     new: NewApiKey,
 ) -> Result<MadeApiKey, Stop> {
     by.may_change(merchant)?;
+    by.may_handle(new.environment)?;
     let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
     change.must_be_licensed(merchant.id, Product::ApiKeys).await?;
@@ -332,6 +333,7 @@ async fn rotate(
     if key.revoked_at.is_some() {
         return Err(Refused::Conflict("the key is revoked".to_owned()).into());
     }
+    by.may_handle(key.environment)?;
     change.must_be_licensed(key.merchant_id, Product::ApiKeys).await?;
     let plain = PlainSecret::api_key(&change.core.entropy);
     let owner = Owner::ApiKey(key.id);

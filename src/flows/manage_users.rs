@@ -5,13 +5,15 @@ use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use serde_json::json;
 
 use super::Core;
+use super::console_session::SignedIn;
 use super::manage::{By, Change, Managed, Refused, Stop};
 use super::manage_tokens::{check_role, may_change_of};
 use super::once::{Answer, Once};
 use crate::domain::admin::{Role, User};
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
-use crate::store::{StoreError, users};
+use crate::store::users::Claimant;
+use crate::store::{StoreError, console, users};
 
 /// NIST SP 800-63B asks for at least 8 characters, and 15 where a password is the only factor.
 const PASSWORD_CHARS_MIN: usize = 12;
@@ -74,6 +76,30 @@ impl Core {
         change.finish(result).await
     }
 
+    /// Sets one's own password. It takes the current one, unless a one-time link stood in for it; tries
+    /// count as tries to sign in. The user's other sessions end.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn set_own_password(
+        &self,
+        by: &By,
+        who: &SignedIn,
+        current: PlainSecret,
+        new: PlainSecret,
+    ) -> Managed<()> {
+        let hashed = self.hash_new_password(&new).await?;
+        let is_proven = who.session.by_link || {
+            match self.claim(Claimant::User(who.user.id)).await? {
+                Some(attempt) => self.check_password(current, attempt.password_hash).await?,
+                None => false,
+            }
+        };
+        let mut change = self.change(by, "user.password_set").await?;
+        let result = set_own(&mut change, who, is_proven, hashed).await;
+        change.finish(result).await
+    }
+
     /// Argon2id with the crate's defaults, which are OWASP's (19 MiB, 2 passes).
     async fn hash_new_password(&self, password: &PlainSecret) -> Managed<String> {
         if let Err(refused) = check_password(password) {
@@ -126,6 +152,28 @@ fn check_email(email: &str) -> Result<String, Refused> {
     }
 }
 
+async fn set_own(
+    change: &mut Change<'_>,
+    who: &SignedIn,
+    is_proven: bool,
+    hashed: Result<String, Refused>,
+) -> Result<(), Stop> {
+    change.concerns(who.user.merchant_id, who.user.id);
+    if !is_proven {
+        return Err(Refused::Conflict("the current password is not right".to_owned()).into());
+    }
+    if !who.session.by_link {
+        users::take_attempt_back(&mut change.tx, who.user.id).await?;
+    }
+    let hash = hashed?;
+    let mut user = users::by_id(&mut change.tx, who.user.id).await?.ok_or(Refused::NotFound)?;
+    user.updated_at = change.event.at;
+    users::update(&mut change.tx, &user, Some(&hash)).await?;
+    console::forget_link(&mut change.tx, who.session.hash).await?;
+    console::end_sessions_of(&mut change.tx, user.id, Some(who.session.hash)).await?;
+    Ok(())
+}
+
 async fn create(
     change: &mut Change<'_>,
     by: &By,
@@ -142,6 +190,7 @@ async fn create(
         role: new.role,
         merchant_id: new.merchant_id,
         locked_until: None,
+        has_totp: false,
         disabled_at: None,
         version: 1,
         created_at: now,
@@ -183,6 +232,9 @@ async fn update(
     }
     user.updated_at = now;
     users::update(&mut change.tx, &user, hash.as_deref()).await?;
+    if user.disabled_at.is_some() || hash.is_some() {
+        console::end_sessions_of(&mut change.tx, id, None).await?;
+    }
     user.version += 1;
     change.event.detail = json!({ "disabled": user.disabled_at.is_some(), "new_password": hash.is_some() });
     Ok(user)

@@ -7,8 +7,10 @@ pub mod admin_access;
 pub mod admission;
 pub mod authorize;
 pub mod blocked;
+pub mod console_session;
 pub mod counters;
 pub mod deliver;
+pub mod figures;
 pub mod introspect;
 pub mod limits;
 pub mod look;
@@ -25,6 +27,8 @@ pub mod record;
 pub mod refresh;
 pub mod revoke;
 pub mod rotation;
+pub mod second_factor;
+pub mod sign_in;
 pub mod usage;
 
 use std::sync::Arc;
@@ -56,6 +60,7 @@ pub struct Core {
     /// Where webhooks may go.
     pub destinations: DestinationRules,
     pub blocked: blocked::Blocked,
+    pub console: sign_in::Console,
 }
 
 impl Core {

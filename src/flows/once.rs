@@ -96,7 +96,10 @@ impl Change<'_> {
 impl super::Core {
     /// The answer given before to the same request under the same key; a refusal when the key was
     /// used for another request.
-    pub(super) async fn earlier_answer(
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn earlier_answer(
         &self,
         key: &OnceKey,
     ) -> Result<Option<Result<Vec<u8>, Refused>>, StoreError> {

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod api;
 pub mod basic;
+pub mod console;
 pub mod context;
 pub mod error;
 pub mod form;
@@ -108,11 +109,13 @@ pub fn router(shared: Arc<Shared>) -> Router {
     let document = openapi::rendered(document);
     router
         .route("/openapi.json", get(async || openapi::response(document)))
+        .merge(console::routes(&shared))
         .fallback(async || StatusCode::NOT_FOUND)
         // For every call, outermost first.
         .layer(
             ServiceBuilder::new()
                 .layer(from_fn_with_state(Arc::clone(&shared), layer::context::context))
+                .layer(from_fn(console::guard::headers))
                 .layer(from_fn(layer::render::render))
                 .layer(from_fn_with_state(Arc::clone(&shared), layer::detach::detach)),
         )

@@ -1,7 +1,7 @@
 //! Sessions: the group-commit statements of the hot path, and what ends a session.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use zeroize::Zeroizing;
 
@@ -53,7 +53,7 @@ pub(super) async fn open(db: &mut Connection, opens: Vec<Open>) -> Result<Vec<bo
         Column::times(sessions().map(|session| session.started_at)),
         Column::times(sessions().map(|session| session.expires_at)),
     ];
-    let written = db.batch(&OPEN, columns).all::<(SessionId,)>().await?;
+    let written: HashSet<_> = db.batch(&OPEN, columns).all::<(SessionId,)>().await?.into_iter().collect();
     Ok(opens.iter().map(|open| written.contains(&(open.session.id,))).collect())
 }
 

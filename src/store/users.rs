@@ -13,6 +13,7 @@ struct UserRow {
     role: String,
     merchant_id: Option<MerchantId>,
     locked_until: Option<Timestamp>,
+    has_totp: bool,
     disabled_at: Option<Timestamp>,
     version: i64,
     created_at: Timestamp,
@@ -29,6 +30,7 @@ impl TryFrom<UserRow> for User {
             role: parse_name("users", &row.role)?,
             merchant_id: row.merchant_id,
             locked_until: row.locked_until,
+            has_totp: row.has_totp,
             disabled_at: row.disabled_at,
             version: row.version,
             created_at: row.created_at,
@@ -63,8 +65,8 @@ pub async fn insert(tx: &mut Tx, user: &User, password_hash: &str) -> Result<(),
 /// [`StoreError`].
 pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, StoreError> {
     db.query(
-        "select id, email, role, merchant_id, locked_until, disabled_at, version, created_at, updated_at, \
-         last_login_at from users where id = $1",
+        "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
+         version, created_at, updated_at, last_login_at from users where id = $1",
     )
     .bind(id)
     .optional::<UserRow>()
@@ -84,8 +86,9 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<User>, StoreError> {
     db.query(
-        "select id, email, role, merchant_id, locked_until, disabled_at, version, created_at, updated_at, \
-         last_login_at from users where (merchant_id = $1 or $1 is null) and (id < $2 or $2 is null) \
+        "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
+         version, created_at, updated_at, last_login_at from users \
+         where (merchant_id = $1 or $1 is null) and (id < $2 or $2 is null) \
          order by id desc limit $3",
     )
     .bind(merchant)
@@ -116,4 +119,177 @@ pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Re
         .execute()
         .await?;
     touched("users", rows, 1)
+}
+
+/// What an attempt to sign in is checked against.
+pub struct Attempt {
+    pub user: UserId,
+    pub password_hash: String,
+    /// Sealed.
+    pub totp_secret: Option<Vec<u8>>,
+    /// Set when this attempt, should it fail, has locked the account.
+    pub locked_until: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+struct AttemptRow {
+    id: UserId,
+    password_hash: String,
+    totp_secret: Option<Vec<u8>>,
+    locked_until: Option<Timestamp>,
+}
+
+/// Whose attempt it is: before and after the password is checked.
+#[derive(Clone, Copy)]
+pub enum Claimant<'a> {
+    Email(&'a str),
+    User(UserId),
+}
+
+/// Counts an attempt to sign in as failed, before it is checked, and locks the account at the last one
+/// allowed: so no number of parallel attempts gets more. `None` for a user who is unknown, disabled or
+/// locked.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn claim_attempt(
+    db: &mut Connection,
+    claimant: Claimant<'_>,
+    failures_max: i64,
+    now: Timestamp,
+    lock_until: Timestamp,
+) -> Result<Option<Attempt>, StoreError> {
+    let (email, id) = match claimant {
+        Claimant::Email(email) => (Some(email.to_owned()), None),
+        Claimant::User(id) => (None, Some(id)),
+    };
+    let row = db
+        .query(
+            "update users set \
+             failed_logins = case when locked_until is null then failed_logins + 1 else 1 end, \
+             locked_until = case when locked_until is null and failed_logins + 1 >= $3 then cast($5 as bigint) else null end \
+             where (email = $1 or id = $2) and disabled_at is null \
+             and (locked_until is null or locked_until <= $4) \
+             returning id, password_hash, totp_secret, locked_until",
+        )
+        .bind(email)
+        .bind(id)
+        .bind(failures_max)
+        .bind(now)
+        .bind(lock_until)
+        .optional::<AttemptRow>()
+        .await?;
+    Ok(row.map(|row| Attempt {
+        user: row.id,
+        password_hash: row.password_hash,
+        totp_secret: row.totp_secret,
+        locked_until: row.locked_until,
+    }))
+}
+
+/// Takes a claimed attempt back: its password was right, and the second factor is still to come.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn take_attempt_back(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
+    tx.query(
+        "update users set failed_logins = failed_logins - 1, locked_until = null \
+         where id = $1 and failed_logins > 0",
+    )
+    .bind(id)
+    .execute()
+    .await?;
+    Ok(())
+}
+
+/// Notes that a user signed in: the count of failures starts again.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn note_sign_in(tx: &mut Tx, id: UserId, now: Timestamp) -> Result<(), StoreError> {
+    let rows = tx
+        .query("update users set failed_logins = 0, locked_until = null, last_login_at = $2 where id = $1")
+        .bind(id)
+        .bind(now)
+        .execute()
+        .await?;
+    touched("users", rows, 1)
+}
+
+/// The sealed secret of a user's authenticator app.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn totp_secret(db: &mut Connection, id: UserId) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = db
+        .query("select totp_secret from users where id = $1")
+        .bind(id)
+        .optional::<(Option<Vec<u8>>,)>()
+        .await?;
+    Ok(row.and_then(|(secret,)| secret))
+}
+
+/// Sets a user's authenticator app, whose code of `last_step` was just seen, or takes it away.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn set_totp(
+    tx: &mut Tx,
+    id: UserId,
+    sealed: Option<Vec<u8>>,
+    last_step: Option<i64>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "update users set totp_secret = $2, totp_last_step = $3, updated_at = $4, version = version + 1 \
+             where id = $1",
+        )
+        .bind(id)
+        .bind(sealed)
+        .bind(last_step)
+        .bind(now)
+        .execute()
+        .await?;
+    touched("users", rows, 1)
+}
+
+/// Uses a step's code up; `false` when it, or a later one, was used before.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn use_totp_step(tx: &mut Tx, id: UserId, step: i64) -> Result<bool, StoreError> {
+    let rows = tx
+        .query(
+            "update users set totp_last_step = $2 \
+             where id = $1 and (totp_last_step is null or totp_last_step < $2)",
+        )
+        .bind(id)
+        .bind(step)
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn by_email(db: &mut Connection, email: &str) -> Result<Option<User>, StoreError> {
+    db.query(
+        "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
+         version, created_at, updated_at, last_login_at from users where email = $1",
+    )
+    .bind(email.to_owned())
+    .optional::<UserRow>()
+    .await?
+    .map(User::try_from)
+    .transpose()
+}
+
+/// The password hash of a user.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn password_hash(db: &mut Connection, id: UserId) -> Result<Option<String>, StoreError> {
+    let row = db.query("select password_hash from users where id = $1").bind(id).optional::<(String,)>();
+    Ok(row.await?.map(|(hash,)| hash))
 }

@@ -2,13 +2,16 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::json;
 
+use crate::http::console;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
+
+const HTML: &str = "text/html; charset=utf-8";
 
 /// Which way of writing errors a path has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,12 +20,24 @@ enum Dialect {
     Integrator,
     /// RFC 9457.
     Admin,
+    /// A page of the console, for whoever asks for HTML.
+    Person,
 }
 
 pub async fn render(context: RequestContext, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let is_private = path.starts_with("/api/") || path.starts_with("/admin/");
-    let dialect = if path.starts_with("/admin/") { Dialect::Admin } else { Dialect::Integrator };
+    let is_console = console::guard::is_console(path);
+    // The console's own files may be kept by browsers, and say so.
+    let is_private = path.starts_with("/api/")
+        || path.starts_with("/admin/")
+        || (is_console && !path.starts_with("/console/assets/"));
+    let dialect = if path.starts_with("/admin/") {
+        Dialect::Admin
+    } else if is_console && asks_for_html(request.headers()) {
+        Dialect::Person
+    } else {
+        Dialect::Integrator
+    };
 
     let mut response = next.run(request).await;
 
@@ -32,7 +47,10 @@ pub async fn render(context: RequestContext, request: Request, next: Next) -> Re
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     }
     let status = response.status();
-    if status.is_client_error() || status.is_server_error() {
+    let is_failure = status.is_client_error() || status.is_server_error();
+    // A page that was rendered with an error on it is what the person is to see.
+    let is_page = response.headers().get(header::CONTENT_TYPE).is_some_and(|label| label == HTML);
+    if is_failure && !is_page {
         let failure = match response.extensions().get::<Failure>() {
             Some(failure) => failure.clone(),
             None => Failure::of_status(status),
@@ -42,9 +60,17 @@ pub async fn render(context: RequestContext, request: Request, next: Next) -> Re
     response
 }
 
+fn asks_for_html(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accepted| accepted.contains("text/html"))
+}
+
 fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id: &str) {
     let status = failure.status.as_u16();
     let (content_type, body) = match dialect {
+        Dialect::Person => (HTML, console::failure_body(&failure, request_id)),
         Dialect::Integrator => (
             "application/json",
             json!({
@@ -53,7 +79,8 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
                 "error_description": failure.description,
                 "request_id": request_id,
                 "status": { "statusCode": status, "statusDescription": failure.description },
-            }),
+            })
+            .to_string(),
         ),
         Dialect::Admin => (
             "application/problem+json",
@@ -64,7 +91,8 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
                 "detail": failure.description,
                 "code": failure.code,
                 "request_id": request_id,
-            }),
+            })
+            .to_string(),
         ),
     };
     let headers = response.headers_mut();
@@ -72,7 +100,7 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
     headers.remove(header::CONTENT_LENGTH);
     if failure.status == StatusCode::UNAUTHORIZED {
         let challenge = failure.challenge.unwrap_or(match dialect {
-            Dialect::Integrator => "Basic realm=\"tollgate\", charset=\"UTF-8\"",
+            Dialect::Integrator | Dialect::Person => "Basic realm=\"tollgate\", charset=\"UTF-8\"",
             Dialect::Admin => "Bearer realm=\"tollgate\"",
         });
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -80,6 +108,6 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
     if let Some(secs) = failure.retry_after_secs {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
     }
-    *response.body_mut() = Body::from(body.to_string());
+    *response.body_mut() = Body::from(body);
     response.extensions_mut().insert(failure);
 }

@@ -1,0 +1,122 @@
+//! Signing in to the console: how long things last, recovery codes, and the authenticator app's codes
+//! (RFC 6238).
+
+use chrono::TimeDelta;
+use totp_rs::{Builder, Secret, Totp};
+use zeroize::Zeroizing;
+
+use super::clock::Timestamp;
+use super::entropy::Entropy;
+use super::secret::{PlainSecret, SecretHash};
+
+/// A session ends this long after its last request.
+pub const IDLE_TIMEOUT: TimeDelta = TimeDelta::minutes(30);
+
+/// A session ends this long after the sign-in, used or not.
+pub const ABSOLUTE_TIMEOUT: TimeDelta = TimeDelta::hours(12);
+
+/// How long the second factor may take after the password.
+pub const SECOND_FACTOR_WITHIN: TimeDelta = TimeDelta::minutes(5);
+
+/// After this many failures in a row an account takes no further attempt ...
+pub const FAILURES_MAX: i64 = 10;
+
+/// ... for this long.
+pub const LOCKED_FOR: TimeDelta = TimeDelta::minutes(30);
+
+/// A one-time sign-in link is good for this long.
+pub const LINK_TTL: TimeDelta = TimeDelta::hours(1);
+
+/// Recovery codes made at a time.
+pub const RECOVERY_CODES: usize = 10;
+
+/// 160 bits, as RFC 4226 4 recommends.
+const TOTP_SECRET_BYTES: usize = 20;
+
+/// No letter that looks like a digit: these are copied by hand.
+const CODE_ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+
+/// A session of the console, without the secret that its cookie holds.
+#[derive(Clone, Debug)]
+pub struct ConsoleSession {
+    pub hash: SecretHash,
+    /// Between the password and the second factor: good for nothing but to send that.
+    pub awaits_totp: bool,
+    /// Opened by a one-time link, which stands in for a forgotten password.
+    pub by_link: bool,
+    pub created_at: Timestamp,
+    pub last_seen_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub client_ip: String,
+}
+
+impl ConsoleSession {
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        now < self.expires_at && now < self.last_seen_at.plus(IDLE_TIMEOUT)
+    }
+}
+
+/// A fresh recovery code: 80 random bits in sixteen characters, in groups of four.
+#[must_use]
+pub fn generate_recovery_code(entropy: &Entropy) -> PlainSecret {
+    let bits = entropy.bytes::<10>().iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let mut code = Zeroizing::new(String::with_capacity(19));
+    for position in 0..16 {
+        if position > 0 && position % 4 == 0 {
+            code.push('-');
+        }
+        let index = usize::try_from(bits >> (75 - 5 * position) & 31).expect("five bits fit");
+        code.push(char::from(CODE_ALPHABET[index]));
+    }
+    PlainSecret::new(std::mem::take(&mut *code))
+}
+
+/// The hash of a recovery code as it was typed: hyphens, spaces and case do not count.
+#[must_use]
+pub fn recovery_code_hash(typed: &str) -> SecretHash {
+    let plain: Zeroizing<String> = Zeroizing::new(
+        typed.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect(),
+    );
+    SecretHash::of(&plain)
+}
+
+/// A secret for an authenticator app.
+pub struct TotpSecret(Zeroizing<Vec<u8>>);
+
+impl TotpSecret {
+    #[must_use]
+    pub fn generate(entropy: &Entropy) -> Self {
+        Self(Zeroizing::new(entropy.bytes::<TOTP_SECRET_BYTES>().to_vec()))
+    }
+
+    #[must_use]
+    pub const fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// For typing into an app that has no camera.
+    #[must_use]
+    pub fn to_base32(&self) -> PlainSecret {
+        PlainSecret::new(Secret::new(self.0.as_slice().into()).to_base32())
+    }
+
+    /// The 30-second step whose code this is, if it is that of now or of a neighbour (RFC 6238 5.2).
+    #[must_use]
+    pub fn step_of(&self, code: &str, now: Timestamp) -> Option<i64> {
+        let now_secs = u64::try_from(now.unix_secs()).ok()?;
+        self.totp().check(code, now_secs).and_then(|step| i64::try_from(step).ok())
+    }
+
+    fn totp(&self) -> Totp {
+        Builder::new()
+            .with_secret(Secret::new(self.0.as_slice().into()))
+            .build()
+            .expect("160 bits and the defaults of RFC 6238 are compliant")
+    }
+}

@@ -1,0 +1,131 @@
+//! Sessions of the console: who a cookie stands for, and how a session ends.
+
+use chrono::TimeDelta;
+use serde_json::json;
+
+use super::Core;
+use super::manage::{By, Managed, Refused};
+use super::sign_in::{Origin, SignIn};
+use crate::domain::admin::User;
+use crate::domain::console::{ConsoleSession, LINK_TTL};
+use crate::domain::ids::UserId;
+use crate::domain::secret::PlainSecret;
+use crate::flows::manage_tokens::may_change_of;
+use crate::store::{StoreError, console as sessions, users};
+
+/// The idle time-out may be this much late, which saves a write at each request.
+const TOUCH_EVERY: TimeDelta = TimeDelta::minutes(1);
+
+/// A user with the session that a request came with.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    pub user: User,
+    pub session: ConsoleSession,
+}
+
+impl Core {
+    /// Who is signed in with this cookie; `None` when nobody is, any more or yet.
+    ///
+    /// # Errors
+    /// A fault of the store, as for all below.
+    pub async fn signed_in(&self, cookie: &PlainSecret) -> Result<Option<SignedIn>, StoreError> {
+        let now = self.now();
+        let mut db = self.store.read().await?;
+        let Some((id, session)) = sessions::session(&mut db, cookie.hash()).await? else { return Ok(None) };
+        if session.awaits_totp || !session.is_live(now) {
+            return Ok(None);
+        }
+        let Some(user) = users::by_id(&mut db, id).await?.filter(|user| user.disabled_at.is_none()) else {
+            return Ok(None);
+        };
+        drop(db);
+        if now.since(session.last_seen_at) >= TOUCH_EVERY {
+            sessions::touch_session(&mut self.store.write().await?, session.hash, now).await?;
+        }
+        Ok(Some(SignedIn { user, session }))
+    }
+
+    /// The actor that a signed-in user is.
+    #[must_use]
+    pub fn by_user(&self, signed_in: &SignedIn, origin: Origin) -> By {
+        let lacks_second_factor = self.console.totp_required_for_live && !signed_in.user.has_totp;
+        By::user(&signed_in.user, lacks_second_factor, origin)
+    }
+
+    /// # Errors
+    /// A fault of the store.
+    pub async fn sign_out(&self, by: &By, session: &ConsoleSession) -> Managed<()> {
+        let mut change = self.change(by, "user.signed_out").await?;
+        let result = async {
+            change.event.object_id.clone_from(&by.actor.id);
+            sessions::end_session(&mut change.tx, session.hash).await?;
+            Ok(())
+        }
+        .await;
+        change.finish(result).await
+    }
+
+    /// Ends every other session of the user.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn end_other_sessions(&self, by: &By, who: &SignedIn) -> Managed<()> {
+        let mut change = self.change(by, "user.other_sessions_ended").await?;
+        let result = async {
+            change.concerns(who.user.merchant_id, who.user.id);
+            sessions::end_sessions_of(&mut change.tx, who.user.id, Some(who.session.hash)).await?;
+            Ok(())
+        }
+        .await;
+        change.finish(result).await
+    }
+
+    /// The user whose e-mail address this is, for the command line.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn user_by_email(&self, by: &By, email: &str) -> Managed<User> {
+        let found = users::by_email(&mut self.store.read().await?, &email.trim().to_lowercase()).await?;
+        Ok(found.filter(|user| may_change_of(by, user.merchant_id).is_ok()).ok_or(Refused::NotFound))
+    }
+
+    /// Makes a link that signs a user in once, without a password. Any earlier link of theirs ends.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn make_sign_in_link(&self, by: &By, user: UserId) -> Managed<PlainSecret> {
+        let mut change = self.change(by, "user.sign_in_link_made").await?;
+        let result = async {
+            change.concerns(None, user);
+            let found = users::by_id(&mut change.tx, user).await?.ok_or(Refused::NotFound)?;
+            may_change_of(by, found.merchant_id)?;
+            change.concerns(found.merchant_id, user);
+            let link = PlainSecret::console(&self.entropy);
+            let now = change.event.at;
+            sessions::replace_link(&mut change.tx, user, link.hash(), now, now.plus(LINK_TTL)).await?;
+            Ok(link)
+        }
+        .await;
+        change.finish(result).await
+    }
+
+    /// Signs in by a link, which is used up.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn sign_in_by_link(&self, link: &PlainSecret, origin: &Origin) -> Result<SignIn, StoreError> {
+        let now = self.now();
+        let mut tx = self.store.begin().await?;
+        let user = match sessions::use_link(&mut tx, link.hash(), now).await? {
+            Some(id) => users::by_id(&mut tx, id).await?.filter(|user| user.disabled_at.is_none()),
+            None => None,
+        };
+        let Some(user) = user else {
+            drop(tx);
+            return self.refuse(None, "no such link, or it is used or over", origin).await;
+        };
+        let secret = self.open_session(&mut tx, user.id, false, true, origin, now).await?;
+        self.complete(tx, user.id, json!({ "by": "one-time link" }), origin).await?;
+        Ok(SignIn::Done(secret))
+    }
+}

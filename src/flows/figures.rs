@@ -1,0 +1,130 @@
+//! A merchant's calls as figures: tokens issued and refreshed, denials by reason, latency, over an hour, a
+//! day or a month; and clients that start sessions where they should refresh.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+
+use super::Core;
+use super::manage::{By, Managed};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{Id, MerchantId};
+use crate::store::figures::{self, Count, Latency};
+
+/// Calls that are looked at, the latest: the overview of a busy merchant must not hold up its calls.
+pub const CALLS_MAX: i64 = 200_000;
+
+/// Sessions of one client within an hour that look like a mistake: with refresh tokens, one would do.
+pub const STORM_SESSIONS: i64 = 60;
+
+/// How far back to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    Hour,
+    Day,
+    Month,
+}
+
+impl Period {
+    const fn bucket(self) -> TimeDelta {
+        match self {
+            Self::Hour => TimeDelta::minutes(2),
+            Self::Day => TimeDelta::hours(1),
+            Self::Month => TimeDelta::days(1),
+        }
+    }
+
+    const fn buckets(self) -> i64 {
+        match self {
+            Self::Hour | Self::Month => 30,
+            Self::Day => 24,
+        }
+    }
+}
+
+/// What happened within one bucket of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    pub start: Timestamp,
+    pub issued: i64,
+    pub refreshed: i64,
+    pub denied: i64,
+    pub p50_us: Option<i64>,
+    pub p95_us: Option<i64>,
+}
+
+#[derive(Debug)]
+pub struct Figures {
+    /// Oldest first, without gaps; the last is of now.
+    pub buckets: Vec<Bucket>,
+    /// Why calls were refused, most frequent first.
+    pub denials: Vec<(String, i64)>,
+    pub calls: i64,
+    /// Earlier calls of the period were left out.
+    pub is_cut: bool,
+    /// Client ids with the sessions they started within the last hour.
+    pub storms: Vec<(String, i64)>,
+}
+
+impl Core {
+    /// # Errors
+    /// A fault of the store.
+    pub async fn figures(&self, by: &By, merchant: MerchantId, period: Period) -> Managed<Figures> {
+        if let Err(refused) = self.must_exist(by, merchant).await? {
+            return Ok(Err(refused));
+        }
+        let now = self.now();
+        let bucket_us = period.bucket().num_microseconds().unwrap_or(i64::MAX);
+        let last = now.micros().div_euclid(bucket_us);
+        let first = last - period.buckets() + 1;
+        let since = Id::first_of(Timestamp::from_micros(first * bucket_us));
+        let mut db = self.store.read().await?;
+        let counts = figures::counts(&mut db, merchant, since, bucket_us, CALLS_MAX).await?;
+        let latencies = figures::latencies(&mut db, merchant, since, bucket_us, CALLS_MAX).await?;
+        let hour_ago = Id::first_of(now.minus(TimeDelta::hours(1)));
+        let storms = figures::busiest_clients(&mut db, merchant, hour_ago, STORM_SESSIONS).await?;
+        let mut buckets: Vec<Bucket> = (first..=last)
+            .map(|number| Bucket {
+                start: Timestamp::from_micros(number * bucket_us),
+                issued: 0,
+                refreshed: 0,
+                denied: 0,
+                p50_us: None,
+                p95_us: None,
+            })
+            .collect();
+        let denials = fill(&mut buckets, first, &counts, &latencies);
+        let calls = counts.iter().map(|count| count.calls).sum();
+        Ok(Ok(Figures { buckets, denials, calls, is_cut: calls >= CALLS_MAX, storms }))
+    }
+}
+
+/// Puts counts and latencies into their buckets, and returns the denials by reason.
+fn fill(buckets: &mut [Bucket], first: i64, counts: &[Count], latencies: &[Latency]) -> Vec<(String, i64)> {
+    let mut denials: BTreeMap<&str, i64> = BTreeMap::new();
+    let place = |number: i64| usize::try_from(number - first).ok();
+    for count in counts {
+        let Some(bucket) = place(count.bucket).and_then(|at| buckets.get_mut(at)) else { continue };
+        if !count.is_good {
+            bucket.denied += count.calls;
+            *denials.entry(count.reason.as_deref().unwrap_or("other")).or_default() += count.calls;
+        } else if count.kind == "issued" {
+            bucket.issued += count.calls;
+        } else if count.kind == "refreshed" {
+            bucket.refreshed += count.calls;
+        }
+    }
+    for latency in latencies {
+        let Some(bucket) = place(latency.bucket).and_then(|at| buckets.get_mut(at)) else { continue };
+        if latency.is_median() {
+            bucket.p50_us = Some(latency.latency_us);
+        }
+        if latency.is_p95() {
+            bucket.p95_us = Some(latency.latency_us);
+        }
+    }
+    let mut denials: Vec<(String, i64)> =
+        denials.into_iter().map(|(reason, calls)| (reason.to_owned(), calls)).collect();
+    denials.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
+    denials
+}

@@ -1,0 +1,164 @@
+//! The authenticator app of a user: set up, used to prove who is there, taken away.
+
+use serde_json::json;
+
+use super::Core;
+use super::console_session::SignedIn;
+use super::manage::{By, Change, Managed, Refused, Stop};
+use super::manage_tokens::may_change_of;
+use crate::domain::console::{self, RECOVERY_CODES, TotpSecret};
+use crate::domain::ids::UserId;
+use crate::domain::keyring::Purpose;
+use crate::domain::secret::{PlainSecret, SecretHash};
+use crate::store::{StoreError, console as store, users};
+
+/// A secret that a user is to put into their app. Nothing is kept until a code of it is seen.
+pub struct Enrolment {
+    pub secret: TotpSecret,
+    /// The secret as the page hands it back: readable by this server, and for this user alone.
+    pub sealed: Vec<u8>,
+}
+
+impl Core {
+    #[must_use]
+    pub fn begin_totp(&self, user: UserId) -> Enrolment {
+        self.enrolment(user, TotpSecret::generate(&self.entropy))
+    }
+
+    /// The enrolment that a page hands back, to be shown again.
+    #[must_use]
+    pub fn resume_totp(&self, user: UserId, sealed: &[u8]) -> Option<Enrolment> {
+        self.open_totp(user, sealed).map(|secret| self.enrolment(user, secret))
+    }
+
+    fn enrolment(&self, user: UserId, secret: TotpSecret) -> Enrolment {
+        let owner = user.uuid();
+        let sealed = self.keyring.seal(Purpose::TotpSecret, owner.as_bytes(), secret.bytes(), &self.entropy);
+        Enrolment { secret, sealed }
+    }
+
+    /// Takes the app into use once it shows a right code, and makes recovery codes, shown this once.
+    /// The user's other sessions, which began without it, end.
+    ///
+    /// # Errors
+    /// A fault of the store, as for all below.
+    pub async fn confirm_totp(
+        &self,
+        by: &By,
+        who: &SignedIn,
+        sealed: &[u8],
+        code: &str,
+    ) -> Managed<Vec<PlainSecret>> {
+        let mut change = self.change(by, "user.second_factor_set").await?;
+        let result = confirm(&mut change, who, sealed, code).await;
+        change.finish(result).await
+    }
+
+    /// Puts new recovery codes in place of the old ones, for whoever shows a right code.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn renew_recovery_codes(
+        &self,
+        by: &By,
+        who: &SignedIn,
+        code: &str,
+    ) -> Managed<Vec<PlainSecret>> {
+        let mut change = self.change(by, "user.recovery_codes_made").await?;
+        let result = async {
+            change.concerns(who.user.merchant_id, who.user.id);
+            must_show_code(&mut change, who.user.id, code).await?;
+            make_recovery_codes(&mut change, who.user.id).await
+        }
+        .await;
+        change.finish(result).await
+    }
+
+    /// Takes a user's own app away, for whoever shows a right code.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn remove_own_totp(&self, by: &By, who: &SignedIn, code: &str) -> Managed<()> {
+        let mut change = self.change(by, "user.second_factor_removed").await?;
+        let result = async {
+            change.concerns(who.user.merchant_id, who.user.id);
+            must_show_code(&mut change, who.user.id, code).await?;
+            remove(&mut change, who.user.id).await
+        }
+        .await;
+        change.finish(result).await
+    }
+
+    /// Takes somebody else's app away, when they lost it and their recovery codes.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn remove_totp_of(&self, by: &By, user: UserId) -> Managed<()> {
+        let mut change = self.change(by, "user.second_factor_removed").await?;
+        let result = async {
+            change.concerns(None, user);
+            let found = users::by_id(&mut change.tx, user).await?.ok_or(Refused::NotFound)?;
+            may_change_of(by, found.merchant_id)?;
+            if by.actor.id == Some(user.to_string()) {
+                return Err(Refused::Forbidden("your own is removed under Your account, with a code").into());
+            }
+            change.concerns(found.merchant_id, user);
+            remove(&mut change, user).await
+        }
+        .await;
+        change.finish(result).await
+    }
+
+    /// How many recovery codes a user has left.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn recovery_codes_left(&self, user: UserId) -> Result<i64, StoreError> {
+        store::count_recovery_codes(&mut self.store.read().await?, user).await
+    }
+}
+
+async fn confirm(
+    change: &mut Change<'_>,
+    who: &SignedIn,
+    sealed: &[u8],
+    code: &str,
+) -> Result<Vec<PlainSecret>, Stop> {
+    let (user, now) = (&who.user, change.event.at);
+    change.concerns(user.merchant_id, user.id);
+    if user.has_totp {
+        return Err(Refused::Conflict("there is an authenticator app already".to_owned()).into());
+    }
+    let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
+    let step = change.core.open_totp(user.id, sealed).and_then(|secret| secret.step_of(&digits, now));
+    let Some(step) = step else {
+        return Err(Refused::invalid("code", "is not the one that the app shows now").into());
+    };
+    users::set_totp(&mut change.tx, user.id, Some(sealed.to_vec()), Some(step), now).await?;
+    store::end_sessions_of(&mut change.tx, user.id, Some(who.session.hash)).await?;
+    make_recovery_codes(change, user.id).await
+}
+
+async fn must_show_code(change: &mut Change<'_>, user: UserId, code: &str) -> Result<(), Stop> {
+    let sealed = users::totp_secret(&mut change.tx, user).await?;
+    match change.core.use_code(&mut change.tx, user, sealed.as_deref(), code).await? {
+        Some(_) => Ok(()),
+        None => Err(Refused::invalid("code", "is not right, or was used before").into()),
+    }
+}
+
+async fn make_recovery_codes(change: &mut Change<'_>, user: UserId) -> Result<Vec<PlainSecret>, Stop> {
+    let codes: Vec<PlainSecret> =
+        (0..RECOVERY_CODES).map(|_| console::generate_recovery_code(&change.core.entropy)).collect();
+    let hashes: Vec<SecretHash> =
+        codes.iter().map(|code| console::recovery_code_hash(code.expose())).collect();
+    store::replace_recovery_codes(&mut change.tx, user, &hashes, change.event.at).await?;
+    Ok(codes)
+}
+
+async fn remove(change: &mut Change<'_>, user: UserId) -> Result<(), Stop> {
+    users::set_totp(&mut change.tx, user, None, None, change.event.at).await?;
+    store::replace_recovery_codes(&mut change.tx, user, &[], change.event.at).await?;
+    change.event.detail = json!({});
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! "Generate tokens": the access keys of an API key, with their Enhance Security switch.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::desk::MerchantDesk;
+use super::form::Form;
+use super::key::{OVERLAPS, RotatePage, Rotation, SecretRow, secret_rows};
+use super::keys::{KeyPath, NEW_KEY, Shown, Status};
+use super::page::{Page, Screen, html, html_as};
+use super::words::{self, When};
+use crate::domain::api_key::ApiKey;
+use crate::domain::credential::Credential;
+use crate::domain::ids::{ApiKeyId, SecretId};
+use crate::domain::licence::Product;
+use crate::flows::manage::Refused;
+use crate::flows::once::{Answer, Once};
+use crate::http::admin::credentials::render;
+use crate::http::error::Failure;
+
+const NEW_CREDENTIALS: &str = "new credentials";
+const ROTATION: &str = "rotate client secret";
+
+#[derive(Template)]
+#[template(path = "access_keys.html")]
+struct AccessKeysPage {
+    page: Page,
+    key_name: String,
+    key_status: Status,
+    base: String,
+    back: String,
+    may_change: bool,
+    is_licensed: bool,
+    once: String,
+    /// Under which the key's own secret, made a moment ago, can be shown once more; or empty.
+    key_once: String,
+    rows: Vec<AccessKey>,
+    error: Option<String>,
+}
+
+struct AccessKey {
+    client_id: String,
+    is_on: bool,
+    created: When,
+    secrets: Vec<SecretRow>,
+    /// Of credentials made a moment ago.
+    new: Option<NewSecret>,
+}
+
+impl AccessKey {
+    /// An id within the page.
+    fn id_of(&self, what: &str) -> String {
+        format!("{what}-{}", self.client_id)
+    }
+
+    fn base_of(&self, base: &str) -> String {
+        format!("{base}/{}", self.client_id)
+    }
+}
+
+struct NewSecret {
+    client_secret: String,
+    once: String,
+    curl: String,
+    lacks_key: bool,
+}
+
+/// Names under which secrets made a moment ago can be shown once more: they travel from form to form, so
+/// that switching ON does not lose what is still to be copied.
+#[derive(Clone, Default, Deserialize)]
+pub(super) struct Remembered {
+    #[serde(default)]
+    once: String,
+    #[serde(default)]
+    key_once: String,
+    /// Of the switch.
+    #[serde(default)]
+    enabled: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ClientPath {
+    key: ApiKeyId,
+    client: String,
+}
+
+#[derive(Deserialize)]
+struct MadeCredentials {
+    client_id: String,
+    client_secret: String,
+}
+
+pub(super) async fn show(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    html(&access_keys(&desk, &key, &Remembered::default(), None).await?)
+}
+
+pub(super) async fn generate(
+    desk: MerchantDesk,
+    Path(path): Path<KeyPath>,
+    Form(form): Form<Remembered>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let once = Once { key: desk.desk.once_key(&form.once, NEW_CREDENTIALS, key.id.uuid()), render };
+    if once.key.is_none() {
+        return Err(Failure::invalid_request("the form lacks its name; open the page again"));
+    }
+    match desk.desk.core().generate_credentials(&desk.desk.by, key.id, once).await? {
+        Ok(Answer::Made(_) | Answer::Again(_)) => html(&access_keys(&desk, &key, &form, None).await?),
+        Err(refused) => {
+            let error = Some(words::refusal(&refused));
+            let page = access_keys(&desk, &key, &Remembered { once: String::new(), ..form }, error).await?;
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+/// The switch. The page it answers with still shows what the one before it showed.
+pub(super) async fn switch(
+    desk: MerchantDesk,
+    Path(path): Path<ClientPath>,
+    Form(form): Form<Remembered>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let client = credentials_of(&desk, &key, &path.client).await?;
+    let core = desk.desk.core();
+    match core.switch_credentials(&desk.desk.by, &client.client_id, None, form.enabled).await? {
+        Ok(_) if form.once.is_empty() => {
+            Ok(Redirect::to(&desk.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
+        }
+        Ok(_) => html(&access_keys(&desk, &key, &form, None).await?),
+        Err(refused) => {
+            let page = access_keys(&desk, &key, &form, Some(words::refusal(&refused))).await?;
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+async fn access_keys(
+    desk: &MerchantDesk,
+    key: &ApiKey,
+    remembered: &Remembered,
+    error: Option<String>,
+) -> Result<AccessKeysPage, Failure> {
+    let core = desk.desk.core();
+    let made = kept(desk, &remembered.once, NEW_CREDENTIALS, key.id.uuid()).await?;
+    let made: Option<MadeCredentials> = made.and_then(|body| serde_json::from_slice(&body).ok());
+    let key_secret = kept(desk, &remembered.key_once, NEW_KEY, desk.id().uuid()).await?;
+    let key_secret = key_secret
+        .and_then(|body| Shown::parse(&body).ok())
+        .filter(|shown| shown.id == key.id.to_string())
+        .map(|shown| shown.key);
+    let row = |credential: Credential| AccessKey {
+        is_on: credential.enabled,
+        created: When(credential.created_at),
+        secrets: secret_rows(&credential.secrets, desk.desk.now),
+        new: made.as_ref().filter(|made| made.client_id == credential.client_id).map(|made| NewSecret {
+            client_secret: made.client_secret.clone(),
+            once: remembered.once.clone(),
+            curl: curl(&core.issuer, key_secret.as_deref(), made),
+            lacks_key: key_secret.is_none(),
+        }),
+        client_id: credential.client_id,
+    };
+    let credentials = core.credentials(&desk.desk.by, key.id).await??;
+    Ok(AccessKeysPage {
+        page: desk.page("Access keys", Screen::ApiKeys),
+        key_name: key.name.clone(),
+        key_status: Status::of(key, desk.desk.now),
+        base: desk.path(&format!("/api-keys/{}/tokens", key.id)),
+        back: desk.path("/api-keys"),
+        may_change: desk.may_change(),
+        is_licensed: desk.is_licensed(Product::EnhancedSecurity),
+        once: desk.desk.new_once(),
+        key_once: if key_secret.is_some() { remembered.key_once.clone() } else { String::new() },
+        rows: credentials.into_iter().map(row).collect(),
+        error,
+    })
+}
+
+/// The answer kept under a form's name, if there is one.
+async fn kept(
+    desk: &MerchantDesk,
+    once: &str,
+    what: &str,
+    object: uuid::Uuid,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(key) = desk.desk.once_key(once, what, object) else { return Ok(None) };
+    Ok(desk.desk.core().earlier_answer(&key).await?.and_then(Result::ok))
+}
+
+/// What a shell takes as it is: every value is of an alphabet without quotes.
+fn curl(base: &str, key: Option<&str>, made: &MadeCredentials) -> String {
+    let key = key.unwrap_or("YOUR_API_KEY");
+    format!(
+        "curl --location '{base}/api/authorize' \\\n--header 'X-API-KEY: {key}' \\\n--form 'client_id=\"{}\"' \\\n\
+         --form 'client_secret=\"{}\"'",
+        made.client_id, made.client_secret
+    )
+}
+
+/// Credentials of this very key; others are none.
+async fn credentials_of(desk: &MerchantDesk, key: &ApiKey, client_id: &str) -> Result<Credential, Failure> {
+    let credential = desk.desk.core().credential(&desk.desk.by, client_id).await??;
+    if credential.api_key_id == key.id { Ok(credential) } else { Err(Refused::NotFound.into()) }
+}
+
+fn rotate_page(desk: &MerchantDesk, key: &ApiKey, credential: &Credential) -> RotatePage {
+    let base = desk.path(&format!("/api-keys/{}/tokens", key.id));
+    RotatePage {
+        page: desk.page("Rotate the client secret", Screen::ApiKeys),
+        heading: format!("Rotate the secret of {}", credential.client_id),
+        what: "client secret",
+        action: format!("{base}/{}/rotate", credential.client_id),
+        back: base,
+        once: desk.desk.new_once(),
+        overlaps: &OVERLAPS,
+        secret: None,
+        error: None,
+    }
+}
+
+pub(super) async fn show_rotate(
+    desk: MerchantDesk,
+    Path(path): Path<ClientPath>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let credential = credentials_of(&desk, &key, &path.client).await?;
+    html(&rotate_page(&desk, &key, &credential))
+}
+
+pub(super) async fn rotate(
+    desk: MerchantDesk,
+    Path(path): Path<ClientPath>,
+    Form(form): Form<Rotation>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let credential = credentials_of(&desk, &key, &path.client).await?;
+    let once = Once { key: desk.desk.once_key(&form.once, ROTATION, credential.id.uuid()), render };
+    let page = rotate_page(&desk, &key, &credential);
+    let core = desk.desk.core();
+    let rotated =
+        core.rotate_client_secret(&desk.desk.by, &credential.client_id, form.overlap_secs, once).await?;
+    match rotated {
+        Ok(answer) => {
+            let body = match &answer {
+                Answer::Made(made) => render(made),
+                Answer::Again(body) => body.clone(),
+            };
+            let made: MadeCredentials = serde_json::from_slice(&body)
+                .map_err(|_| Failure::fault("a kept answer is not one to this form"))?;
+            html(&RotatePage { secret: Some(made.client_secret), ..page })
+        }
+        Err(refused) => {
+            let error = Some(words::refusal(&refused));
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &RotatePage { error, ..page })
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct ClientSecretPath {
+    key: ApiKeyId,
+    client: String,
+    secret: SecretId,
+}
+
+pub(super) async fn end_secret(
+    desk: MerchantDesk,
+    Path(path): Path<ClientSecretPath>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let credential = credentials_of(&desk, &key, &path.client).await?;
+    desk.desk.core().end_client_secret(&desk.desk.by, &credential.client_id, path.secret).await??;
+    Ok(Redirect::to(&desk.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
+}

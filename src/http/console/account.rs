@@ -1,0 +1,201 @@
+//! Your account: password, second factor, recovery codes, other sessions.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use qrcode::{Color, EcLevel, QrCode};
+use serde::Deserialize;
+
+use super::desk::Desk;
+use super::form::Form;
+use super::page::{Page, Screen, html, html_as};
+use super::words::{self, When};
+use crate::domain::secret::PlainSecret;
+use crate::flows::manage::Refused;
+use crate::flows::second_factor::Enrolment;
+use crate::http::admin::page::Query;
+use crate::http::error::Failure;
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct AccountPage {
+    page: Page,
+    needs_current: bool,
+    has_totp: bool,
+    codes_left: i64,
+    is_required_for_live: bool,
+    signed_in: When,
+    ends: When,
+    error: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "second_factor.html")]
+struct EnrolPage {
+    page: Page,
+    qr: Qr,
+    secret: String,
+    sealed: String,
+    error: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "recovery_codes.html")]
+struct CodesPage {
+    page: Page,
+    codes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    done: Option<String>,
+}
+
+pub(super) async fn show(desk: Desk, Query(asked): Query<Asked>) -> Result<Response, Failure> {
+    let page = account_page(&desk, None).await?;
+    html(&AccountPage { page: page.page.saying(asked.done.as_deref()), ..page })
+}
+
+async fn account_page(desk: &Desk, error: Option<String>) -> Result<AccountPage, Failure> {
+    let (core, who) = (desk.core(), &desk.who);
+    Ok(AccountPage {
+        page: account_frame(desk, "Your account").await?,
+        needs_current: !who.session.by_link,
+        has_totp: who.user.has_totp,
+        codes_left: core.recovery_codes_left(who.user.id).await?,
+        is_required_for_live: core.console.totp_required_for_live,
+        signed_in: When(who.session.created_at),
+        ends: When(who.session.expires_at),
+        error,
+    })
+}
+
+/// With the navigation of the user's own merchant, where they have one.
+async fn account_frame(desk: &Desk, title: &'static str) -> Result<Page, Failure> {
+    let merchant = match desk.by.merchant_id {
+        Some(id) => desk.core().merchant(&desk.by, id).await?.ok(),
+        None => None,
+    };
+    Ok(Page::new(title, Screen::Account, &desk.who, merchant.as_ref()))
+}
+
+async fn refused(desk: &Desk, refusal: &Refused) -> Result<Response, Failure> {
+    let page = account_page(desk, Some(words::refusal(refusal))).await?;
+    html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewPassword {
+    #[serde(default)]
+    current: String,
+    password: String,
+    again: String,
+}
+
+pub(super) async fn set_password(desk: Desk, Form(form): Form<NewPassword>) -> Result<Response, Failure> {
+    if form.password != form.again {
+        let refusal = Refused::Conflict("the two new passwords differ".to_owned());
+        return refused(&desk, &refusal).await;
+    }
+    let (current, new) = (PlainSecret::new(form.current), PlainSecret::new(form.password));
+    match desk.core().set_own_password(&desk.by, &desk.who, current, new).await? {
+        Ok(()) => Ok(Redirect::to("/console/account?done=password-set").into_response()),
+        Err(refusal) => refused(&desk, &refusal).await,
+    }
+}
+
+pub(super) async fn end_others(desk: Desk) -> Result<Response, Failure> {
+    desk.core().end_other_sessions(&desk.by, &desk.who).await??;
+    Ok(Redirect::to("/console/account?done=others-ended").into_response())
+}
+
+pub(super) async fn enrol(desk: Desk) -> Result<Response, Failure> {
+    let enrolment = desk.core().begin_totp(desk.who.user.id);
+    html(&enrol_page(&desk, &enrolment, None).await?)
+}
+
+async fn enrol_page(desk: &Desk, enrolment: &Enrolment, error: Option<String>) -> Result<EnrolPage, Failure> {
+    let secret = enrolment.secret.to_base32();
+    let account = utf8_percent_encode(&desk.who.user.email, NON_ALPHANUMERIC);
+    let uri = format!("otpauth://totp/Tollgate:{account}?secret={}&issuer=Tollgate", secret.expose());
+    let grouped: Vec<&str> = secret
+        .expose()
+        .as_bytes()
+        .chunks(4)
+        .map(|group| std::str::from_utf8(group).expect("base32 is ASCII"))
+        .collect();
+    Ok(EnrolPage {
+        page: account_frame(desk, "Set up a second factor").await?,
+        qr: Qr::of(&uri)?,
+        secret: grouped.join(" "),
+        sealed: hex::encode(&enrolment.sealed),
+        error,
+    })
+}
+
+#[derive(Deserialize)]
+pub(super) struct Confirmation {
+    sealed: String,
+    code: String,
+}
+
+pub(super) async fn confirm(desk: Desk, Form(form): Form<Confirmation>) -> Result<Response, Failure> {
+    let core = desk.core();
+    let sealed = hex::decode(&form.sealed).unwrap_or_default();
+    match core.confirm_totp(&desk.by, &desk.who, &sealed, &form.code).await? {
+        Ok(codes) => show_codes(&desk, &codes).await,
+        Err(refusal) => {
+            // The same secret again: it may be in the app already.
+            let Some(enrolment) = core.resume_totp(desk.who.user.id, &sealed) else {
+                return Ok(Redirect::to("/console/account/second-factor").into_response());
+            };
+            let page = enrol_page(&desk, &enrolment, Some(words::refusal(&refusal))).await?;
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+async fn show_codes(desk: &Desk, codes: &[PlainSecret]) -> Result<Response, Failure> {
+    html(&CodesPage {
+        page: account_frame(desk, "Recovery codes").await?,
+        codes: codes.iter().map(|code| code.expose().to_owned()).collect(),
+    })
+}
+
+#[derive(Deserialize)]
+pub(super) struct Code {
+    code: String,
+}
+
+pub(super) async fn renew_codes(desk: Desk, Form(form): Form<Code>) -> Result<Response, Failure> {
+    match desk.core().renew_recovery_codes(&desk.by, &desk.who, &form.code).await? {
+        Ok(codes) => show_codes(&desk, &codes).await,
+        Err(refusal) => refused(&desk, &refusal).await,
+    }
+}
+
+pub(super) async fn remove(desk: Desk, Form(form): Form<Code>) -> Result<Response, Failure> {
+    match desk.core().remove_own_totp(&desk.by, &desk.who, &form.code).await? {
+        Ok(()) => Ok(Redirect::to("/console/account?done=factor-removed").into_response()),
+        Err(refusal) => refused(&desk, &refusal).await,
+    }
+}
+
+/// A QR code as one path: each dark module is a square of it.
+struct Qr {
+    /// Modules a side, the quiet zone of four around it included.
+    side: usize,
+    path: String,
+}
+
+impl Qr {
+    fn of(text: &str) -> Result<Self, Failure> {
+        let code = QrCode::with_error_correction_level(text, EcLevel::M)
+            .map_err(|error| Failure::fault(&error.to_string()))?;
+        let width = code.width();
+        let dark = code.to_colors().into_iter().enumerate().filter(|(_, color)| *color == Color::Dark);
+        let path = dark.map(|(at, _)| format!("M{} {}h1v1h-1z", at % width + 4, at / width + 4)).collect();
+        Ok(Self { side: width + 8, path })
+    }
+}

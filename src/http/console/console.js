@@ -1,0 +1,77 @@
+// Small conveniences. Every screen works without them.
+"use strict";
+(() => {
+  const root = document.documentElement;
+  root.classList.add("js");
+
+  const live = document.getElementById("live");
+  const say = (words) => {
+    if (!live) return;
+    live.textContent = "";
+    // A change that follows at once would not be read out.
+    setTimeout(() => { live.textContent = words; }, 50);
+  };
+
+  const textOf = (source) => ("value" in source && source.tagName !== "BUTTON" ? source.value : source.textContent).trim();
+
+  const copy = async (text, source) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      // Without a secure context there is no clipboard to write to: select, and let the browser copy.
+      const range = document.createRange();
+      range.selectNodeContents(source);
+      const selection = getSelection();
+      selection.removeAllRanges();
+      selection.addRange(range);
+      return document.execCommand("copy");
+    }
+  };
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    const source = document.getElementById(button.dataset.copy);
+    const label = button.querySelector(".copy-label") ?? button;
+    const before = button.dataset.label ?? label.textContent;
+    button.dataset.label = before;
+    const done = await copy(textOf(source), source);
+    label.textContent = done ? "Copied" : "Press Ctrl+C";
+    button.classList.toggle("is-done", done);
+    say(done ? `${button.dataset.what ?? "Text"} copied` : "Selected; press Control C to copy");
+    clearTimeout(button.timer);
+    button.timer = setTimeout(() => {
+      label.textContent = before;
+      button.classList.remove("is-done");
+    }, 2000);
+  });
+
+  // A second click on a button that makes something would be asked for twice.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post" || event.defaultPrevented) return;
+    if (form.dataset.sent) {
+      event.preventDefault();
+      return;
+    }
+    form.dataset.sent = "yes";
+    for (const button of form.querySelectorAll("button")) button.setAttribute("aria-disabled", "true");
+  });
+  addEventListener("pageshow", () => {
+    for (const form of document.forms) {
+      delete form.dataset.sent;
+      for (const button of form.querySelectorAll("[aria-disabled]")) button.removeAttribute("aria-disabled");
+    }
+  });
+
+  // Times are written in UTC; the reader's own is a hover away.
+  for (const time of document.querySelectorAll("time[datetime]")) {
+    const date = new Date(time.dateTime);
+    if (!Number.isNaN(date.valueOf())) time.title = date.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
+  }
+
+  for (const select of document.querySelectorAll("select[data-submit]")) {
+    select.addEventListener("change", () => select.form.requestSubmit());
+  }
+})();

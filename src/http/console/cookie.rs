@@ -1,0 +1,44 @@
+//! The console's one cookie.
+//!
+//! `__Host-` binds it to this very host, to HTTPS and to no subdomain (RFC 6265bis 4.1.3.2). Chromium
+//! and Firefox take it over plain HTTP too where the host is this computer, so that development needs no
+//! exception; elsewhere without TLS nobody can sign in, which is right.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+
+use crate::domain::secret::PlainSecret;
+
+const NAME: &str = "__Host-tollgate";
+
+/// Longer values are none of ours.
+const VALUE_CHARS: usize = 43;
+
+/// What the browser sent; `None` when it sent none, or two that differ in value.
+#[must_use]
+pub(super) fn presented(headers: &HeaderMap) -> Option<PlainSecret> {
+    let mut values = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(name, _)| *name == NAME)
+        .map(|(_, value)| value);
+    let value = values.next()?;
+    let is_ours = value.len() == VALUE_CHARS && values.all(|other| other == value);
+    is_ours.then(|| PlainSecret::new(value.to_owned()))
+}
+
+/// A `Set-Cookie` that lasts until the browser is closed; the server ends it sooner.
+#[must_use]
+pub(super) fn set(secret: &PlainSecret) -> HeaderValue {
+    let text = format!("{NAME}={}; Path=/; Secure; HttpOnly; SameSite=Lax", secret.expose());
+    let mut value = HeaderValue::from_str(&text).expect("base64url is fit for a header");
+    value.set_sensitive(true);
+    value
+}
+
+#[must_use]
+pub(super) fn clear() -> HeaderValue {
+    HeaderValue::from_static("__Host-tollgate=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")
+}

@@ -1,0 +1,136 @@
+//! What a screen works with: who is signed in, as which actor, and the merchant of the path.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use super::guard::origin;
+use super::page::{Page, Screen};
+use crate::domain::admin::Role;
+use crate::domain::api_key::ApiKey;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, MerchantId};
+use crate::domain::licence::Product;
+use crate::flows::Core;
+use crate::flows::console_session::SignedIn;
+use crate::flows::manage::{By, Refused};
+use crate::flows::manage_merchants::LicensedMerchant;
+use crate::flows::once::OnceKey;
+use crate::http::Shared;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+
+/// A request of a user who is signed in.
+pub(super) struct Desk {
+    pub(super) shared: Arc<Shared>,
+    pub(super) who: SignedIn,
+    pub(super) by: By,
+    pub(super) now: Timestamp,
+}
+
+impl FromRequestParts<Arc<Shared>> for Desk {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Failure> {
+        let who = parts.extensions.get::<SignedIn>().cloned();
+        let who = who.ok_or_else(|| Failure::fault("a screen outside the sign-in layer"))?;
+        let context = RequestContext::from_request_parts(parts, shared).await?;
+        let by = shared.core.by_user(&who, origin(&context));
+        Ok(Self { by, who, now: shared.core.now(), shared: Arc::clone(shared) })
+    }
+}
+
+impl Desk {
+    #[must_use]
+    pub(super) fn core(&self) -> &Core {
+        &self.shared.core
+    }
+
+    #[must_use]
+    pub(super) fn is_operator(&self) -> bool {
+        self.who.user.role == Role::Operator
+    }
+
+    #[must_use]
+    pub(super) fn page(&self, title: &'static str, screen: Screen) -> Page {
+        Page::new(title, screen, &self.who, None)
+    }
+
+    /// A fresh name for a form that makes something: sent twice, it makes one thing.
+    #[must_use]
+    pub(super) fn new_once(&self) -> String {
+        hex::encode(self.core().entropy.bytes::<16>())
+    }
+
+    /// The key under which the answer to a form is kept: this user's, for this purpose and object.
+    #[must_use]
+    pub(super) fn once_key(&self, name: &str, what: &str, object: Uuid) -> Option<OnceKey> {
+        use sha2::{Digest, Sha256};
+        let is_ours = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_ours.then(|| OnceKey {
+            actor: self.who.user.id.uuid(),
+            key: format!("console {name}"),
+            request_hash: Sha256::new().chain_update(what).chain_update(object).finalize().into(),
+        })
+    }
+}
+
+/// A request about the merchant that its path names. To whoever may not see that one, it does not exist.
+pub(super) struct MerchantDesk {
+    pub(super) desk: Desk,
+    pub(super) merchant: LicensedMerchant,
+}
+
+impl FromRequestParts<Arc<Shared>> for MerchantDesk {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Failure> {
+        let not_found = || Failure::from(Refused::NotFound);
+        let params = RawPathParams::from_request_parts(parts, shared).await.map_err(|_| not_found())?;
+        let id = params.iter().find(|(name, _)| *name == "merchant").map(|(_, value)| value.to_owned());
+        let id: MerchantId = id.and_then(|id| id.parse().ok()).ok_or_else(not_found)?;
+        let desk = Desk::from_request_parts(parts, shared).await?;
+        let merchant = desk.core().merchant(&desk.by, id).await??;
+        Ok(Self { desk, merchant })
+    }
+}
+
+impl MerchantDesk {
+    #[must_use]
+    pub(super) const fn id(&self) -> MerchantId {
+        self.merchant.merchant.id
+    }
+
+    /// The path of a screen of this merchant.
+    #[must_use]
+    pub(super) fn path(&self, rest: &str) -> String {
+        format!("/console/m/{}{rest}", self.id())
+    }
+
+    #[must_use]
+    pub(super) fn page(&self, title: &'static str, screen: Screen) -> Page {
+        Page::new(title, screen, &self.desk.who, Some(&self.merchant))
+    }
+
+    /// Whether buttons that change something are shown; the flows decide.
+    #[must_use]
+    pub(super) fn may_change(&self) -> bool {
+        self.desk.who.user.role != Role::MerchantViewer
+    }
+
+    #[must_use]
+    pub(super) fn is_licensed(&self, product: Product) -> bool {
+        self.merchant.licences.is_good(product, self.desk.now)
+    }
+
+    /// A key of this merchant; one of another is none.
+    ///
+    /// # Errors
+    /// 404, or a fault of the store.
+    pub(super) async fn key(&self, id: ApiKeyId) -> Result<ApiKey, Failure> {
+        let key = self.desk.core().api_key(&self.desk.by, id).await??;
+        if key.merchant_id == self.id() { Ok(key) } else { Err(Refused::NotFound.into()) }
+    }
+}

@@ -1,0 +1,168 @@
+//! API details: every call as it was answered, and why one was refused, in a sentence.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::response::{IntoResponse, Redirect, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::desk::MerchantDesk;
+use super::form::{Form, filled};
+use super::page::{Page, Screen, html};
+use super::words::{self, Exactly};
+use crate::domain::api_key::ApiKey;
+use crate::domain::ids::ApiKeyId;
+use crate::flows::manage::Refused;
+use crate::flows::manage_keys::ApiKeyChanges;
+use crate::http::admin::page::Query;
+use crate::http::error::Failure;
+use crate::store::exchanges::{Exchange, Filter};
+
+/// Keys that the filter offers, and that a row can name: as many as a merchant can have live.
+const KEYS_MAX: i64 = 200;
+
+#[derive(Template)]
+#[template(path = "exchanges.html")]
+struct ExchangesPage {
+    page: Page,
+    base: String,
+    request_id: String,
+    status: String,
+    key: String,
+    is_filtered: bool,
+    keys: Vec<(ApiKeyId, String)>,
+    rows: Vec<Row>,
+    next: Option<String>,
+}
+
+struct Row {
+    at: Exactly,
+    request_id: String,
+    method: String,
+    path: String,
+    status: u16,
+    class: &'static str,
+    why: String,
+    client_ip: String,
+    hops: String,
+    key_name: String,
+    client_id: String,
+    latency: String,
+    /// Set where a button can add the address to the key's list.
+    may_allow: Option<ApiKeyId>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default, deserialize_with = "filled")]
+    request_id: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    status: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    key: Option<String>,
+    cursor: Option<String>,
+    done: Option<String>,
+}
+
+pub(super) async fn list(desk: MerchantDesk, Query(asked): Query<Asked>) -> Result<Response, Failure> {
+    let core = desk.desk.core();
+    let filter = Filter {
+        request_id: asked.request_id.clone(),
+        status: asked.status.as_deref().and_then(|status| status.parse().ok()),
+        api_key_id: asked.key.as_deref().and_then(|key| key.parse().ok()),
+        ..Filter::default()
+    };
+    let wanted = desk.wanted("exchanges", asked.cursor)?;
+    let found = core.exchanges(&desk.desk.by, desk.id(), &filter, wanted.before, wanted.to_read()).await??;
+    let keys = core.api_keys(&desk.desk.by, desk.id(), None, KEYS_MAX).await??;
+    let by_id: HashMap<ApiKeyId, &ApiKey> = keys.iter().map(|key| (key.id, key)).collect();
+    let may_change = desk.may_change();
+    let listed = wanted.page(
+        found,
+        |exchange| exchange.id,
+        |exchange| {
+            let key = exchange.api_key_id.and_then(|id| by_id.get(&id).copied());
+            row(exchange, key, may_change)
+        },
+    );
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let filters = [("request_id", &asked.request_id), ("status", &asked.status), ("key", &asked.key)];
+    let carried: String = filters
+        .iter()
+        .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={}&", encoded(value))))
+        .collect();
+    html(&ExchangesPage {
+        page: desk.page("API details", Screen::ApiDetails).saying(asked.done.as_deref()),
+        base: desk.path("/api-details"),
+        is_filtered: !carried.is_empty(),
+        request_id: text(asked.request_id),
+        status: text(asked.status),
+        key: text(asked.key),
+        keys: keys.iter().map(|key| (key.id, key.name.clone())).collect(),
+        rows: listed.items,
+        next: listed.next_cursor.map(|cursor| format!("?{carried}cursor={}", encoded(&cursor))),
+    })
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn row(exchange: Exchange, key: Option<&ApiKey>, may_change: bool) -> Row {
+    let is_outside = matches!(exchange.reason.as_deref(), Some("address_not_allowed" | "address_observed"));
+    // Allowed meanwhile, or revoked: there is nothing to add then.
+    let may_allow = key.filter(|key| {
+        let is_still_outside = exchange.client_ip.parse().is_ok_and(|ip| !key.allow_list.allows(ip));
+        may_change && is_outside && is_still_outside && key.revoked_at.is_none()
+    });
+    Row {
+        at: Exactly(exchange.at),
+        why: words::exchange(&exchange),
+        class: match exchange.status {
+            0..400 if exchange.reason.is_some() => "warn",
+            0..400 => "good",
+            500.. => "bad",
+            _ => "warn",
+        },
+        key_name: key.map(|key| key.name.clone()).unwrap_or_default(),
+        client_id: exchange.client_id.unwrap_or_default(),
+        latency: latency(exchange.latency_us),
+        may_allow: may_allow.map(|key| key.id),
+        request_id: exchange.request_id,
+        method: exchange.method,
+        path: exchange.path,
+        status: exchange.status,
+        client_ip: exchange.client_ip,
+        hops: exchange.hops.join(", "),
+    }
+}
+
+/// Microseconds as a person reads them.
+pub(super) fn latency(micros: i64) -> String {
+    match micros {
+        ..1000 => format!("{micros} \u{b5}s"),
+        1000..100_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
+        _ => format!("{} ms", micros / 1000),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Allow {
+    key: ApiKeyId,
+    address: String,
+}
+
+/// Adds an address to a key's list: the list as it is now, and nothing else of the key.
+pub(super) async fn allow(desk: MerchantDesk, Form(form): Form<Allow>) -> Result<Response, Failure> {
+    let key = desk.key(form.key).await?;
+    if key.allow_list.ranges().is_empty() {
+        // An empty list allows everything: adding to it would lock all others out.
+        return Err(Refused::Conflict("the key works from any address already".to_owned()).into());
+    }
+    let mut ranges = key.allow_list.to_strings();
+    ranges.push(form.address);
+    let changes = ApiKeyChanges { allowed_ips: Some(ranges), ..ApiKeyChanges::default() };
+    desk.desk.core().update_api_key(&desk.desk.by, key.id, Some(key.version), changes).await??;
+    Ok(Redirect::to(&desk.path("/api-details?done=address-added")).into_response())
+}

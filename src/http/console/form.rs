@@ -1,0 +1,40 @@
+//! Forms: url-encoded bodies read into a struct. A field that the struct does not name is ignored.
+
+use axum::extract::{FromRequest, Request};
+use axum::http::{StatusCode, header};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer};
+
+use crate::http::error::Failure;
+use crate::http::form::read_body;
+
+/// A hundred address ranges and a URL are well within it.
+const BODY_BYTES_MAX: usize = 32 * 1024;
+
+pub(super) struct Form<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let label = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        let essence = label.split(|byte| *byte == b';').next().unwrap_or_default();
+        if !essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+            return Err(Failure::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let body = read_body(request.into_body(), BODY_BYTES_MAX).await?;
+        // The error would repeat what was sent, which may be a password.
+        serde_urlencoded::from_bytes(&body)
+            .map(Self)
+            .map_err(|_| Failure::invalid_request("the form lacks a field, or has one twice"))
+    }
+}
+
+/// An empty text field is one not filled in.
+///
+/// # Errors
+/// Those of the deserialiser.
+pub(super) fn filled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+}

@@ -1,0 +1,100 @@
+//! What stands in front of the console's screens: response headers, no posts from other sites, and a
+//! user who is signed in.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::cookie;
+use crate::flows::sign_in::Origin;
+use crate::http::Shared;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+
+/// Nothing but our own files, and no script or style inside a page.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
+     img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The headers of every answer under `/console`, errors and files included.
+pub async fn headers(request: Request, next: Next) -> Response {
+    if !is_console(request.uri().path()) {
+        return next.run(request).await;
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    // Not `no-referrer`: it would make browsers send `Origin: null` with our own forms.
+    set(header::REFERRER_POLICY, "same-origin");
+    set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    response
+}
+
+#[must_use]
+pub fn is_console(path: &str) -> bool {
+    path == "/console" || path.starts_with("/console/")
+}
+
+/// Refuses what another site makes a browser send: a defence beside the cookie's `SameSite`.
+pub async fn same_site(request: Request, next: Next) -> Response {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if is_read || is_from_here(request.headers()) {
+        return next.run(request).await;
+    }
+    let mut failure = Failure::invalid_request_as(
+        StatusCode::FORBIDDEN,
+        "this was sent by a page of another site; open the console and try again there",
+    );
+    failure.code = "cross_site";
+    failure.into_response()
+}
+
+/// Browsers say where a form was sent from: in `Sec-Fetch-Site`, or in `Origin`. Whoever says neither is
+/// no browser of this decade, and nobody's cookie comes with it by accident.
+fn is_from_here(headers: &HeaderMap) -> bool {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if let Some(site) = text(HeaderName::from_static("sec-fetch-site")) {
+        return site == "same-origin";
+    }
+    let Some(origin) = text(header::ORIGIN) else { return true };
+    let host = text(header::HOST).unwrap_or_default();
+    origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+}
+
+/// Lets nobody through who is not signed in: they are sent to sign in, and from there back here.
+pub async fn signed_in(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    let cookie = cookie::presented(request.headers());
+    let found = match &cookie {
+        Some(cookie) => shared.core.signed_in(cookie).await,
+        None => Ok(None),
+    };
+    match found {
+        Ok(Some(who)) => {
+            request.extensions_mut().insert(who);
+            next.run(request).await
+        }
+        Ok(None) => Redirect::to(&sign_in_path(&request)).into_response(),
+        Err(fault) => Failure::from(fault).into_response(),
+    }
+}
+
+fn sign_in_path(request: &Request) -> String {
+    let wanted = request.uri().path_and_query().map_or("", |path| path.as_str());
+    if request.method() != Method::GET || wanted == "/console" {
+        return "/console/sign-in".to_owned();
+    }
+    format!("/console/sign-in?next={}", utf8_percent_encode(wanted, NON_ALPHANUMERIC))
+}
+
+/// Where a request comes from, as flows and the audit trail name it.
+#[must_use]
+pub fn origin(context: &RequestContext) -> Origin {
+    Origin { client_ip: context.ip().to_string(), request_id: context.request_id().to_owned() }
+}

@@ -1,0 +1,196 @@
+//! One key: its settings, its secrets, and rotating them.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::desk::MerchantDesk;
+use super::form::Form;
+use super::key_form::{KeyFields, KeyFormPage};
+use super::keys::{KeyPath, Shown, Status};
+use super::page::{Page, Screen, html, html_as};
+use super::words::{self, When};
+use crate::domain::api_key::ApiKey;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, SecretId};
+use crate::domain::secret::StoredSecret;
+use crate::flows::manage_keys::ChangedApiKey;
+use crate::flows::once::Once;
+use crate::flows::rotation::is_safe_to_revoke;
+use crate::http::admin::api_keys::render;
+use crate::http::error::Failure;
+
+const ROTATION: &str = "rotate api key";
+
+/// What can be done with an existing key, beside its settings.
+pub(super) struct Manage {
+    pub(super) base: String,
+    pub(super) status: Status,
+    pub(super) environment: &'static str,
+    pub(super) webhook_disabled: Option<When>,
+    pub(super) secrets: Vec<SecretRow>,
+    pub(super) may_change: bool,
+}
+
+impl Manage {
+    pub(super) fn new(desk: &MerchantDesk, key: &ApiKey) -> Self {
+        Self {
+            base: desk.path(&format!("/api-keys/{}", key.id)),
+            status: Status::of(key, desk.desk.now),
+            environment: words::environment(key.environment),
+            webhook_disabled: key.webhook_disabled_at.map(When),
+            secrets: secret_rows(&key.secrets, desk.desk.now),
+            may_change: desk.may_change(),
+        }
+    }
+}
+
+/// A secret of a key or of credentials: everything but itself.
+pub(super) struct SecretRow {
+    pub(super) id: SecretId,
+    pub(super) hint: String,
+    pub(super) created: When,
+    pub(super) last_used: Option<When>,
+    pub(super) last_used_ip: String,
+    pub(super) state: String,
+    pub(super) is_live: bool,
+    pub(super) is_newest: bool,
+    pub(super) is_safe_to_end: bool,
+}
+
+pub(super) fn secret_rows(secrets: &[StoredSecret], now: Timestamp) -> Vec<SecretRow> {
+    let row = |(position, secret): (usize, &StoredSecret)| SecretRow {
+        id: secret.id,
+        hint: secret.hint.clone(),
+        created: When(secret.created_at),
+        last_used: secret.last_used_at.map(When),
+        last_used_ip: secret.last_used_ip.clone().unwrap_or_default(),
+        state: match (secret.is_live(now), secret.ends_at) {
+            (false, _) => "Ended".to_owned(),
+            (true, Some(end)) => format!("Works, ends {}", words::relative(end, now)),
+            (true, None) => "Works".to_owned(),
+        },
+        is_live: secret.is_live(now),
+        is_newest: position == 0,
+        is_safe_to_end: is_safe_to_revoke(secrets, secret),
+    };
+    secrets.iter().enumerate().map(row).collect()
+}
+
+pub(super) async fn show(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let fields = KeyFields::of(&key);
+    html(&KeyFormPage::change(&desk, &key, fields, None))
+}
+
+pub(super) async fn save(
+    desk: MerchantDesk,
+    Path(path): Path<KeyPath>,
+    Form(fields): Form<KeyFields>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let refused = match fields.to_changes(&key) {
+        Err(words) => words,
+        Ok(changes) => {
+            let version = Some(fields.version);
+            match desk.desk.core().update_api_key(&desk.desk.by, key.id, version, changes).await? {
+                Ok(changed) => return saved(&desk, changed),
+                Err(refused) => words::refusal(&refused),
+            }
+        }
+    };
+    let page = KeyFormPage::change(&desk, &key, fields, Some(refused));
+    html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+}
+
+/// Back to the list; or, with the first webhook URL, a page that shows its signing secret once.
+fn saved(desk: &MerchantDesk, changed: ChangedApiKey) -> Result<Response, Failure> {
+    let Some(secret) = changed.webhook_secret else {
+        return Ok(Redirect::to(&desk.path("/api-keys?done=saved")).into_response());
+    };
+    let page = KeyFormPage::change(desk, &changed.object, KeyFields::of(&changed.object), None);
+    html(&page.with_webhook_secret(secret.expose()))
+}
+
+/// How long an earlier secret goes on, as the form offers it.
+pub(super) const OVERLAPS: [(i64, &str); 5] = [
+    (0, "At once, when the new one is first used"),
+    (3600, "1 hour after the new one is first used"),
+    (24 * 3600, "1 day after the new one is first used"),
+    (7 * 24 * 3600, "7 days after the new one is first used"),
+    (30 * 24 * 3600, "30 days after the new one is first used"),
+];
+
+#[derive(Template)]
+#[template(path = "rotate.html")]
+pub(super) struct RotatePage {
+    pub(super) page: Page,
+    pub(super) heading: String,
+    pub(super) what: &'static str,
+    pub(super) action: String,
+    pub(super) back: String,
+    pub(super) once: String,
+    pub(super) overlaps: &'static [(i64, &'static str)],
+    /// The new secret, on the one page that shows it.
+    pub(super) secret: Option<String>,
+    pub(super) error: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Rotation {
+    pub(super) overlap_secs: i64,
+    pub(super) once: String,
+}
+
+fn rotate_page(desk: &MerchantDesk, key: &ApiKey) -> RotatePage {
+    RotatePage {
+        page: desk.page("Rotate the key", Screen::ApiKeys),
+        heading: format!("Rotate \u{201c}{}\u{201d}", key.name),
+        what: "API key",
+        action: desk.path(&format!("/api-keys/{}/rotate", key.id)),
+        back: desk.path(&format!("/api-keys/{}", key.id)),
+        once: desk.desk.new_once(),
+        overlaps: &OVERLAPS,
+        secret: None,
+        error: None,
+    }
+}
+
+pub(super) async fn show_rotate(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    html(&rotate_page(&desk, &key))
+}
+
+pub(super) async fn rotate(
+    desk: MerchantDesk,
+    Path(path): Path<KeyPath>,
+    Form(form): Form<Rotation>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let once = Once { key: desk.desk.once_key(&form.once, ROTATION, key.id.uuid()), render };
+    let page = rotate_page(&desk, &key);
+    match desk.desk.core().rotate_api_key(&desk.desk.by, key.id, form.overlap_secs, once).await? {
+        Ok(answer) => html(&RotatePage { secret: Some(Shown::of(&answer, render)?.key), ..page }),
+        Err(refused) => {
+            let error = Some(words::refusal(&refused));
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &RotatePage { error, ..page })
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct SecretPath {
+    key: ApiKeyId,
+    secret: SecretId,
+}
+
+pub(super) async fn end_secret(
+    desk: MerchantDesk,
+    Path(path): Path<SecretPath>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    desk.desk.core().end_api_key_secret(&desk.desk.by, key.id, path.secret).await??;
+    Ok(Redirect::to(&desk.path("/api-keys?done=secret-ended")).into_response())
+}

@@ -1,0 +1,190 @@
+//! The settings of a key as a form: the same fields for a new one and for a change.
+
+use askama::Template;
+use chrono::NaiveDate;
+use serde::Deserialize;
+
+use super::desk::MerchantDesk;
+use super::form::filled;
+use super::page::{Page, Screen};
+use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};
+use crate::domain::clock::Timestamp;
+use crate::flows::manage_keys::{ApiKeyChanges, NewApiKey};
+
+/// What was typed, or what is to be shown.
+#[derive(Deserialize)]
+pub(super) struct KeyFields {
+    #[serde(default)]
+    pub(super) once: String,
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) environment: String,
+    /// One address or range a line; commas and spaces do as well.
+    #[serde(default)]
+    pub(super) allowed_ips: String,
+    #[serde(default)]
+    pub(super) ip_mode: String,
+    #[serde(default)]
+    pub(super) webhook_format: String,
+    #[serde(default, deserialize_with = "filled")]
+    pub(super) webhook_url: Option<String>,
+    /// A day; the key ends with it.
+    #[serde(default, deserialize_with = "filled")]
+    pub(super) expires_on: Option<String>,
+    /// The version that the form was filled from.
+    #[serde(default)]
+    pub(super) version: i64,
+}
+
+impl KeyFields {
+    pub(super) fn fresh(once: String) -> Self {
+        Self {
+            once,
+            name: String::new(),
+            environment: <&str>::from(Environment::Sandbox).to_owned(),
+            allowed_ips: String::new(),
+            ip_mode: <&str>::from(IpMode::Enforce).to_owned(),
+            webhook_format: <&str>::from(WebhookFormat::SingleJson).to_owned(),
+            webhook_url: None,
+            expires_on: None,
+            version: 0,
+        }
+    }
+
+    pub(super) fn of(key: &ApiKey) -> Self {
+        Self {
+            once: String::new(),
+            name: key.name.clone(),
+            environment: <&str>::from(key.environment).to_owned(),
+            allowed_ips: key.allow_list.to_strings().join("\n"),
+            ip_mode: <&str>::from(key.ip_mode).to_owned(),
+            webhook_format: <&str>::from(key.webhook_format).to_owned(),
+            webhook_url: key.webhook_url.clone(),
+            // The last day on which it works.
+            expires_on: key.expires_at.map(|end| day_of(end.minus(chrono::TimeDelta::seconds(1)))),
+            version: key.version,
+        }
+    }
+
+    pub(super) fn to_new(&self) -> Result<NewApiKey, String> {
+        Ok(NewApiKey {
+            name: self.name.trim().to_owned(),
+            environment: chosen("Environment", &self.environment)?,
+            allowed_ips: self.ranges(),
+            ip_mode: chosen("Outside the list", &self.ip_mode)?,
+            webhook_format: chosen("Output type", &self.webhook_format)?,
+            webhook_url: self.webhook_url.clone(),
+            expires_at: self.expires_at()?,
+        })
+    }
+
+    pub(super) fn to_changes(&self, key: &ApiKey) -> Result<ApiKeyChanges, String> {
+        let now = Self::of(key);
+        Ok(ApiKeyChanges {
+            name: Some(self.name.trim().to_owned()),
+            allowed_ips: Some(self.ranges()),
+            ip_mode: Some(chosen("Outside the list", &self.ip_mode)?),
+            webhook_format: Some(chosen("Output type", &self.webhook_format)?),
+            // What was not touched is not set: a URL set anew would be enabled anew.
+            webhook_url: (self.webhook_url != now.webhook_url).then(|| self.webhook_url.clone()),
+            expires_at: match self.expires_on == now.expires_on {
+                true => None,
+                false => Some(self.expires_at()?),
+            },
+        })
+    }
+
+    fn ranges(&self) -> Vec<String> {
+        self.allowed_ips
+            .split(|c: char| c.is_whitespace() || c == ',' || c == ';')
+            .filter(|range| !range.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The end of the day that was given, in UTC.
+    fn expires_at(&self) -> Result<Option<Timestamp>, String> {
+        self.expires_on.as_deref().map(end_of_day).transpose()
+    }
+}
+
+/// The end of a day in UTC, from what a date field sends.
+pub(super) fn end_of_day(text: &str) -> Result<Timestamp, String> {
+    let day: NaiveDate = text.parse().map_err(|_| "Expiry: not a date.".to_owned())?;
+    let next = day.succ_opt().and_then(|next| next.and_hms_opt(0, 0, 0));
+    next.map(|next| Timestamp::from_unix_secs(next.and_utc().timestamp()))
+        .ok_or_else(|| "Expiry: too far away.".to_owned())
+}
+
+/// `2026-11-23`.
+pub(super) fn day_of(time: Timestamp) -> String {
+    time.to_published()[..10].to_owned()
+}
+
+pub(super) fn chosen<T: std::str::FromStr>(label: &str, name: &str) -> Result<T, String> {
+    name.parse().map_err(|_| format!("{label}: choose one."))
+}
+
+#[derive(Template)]
+#[template(path = "key_form.html")]
+pub(super) struct KeyFormPage {
+    page: Page,
+    fields: KeyFields,
+    error: Option<String>,
+    action: String,
+    back: String,
+    is_new: bool,
+    may_have_multiple: bool,
+    gateway: String,
+    /// Shown once, with the first webhook URL.
+    webhook_secret: Option<String>,
+    /// Of an existing key.
+    manage: Option<super::key::Manage>,
+}
+
+impl KeyFormPage {
+    pub(super) fn new(desk: &MerchantDesk, fields: KeyFields, error: Option<String>) -> Self {
+        Self {
+            page: desk.page("Generate API key", Screen::ApiKeys),
+            action: desk.path("/api-keys"),
+            is_new: true,
+            manage: None,
+            ..Self::base(desk, fields, error)
+        }
+    }
+
+    pub(super) fn change(
+        desk: &MerchantDesk,
+        key: &ApiKey,
+        fields: KeyFields,
+        error: Option<String>,
+    ) -> Self {
+        Self {
+            action: desk.path(&format!("/api-keys/{}", key.id)),
+            manage: Some(super::key::Manage::new(desk, key)),
+            ..Self::base(desk, fields, error)
+        }
+    }
+
+    pub(super) fn with_webhook_secret(mut self, secret: &str) -> Self {
+        self.webhook_secret = Some(secret.to_owned());
+        self
+    }
+
+    fn base(desk: &MerchantDesk, fields: KeyFields, error: Option<String>) -> Self {
+        let gateway = &desk.merchant.merchant.gateway;
+        Self {
+            page: desk.page("API key settings", Screen::ApiKeys),
+            fields,
+            error,
+            action: String::new(),
+            back: desk.path("/api-keys"),
+            is_new: false,
+            may_have_multiple: gateway == MULTIPLE_JSON_GATEWAY,
+            gateway: gateway.clone(),
+            webhook_secret: None,
+            manage: None,
+        }
+    }
+}

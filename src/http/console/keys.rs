@@ -1,0 +1,263 @@
+//! *Account security > API secret key*: the list of keys, "Generate API key", its settings, and Save.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::desk::MerchantDesk;
+use super::form::Form;
+use super::key_form::{KeyFields, KeyFormPage};
+use super::page::{Page, Screen, html, html_as};
+use super::words::{self, When};
+use crate::domain::api_key::ApiKey;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::ApiKeyId;
+use crate::domain::licence::Product;
+use crate::flows::once::{Answer, Once};
+use crate::http::admin::api_keys::render_made;
+use crate::http::admin::page::{PageQuery, Query, Wanted};
+use crate::http::error::Failure;
+
+/// The purpose of a kept answer, so that no other form's name leads to it.
+pub(super) const NEW_KEY: &str = "new api key";
+
+#[derive(Template)]
+#[template(path = "keys.html")]
+struct KeysPage {
+    page: Page,
+    may_change: bool,
+    is_licensed: bool,
+    is_licensed_for_tokens: bool,
+    base: String,
+    rows: Vec<Row>,
+    next_cursor: Option<String>,
+    new: Option<NewKey>,
+}
+
+/// A key just made. Its secret is on this page and no other.
+struct NewKey {
+    id: String,
+    name: String,
+    key: String,
+    /// Signs its webhooks, where it has any.
+    webhook_secret: Option<String>,
+    once: String,
+}
+
+struct Row {
+    id: ApiKeyId,
+    name: String,
+    hint: String,
+    environment: &'static str,
+    is_live_environment: bool,
+    addresses: String,
+    output: &'static str,
+    status: Status,
+    last_used: Option<When>,
+    last_used_ago: String,
+    expires: Option<String>,
+    is_new: bool,
+    once: String,
+    credentials: usize,
+    is_on: bool,
+}
+
+/// How a key stands, and the class of its badge.
+#[derive(Clone, Copy)]
+pub(super) struct Status {
+    pub(super) label: &'static str,
+    pub(super) class: &'static str,
+    pub(super) is_active: bool,
+    pub(super) is_restorable: bool,
+}
+
+impl Status {
+    pub(super) fn of(key: &ApiKey, now: Timestamp) -> Self {
+        let (label, class) = if key.leaked {
+            ("Leaked", "bad")
+        } else if key.revoked_at.is_some() {
+            ("Revoked", "bad")
+        } else if key.is_expired(now) {
+            ("Expired", "warn")
+        } else {
+            ("Saved, active", "good")
+        };
+        let is_active = key.revoked_at.is_none() && !key.is_expired(now);
+        Self { label, class, is_active, is_restorable: key.is_restorable(now) }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    cursor: Option<String>,
+    done: Option<String>,
+}
+
+pub(super) async fn list(desk: MerchantDesk, Query(query): Query<ListQuery>) -> Result<Response, Failure> {
+    html(&keys_page(&desk, query.cursor, query.done.as_deref(), None).await?)
+}
+
+async fn keys_page(
+    desk: &MerchantDesk,
+    cursor: Option<String>,
+    done: Option<&str>,
+    new: Option<NewKey>,
+) -> Result<KeysPage, Failure> {
+    let core = desk.desk.core();
+    let wanted =
+        Wanted::new(core, format!("console keys of {}", desk.id()), PageQuery { limit: None, cursor })?;
+    let found = core.api_keys(&desk.desk.by, desk.id(), wanted.before, wanted.to_read()).await??;
+    let listed = wanted.page(found, |key| key.id, |key| key);
+    let mut rows = Vec::with_capacity(listed.items.len());
+    for key in &listed.items {
+        let credentials = core.credentials(&desk.desk.by, key.id).await??;
+        let is_new = new.as_ref().is_some_and(|new| new.id == key.id.to_string());
+        let is_on = credentials.iter().any(|one| one.enabled);
+        rows.push(Row {
+            once: desk.desk.new_once(),
+            is_new,
+            ..row(key, desk.desk.now, credentials.len(), is_on)
+        });
+    }
+    Ok(KeysPage {
+        page: desk.page("API secret key", Screen::ApiKeys).saying(done),
+        may_change: desk.may_change(),
+        is_licensed: desk.is_licensed(Product::ApiKeys),
+        is_licensed_for_tokens: desk.is_licensed(Product::EnhancedSecurity),
+        base: desk.path("/api-keys"),
+        rows,
+        next_cursor: listed.next_cursor,
+        new,
+    })
+}
+
+fn row(key: &ApiKey, now: Timestamp, credentials: usize, is_on: bool) -> Row {
+    let last_used_at = key.secrets.iter().filter_map(|secret| secret.last_used_at).max();
+    let ranges = key.allow_list.to_strings();
+    Row {
+        id: key.id,
+        name: key.name.clone(),
+        hint: key.secrets.first().map(|secret| secret.hint.clone()).unwrap_or_default(),
+        environment: words::environment(key.environment),
+        is_live_environment: key.environment == crate::domain::api_key::Environment::Live,
+        addresses: match ranges.as_slice() {
+            [] => "Any address".to_owned(),
+            [one] => one.clone(),
+            [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+        },
+        output: words::webhook_format(key.webhook_format),
+        status: Status::of(key, now),
+        last_used: last_used_at.map(When),
+        last_used_ago: last_used_at.map(|at| words::relative(at, now)).unwrap_or_default(),
+        expires: key.expires_at.filter(|end| now < *end).map(|end| words::relative(end, now)),
+        is_new: false,
+        once: String::new(),
+        credentials,
+        is_on,
+    }
+}
+
+pub(super) async fn new(desk: MerchantDesk) -> Result<Response, Failure> {
+    html(&KeyFormPage::new(&desk, KeyFields::fresh(desk.desk.new_once()), None))
+}
+
+/// Save. The answer is the list with the key on it, active, and its secret above, this once.
+pub(super) async fn save(desk: MerchantDesk, Form(fields): Form<KeyFields>) -> Result<Response, Failure> {
+    let merchant = desk.id();
+    let key = desk.desk.once_key(&fields.once, NEW_KEY, merchant.uuid());
+    let new = match fields.to_new() {
+        Ok(new) => new,
+        Err(words) => {
+            return html_as(StatusCode::UNPROCESSABLE_ENTITY, &KeyFormPage::new(&desk, fields, Some(words)));
+        }
+    };
+    let core = desk.desk.core();
+    let answer =
+        match core.create_api_key(&desk.desk.by, merchant, new, Once { key, render: render_made }).await? {
+            Ok(answer) => answer,
+            Err(refused) => {
+                let words = words::refusal(&refused);
+                let page = KeyFormPage::new(&desk, fields, Some(words));
+                return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
+            }
+        };
+    let shown = Shown::of(&answer, render_made)?;
+    let new = NewKey {
+        id: shown.id,
+        name: shown.name,
+        key: shown.key,
+        webhook_secret: shown.webhook_secret,
+        once: fields.once,
+    };
+    html(&keys_page(&desk, None, None, Some(new)).await?)
+}
+
+/// What the answer to a creation says, be it the first or a repetition.
+#[derive(Deserialize)]
+pub(super) struct Shown {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) key: String,
+    pub(super) webhook_secret: Option<String>,
+}
+
+impl Shown {
+    pub(super) fn of<T>(answer: &Answer<T>, render: fn(&T) -> Vec<u8>) -> Result<Self, Failure> {
+        match answer {
+            Answer::Made(made) => Self::parse(&render(made)),
+            Answer::Again(body) => Self::parse(body),
+        }
+    }
+
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
+        serde_json::from_slice(body).map_err(|_| Failure::fault("a kept answer is not one to this form"))
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct KeyPath {
+    pub(super) key: ApiKeyId,
+}
+
+#[derive(Template)]
+#[template(path = "confirm.html")]
+pub(super) struct ConfirmPage {
+    pub(super) page: Page,
+    pub(super) heading: String,
+    pub(super) consequence: String,
+    pub(super) button: &'static str,
+    pub(super) action: String,
+    pub(super) back: String,
+}
+
+pub(super) async fn confirm_revoke(
+    desk: MerchantDesk,
+    Path(path): Path<KeyPath>,
+) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    html(&ConfirmPage {
+        page: desk.page("Revoke the key", Screen::ApiKeys),
+        heading: format!("Revoke \u{201c}{}\u{201d}?", key.name),
+        consequence: "From the next second on, every call with this key is refused, and every session \
+                      started with it ends. You can restore the key within 60 minutes; after that it is \
+                      gone for good, and whatever still uses it needs a new one."
+            .to_owned(),
+        button: "Revoke this key",
+        action: desk.path(&format!("/api-keys/{}/revoke", key.id)),
+        back: desk.path("/api-keys"),
+    })
+}
+
+pub(super) async fn revoke(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    desk.desk.core().revoke_api_key(&desk.desk.by, key.id).await??;
+    Ok(Redirect::to(&desk.path("/api-keys?done=revoked")).into_response())
+}
+
+pub(super) async fn restore(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    desk.desk.core().restore_api_key(&desk.desk.by, key.id).await??;
+    Ok(Redirect::to(&desk.path("/api-keys?done=restored")).into_response())
+}

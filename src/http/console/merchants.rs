@@ -1,0 +1,244 @@
+//! Merchants and their licences: for operators to manage, for a merchant's own people to see.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::desk::{Desk, MerchantDesk};
+use super::form::{Form, filled};
+use super::key_form::{chosen, day_of, end_of_day};
+use super::listing::Listing;
+use super::page::{Page, Screen, html, html_as};
+use super::words::{self, When};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::MerchantId;
+use crate::domain::licence::{Licence, Product};
+use crate::domain::merchant::MerchantStatus;
+use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
+use crate::flows::once::Once;
+use crate::http::admin::merchants::render;
+use crate::http::admin::page::{PageQuery, Query, Wanted};
+use crate::http::error::Failure;
+
+const NEW_MERCHANT: &str = "new merchant";
+
+#[derive(Template)]
+#[template(path = "merchants.html")]
+struct MerchantsPage {
+    page: Page,
+    once: String,
+    rows: Vec<Row>,
+    next_cursor: Option<String>,
+    error: Option<String>,
+    name: String,
+    gateway: String,
+}
+
+struct Row {
+    id: MerchantId,
+    name: String,
+    gateway: String,
+    is_suspended: bool,
+    licences: [LicenceState; 2],
+    created: When,
+}
+
+/// How a licence stands.
+pub(super) struct LicenceState {
+    pub(super) product: &'static str,
+    pub(super) name: &'static str,
+    pub(super) label: String,
+    pub(super) class: &'static str,
+    pub(super) is_active: bool,
+    pub(super) last_day: String,
+}
+
+/// A licence that ends within this time is worth a warning.
+const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
+
+pub(super) fn licence_states(merchant: &LicensedMerchant, now: Timestamp) -> [LicenceState; 2] {
+    [Product::ApiKeys, Product::EnhancedSecurity].map(|product| {
+        let licence = merchant.licences.of(product);
+        let ends = licence.and_then(|licence| licence.expires_at);
+        let (label, class) = match licence {
+            None => ("Not licensed".to_owned(), ""),
+            Some(licence) if !licence.active => ("Ended".to_owned(), "bad"),
+            Some(licence) => match licence.expires_at {
+                None => ("Active".to_owned(), "good"),
+                Some(end) if end <= now => (format!("Lapsed {}", words::relative(end, now)), "bad"),
+                Some(end) => {
+                    let class = if end <= now.plus(SOON) { "warn" } else { "good" };
+                    (format!("Active, ends {}", words::relative(end, now)), class)
+                }
+            },
+        };
+        LicenceState {
+            product: words::product(product),
+            name: product.into(),
+            label,
+            class,
+            is_active: licence.is_some_and(|licence| licence.active),
+            last_day: ends.map(|end| day_of(end.minus(chrono::TimeDelta::seconds(1)))).unwrap_or_default(),
+        }
+    })
+}
+
+pub(super) async fn list(desk: Desk, Query(query): Query<Listing>) -> Result<Response, Failure> {
+    let page = merchants_page(&desk, query.cursor).await?;
+    html(&MerchantsPage { page: page.page.saying(query.done.as_deref()), ..page })
+}
+
+async fn merchants_page(desk: &Desk, cursor: Option<String>) -> Result<MerchantsPage, Failure> {
+    desk.by.must_be_operator()?;
+    let core = desk.core();
+    let query = PageQuery { limit: None, cursor };
+    let wanted = Wanted::new(core, "console merchants".to_owned(), query)?;
+    let found = core.merchants(&desk.by, wanted.before, wanted.to_read()).await?;
+    let row = |one: LicensedMerchant| Row {
+        id: one.merchant.id,
+        is_suspended: one.merchant.status == MerchantStatus::Suspended,
+        licences: licence_states(&one, desk.now),
+        created: When(one.merchant.created_at),
+        name: one.merchant.name,
+        gateway: one.merchant.gateway,
+    };
+    let listed = wanted.page(found, |one| one.merchant.id, row);
+    Ok(MerchantsPage {
+        page: desk.page("Merchants", Screen::Merchants),
+        once: desk.new_once(),
+        rows: listed.items,
+        next_cursor: listed.next_cursor,
+        error: None,
+        name: String::new(),
+        gateway: String::new(),
+    })
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewMerchant {
+    once: String,
+    name: String,
+    gateway: String,
+}
+
+pub(super) async fn add(desk: Desk, Form(form): Form<NewMerchant>) -> Result<Response, Failure> {
+    let key = desk.once_key(&form.once, NEW_MERCHANT, uuid::Uuid::nil());
+    let (name, gateway) = (form.name.trim().to_owned(), form.gateway.trim().to_owned());
+    let made =
+        desk.core().create_merchant(&desk.by, name.clone(), gateway.clone(), Once { key, render }).await?;
+    match made {
+        Ok(_) => Ok(Redirect::to("/console/merchants?done=merchant-made").into_response()),
+        Err(refusal) => {
+            let page = merchants_page(&desk, None).await?;
+            let error = Some(words::refusal(&refusal));
+            let page = MerchantsPage { error, name, gateway, ..page };
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "merchant.html")]
+struct MerchantPage {
+    page: Page,
+    base: String,
+    id: MerchantId,
+    name: String,
+    gateway: String,
+    is_suspended: bool,
+    version: i64,
+    created: When,
+    licences: [LicenceState; 2],
+    is_operator: bool,
+    error: Option<String>,
+}
+
+fn merchant_page(desk: &MerchantDesk, error: Option<String>) -> MerchantPage {
+    let merchant = &desk.merchant.merchant;
+    MerchantPage {
+        page: desk.page("Account and licences", Screen::Merchant),
+        base: desk.path("/account"),
+        id: merchant.id,
+        name: merchant.name.clone(),
+        gateway: merchant.gateway.clone(),
+        is_suspended: merchant.status == MerchantStatus::Suspended,
+        version: merchant.version(),
+        created: When(merchant.created_at),
+        licences: licence_states(&desk.merchant, desk.desk.now),
+        is_operator: desk.desk.is_operator(),
+        error,
+    }
+}
+
+pub(super) async fn show(desk: MerchantDesk, Query(query): Query<Listing>) -> Result<Response, Failure> {
+    let page = merchant_page(&desk, None);
+    html(&MerchantPage { page: page.page.saying(query.done.as_deref()), ..page })
+}
+
+#[derive(Deserialize)]
+pub(super) struct Changes {
+    name: String,
+    gateway: String,
+    version: i64,
+}
+
+pub(super) async fn save(desk: MerchantDesk, Form(form): Form<Changes>) -> Result<Response, Failure> {
+    let changes = MerchantChanges {
+        name: Some(form.name.trim().to_owned()),
+        gateway: Some(form.gateway.trim().to_owned()),
+        status: None,
+    };
+    change(&desk, Some(form.version), changes).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Status {
+    status: String,
+}
+
+pub(super) async fn set_status(desk: MerchantDesk, Form(form): Form<Status>) -> Result<Response, Failure> {
+    let status = chosen("Status", &form.status).map_err(Failure::invalid_request)?;
+    let changes = MerchantChanges { status: Some(status), ..MerchantChanges::default() };
+    change(&desk, None, changes).await
+}
+
+async fn change(
+    desk: &MerchantDesk,
+    version: Option<i64>,
+    changes: MerchantChanges,
+) -> Result<Response, Failure> {
+    match desk.desk.core().update_merchant(&desk.desk.by, desk.id(), version, changes).await? {
+        Ok(_) => Ok(Redirect::to(&desk.path("/account?done=saved")).into_response()),
+        Err(refusal) => {
+            let page = merchant_page(desk, Some(words::refusal(&refusal)));
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct LicencePath {
+    product: Product,
+}
+
+#[derive(Deserialize)]
+pub(super) struct LicenceForm {
+    #[serde(default)]
+    active: bool,
+    #[serde(default, deserialize_with = "filled")]
+    expires_on: Option<String>,
+}
+
+pub(super) async fn put_licence(
+    desk: MerchantDesk,
+    Path(path): Path<LicencePath>,
+    Form(form): Form<LicenceForm>,
+) -> Result<Response, Failure> {
+    let expires_at =
+        form.expires_on.as_deref().map(end_of_day).transpose().map_err(Failure::invalid_request)?;
+    let licence = Licence { active: form.active, expires_at };
+    desk.desk.core().put_licence(&desk.desk.by, desk.id(), path.product, licence).await??;
+    Ok(Redirect::to(&desk.path("/account?done=licence-saved")).into_response())
+}

@@ -1,0 +1,143 @@
+//! The console: what the admin API does, on screens. Rendered here, without a build step, and usable
+//! without JavaScript. It parses forms, calls the flows that the admin API calls, and renders; nothing is
+//! decided here.
+//!
+//! One file a screen, its templates in `templates`. An operator picks a merchant and has the screens that
+//! the merchant's own people have.
+
+mod access_keys;
+mod account;
+mod assets;
+mod audit;
+mod chart;
+mod cookie;
+mod desk;
+mod exchanges;
+mod form;
+pub mod guard;
+mod health;
+mod key;
+mod key_form;
+mod keys;
+mod listing;
+mod merchants;
+mod overview;
+mod page;
+mod people;
+mod sessions;
+mod sign_in;
+mod webhooks;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Uri;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Redirect;
+use axum::routing::{get, post};
+
+use self::desk::Desk;
+use super::Shared;
+
+pub use page::failure_body;
+
+/// Every route of the console, behind its own layers.
+pub fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/console", get(home))
+        .route("/console/sign-out", post(sign_in::sign_out))
+        .merge(account_routes())
+        .merge(platform_routes())
+        .merge(people_routes("/console/people"))
+        .merge(people_routes("/console/m/{merchant}/people"))
+        .merge(key_routes())
+        .merge(merchant_routes())
+        // The layers above this line's routes only, outermost last.
+        .route_layer(from_fn_with_state(Arc::clone(shared), guard::signed_in))
+        .route("/console/sign-in", get(sign_in::show).post(sign_in::submit))
+        .route("/console/sign-in/code", get(sign_in::show_code).post(sign_in::submit_code))
+        .route("/console/once", get(sign_in::show_link).post(sign_in::submit_link))
+        .route("/console/welcome", get(sign_in::welcome))
+        .route_layer(from_fn(guard::same_site))
+        .route("/console/assets/{name}", get(assets::serve))
+}
+
+fn account_routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/console/account", get(account::show))
+        .route("/console/account/password", get(up::<1>).post(account::set_password))
+        .route("/console/account/end-others", post(account::end_others))
+        .route("/console/account/second-factor", get(account::enrol).post(account::confirm))
+        .route("/console/account/second-factor/remove", get(up::<2>).post(account::remove))
+        .route("/console/account/recovery-codes", get(up::<1>).post(account::renew_codes))
+}
+
+fn platform_routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/console/merchants", get(merchants::list).post(merchants::add))
+        .route("/console/health", get(health::show))
+}
+
+fn people_routes(base: &str) -> Router<Arc<Shared>> {
+    let at = |rest: &str| format!("{base}{rest}");
+    Router::new()
+        .route(base, get(people::list))
+        .route(&at("/users"), get(up::<1>).post(people::add_user))
+        .route(&at("/users/{user}/link"), get(up::<3>).post(people::link))
+        .route(&at("/users/{user}/disable"), get(up::<3>).post(people::disable))
+        .route(&at("/users/{user}/remove-factor"), post(people::remove_factor))
+        .route(&at("/tokens"), get(up::<1>).post(people::add_token))
+        .route(&at("/tokens/{token}/revoke"), post(people::revoke_token))
+}
+
+fn merchant_routes() -> Router<Arc<Shared>> {
+    let at = |rest: &str| format!("/console/m/{{merchant}}{rest}");
+    Router::new()
+        .route(&at(""), get(overview::show))
+        .route(&at("/api-details"), get(exchanges::list))
+        .route(&at("/api-details/allow"), post(exchanges::allow))
+        .route(&at("/webhooks"), get(webhooks::list))
+        .route(&at("/webhooks/{delivery}/resend"), post(webhooks::resend))
+        .route(&at("/webhooks/ping/{key}"), get(up::<2>).post(webhooks::send_ping))
+        .route(&at("/sessions"), get(sessions::list))
+        .route(&at("/sessions/{session}/end"), post(sessions::end))
+        .route(&at("/audit"), get(audit::list))
+        .route(&at("/audit.csv"), get(audit::csv))
+        .route(&at("/account"), get(merchants::show).post(merchants::save))
+        .route(&at("/account/status"), get(up::<1>).post(merchants::set_status))
+        .route(&at("/account/licences/{product}"), post(merchants::put_licence))
+}
+
+fn key_routes() -> Router<Arc<Shared>> {
+    let base = "/console/m/{merchant}";
+    let at = |rest: &str| format!("{base}{rest}");
+    let tokens = |rest: &str| format!("{base}/api-keys/{{key}}/tokens{rest}");
+    Router::new()
+        .route(&at("/api-keys"), get(keys::list).post(keys::save))
+        .route(&at("/api-keys/new"), get(keys::new))
+        .route(&at("/api-keys/{key}"), get(key::show).post(key::save))
+        .route(&at("/api-keys/{key}/revoke"), get(keys::confirm_revoke).post(keys::revoke))
+        .route(&at("/api-keys/{key}/restore"), post(keys::restore))
+        .route(&at("/api-keys/{key}/rotate"), get(key::show_rotate).post(key::rotate))
+        .route(&at("/api-keys/{key}/secrets/{secret}/end"), post(key::end_secret))
+        .route(&tokens(""), get(access_keys::show).post(access_keys::generate))
+        .route(&tokens("/{client}/switch"), get(up::<2>).post(access_keys::switch))
+        .route(&tokens("/{client}/rotate"), get(access_keys::show_rotate).post(access_keys::rotate))
+        .route(&tokens("/{client}/secrets/{secret}/end"), post(access_keys::end_secret))
+}
+
+/// Where a form was answered with a page, somebody may load that page again without the form: they are
+/// sent to the screen that the form was on, which is so many steps up the path.
+async fn up<const STEPS: usize>(uri: Uri) -> Redirect {
+    let path = (0..STEPS).fold(uri.path(), |path, _| path.rsplit_once('/').map_or(path, |(above, _)| above));
+    Redirect::to(path)
+}
+
+/// The first screen of whoever is signed in.
+async fn home(desk: Desk) -> Redirect {
+    match desk.by.merchant_id {
+        Some(own) => Redirect::to(&format!("/console/m/{own}")),
+        None => Redirect::to("/console/merchants"),
+    }
+}

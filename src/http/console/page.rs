@@ -1,0 +1,182 @@
+//! What every page has around it: title, navigation, who is signed in; and how a page becomes an answer.
+
+use askama::Template;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::{assets, words};
+use crate::domain::admin::Role;
+use crate::domain::ids::MerchantId;
+use crate::domain::merchant::MerchantStatus;
+use crate::flows::console_session::SignedIn;
+use crate::flows::manage_merchants::LicensedMerchant;
+use crate::http::error::Failure;
+
+/// The frame of a signed-in page.
+pub(super) struct Page {
+    pub(super) title: &'static str,
+    pub(super) style: String,
+    pub(super) script: String,
+    pub(super) icon: String,
+    pub(super) email: String,
+    pub(super) role: &'static str,
+    pub(super) merchant: Option<MerchantHead>,
+    pub(super) sections: Vec<Section>,
+    /// Said once at the top, after something was done.
+    pub(super) notice: Option<&'static str>,
+}
+
+pub(super) struct MerchantHead {
+    pub(super) id: MerchantId,
+    pub(super) name: String,
+    pub(super) is_suspended: bool,
+}
+
+pub(super) struct Section {
+    pub(super) label: &'static str,
+    pub(super) items: Vec<Item>,
+}
+
+pub(super) struct Item {
+    pub(super) label: &'static str,
+    pub(super) href: String,
+    pub(super) is_current: bool,
+}
+
+/// The screens, as the navigation names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Screen {
+    Overview,
+    ApiKeys,
+    Sessions,
+    AuditTrail,
+    People,
+    ApiDetails,
+    Webhooks,
+    Merchant,
+    Merchants,
+    Platform,
+    Health,
+    Account,
+}
+
+impl Page {
+    #[must_use]
+    pub(super) fn new(
+        title: &'static str,
+        screen: Screen,
+        who: &SignedIn,
+        merchant: Option<&LicensedMerchant>,
+    ) -> Self {
+        let is_operator = who.user.role == Role::Operator;
+        let merchant = merchant.map(|one| MerchantHead {
+            id: one.merchant.id,
+            name: one.merchant.name.clone(),
+            is_suspended: one.merchant.status == MerchantStatus::Suspended,
+        });
+        Self {
+            title,
+            style: assets::style_url(),
+            script: assets::script_url(),
+            icon: assets::icon_url(),
+            email: who.user.email.clone(),
+            role: words::role(who.user.role),
+            sections: sections(screen, merchant.as_ref().map(|head| head.id), is_operator),
+            merchant,
+            notice: None,
+        }
+    }
+
+    /// Says what was done, for the name of a deed that the redirect carried.
+    #[must_use]
+    pub(super) fn saying(mut self, done: Option<&str>) -> Self {
+        self.notice = done.and_then(words::done);
+        self
+    }
+}
+
+fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) -> Vec<Section> {
+    let item = |label, screen, href| Item { label, href, is_current: screen == current };
+    let mut sections = Vec::new();
+    if let Some(id) = merchant {
+        let at = |rest: &str| format!("/console/m/{id}{rest}");
+        sections.push(Section {
+            label: "Activity",
+            items: vec![
+                item("Overview", Screen::Overview, at("")),
+                item("API details", Screen::ApiDetails, at("/api-details")),
+                item("Webhooks sent", Screen::Webhooks, at("/webhooks")),
+            ],
+        });
+        sections.push(Section {
+            label: "Account security",
+            items: vec![
+                item("API secret key", Screen::ApiKeys, at("/api-keys")),
+                item("Sessions", Screen::Sessions, at("/sessions")),
+                item("Users and tokens", Screen::People, at("/people")),
+                item("Audit trail", Screen::AuditTrail, at("/audit")),
+                item("Account and licences", Screen::Merchant, at("/account")),
+            ],
+        });
+    }
+    if is_operator {
+        sections.push(Section {
+            label: "Platform",
+            items: vec![
+                item("Merchants", Screen::Merchants, "/console/merchants".to_owned()),
+                item("Operators and tokens", Screen::Platform, "/console/people".to_owned()),
+                item("Health", Screen::Health, "/console/health".to_owned()),
+            ],
+        });
+    }
+    sections
+}
+
+/// A page as an answer. Never kept by the browser: it may show a secret, and who is signed in.
+///
+/// # Errors
+/// A fault of the template.
+pub(super) fn html(template: &impl Template) -> Result<Response, Failure> {
+    html_as(StatusCode::OK, template)
+}
+
+/// # Errors
+/// A fault of the template.
+pub(super) fn html_as(status: StatusCode, template: &impl Template) -> Result<Response, Failure> {
+    let text = template.render().map_err(|error| Failure::fault(&error.to_string()))?;
+    let content_type = HeaderValue::from_static("text/html; charset=utf-8");
+    Ok((status, [(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+/// Shown instead of a page that cannot be: by itself, as it may be for somebody who is not signed in.
+#[derive(Template)]
+#[template(path = "failed.html")]
+struct Failed<'a> {
+    style: String,
+    icon: String,
+    heading: &'static str,
+    words: &'a str,
+    request_id: &'a str,
+}
+
+/// The body of an error for a person.
+#[must_use]
+pub fn failure_body(failure: &Failure, request_id: &str) -> String {
+    let heading = match failure.status {
+        StatusCode::NOT_FOUND => "There is nothing here",
+        StatusCode::FORBIDDEN => "Not allowed",
+        StatusCode::CONFLICT => "That cannot be done now",
+        StatusCode::SERVICE_UNAVAILABLE => "The service cannot answer just now",
+        StatusCode::TOO_MANY_REQUESTS => "Too many tries",
+        status if status.is_server_error() => "Something went wrong here",
+        _ => "That was not understood",
+    };
+    let page = Failed {
+        style: assets::style_url(),
+        icon: assets::icon_url(),
+        heading,
+        words: &failure.description,
+        request_id,
+    };
+    page.render().unwrap_or_else(|_| heading.to_owned())
+}

@@ -1,0 +1,87 @@
+//! Sessions that clients have, with End.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::desk::MerchantDesk;
+use super::listing::Listing;
+use super::page::{Page, Screen, html};
+use super::words::When;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::SessionId;
+use crate::http::admin::page::Query;
+use crate::http::error::Failure;
+use crate::store::sessions::Listed;
+
+#[derive(Template)]
+#[template(path = "sessions.html")]
+struct SessionsPage {
+    page: Page,
+    base: String,
+    keys: String,
+    may_change: bool,
+    rows: Vec<Row>,
+    next_cursor: Option<String>,
+}
+
+struct Row {
+    id: SessionId,
+    client_id: String,
+    state: &'static str,
+    class: &'static str,
+    is_live: bool,
+    refreshes: i64,
+    started: When,
+    rotated: When,
+    expires: When,
+}
+
+#[derive(Deserialize)]
+pub(super) struct SessionPath {
+    session: SessionId,
+}
+
+pub(super) async fn list(desk: MerchantDesk, Query(query): Query<Listing>) -> Result<Response, Failure> {
+    let wanted = desk.wanted("sessions", query.cursor)?;
+    let core = desk.desk.core();
+    let found = core.sessions(&desk.desk.by, desk.id(), wanted.before, wanted.to_read()).await??;
+    let now = desk.desk.now;
+    let listed = wanted.page(found, |session| session.id, |session| row(&session, now));
+    html(&SessionsPage {
+        page: desk.page("Sessions", Screen::Sessions).saying(query.done.as_deref()),
+        base: desk.path("/sessions"),
+        keys: desk.path("/api-keys"),
+        may_change: desk.may_change(),
+        rows: listed.items,
+        next_cursor: listed.next_cursor,
+    })
+}
+
+fn row(session: &Listed, now: Timestamp) -> Row {
+    let (state, class) = match session.revoked_reason.as_deref() {
+        Some("replayed") => ("Ended: a token was replayed", "bad"),
+        Some("ended_by_admin") => ("Ended here", ""),
+        _ if session.revoked_at.is_some() => ("Revoked by the client", ""),
+        _ if session.expires_at <= now => ("Expired", ""),
+        _ if session.epoch != session.credential_epoch => ("Ended: switched OFF", ""),
+        _ => ("Active", "good"),
+    };
+    Row {
+        id: session.id,
+        client_id: session.client_id.clone(),
+        state,
+        class,
+        is_live: state == "Active",
+        refreshes: session.generation - 1,
+        started: When(session.started_at),
+        rotated: When(session.rotated_at),
+        expires: When(session.expires_at),
+    }
+}
+
+pub(super) async fn end(desk: MerchantDesk, Path(path): Path<SessionPath>) -> Result<Response, Failure> {
+    desk.desk.core().end_session_by(&desk.desk.by, path.session).await??;
+    Ok(Redirect::to(&desk.path("/sessions?done=session-ended")).into_response())
+}

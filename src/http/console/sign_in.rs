@@ -1,0 +1,234 @@
+//! Signing in and out: e-mail and password, the second factor, one-time links.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::desk::Desk;
+use super::form::Form;
+use super::guard::origin;
+use super::page::{html, html_as};
+use super::{assets, cookie};
+use crate::domain::access::Reason;
+use crate::domain::secret::PlainSecret;
+use crate::flows::sign_in::SignIn;
+use crate::http::Shared;
+use crate::http::admin::page::Query;
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+use crate::store::StoreError;
+
+/// What every page shows that comes before the sign-in.
+struct Door {
+    style: String,
+    script: String,
+    icon: String,
+}
+
+impl Door {
+    fn new() -> Self {
+        Self { style: assets::style_url(), script: assets::script_url(), icon: assets::icon_url() }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInPage {
+    door: Door,
+    email: String,
+    next: String,
+    error: Option<&'static str>,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in_code.html")]
+struct CodePage {
+    door: Door,
+    next: String,
+    error: Option<&'static str>,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in_link.html")]
+struct LinkPage {
+    door: Door,
+    token: String,
+    error: Option<&'static str>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Next {
+    #[serde(default)]
+    next: String,
+    #[serde(default)]
+    lost: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Password {
+    email: String,
+    password: String,
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Code {
+    code: String,
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Link {
+    token: String,
+}
+
+/// The same for every cause.
+const REFUSED: &str = "That e-mail address and password were not accepted. After ten failures an account is \
+     locked for 30 minutes.";
+const CODE_REFUSED: &str = "That code was not accepted. Each code works once; wait for the next one, or use a \
+     recovery code.";
+const COOKIE_LOST: &str = "Your browser did not keep the sign-in cookie. Use HTTPS, or, on this computer alone, \
+     Chromium or Firefox.";
+const LINK_REFUSED: &str = "This link was used already, or is over. Ask for a new one.";
+
+pub(super) async fn show(Query(query): Query<Next>) -> Result<Response, Failure> {
+    let error = (!query.lost.is_empty()).then_some(COOKIE_LOST);
+    html(&SignInPage { door: Door::new(), email: String::new(), next: query.next, error })
+}
+
+pub(super) async fn submit(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    Form(form): Form<Password>,
+) -> Result<Response, Failure> {
+    let password = PlainSecret::new(form.password);
+    let origin = origin(&context);
+    let attempt = shared.core.sign_in(&form.email, password, &origin);
+    match counted(&shared, &context, attempt).await? {
+        SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
+        SignIn::NeedsSecondFactor(secret) => {
+            let to = format!("/console/sign-in/code?next={}", encoded(&form.next));
+            Ok(([(header::SET_COOKIE, cookie::set(&secret))], Redirect::to(&to)).into_response())
+        }
+        SignIn::Refused => {
+            let page =
+                SignInPage { door: Door::new(), email: form.email, next: form.next, error: Some(REFUSED) };
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+pub(super) async fn show_code(Query(query): Query<Next>) -> Result<Response, Failure> {
+    html(&CodePage { door: Door::new(), next: query.next, error: None })
+}
+
+pub(super) async fn submit_code(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    headers: HeaderMap,
+    Form(form): Form<Code>,
+) -> Result<Response, Failure> {
+    let Some(pending) = cookie::presented(&headers) else {
+        return Ok(Redirect::to("/console/sign-in?lost=cookie").into_response());
+    };
+    let origin = origin(&context);
+    let attempt = shared.core.sign_in_second_factor(&pending, &form.code, &origin);
+    match counted(&shared, &context, attempt).await? {
+        SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
+        SignIn::NeedsSecondFactor(_) | SignIn::Refused => {
+            let page = CodePage { door: Door::new(), next: form.next, error: Some(CODE_REFUSED) };
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+/// Only shows a button: a link that is looked at by a mail scanner must not be used up by it.
+pub(super) async fn show_link(Query(link): Query<Link>) -> Result<Response, Failure> {
+    html(&LinkPage { door: Door::new(), token: link.token, error: None })
+}
+
+pub(super) async fn submit_link(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    Form(form): Form<Link>,
+) -> Result<Response, Failure> {
+    let (link, origin) = (PlainSecret::new(form.token), origin(&context));
+    let attempt = shared.core.sign_in_by_link(&link, &origin);
+    match counted(&shared, &context, attempt).await? {
+        SignIn::Done(secret) => Ok(enter(&secret, "")),
+        SignIn::NeedsSecondFactor(_) | SignIn::Refused => {
+            let page = LinkPage { door: Door::new(), token: String::new(), error: Some(LINK_REFUSED) };
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+/// Runs an attempt within the failures that its address has left: who guesses at many accounts runs out
+/// of them, as who guesses at keys does.
+async fn counted(
+    shared: &Shared,
+    context: &RequestContext,
+    attempt: impl Future<Output = Result<SignIn, StoreError>>,
+) -> Result<SignIn, Failure> {
+    let ip = context.ip();
+    let attempt = async {
+        Ok(match attempt.await? {
+            SignIn::Refused => Err(Reason::SignInRefused),
+            signed_in => Ok(signed_in),
+        })
+    };
+    match shared.core.guard(ip, attempt).await? {
+        Ok(signed_in) => Ok(signed_in),
+        Err(Reason::SignInRefused) => Ok(SignIn::Refused),
+        Err(reason) => {
+            let mut failure = Failure::refused(reason);
+            failure.retry_after_secs = Some(shared.core.limits.retry_after_secs(reason, ip));
+            Err(failure)
+        }
+    }
+}
+
+/// The first page after signing in. Whoever gets here without a session has a browser that did not keep
+/// the cookie, and is told so instead of being sent round in circles.
+pub(super) async fn welcome(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Query(query): Query<Next>,
+) -> Result<Redirect, Failure> {
+    let who = match cookie::presented(&headers) {
+        Some(cookie) => shared.core.signed_in(&cookie).await?,
+        None => None,
+    };
+    Ok(match who {
+        Some(_) => Redirect::to(within(&query.next)),
+        None => Redirect::to("/console/sign-in?lost=cookie"),
+    })
+}
+
+pub(super) async fn sign_out(desk: Desk) -> Result<Response, Failure> {
+    desk.core().sign_out(&desk.by, &desk.who.session).await??;
+    Ok(([(header::SET_COOKIE, cookie::clear())], Redirect::to("/console/sign-in")).into_response())
+}
+
+fn enter(secret: &PlainSecret, next: &str) -> Response {
+    let to = format!("/console/welcome?next={}", encoded(within(next)));
+    ([(header::SET_COOKIE, cookie::set(secret))], Redirect::to(&to)).into_response()
+}
+
+fn encoded(path: &str) -> String {
+    utf8_percent_encode(path, NON_ALPHANUMERIC).to_string()
+}
+
+/// Where to go next, if that is a page of the console: never to another site.
+fn within(next: &str) -> &str {
+    let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    if next.starts_with("/console/") && is_plain { next } else { "/console" }
+}

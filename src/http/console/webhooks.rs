@@ -1,0 +1,205 @@
+//! Webhooks sent: each with its attempts, and Resend; and a key's webhook tried out.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::desk::MerchantDesk;
+use super::exchanges::latency;
+use super::form::filled;
+use super::keys::KeyPath;
+use super::page::{Page, Screen, html};
+use super::words::{self, When};
+use crate::domain::delivery::{Answer, Attempt, Delivery, DeliveryState, SendError};
+use crate::domain::ids::{ApiKeyId, DeliveryId};
+use crate::http::admin::page::Query;
+use crate::http::error::Failure;
+use crate::store::delivery_log::Filter;
+
+const KEYS_MAX: i64 = 200;
+
+#[derive(Template)]
+#[template(path = "webhooks.html")]
+struct WebhooksPage {
+    page: Page,
+    base: String,
+    keys_path: String,
+    may_change: bool,
+    state: String,
+    targets: Vec<Target>,
+    rows: Vec<Row>,
+    next_cursor: Option<String>,
+    tried: Option<Tried>,
+}
+
+/// A key that has a webhook.
+struct Target {
+    id: ApiKeyId,
+    name: String,
+    url: String,
+    disabled: Option<When>,
+}
+
+struct Row {
+    id: DeliveryId,
+    event_type: String,
+    key_name: String,
+    created: When,
+    state: &'static str,
+    class: &'static str,
+    next: Option<String>,
+    attempts: Vec<AttemptRow>,
+    data: String,
+}
+
+struct AttemptRow {
+    number: i64,
+    at: When,
+    outcome: String,
+    latency: String,
+    response: String,
+}
+
+/// What came of a ping.
+struct Tried {
+    name: String,
+    is_good: bool,
+    outcome: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default, deserialize_with = "filled")]
+    state: Option<String>,
+    cursor: Option<String>,
+    done: Option<String>,
+}
+
+pub(super) async fn list(desk: MerchantDesk, Query(asked): Query<Asked>) -> Result<Response, Failure> {
+    html(&webhooks_page(&desk, asked, None).await?)
+}
+
+async fn webhooks_page(
+    desk: &MerchantDesk,
+    asked: Asked,
+    tried: Option<Tried>,
+) -> Result<WebhooksPage, Failure> {
+    let core = desk.desk.core();
+    let state: Option<DeliveryState> = asked.state.as_deref().and_then(|state| state.parse().ok());
+    let wanted = desk.wanted("webhooks", asked.cursor)?;
+    let filter = Filter { api_key: None, state };
+    let found =
+        core.list_deliveries(&desk.desk.by, desk.id(), filter, wanted.before, wanted.to_read()).await??;
+    let keys = core.api_keys(&desk.desk.by, desk.id(), None, KEYS_MAX).await??;
+    let names: HashMap<ApiKeyId, String> = keys.iter().map(|key| (key.id, key.name.clone())).collect();
+    let now = desk.desk.now;
+    let listed = wanted.page(
+        found,
+        |delivery| delivery.id,
+        |delivery| {
+            let next = (delivery.state == DeliveryState::Pending)
+                .then(|| words::relative(delivery.next_attempt_at.max(now), now));
+            row(delivery, &names, next)
+        },
+    );
+    let target = |key: crate::domain::api_key::ApiKey| {
+        let url = key.webhook_url.filter(|_| key.revoked_at.is_none())?;
+        let disabled = key.webhook_disabled_at.map(When);
+        Some(Target { id: key.id, name: key.name, url: url.to_string(), disabled })
+    };
+    Ok(WebhooksPage {
+        page: desk.page("Webhooks sent", Screen::Webhooks).saying(asked.done.as_deref()),
+        base: desk.path("/webhooks"),
+        keys_path: desk.path("/api-keys"),
+        may_change: desk.may_change(),
+        state: asked.state.unwrap_or_default(),
+        targets: keys.into_iter().filter_map(target).collect(),
+        rows: listed.items,
+        next_cursor: listed.next_cursor,
+        tried,
+    })
+}
+
+fn row(delivery: Delivery, names: &HashMap<ApiKeyId, String>, next: Option<String>) -> Row {
+    let (state, class) = match delivery.state {
+        DeliveryState::Pending if delivery.attempts.is_empty() => ("Waiting", ""),
+        DeliveryState::Pending => ("To be tried again", "warn"),
+        DeliveryState::Delivered => ("Delivered", "good"),
+        DeliveryState::Failed => ("Given up", "bad"),
+    };
+    Row {
+        id: delivery.id,
+        event_type: delivery.event_type,
+        key_name: names.get(&delivery.api_key_id).cloned().unwrap_or_default(),
+        created: When(delivery.created_at),
+        state,
+        class,
+        next,
+        attempts: delivery.attempts.into_iter().rev().map(attempt_row).collect(),
+        data: delivery.data.as_str().to_owned(),
+    }
+}
+
+fn attempt_row(attempt: Attempt) -> AttemptRow {
+    AttemptRow {
+        number: attempt.number,
+        at: When(attempt.at),
+        outcome: outcome(attempt.status, attempt.error),
+        latency: latency(attempt.latency_us),
+        response: attempt.response,
+    }
+}
+
+fn outcome(status: Option<u16>, error: Option<SendError>) -> String {
+    match (status, error) {
+        (Some(status), _) => format!("The receiver answered {status}."),
+        (None, Some(error)) => no_answer(error).to_owned(),
+        (None, None) => "No answer.".to_owned(),
+    }
+}
+
+const fn no_answer(error: SendError) -> &'static str {
+    match error {
+        SendError::UrlNotAllowed => "The URL is not one that webhooks may go to.",
+        SendError::NameNotResolved => "The host name was not found.",
+        SendError::AddressNotAllowed => "The host has a private address; webhooks may not go there.",
+        SendError::ConnectionRefused => "The connection was refused.",
+        SendError::ConnectFailed => "The host could not be reached.",
+        SendError::TlsFailed => "The host's certificate was not accepted.",
+        SendError::ConnectionLost => "The connection broke off.",
+        SendError::AnswerMalformed => "What came back was not HTTP.",
+        SendError::TimedOut => "The receiver took too long.",
+        SendError::SecretMissing => "There is no secret to sign it with; save the webhook URL again.",
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeliveryPath {
+    delivery: DeliveryId,
+}
+
+pub(super) async fn resend(desk: MerchantDesk, Path(path): Path<DeliveryPath>) -> Result<Response, Failure> {
+    desk.desk.core().redeliver(&desk.desk.by, desk.id(), path.delivery).await??;
+    Ok(Redirect::to(&desk.path("/webhooks?done=resent")).into_response())
+}
+
+/// Sends a ping to a key's webhook, and shows what came back.
+pub(super) async fn send_ping(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = desk.key(path.key).await?;
+    let shared = &desk.desk.shared;
+    let answer =
+        shared.core.test_webhook(&desk.desk.by, key.id, |message| shared.egress.send(message)).await??;
+    let asked = Asked { state: None, cursor: None, done: None };
+    html(&webhooks_page(&desk, asked, Some(tried(key.name, &answer))).await?)
+}
+
+fn tried(name: String, answer: &Answer) -> Tried {
+    let outcome = match &answer.result {
+        Ok(received) => outcome(Some(received.status), None),
+        Err(error) => outcome(None, Some(*error)),
+    };
+    Tried { name, is_good: answer.is_success(), outcome }
+}

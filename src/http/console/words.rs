@@ -1,0 +1,209 @@
+//! Plain words for what the store holds as names: roles, times, deeds, and why a call was refused.
+
+use std::fmt;
+
+use crate::domain::access::Reason;
+use crate::domain::admin::Role;
+use crate::domain::api_key::{Environment, WebhookFormat};
+use crate::domain::clock::Timestamp;
+use crate::domain::licence::Product;
+use crate::flows::manage::Refused;
+use crate::http::layer::exchange_log::OBSERVED;
+use crate::store::exchanges::Exchange;
+
+/// A time as HTML: in UTC for everybody, and machine-readable. Holds no character that means markup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct When(pub(super) Timestamp);
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (machine, person) = (self.0.to_rfc3339(), self.0.to_published());
+        write!(f, "<time datetime=\"{machine}\">{}</time>", &person[..16])
+    }
+}
+
+impl askama::filters::HtmlSafe for When {}
+
+/// The same to the second, for lists of what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exactly(pub(super) Timestamp);
+
+impl fmt::Display for Exactly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<time datetime=\"{}\">{}</time>", self.0.to_rfc3339(), self.0.to_published())
+    }
+}
+
+impl askama::filters::HtmlSafe for Exactly {}
+
+/// `in 3 days`, `5 minutes ago`: to the largest whole unit.
+#[must_use]
+pub(super) fn relative(time: Timestamp, now: Timestamp) -> String {
+    let secs = time.since(now).num_seconds();
+    let (count, unit) = match secs.unsigned_abs() {
+        0..60 => return if secs > 0 { "in less than a minute" } else { "just now" }.to_owned(),
+        count @ 60..3600 => (count / 60, "minute"),
+        count @ 3600..86_400 => (count / 3600, "hour"),
+        count => (count / 86_400, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    if secs > 0 { format!("in {count} {unit}{plural}") } else { format!("{count} {unit}{plural} ago") }
+}
+
+#[must_use]
+pub(super) const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Operator => "Operator",
+        Role::MerchantAdmin => "Administrator",
+        Role::MerchantViewer => "Viewer",
+    }
+}
+
+#[must_use]
+pub(super) const fn environment(environment: Environment) -> &'static str {
+    match environment {
+        Environment::Sandbox => "Sandbox",
+        Environment::Live => "Live",
+    }
+}
+
+#[must_use]
+pub(super) const fn webhook_format(format: WebhookFormat) -> &'static str {
+    match format {
+        WebhookFormat::SingleJson => "Single JSON data",
+        WebhookFormat::MultipleJson => "Multiple JSON data",
+    }
+}
+
+#[must_use]
+pub(super) const fn product(product: Product) -> &'static str {
+    match product {
+        Product::ApiKeys => "API keys",
+        Product::EnhancedSecurity => "Enhanced security",
+    }
+}
+
+/// What the page says after a redirect, by the name of the deed. Only names of ours say anything.
+#[must_use]
+pub(super) fn done(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "saved" => "Saved. The settings hold from the next call on.",
+        "revoked" => "The key is revoked. You can restore it within 60 minutes.",
+        "restored" => "The key is restored: it works again.",
+        "secret-ended" => "The earlier secret has ended.",
+        "session-ended" => "The session has ended, with all its tokens.",
+        "address-added" => "The address is in the key's allowed addresses now.",
+        "user-updated" => "The user is updated.",
+        "user-made" => "The user can sign in now.",
+        "token-revoked" => "The token is revoked.",
+        "password-set" => "Your password is set. Your other sessions have ended.",
+        "factor-removed" => "The second factor is removed.",
+        "others-ended" => "Your other sessions have ended.",
+        "merchant-made" => "The merchant is made. Grant it a licence to let it make API keys.",
+        "licence-saved" => "The licence is saved. It holds from the next call on.",
+        "resent" => "The webhook is on its way again.",
+        _ => return None,
+    })
+}
+
+/// A refusal as a sentence to show beside a form.
+#[must_use]
+pub(super) fn refusal(refused: &Refused) -> String {
+    match refused {
+        Refused::Invalid { field, detail } => {
+            let field = match *field {
+                "allowed_ips" => "Allowed addresses",
+                "webhook_url" => "Webhook URL",
+                "webhook_format" => "Output type",
+                "expires_at" => "Expiry",
+                "overlap_secs" => "Overlap",
+                "email" => "E-mail",
+                "password" => "Password",
+                "code" => "The code",
+                "merchant_id" => "Merchant",
+                "gateway" => "Gateway",
+                "name" => "Name",
+                other => other,
+            };
+            format!("{field}: {detail}.")
+        }
+        Refused::NotLicensed(missing) => {
+            format!("This account has no active licence for {}.", product(*missing).to_lowercase())
+        }
+        Refused::NotFound => "That does not exist, or not any more.".to_owned(),
+        Refused::VersionMismatch => {
+            "Somebody else changed this meanwhile. Open it again to see what it is now.".to_owned()
+        }
+        Refused::Forbidden(why) => sentence(why),
+        Refused::Conflict(why) => sentence(why),
+    }
+}
+
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+/// Why a call came to what it did, in one sentence.
+#[must_use]
+pub(super) fn exchange(exchange: &Exchange) -> String {
+    let ip = &exchange.client_ip;
+    let through = match exchange.hops.as_slice() {
+        [] => String::new(),
+        hops => format!("; it came through {}", hops.join(", ")),
+    };
+    match exchange.reason.as_deref() {
+        None if exchange.status < 400 => "Answered.".to_owned(),
+        None => format!("Failed with status {}.", exchange.status),
+        Some("address_not_allowed") => {
+            format!("{ip} is not in this key's allowed addresses{through}.")
+        }
+        Some(OBSERVED) => {
+            format!("{ip} is not in this key's allowed addresses{through}. It passed: the key only observes.")
+        }
+        Some(name) => {
+            name.parse().map_or_else(|_| format!("Refused: {name}."), |reason| why(reason).to_owned())
+        }
+    }
+}
+
+/// A reason as a sentence.
+#[must_use]
+pub(super) const fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::KeyMissing => "The call had no X-API-KEY header.",
+        Reason::KeyRepeated => "The call had two X-API-KEY headers.",
+        Reason::KeyUnknown => "The API key is not one of ours.",
+        Reason::KeyReplaced => "The API key was rotated, and the old one has ended.",
+        Reason::KeyRevoked => "The API key is revoked.",
+        Reason::KeyExpired => "The API key has expired.",
+        Reason::MerchantSuspended => "The account is suspended.",
+        Reason::ApiKeysLicenceInactive => "The account has no active licence for API keys.",
+        Reason::AddressUnreadable => "A proxy did not say which address the call came from.",
+        Reason::AddressNotAllowed => "The address is not in this key's allowed addresses.",
+        Reason::ClientUnknown => "The client ID does not exist.",
+        Reason::ClientOfAnotherKey => "The client ID belongs to another API key.",
+        Reason::ClientSecretWrong => "The client secret is wrong.",
+        Reason::ClientSecretReplaced => "The client secret was rotated, and the old one has ended.",
+        Reason::EnhancedSecurityOff => "Enhanced Security is switched OFF for this client ID.",
+        Reason::EnhancedSecurityLicenceInactive => "The account has no active licence for enhanced security.",
+        Reason::ServiceTokenUnknown => "The service token does not exist, or has ended.",
+        Reason::SignInRefused => "Somebody was refused at the sign-in.",
+        Reason::TokenMissing => "The call had no token.",
+        Reason::TokenUnknown => "The token is not one of ours, or was altered.",
+        Reason::TokenOfAnotherClient => "The token belongs to another client ID.",
+        Reason::TokenExpired => "The token has expired.",
+        Reason::TokenReplayed => "The refresh token was used before, so its session was ended.",
+        Reason::SessionRevoked => "The token's session was revoked.",
+        Reason::SessionExpired => "The token's session has expired.",
+        Reason::SessionEnded => "The token's session ended when Enhanced Security was switched OFF.",
+        Reason::GrantTypeUnsupported => "The grant_type is neither client_credentials nor refresh_token.",
+        Reason::RequestInvalid => "The request was malformed.",
+        Reason::TooManyFailures => "Too many failed calls came from this address.",
+        Reason::TooManyCalls => "Too many calls came with this API key.",
+        Reason::TooManySessions => {
+            "This client ID started too many sessions; it should use its refresh token."
+        }
+    }
+}

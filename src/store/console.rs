@@ -1,0 +1,227 @@
+//! Sessions of the console, recovery codes, and one-time sign-in links. All are found by a hash.
+
+use super::driver::{Connection, Tx};
+use super::{StoreError, touched};
+use crate::domain::clock::Timestamp;
+use crate::domain::console::ConsoleSession;
+use crate::domain::ids::UserId;
+use crate::domain::secret::SecretHash;
+
+#[derive(sqlx::FromRow)]
+struct SessionRow {
+    user_id: UserId,
+    awaits_totp: bool,
+    by_link: bool,
+    created_at: Timestamp,
+    last_seen_at: Timestamp,
+    expires_at: Timestamp,
+    client_ip: String,
+}
+
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn insert_session(tx: &mut Tx, user: UserId, session: &ConsoleSession) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "insert into console_sessions (hash, user_id, awaits_totp, by_link, created_at, last_seen_at, \
+             expires_at, client_ip) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(session.hash.bytes().to_vec())
+        .bind(user)
+        .bind(session.awaits_totp)
+        .bind(session.by_link)
+        .bind(session.created_at)
+        .bind(session.last_seen_at)
+        .bind(session.expires_at)
+        .bind(session.client_ip.clone())
+        .execute()
+        .await?;
+    touched("console_sessions", rows, 1)
+}
+
+/// A session, over or not, and whose it is.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn session(
+    db: &mut Connection,
+    hash: SecretHash,
+) -> Result<Option<(UserId, ConsoleSession)>, StoreError> {
+    let row = db
+        .query(
+            "select user_id, awaits_totp, by_link, created_at, last_seen_at, expires_at, client_ip \
+             from console_sessions where hash = $1",
+        )
+        .bind(hash.bytes().to_vec())
+        .optional::<SessionRow>()
+        .await?;
+    Ok(row.map(|row| {
+        let session = ConsoleSession {
+            hash,
+            awaits_totp: row.awaits_totp,
+            by_link: row.by_link,
+            created_at: row.created_at,
+            last_seen_at: row.last_seen_at,
+            expires_at: row.expires_at,
+            client_ip: row.client_ip,
+        };
+        (row.user_id, session)
+    }))
+}
+
+/// Moves a session's idle time-out. It may have ended meanwhile; then there is nothing to move.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn touch_session(db: &mut Connection, hash: SecretHash, now: Timestamp) -> Result<(), StoreError> {
+    db.query("update console_sessions set last_seen_at = $2 where hash = $1 and last_seen_at < $2")
+        .bind(hash.bytes().to_vec())
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Ends a session; `false` when it had ended before.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn end_session(tx: &mut Tx, hash: SecretHash) -> Result<bool, StoreError> {
+    let rows = tx
+        .query("delete from console_sessions where hash = $1")
+        .bind(hash.bytes().to_vec())
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}
+
+/// Ends every session of a user, but for the one to keep.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn end_sessions_of(tx: &mut Tx, user: UserId, keep: Option<SecretHash>) -> Result<u64, StoreError> {
+    let keep = keep.map_or_else(Vec::new, |hash| hash.bytes().to_vec());
+    tx.query("delete from console_sessions where user_id = $1 and hash <> $2")
+        .bind(user)
+        .bind(keep)
+        .execute()
+        .await
+}
+
+/// Notes that a session's user has set a password: the link it began with no longer stands in for one.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget_link(tx: &mut Tx, hash: SecretHash) -> Result<(), StoreError> {
+    tx.query("update console_sessions set by_link = false where hash = $1")
+        .bind(hash.bytes().to_vec())
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Removes what is over: sessions past either time-out.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn sweep_sessions(tx: &mut Tx, now: Timestamp, idle_since: Timestamp) -> Result<u64, StoreError> {
+    tx.query("delete from console_sessions where expires_at <= $1 or last_seen_at <= $2")
+        .bind(now)
+        .bind(idle_since)
+        .execute()
+        .await
+}
+
+/// Puts new recovery codes in place of all that a user has.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn replace_recovery_codes(
+    tx: &mut Tx,
+    user: UserId,
+    hashes: &[SecretHash],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.query("delete from recovery_codes where user_id = $1").bind(user).execute().await?;
+    for hash in hashes {
+        let rows = tx
+            .query("insert into recovery_codes (hash, user_id, created_at) values ($1, $2, $3)")
+            .bind(hash.bytes().to_vec())
+            .bind(user)
+            .bind(now)
+            .execute()
+            .await?;
+        touched("recovery_codes", rows, 1)?;
+    }
+    Ok(())
+}
+
+/// Uses a recovery code up; `false` when it is not one of this user's, or was used before.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn use_recovery_code(
+    tx: &mut Tx,
+    user: UserId,
+    hash: SecretHash,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let rows = tx
+        .query("update recovery_codes set used_at = $3 where hash = $1 and user_id = $2 and used_at is null")
+        .bind(hash.bytes().to_vec())
+        .bind(user)
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}
+
+/// # Errors
+/// [`StoreError`].
+pub async fn count_recovery_codes(db: &mut Connection, user: UserId) -> Result<i64, StoreError> {
+    db.query("select count(*) from recovery_codes where user_id = $1 and used_at is null")
+        .bind(user)
+        .one::<(i64,)>()
+        .await
+        .map(|(count,)| count)
+}
+
+/// Writes a sign-in link in place of those that the user has.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn replace_link(
+    tx: &mut Tx,
+    user: UserId,
+    hash: SecretHash,
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> Result<(), StoreError> {
+    tx.query("delete from sign_in_links where user_id = $1").bind(user).execute().await?;
+    let rows = tx
+        .query("insert into sign_in_links (hash, user_id, created_at, expires_at) values ($1, $2, $3, $4)")
+        .bind(hash.bytes().to_vec())
+        .bind(user)
+        .bind(now)
+        .bind(expires_at)
+        .execute()
+        .await?;
+    touched("sign_in_links", rows, 1)
+}
+
+/// Uses a link up, and says whose it was; `None` when there is no such link, or it is used or over.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn use_link(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Result<Option<UserId>, StoreError> {
+    let row = tx
+        .query(
+            "update sign_in_links set used_at = $2 where hash = $1 and used_at is null and expires_at > $2 \
+             returning user_id",
+        )
+        .bind(hash.bytes().to_vec())
+        .bind(now)
+        .optional::<(UserId,)>()
+        .await?;
+    Ok(row.map(|(user,)| user))
+}

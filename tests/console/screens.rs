@@ -1,0 +1,202 @@
+//! What the screens say and do, where the words or the effect are the point.
+
+use tollgate::domain::admin::Role;
+use tollgate::domain::licence::{Licence, Product};
+
+use super::people::field;
+use crate::support::merchant::plain_key;
+use crate::support::{TestApp, each_engine};
+
+const ADA: &str = "ada@harbour.example";
+
+const NEW_KEY: [(&str, &str); 4] = [
+    ("name", "Web shop"),
+    ("environment", "sandbox"),
+    ("ip_mode", "enforce"),
+    ("webhook_format", "single_json"),
+];
+
+#[tokio::test]
+async fn a_form_sent_twice_makes_one_key_and_shows_the_same_secret() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let path = format!("/console/m/{}/api-keys", merchant.id);
+        let once = field(&app.page(&person, &format!("{path}/new")).await, "once");
+        let fields = [&NEW_KEY[..], &[("once", once.as_str())]].concat();
+        let secret = |page: String| page.split("id=\"new-key\"").nth(1).map(|rest| rest[..200].to_owned());
+        let first = secret(app.send(person.post(&path, &fields)).await.text()).expect("the key is shown");
+        let again = secret(app.send(person.post(&path, &fields)).await.text()).expect("the key is shown");
+        assert_eq!(first, again);
+        assert_eq!(app.number("select count(*) from api_keys where name = 'Web shop'").await, 1);
+        assert!(!app.page(&person, &path).await.contains("new-key"), "shown again");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_second_output_type_is_for_worldpay_corporate_and_the_form_says_why() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let path = format!("/console/m/{}/api-keys", merchant.id);
+        let form = app.page(&person, &format!("{path}/new")).await;
+        assert!(form.contains("for accounts on the Worldpay Corporate gateway only"), "{form}");
+        let radio = form.split("value=\"multiple_json\"").nth(1).expect("it is there all the same");
+        assert!(radio[..40].contains("disabled"), "it can be chosen");
+        let mut fields = NEW_KEY;
+        fields[3].1 = "multiple_json";
+        assert_eq!(app.send(person.post(&path, &fields)).await.status, 422);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_denial_says_why_in_a_sentence_and_a_button_adds_the_address() {
+    fn through_a_proxy(settings: &mut tollgate::config::Settings) {
+        settings.server.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a network")];
+    }
+    crate::support::each_engine_with(through_a_proxy, async |app| {
+        let mut key = plain_key();
+        key.allowed_ips = vec!["198.51.100.0/24".to_owned()];
+        let merchant = app.merchant_with(key).await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let call = || merchant.authorize().from("10.0.0.2").header("x-forwarded-for", "203.0.113.7");
+        let denied = app.send(call()).await;
+        assert_eq!(denied.status, 401);
+        app.flush().await;
+
+        let id = denied.header("x-request-id").expect("every reply has an id");
+        let path = format!("/console/m/{}/api-details", merchant.id);
+        let page = app.page(&person, &format!("{path}?request_id={id}")).await;
+        let why = "203.0.113.7 is not in this key&#39;s allowed addresses; it came through 10.0.0.2.";
+        assert!(page.contains(why), "{page}");
+        assert!(app.page(&person, &format!("{path}?request_id=other")).await.contains("No call matches"));
+
+        let fields = [("key", field(&page, "key")), ("address", field(&page, "address"))];
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(app.send(person.post(&format!("{path}/allow"), &fields)).await.status, 303);
+        assert_eq!(app.send(call()).await.status, 200);
+    })
+    .await;
+}
+
+/// The lines of the trail as a spreadsheet would read them.
+async fn trail(app: &TestApp, person: &super::people::Person, merchant: &crate::support::Merchant) -> String {
+    app.page(person, &format!("/console/m/{}/audit.csv", merchant.id)).await
+}
+
+#[tokio::test]
+async fn the_audit_trail_as_csv_holds_no_formula() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person("=cmd@harbour.example", Role::MerchantAdmin, Some(merchant.id)).await;
+        let path = format!("/console/m/{}/api-keys", merchant.id);
+        let mut fields = NEW_KEY;
+        fields[0].1 = "=HYPERLINK(\"https://evil.example\")";
+        assert_eq!(app.send(person.post(&path, &fields)).await.status, 200);
+        let csv = trail(&app, &person, &merchant).await;
+        assert!(csv.contains("\"'=cmd@harbour.example\""), "{csv}");
+        for line in csv.lines() {
+            let is_formula =
+                |field: &str| field.trim_start_matches('"').starts_with(['=', '+', '-', '@', '\t']);
+            assert!(!line.split("\",\"").any(is_formula), "{line}");
+        }
+        assert!(csv.lines().count() > 5 && csv.contains("api_key.created"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_is_text_on_every_page() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let base = format!("/console/m/{}", merchant.id);
+        let mut fields = NEW_KEY;
+        fields[0].1 = "<script>alert(1)</script>\"'";
+        let shown = app.send(person.post(&format!("{base}/api-keys"), &fields)).await;
+        assert_eq!(shown.status, 200);
+        for page in [
+            shown.text(),
+            app.page(&person, &base).await,
+            app.page(&person, &format!("{base}/api-keys")).await,
+            app.page(&person, &format!("{base}/audit")).await,
+        ] {
+            assert!(!page.contains("<script>alert"), "{page}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ending_a_session_ends_its_tokens() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let tokens = app.tokens(&merchant).await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let page = app.page(&person, &format!("/console/m/{}/sessions", merchant.id)).await;
+        let end =
+            page.split("action=\"").find_map(|rest| rest.split('"').next().filter(|to| to.ends_with("/end")));
+        assert_eq!(app.send(person.post(end.expect("there is End"), &[])).await.status, 303);
+        assert_eq!(app.send(merchant.refresh(&tokens.refresh)).await.status, 400);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_overview_counts_what_happened() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let tokens = app.tokens(&merchant).await;
+        app.tokens(&merchant).await;
+        app.send(merchant.refresh(&tokens.refresh)).await.tokens();
+        app.send(merchant.refresh("junk")).await.refused(400, "invalid_grant");
+        app.flush().await;
+        for period in ["hour", "day", "month"] {
+            let page = app.page(&person, &format!("/console/m/{}?period={period}", merchant.id)).await;
+            let numbers: Vec<&str> =
+                page.split("figure-number\">").skip(1).filter_map(|rest| rest.split('<').next()).collect();
+            assert_eq!(numbers[..3], ["2", "1", "1"], "{period}");
+            assert!(page.contains("The token is not one of ours, or was altered."), "{period}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_makes_a_merchant_and_its_licences_decide() {
+    each_engine(async |app| {
+        let operator = app.person("ops@gate.example", Role::Operator, None).await;
+        let once = field(&app.page(&operator, "/console/merchants").await, "once");
+        let fields = [("once", once.as_str()), ("name", "Harbour Books"), ("gateway", "demo")];
+        assert_eq!(app.send(operator.post("/console/merchants", &fields)).await.status, 303);
+        let page = app.page(&operator, "/console/merchants").await;
+        let id =
+            page.split("/console/m/").nth(1).and_then(|rest| rest.split('"').next()).expect("it is listed");
+
+        let keys = format!("/console/m/{id}/api-keys");
+        assert_eq!(app.send(operator.post(&keys, &NEW_KEY)).await.status, 422, "no licence");
+        let grant = [("active", "true"), ("expires_on", "2027-01-31")];
+        let licence = format!("/console/m/{id}/account/licences/api_keys");
+        assert_eq!(app.send(operator.post(&licence, &grant)).await.status, 303);
+        assert_eq!(app.send(operator.post(&keys, &NEW_KEY)).await.status, 200);
+        // The last day is one on which it holds.
+        let end = "select expires_at / 1000000 from licences";
+        assert_eq!(app.number(end).await, 1_801_440_000);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lapsed_licence_is_said_where_keys_are_made() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        app.put_licence(merchant.id, Product::ApiKeys, Licence { active: false, expires_at: None }).await;
+        let page = app.page(&person, &format!("/console/m/{}/api-keys", merchant.id)).await;
+        assert!(page.contains("no active licence") && !page.contains("/api-keys/new"));
+    })
+    .await;
+}

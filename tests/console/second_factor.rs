@@ -1,0 +1,171 @@
+//! The authenticator app: set up, asked for, never fooled twice by one code, and replaced by a recovery code.
+
+use chrono::TimeDelta;
+use tollgate::domain::admin::Role;
+use tollgate::domain::console::TotpSecret;
+use tollgate::domain::keyring::Purpose;
+use zeroize::Zeroizing;
+
+use super::people::{PASSWORD, Person, cookie_of, field, from_a_page, sign_in_form};
+use crate::support::{Reply, TestApp, each_engine, each_engine_with};
+
+const ADA: &str = "ada@harbour.example";
+
+/// What an authenticator app would show, from the secret that it was given.
+fn code(secret: &[u8], app: &TestApp) -> String {
+    let secret = totp_rs::Secret::new(secret.into());
+    let totp = totp_rs::Builder::new().with_secret(secret).build().expect("the defaults are compliant");
+    let now = u64::try_from(app.now().unix_secs()).expect("the tests' time is after 1970");
+    totp.generate(now).to_string()
+}
+
+/// Sets a second factor up; returns its secret and the recovery codes.
+async fn set_up(app: &TestApp, person: &Person) -> (Vec<u8>, Vec<String>) {
+    let page = app.page(person, "/console/account/second-factor").await;
+    assert!(page.contains("<svg") && page.contains("QR code"), "no QR code");
+    let sealed = field(&page, "sealed");
+    let bytes = hex::decode(&sealed).expect("it is hex");
+    let opened = app.core().keyring.open(Purpose::TotpSecret, person.id.uuid().as_bytes(), &bytes);
+    let secret = opened.expect("it was sealed for this user").to_vec();
+    let shown: String =
+        page.split("totp-secret\">").nth(1).expect("the key is shown").chars().take(39).collect();
+    let typed = TotpSecret::from_bytes(Zeroizing::new(secret.clone())).to_base32();
+    assert_eq!(shown.replace(' ', ""), typed.expose());
+
+    let path = "/console/account/second-factor";
+    let wrong = app.send(person.post(path, &[("sealed", &sealed), ("code", "000000")])).await;
+    assert_eq!(wrong.status, 422);
+    let reply = app.send(person.post(path, &[("sealed", &sealed), ("code", &code(&secret, app))])).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let text = reply.text();
+    let codes = text.split("<li><code>").skip(1).filter_map(|rest| rest.split('<').next());
+    (secret, codes.map(str::to_owned).collect())
+}
+
+async fn second_step(app: &TestApp, code: &str) -> Reply {
+    let first = app.send(sign_in_form(ADA, PASSWORD)).await;
+    assert!(first.header("location").is_some_and(|to| to.starts_with("/console/sign-in/code")));
+    let half = Person { id: app.user_id(), email: ADA, cookie: cookie_of(&first) };
+    assert!(!app.is_signed_in(&half).await, "the password alone is enough");
+    app.send(half.post("/console/sign-in/code", &[("code", code)])).await
+}
+
+impl TestApp {
+    /// An id of nobody, where only the cookie counts.
+    fn user_id(&self) -> tollgate::domain::ids::UserId {
+        tollgate::domain::ids::UserId::generate(self.now(), &tollgate::domain::entropy::Entropy::System)
+    }
+}
+
+#[tokio::test]
+async fn signing_in_takes_a_code_that_works_once() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (secret, codes) = set_up(&app, &person).await;
+        assert_eq!(codes.len(), 10);
+
+        assert_eq!(second_step(&app, &code(&secret, &app)).await.status, 422, "the code of the set-up again");
+        app.advance(TimeDelta::seconds(30));
+        let now = code(&secret, &app);
+        let reply = second_step(&app, &now).await;
+        assert_eq!(reply.status, 303);
+        let signed_in = Person { cookie: cookie_of(&reply), ..person };
+        assert!(app.is_signed_in(&signed_in).await);
+        assert_eq!(second_step(&app, &now).await.status, 422, "a code that was used");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_recovery_code_works_once_however_it_is_typed() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (_, codes) = set_up(&app, &person).await;
+        let typed = codes[3].to_uppercase().replace('-', " ");
+        assert_eq!(second_step(&app, &typed).await.status, 303);
+        assert_eq!(second_step(&app, &codes[3]).await.status, 422, "a second time");
+        assert_eq!(second_step(&app, &codes[4]).await.status, 303);
+        assert_eq!(app.number("select count(*) from recovery_codes where used_at is null").await, 8);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_codes_lock_the_account_although_the_password_is_right_each_time() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (secret, _) = set_up(&app, &person).await;
+        app.advance(TimeDelta::seconds(30));
+        for _ in 0..10 {
+            assert_eq!(second_step(&app, "123456x").await.status, 422);
+        }
+        let locked = app.send(sign_in_form(ADA, PASSWORD)).await;
+        assert_eq!((locked.status, locked.header("set-cookie")), (422, None));
+        app.advance(TimeDelta::minutes(30));
+        assert_eq!(second_step(&app, &code(&secret, &app)).await.status, 303);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_second_step_has_five_minutes_and_a_session_of_its_own() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (secret, _) = set_up(&app, &person).await;
+        app.advance(TimeDelta::seconds(30));
+        let first = app.send(sign_in_form(ADA, PASSWORD)).await;
+        let half = cookie_of(&first);
+        app.advance(TimeDelta::minutes(5));
+        let form =
+            |code: &str| from_a_page("/console/sign-in/code", &[("code", code)]).header("cookie", &half);
+        assert_eq!(app.send(form(&code(&secret, &app))).await.status, 422, "five minutes later");
+
+        let first = cookie_of(&app.send(sign_in_form(ADA, PASSWORD)).await);
+        let form = from_a_page("/console/sign-in/code", &[("code", &code(&secret, &app))]);
+        let reply = app.send(form.header("cookie", &first)).await;
+        assert_ne!(cookie_of(&reply), first, "the id known before the second factor goes on");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_takes_a_code_to_remove_the_second_factor() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (secret, _) = set_up(&app, &person).await;
+        app.advance(TimeDelta::seconds(30));
+        let path = "/console/account/second-factor/remove";
+        assert_eq!(app.send(person.post(path, &[("code", "000000")])).await.status, 422);
+        assert_eq!(app.send(person.post(path, &[("code", &code(&secret, &app))])).await.status, 303);
+        let reply = app.send(sign_in_form(ADA, PASSWORD)).await;
+        assert!(reply.header("location").is_some_and(|to| to.starts_with("/console/welcome")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn live_keys_take_a_second_factor_where_the_settings_say_so() {
+    each_engine_with(
+        |settings| settings.console.totp_required_for_live = true,
+        async |app| {
+            let merchant = app.merchant().await;
+            let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+            let path = format!("/console/m/{}/api-keys", merchant.id);
+            let key = |environment: &'static str| {
+                [
+                    ("name", "Web shop"),
+                    ("environment", environment),
+                    ("ip_mode", "enforce"),
+                    ("webhook_format", "single_json"),
+                ]
+            };
+            let refused = app.send(person.post(&path, &key("live"))).await;
+            assert_eq!(refused.status, 422);
+            assert!(refused.text().contains("need a second factor"));
+            assert_eq!(app.send(person.post(&path, &key("sandbox"))).await.status, 200);
+            set_up(&app, &person).await;
+            assert_eq!(app.send(person.post(&path, &key("live"))).await.status, 200);
+        },
+    )
+    .await;
+}
