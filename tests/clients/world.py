@@ -30,11 +30,11 @@ def free_port():
         return sock.getsockname()[1]
 
 
-def until(what, is_so):
+def until(what, is_so, patience_secs=PATIENCE_SECS):
     """Waits for an event by looking for it."""
-    end = time.monotonic() + PATIENCE_SECS
+    end = time.monotonic() + patience_secs
     while not is_so():
-        assert time.monotonic() < end, f"{what}: not within {PATIENCE_SECS} s"
+        assert time.monotonic() < end, f"{what}: not within {patience_secs:.0f} s"
         time.sleep(0.02)
 
 
@@ -74,6 +74,9 @@ class Program:
             self.process.wait(PATIENCE_SECS)
         except subprocess.TimeoutExpired:
             pass
+        self.kill()
+
+    def kill(self):
         # Whatever it started is gone as well.
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -165,6 +168,11 @@ class World:
             assert self.server.process.returncode == 0, self.server.log.read_text()[-4000:]
             self.server = None
 
+    def kill(self):
+        """kill -9: it gets no chance to finish anything."""
+        self.server.kill()
+        self.server = None
+
     def admin(self, method, path, body=None):
         answer = call(
             self.issuer, method, f"/admin/v1{path}",
@@ -173,8 +181,8 @@ class World:
         assert 200 <= answer.status < 300, answer
         return answer.json() if answer.body else None
 
-    def merchant(self, name):
-        made = self.admin("POST", "/merchants", {"name": name, "gateway": "demo_gateway"})
+    def merchant(self, name, gateway="demo_gateway"):
+        made = self.admin("POST", "/merchants", {"name": name, "gateway": gateway})
         for product in ["api_keys", "enhanced_security"]:
             self.admin("PUT", f"/merchants/{made['id']}/licences/{product}", {"active": True})
         return made["id"]
