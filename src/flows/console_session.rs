@@ -109,7 +109,7 @@ impl Core {
         change.finish(result).await
     }
 
-    /// Signs in by a link, which is used up.
+    /// Signs in by a link, which is used up. It stands in for the password, not for the second factor.
     ///
     /// # Errors
     /// A fault of the store.
@@ -124,7 +124,11 @@ impl Core {
             drop(tx);
             return self.refuse(None, "no such link, or it is used or over", origin).await;
         };
-        let secret = self.open_session(&mut tx, user.id, false, true, origin, now).await?;
+        let secret = self.open_session(&mut tx, user.id, user.has_totp, true, origin, now).await?;
+        if user.has_totp {
+            tx.commit().await?;
+            return Ok(SignIn::NeedsSecondFactor(secret));
+        }
         self.complete(tx, user.id, json!({ "by": "one-time link" }), origin).await?;
         Ok(SignIn::Done(secret))
     }

@@ -10,6 +10,7 @@ use crate::domain::console::{self, RECOVERY_CODES, TotpSecret};
 use crate::domain::ids::UserId;
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::{PlainSecret, SecretHash};
+use crate::store::users::{Attempt, Claimant};
 use crate::store::{StoreError, console as store, users};
 
 /// A secret that a user is to put into their app. Nothing is kept until a code of it is seen.
@@ -64,10 +65,11 @@ impl Core {
         who: &SignedIn,
         code: &str,
     ) -> Managed<Vec<PlainSecret>> {
+        let attempt = self.claim(Claimant::User(who.user.id)).await?;
         let mut change = self.change(by, "user.recovery_codes_made").await?;
         let result = async {
             change.concerns(who.user.merchant_id, who.user.id);
-            must_show_code(&mut change, who.user.id, code).await?;
+            must_show_code(&mut change, attempt, code).await?;
             make_recovery_codes(&mut change, who.user.id).await
         }
         .await;
@@ -79,10 +81,11 @@ impl Core {
     /// # Errors
     /// A fault of the store.
     pub async fn remove_own_totp(&self, by: &By, who: &SignedIn, code: &str) -> Managed<()> {
+        let attempt = self.claim(Claimant::User(who.user.id)).await?;
         let mut change = self.change(by, "user.second_factor_removed").await?;
         let result = async {
             change.concerns(who.user.merchant_id, who.user.id);
-            must_show_code(&mut change, who.user.id, code).await?;
+            must_show_code(&mut change, attempt, code).await?;
             remove(&mut change, who.user.id).await
         }
         .await;
@@ -139,10 +142,13 @@ async fn confirm(
     make_recovery_codes(change, user.id).await
 }
 
-async fn must_show_code(change: &mut Change<'_>, user: UserId, code: &str) -> Result<(), Stop> {
-    let sealed = users::totp_secret(&mut change.tx, user).await?;
-    match change.core.use_code(&mut change.tx, user, sealed.as_deref(), code).await? {
-        Some(_) => Ok(()),
+/// A try counts like one to sign in: whoever got hold of a session must not guess the code in it.
+async fn must_show_code(change: &mut Change<'_>, attempt: Option<Attempt>, code: &str) -> Result<(), Stop> {
+    let Some(Attempt { user, totp_secret, .. }) = attempt else {
+        return Err(Refused::Conflict("too many tries; wait for half an hour".to_owned()).into());
+    };
+    match change.core.use_code(&mut change.tx, user, totp_secret.as_deref(), code).await? {
+        Some(_) => Ok(users::take_attempt_back(&mut change.tx, user).await?),
         None => Err(Refused::invalid("code", "is not right, or was used before").into()),
     }
 }

@@ -117,8 +117,9 @@ impl Core {
         };
         // Whoever knew the session between the two steps must not know this one.
         sessions::end_session(&mut tx, session.hash).await?;
-        let secret = self.open_session(&mut tx, user, false, false, origin, now).await?;
-        self.complete(tx, user, json!({ "by": "password", "second_factor": factor }), origin).await?;
+        let secret = self.open_session(&mut tx, user, false, session.by_link, origin, now).await?;
+        let by = if session.by_link { "one-time link" } else { "password" };
+        self.complete(tx, user, json!({ "by": by, "second_factor": factor }), origin).await?;
         Ok(SignIn::Done(secret))
     }
 

@@ -216,19 +216,6 @@ pub async fn note_sign_in(tx: &mut Tx, id: UserId, now: Timestamp) -> Result<(),
     touched("users", rows, 1)
 }
 
-/// The sealed secret of a user's authenticator app.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn totp_secret(db: &mut Connection, id: UserId) -> Result<Option<Vec<u8>>, StoreError> {
-    let row = db
-        .query("select totp_secret from users where id = $1")
-        .bind(id)
-        .optional::<(Option<Vec<u8>>,)>()
-        .await?;
-    Ok(row.and_then(|(secret,)| secret))
-}
-
 /// Sets a user's authenticator app, whose code of `last_step` was just seen, or takes it away.
 ///
 /// # Errors
@@ -283,13 +270,4 @@ pub async fn by_email(db: &mut Connection, email: &str) -> Result<Option<User>, 
     .await?
     .map(User::try_from)
     .transpose()
-}
-
-/// The password hash of a user.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn password_hash(db: &mut Connection, id: UserId) -> Result<Option<String>, StoreError> {
-    let row = db.query("select password_hash from users where id = $1").bind(id).optional::<(String,)>();
-    Ok(row.await?.map(|(hash,)| hash))
 }

@@ -148,6 +148,11 @@ impl Browser {
             let whole = u32::try_from(whole.as_u64().unwrap_or(0)).unwrap_or(height).clamp(height, 6000);
             let wide = self.run("return document.documentElement.scrollWidth").await;
             assert_eq!(wide, u64::from(width), "{name} is wider than a {size}");
+            let cut =
+                "return [...document.querySelectorAll('.scroll')].some((e) => e.scrollWidth > e.clientWidth)";
+            if size == "desktop" {
+                assert_eq!(self.run(cut).await, false, "a table of {name} is cut off on a {size}");
+            }
             self.emulate("Emulation.setDeviceMetricsOverride", metrics(width, whole)).await;
             for scheme in ["light", "dark"] {
                 let feature = json!({ "name": "prefers-color-scheme", "value": scheme });

@@ -75,6 +75,11 @@ impl TestApp {
         Person { id, email, cookie: cookie_of(&reply) }
     }
 
+    /// The cookie of another sign-in.
+    pub(crate) async fn cookie_again(&self, email: &str) -> String {
+        cookie_of(&self.send(sign_in_form(email, PASSWORD)).await)
+    }
+
     /// The page at a path, which must be there.
     pub(crate) async fn page(&self, person: &Person, path: &str) -> String {
         let reply = self.send(person.get(path)).await;

@@ -166,6 +166,73 @@ async fn the_overview_counts_what_happened() {
 }
 
 #[tokio::test]
+async fn a_webhook_sent_can_be_sent_again() {
+    each_engine(async |app| {
+        let mut key = plain_key();
+        key.webhook_url = Some("https://receiver.example/hooks".to_owned());
+        let merchant = app.merchant_with(key).await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let path = format!("/console/m/{}/webhooks", merchant.id);
+        let page = app.page(&person, &path).await;
+        assert!(
+            page.contains("api_key.created") && page.contains("https://receiver.example/hooks"),
+            "{page}"
+        );
+        assert!(app.page(&person, &format!("{path}?state=failed")).await.contains("Nothing sent"));
+        let resend = page.split("action=\"").filter_map(|rest| rest.split('"').next());
+        let resend = resend.filter(|to| to.ends_with("/resend")).last().expect("there is Resend");
+        assert_eq!(app.send(person.post(resend, &[])).await.status, 303);
+        let sent = "select count(*) from audit_events where action = 'webhook_delivery.redelivered' \
+                    and actor_kind = 'user'";
+        assert_eq!(app.number(sent).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_webhook_url_of_a_key_shows_its_secret_once() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let path = format!("/console/m/{}/api-keys/{}", merchant.id, merchant.key_id);
+        let save = async |page: &str| {
+            let version = field(page, "version");
+            let fields =
+                [&NEW_KEY[..], &[("webhook_url", "https://receiver.example/h"), ("version", &version)]];
+            app.send(person.post(&path, &fields.concat())).await
+        };
+        let before = app.page(&person, &path).await;
+        let saved = save(&before).await;
+        assert_eq!(saved.status, 200, "{}", saved.text());
+        assert!(saved.text().contains("whsec_"));
+        assert!(!app.page(&person, &path).await.contains("whsec_"), "shown again");
+        // The form was filled from an earlier version: nothing is overwritten.
+        assert_eq!(save(&before).await.status, 422);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_starts_sessions_where_it_should_refresh_is_named() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let overview = format!("/console/m/{}", merchant.id);
+        for _ in 0..59 {
+            app.tokens(&merchant).await;
+        }
+        let warning = "started 60 sessions within the last hour";
+        assert!(!app.page(&person, &overview).await.contains("should keep its refresh token"));
+        app.tokens(&merchant).await;
+        assert!(app.page(&person, &overview).await.contains(warning));
+        app.advance(chrono::TimeDelta::minutes(61));
+        let person = super::people::Person { cookie: app.cookie_again(ADA).await, ..person };
+        assert!(!app.page(&person, &overview).await.contains(warning), "an hour later");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_operator_makes_a_merchant_and_its_licences_decide() {
     each_engine(async |app| {
         let operator = app.person("ops@gate.example", Role::Operator, None).await;

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use tollgate::domain::admin::Role;
 use tollgate::domain::console::TotpSecret;
 use tollgate::domain::keyring::Purpose;
+use tollgate::flows::manage::By;
 use zeroize::Zeroizing;
 
 use super::people::{PASSWORD, Person, cookie_of, field, from_a_page, sign_in_form};
@@ -139,6 +140,42 @@ async fn it_takes_a_code_to_remove_the_second_factor() {
         assert_eq!(app.send(person.post(path, &[("code", &code(&secret, &app))])).await.status, 303);
         let reply = app.send(sign_in_form(ADA, PASSWORD)).await;
         assert!(reply.header("location").is_some_and(|to| to.starts_with("/console/welcome")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn codes_cannot_be_guessed_from_within_a_session() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (secret, _) = set_up(&app, &person).await;
+        app.advance(TimeDelta::seconds(30));
+        let path = "/console/account/second-factor/remove";
+        for _ in 0..10 {
+            assert_eq!(app.send(person.post(path, &[("code", "123456x")])).await.status, 422);
+        }
+        assert_eq!(app.send(person.post(path, &[("code", &code(&secret, &app))])).await.status, 422);
+        assert_eq!(app.number("select count(*) from users where totp_secret is not null").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_one_time_link_stands_in_for_the_password_alone() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (secret, _) = set_up(&app, &person).await;
+        app.advance(TimeDelta::seconds(30));
+        let link = app.core().make_sign_in_link(&By::command_line(), person.id).await;
+        let link = link.expect("the store answers").expect("it is not refused");
+        let reply = app.send(from_a_page("/console/once", &[("token", link.expose())])).await;
+        let half = Person { cookie: cookie_of(&reply), ..person };
+        assert!(!app.is_signed_in(&half).await, "the link alone is enough");
+        let reply = app.send(half.post("/console/sign-in/code", &[("code", &code(&secret, &app))])).await;
+        let whole = Person { cookie: cookie_of(&reply), ..half };
+        assert!(app.is_signed_in(&whole).await);
+        let set = [("password", "three blind mice run"), ("again", "three blind mice run")];
+        assert_eq!(app.send(whole.post("/console/account/password", &set)).await.status, 303);
     })
     .await;
 }

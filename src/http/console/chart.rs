@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 /// The drawing's own units; it is scaled to its place.
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 54.0;
+const LEFT: f64 = 62.0;
 const BOTTOM: f64 = 24.0;
 const TOP: f64 = 10.0;
 

@@ -11,14 +11,14 @@ use super::exchanges::latency;
 use super::page::{Page, Screen, html};
 use super::words;
 use crate::http::error::Failure;
-use crate::store::estimates;
+use crate::store::{Engine, estimates};
 
 #[derive(Template)]
 #[template(path = "health.html")]
 struct HealthPage {
     page: Page,
     is_draining: bool,
-    engine: String,
+    engine: &'static str,
     store_took: String,
     issuer: String,
     sessions: i64,
@@ -43,7 +43,10 @@ pub(super) async fn show(desk: Desk) -> Result<Response, Failure> {
     html(&HealthPage {
         page: desk.page("Health", Screen::Health),
         is_draining: desk.shared.is_draining.load(Ordering::Relaxed),
-        engine: format!("{:?}", core.store.engine()),
+        engine: match core.store.engine() {
+            Engine::Postgres => "PostgreSQL",
+            Engine::Sqlite => "SQLite",
+        },
         store_took: latency(took),
         issuer: core.issuer.clone(),
         sessions: sessions.live,

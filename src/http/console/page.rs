@@ -124,7 +124,7 @@ fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) ->
             label: "Platform",
             items: vec![
                 item("Merchants", Screen::Merchants, "/console/merchants".to_owned()),
-                item("Operators and tokens", Screen::Platform, "/console/people".to_owned()),
+                item("People and tokens", Screen::Platform, "/console/people".to_owned()),
                 item("Health", Screen::Health, "/console/health".to_owned()),
             ],
         });
@@ -155,7 +155,7 @@ struct Failed<'a> {
     style: String,
     icon: String,
     heading: &'static str,
-    words: &'a str,
+    words: String,
     request_id: &'a str,
 }
 
@@ -175,7 +175,7 @@ pub fn failure_body(failure: &Failure, request_id: &str) -> String {
         style: assets::style_url(),
         icon: assets::icon_url(),
         heading,
-        words: &failure.description,
+        words: words::sentence(&failure.description),
         request_id,
     };
     page.render().unwrap_or_else(|_| heading.to_owned())

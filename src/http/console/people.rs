@@ -119,6 +119,8 @@ struct UserRow {
     is_disabled: bool,
     has_totp: bool,
     is_self: bool,
+    /// On the page of the whole platform.
+    merchant: Option<MerchantId>,
     last_login: Option<When>,
 }
 
@@ -157,7 +159,7 @@ async fn people_page(
     let found = core.users(&people.by(), wanted.before, wanted.to_read()).await?;
     let listed = wanted.page(found, |user| user.id, |user| user_row(user, now, own));
     let tokens = core.admin_tokens(&people.by(), None, TOKENS_MAX).await?;
-    let title = if people.merchant.is_some() { "Users and tokens" } else { "Operators and tokens" };
+    let title = if people.merchant.is_some() { "Users and tokens" } else { "People and tokens" };
     Ok(PeoplePage {
         page: (people.page)(title, people).saying(asked.done.as_deref()),
         base: people.base(),
@@ -186,6 +188,7 @@ fn user_row(user: User, now: Timestamp, own: UserId) -> UserRow {
         is_self: user.id == own,
         is_disabled: user.disabled_at.is_some(),
         has_totp: user.has_totp,
+        merchant: user.merchant_id,
         role: words::role(user.role),
         state,
         class,

@@ -114,10 +114,7 @@ pub(super) async fn submit(
     let attempt = shared.core.sign_in(&form.email, password, &origin);
     match counted(&shared, &context, attempt).await? {
         SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
-        SignIn::NeedsSecondFactor(secret) => {
-            let to = format!("/console/sign-in/code?next={}", encoded(&form.next));
-            Ok(([(header::SET_COOKIE, cookie::set(&secret))], Redirect::to(&to)).into_response())
-        }
+        SignIn::NeedsSecondFactor(secret) => Ok(ask_for_code(&secret, &form.next)),
         SignIn::Refused => {
             let page =
                 SignInPage { door: Door::new(), email: form.email, next: form.next, error: Some(REFUSED) };
@@ -164,7 +161,8 @@ pub(super) async fn submit_link(
     let attempt = shared.core.sign_in_by_link(&link, &origin);
     match counted(&shared, &context, attempt).await? {
         SignIn::Done(secret) => Ok(enter(&secret, "")),
-        SignIn::NeedsSecondFactor(_) | SignIn::Refused => {
+        SignIn::NeedsSecondFactor(secret) => Ok(ask_for_code(&secret, "")),
+        SignIn::Refused => {
             let page = LinkPage { door: Door::new(), token: String::new(), error: Some(LINK_REFUSED) };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
@@ -216,6 +214,11 @@ pub(super) async fn welcome(
 pub(super) async fn sign_out(desk: Desk) -> Result<Response, Failure> {
     desk.core().sign_out(&desk.by, &desk.who.session).await??;
     Ok(([(header::SET_COOKIE, cookie::clear())], Redirect::to("/console/sign-in")).into_response())
+}
+
+fn ask_for_code(secret: &PlainSecret, next: &str) -> Response {
+    let to = format!("/console/sign-in/code?next={}", encoded(next));
+    ([(header::SET_COOKIE, cookie::set(secret))], Redirect::to(&to)).into_response()
 }
 
 fn enter(secret: &PlainSecret, next: &str) -> Response {

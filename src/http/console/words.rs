@@ -139,7 +139,8 @@ pub(super) fn refusal(refused: &Refused) -> String {
     }
 }
 
-fn sentence(words: &str) -> String {
+/// With a capital letter and a full stop.
+pub(super) fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", letters.as_str())
