@@ -111,6 +111,3 @@ impl Core {
         Ok(session.pair(key, self.lifetimes, self.now()))
     }
 }
-
-/// A token that no session of this server can have sealed.
-pub(super) const UNKNOWN: Reason = Reason::TokenUnknown;

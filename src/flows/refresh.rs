@@ -7,7 +7,7 @@
 use serde_json::json;
 
 use super::admission::{Caller, too_many_changes};
-use super::authorize::{ClientSecret, UNKNOWN};
+use super::authorize::ClientSecret;
 use super::record::audit_event;
 use super::{Core, DECISIONS_MAX, Decided};
 use crate::domain::access::{self, Reason};
@@ -39,8 +39,10 @@ impl Core {
                 Ok(client) => client,
                 Err(reason) => return Ok(Err(reason)),
             };
-            let Some(token) = token else { return Ok(Err(UNKNOWN)) };
-            let Some(found) = self.genuine_session(token).await? else { return Ok(Err(UNKNOWN)) };
+            let Some(token) = token else { return Ok(Err(Reason::TokenUnknown)) };
+            let Some(found) = self.genuine_session(token).await? else {
+                return Ok(Err(Reason::TokenUnknown));
+            };
             let mut session = found.session;
             if session.credential_id != client.credential {
                 return Ok(Err(Reason::TokenOfAnotherClient));

@@ -4,10 +4,9 @@
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use percent_encoding::percent_decode_str;
 
 use super::error::Failure;
-use super::form::Fields;
+use super::form::{Fields, form_decoded};
 use crate::domain::secret::PlainSecret;
 use crate::flows::authorize::ClientSecret;
 
@@ -30,12 +29,7 @@ pub fn credentials(headers: &HeaderMap) -> Result<Option<(String, PlainSecret)>,
     let decoded = STANDARD.decode(rest.trim()).map_err(|_| malformed())?;
     let decoded = PlainSecret::new(String::from_utf8(decoded).map_err(|_| malformed())?);
     let (user, password) = decoded.expose().split_once(':').ok_or_else(malformed)?;
-    let decode = |text: &str| {
-        percent_decode_str(&text.replace('+', " "))
-            .decode_utf8()
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|_| malformed())
-    };
+    let decode = |text: &str| form_decoded(text).ok_or_else(malformed);
     Ok(Some((decode(user)?, PlainSecret::new(decode(password)?))))
 }
 

@@ -138,12 +138,15 @@ fn starts_like_json(body: &[u8]) -> bool {
     body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
+/// A form-urlencoded name or value in clear; `None` when it is not UTF-8.
+pub(super) fn form_decoded(text: &str) -> Option<String> {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(Cow::into_owned)
+}
+
 fn parse_urlencoded(body: &[u8]) -> Result<Fields, Failure> {
     let not_utf8 = || Failure::invalid_request("the body is not UTF-8");
     let text = std::str::from_utf8(body).map_err(|_| not_utf8())?;
-    let decode = |part: &str| {
-        percent_decode_str(&part.replace('+', " ")).decode_utf8().map(Cow::into_owned).map_err(|_| not_utf8())
-    };
+    let decode = |part: &str| form_decoded(part).ok_or_else(not_utf8);
     let mut fields = Fields::new();
     for pair in text.trim_end_matches(['\r', '\n']).split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
