@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use chrono::TimeDelta;
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,7 @@ use crate::http::{self, Edge, Shared};
 use crate::jobs::deliver::Deliverer;
 use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
+use crate::jobs::sweep::{SweepSettings, Sweeper};
 use crate::jobs::{notices, tidy, usage};
 use crate::store::{Options, Store, StoreError};
 
@@ -94,6 +96,7 @@ impl App {
         let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
             exchanges: ExchangeLog::start(Arc::clone(&core)),
+            sweeper: Sweeper::new(Arc::clone(&core), sweep_settings(settings)),
             core,
             egress,
             edge: Edge {
@@ -134,6 +137,12 @@ impl App {
         &self.deliverer
     }
 
+    /// Removes what has had its time; [`App::run`] keeps it going.
+    #[must_use]
+    pub fn sweeper(&self) -> &Sweeper {
+        &self.shared.sweeper
+    }
+
     pub fn router(&self) -> Router {
         http::router(Arc::clone(&self.shared))
     }
@@ -170,6 +179,7 @@ impl App {
             tokio::spawn(usage::run(core())),
             tokio::spawn(tidy::run(core())),
             tokio::spawn(notices::run(core())),
+            tokio::spawn(Arc::clone(&self.shared.sweeper).run()),
         ];
         loops.extend(self.shared.tls.clone().map(|tls| tokio::spawn(tls.watch())));
         let delivering = tokio::spawn(Arc::clone(&self.deliverer).run());
@@ -276,6 +286,14 @@ pub async fn open_core(
         blocked: Blocked::default(),
         console: Console::new(settings.console.totp_required_for_live),
     })
+}
+
+fn sweep_settings(settings: &Settings) -> SweepSettings {
+    SweepSettings {
+        audit_kept: TimeDelta::days(settings.retention.audit_days.into()),
+        exchanges_kept: TimeDelta::days(settings.retention.exchanges_days.into()),
+        sessions_per_client_max: settings.limits.sessions_per_client_max as usize,
+    }
 }
 
 fn load_tls(settings: &config::Server) -> Result<Option<Arc<Tls>>, TlsError> {

@@ -19,7 +19,7 @@ use tollgate::domain::ids::{ApiKeyId, MerchantId, UserId};
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
-use tollgate::flows::look::ChainVerdict;
+use tollgate::flows::audit_chain::ChainVerdict;
 use tollgate::flows::manage::By;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
@@ -331,6 +331,9 @@ async fn verify_audit(core: &Core) -> anyhow::Result<()> {
     match core.verify_audit_chain().await? {
         ChainVerdict::Holds { events } => print(&format!("the chain holds: {events} events")),
         ChainVerdict::Broken { seq } => bail!("the chain is broken at event {seq}"),
+        ChainVerdict::ForgedCut { seq } => {
+            bail!("the chain was cut at event {seq}, but not by this server: events are missing")
+        }
         ChainVerdict::Short { last, expected } => {
             bail!("events are missing: the last is {last}, the chain says {expected}")
         }

@@ -124,6 +124,7 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.limits.failures_per_address_per_minute, 600);
     assert_eq!(settings.limits.calls_per_key_per_second, 0);
     assert_eq!(settings.limits.new_sessions_per_client_per_minute, 0);
+    assert_eq!(settings.limits.sessions_per_client_max, 10_000);
     assert_eq!(settings.retention.audit_days, 400);
     assert_eq!(settings.retention.exchanges_days, 30);
     assert_eq!(settings.log.level, "info");
@@ -532,7 +533,7 @@ fn mistakes_show_no_secret() {
 #[test]
 fn the_bounds_of_numbers_are_those_in_the_comments() {
     let numbers = numbers();
-    assert_eq!(numbers.len(), 16);
+    assert_eq!(numbers.len(), 17);
     for (key, default, min, max) in numbers {
         assert!((min..=max).contains(&default), "{key}");
         for number in [min, max, min - 1, max + 1] {

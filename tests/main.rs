@@ -22,6 +22,7 @@ mod standing;
 mod stop;
 mod store;
 mod support;
+mod sweep;
 mod transport;
 mod webhooks;
 mod wire;

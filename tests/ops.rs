@@ -6,17 +6,17 @@ use super::support::merchant::plain_key;
 use super::support::{Call, TestApp, each_engine};
 
 /// The series of a scrape by name and labels, as they are written.
-async fn scrape(app: &TestApp) -> Metrics {
+pub(crate) async fn scrape(app: &TestApp) -> Metrics {
     let reply = app.send_to_ops(Call::get("/metrics")).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     Metrics(reply.text())
 }
 
-struct Metrics(String);
+pub(crate) struct Metrics(String);
 
 impl Metrics {
     #[track_caller]
-    fn value(&self, series: &str) -> f64 {
+    pub(crate) fn value(&self, series: &str) -> f64 {
         let found = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         let value = found.unwrap_or_else(|| panic!("no {series} in\n{}", self.0));
         value.parse().expect("a series has a number")
@@ -77,18 +77,6 @@ async fn metrics_show_how_long_the_oldest_webhook_has_waited() {
         let metrics = scrape(&app).await;
         assert!(metrics.value("tollgate_outbox_deliveries") >= 2.0);
         assert_eq!(metrics.value("tollgate_outbox_age_seconds"), 90.0);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn metrics_show_how_far_the_sweep_is_behind() {
-    each_engine(async |app| {
-        let merchant = app.merchant().await;
-        app.tokens(&merchant).await;
-        assert_eq!(scrape(&app).await.value("tollgate_sweep_lag_seconds"), 0.0);
-        app.advance(TimeDelta::days(365) + TimeDelta::seconds(7));
-        assert_eq!(scrape(&app).await.value("tollgate_sweep_lag_seconds"), 7.0);
     })
     .await;
 }

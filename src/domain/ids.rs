@@ -54,6 +54,12 @@ impl<T> Id<T> {
         Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
     }
 
+    /// Smaller than every id.
+    #[must_use]
+    pub const fn nil() -> Self {
+        Self::from_uuid(Uuid::nil())
+    }
+
     #[must_use]
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid, PhantomData)

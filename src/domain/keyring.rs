@@ -88,6 +88,12 @@ impl Keyring {
             .ok()
             .map(Zeroizing::new)
     }
+
+    /// Whether the newest key made this seal, so that the older ones can go without it.
+    #[must_use]
+    pub fn is_fresh(&self, sealed: &[u8]) -> bool {
+        sealed.starts_with(&self.newest().id.to_be_bytes())
+    }
 }
 
 impl fmt::Debug for Keyring {
@@ -103,6 +109,7 @@ pub enum Purpose {
     IdempotentAnswer,
     Cursor,
     TotpSecret,
+    AuditAnchor,
 }
 
 fn cipher(key: &ServerKey, purpose: Purpose) -> XChaCha20Poly1305 {
@@ -111,6 +118,7 @@ fn cipher(key: &ServerKey, purpose: Purpose) -> XChaCha20Poly1305 {
         Purpose::IdempotentAnswer => b"idempotent answer",
         Purpose::Cursor => b"cursor",
         Purpose::TotpSecret => b"totp secret",
+        Purpose::AuditAnchor => b"audit anchor",
     };
     XChaCha20Poly1305::new(&(*key.derive(b"tollgate seal", info)).into())
 }

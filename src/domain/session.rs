@@ -28,6 +28,52 @@ pub struct Lifetimes {
     pub retry_window: TimeDelta,
 }
 
+/// How long the row of a session stays after its end at least, for clocks that differ and for a merchant
+/// who asks why a token was refused: without the row nobody can tell that it was ever one.
+pub const KEPT_AFTER_END: TimeDelta = TimeDelta::days(1);
+
+/// Which rows no token can be used with any more: see [`crate::jobs::sweep`] for the reasoning.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadBefore {
+    /// Those that were revoked, or reached their absolute end, by then.
+    pub ended: Timestamp,
+    /// Those that were refreshed last by then: they have been idle for too long. None that started later
+    /// can have been.
+    pub rotated: Timestamp,
+}
+
+/// The earliest of each time in some rows; `None` where no row has one.
+#[derive(Clone, Copy, Debug)]
+pub struct Earliest {
+    pub expires_at: Option<Timestamp>,
+    pub rotated_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl Lifetimes {
+    #[must_use]
+    pub fn dead_before(self, now: Timestamp) -> DeadBefore {
+        // An access token of a session that was revoked is told apart for as long as it can be presented.
+        let ended = now.minus(KEPT_AFTER_END.max(self.access_ttl));
+        DeadBefore { ended, rotated: ended.minus(self.refresh_ttl) }
+    }
+}
+
+impl DeadBefore {
+    /// How long the first of some rows has been due to go; zero if none is.
+    #[must_use]
+    pub fn lag(self, earliest: Earliest) -> TimeDelta {
+        [
+            earliest.expires_at.map(|at| self.ended.since(at)),
+            earliest.revoked_at.map(|at| self.ended.since(at)),
+            earliest.rotated_at.map(|at| self.rotated.since(at)),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(TimeDelta::zero(), TimeDelta::max)
+    }
+}
+
 /// One row, for the whole life of a session.
 #[derive(Clone)]
 pub struct Session {

@@ -52,6 +52,7 @@ impl Core {
             let open = Open { session: session.clone(), revision: caller.record.merchant.revision };
             if self.store.hot().open_session(open).await? {
                 self.counters.issued.add_one();
+                self.note_opened(client.credential);
                 return Ok(Ok(self.pair_of(&session)?));
             }
             if let Err(reason) = self.reload(caller).await? {

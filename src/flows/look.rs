@@ -13,7 +13,7 @@ use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId, SessionId};
 use crate::store::audit::Chained;
 use crate::store::exchanges::{Exchange, Filter};
 use crate::store::sessions::Listed;
-use crate::store::{StoreError, api_keys, audit, exchanges, sessions};
+use crate::store::{api_keys, audit, exchanges, sessions};
 
 /// A range that a key was used from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,17 +22,6 @@ pub struct SuggestedRange {
     pub calls: i64,
     pub first_seen_at: Timestamp,
     pub last_seen_at: Timestamp,
-}
-
-/// How the audit chain stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChainVerdict {
-    /// Every row is as it was written.
-    Holds { events: i64 },
-    /// The row with this number was changed, or rows before it are missing.
-    Broken { seq: i64 },
-    /// Rows at the end are missing.
-    Short { last: i64, expected: i64 },
 }
 
 impl Core {
@@ -139,36 +128,6 @@ impl Core {
         change.event.detail = json!({ "limit": limit });
         let events = audit::list(&mut change.tx, merchant, before, limit).await?;
         change.finish(Ok(events)).await
-    }
-
-    /// Walks the whole audit chain.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn verify_audit_chain(&self) -> Result<ChainVerdict, StoreError> {
-        let mut db = self.store.read().await?;
-        // The head first: events appended meanwhile are beyond it.
-        let (head, head_hash) = audit::head(&mut db).await?;
-        let (mut seq, mut hash) = (0, vec![0; 32]);
-        while seq < head {
-            let page = audit::chain(&mut db, seq, 1000).await?;
-            if page.is_empty() {
-                return Ok(ChainVerdict::Short { last: seq, expected: head });
-            }
-            for chained in page.iter().filter(|chained| chained.seq <= head) {
-                let expected = chained.event.chain_hash(chained.seq, &hash, &chained.detail);
-                if chained.seq != seq + 1 || chained.hash != expected {
-                    return Ok(ChainVerdict::Broken { seq: chained.seq });
-                }
-                seq = chained.seq;
-                hash.clone_from(&chained.hash);
-            }
-        }
-        if hash == head_hash {
-            Ok(ChainVerdict::Holds { events: head })
-        } else {
-            Ok(ChainVerdict::Broken { seq })
-        }
     }
 }
 

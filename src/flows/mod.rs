@@ -5,6 +5,7 @@
 
 pub mod admin_access;
 pub mod admission;
+pub mod audit_chain;
 pub mod authorize;
 pub mod blocked;
 pub mod console_session;

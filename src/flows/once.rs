@@ -13,7 +13,7 @@ use crate::domain::keyring::Purpose;
 use crate::store::{StoreError, idempotency};
 
 /// How long an answer is kept.
-const KEPT_FOR: TimeDelta = TimeDelta::hours(24);
+pub const KEPT_FOR: TimeDelta = TimeDelta::hours(24);
 
 /// A caller's `Idempotency-Key`, with the hash of the request it came with.
 #[derive(Clone, Debug)]

@@ -76,6 +76,7 @@ impl Core {
                     };
                     if let Some(rotated) = self.store.hot().rotate_session(rotation).await? {
                         self.counters.refreshed.add_one();
+                        self.note_refreshed(session.credential_id);
                         session.generation = rotated.generation;
                         session.rotated_at = rotated.rotated_at;
                         return Ok(Ok(self.pair_of(&session)?));

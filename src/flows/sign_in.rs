@@ -16,8 +16,7 @@ use super::manage_users::password_matches;
 use super::record::audit_event;
 use crate::domain::clock::Timestamp;
 use crate::domain::console::{
-    self, ABSOLUTE_TIMEOUT, ConsoleSession, FAILURES_MAX, IDLE_TIMEOUT, LOCKED_FOR, SECOND_FACTOR_WITHIN,
-    TotpSecret,
+    self, ABSOLUTE_TIMEOUT, ConsoleSession, FAILURES_MAX, LOCKED_FOR, SECOND_FACTOR_WITHIN, TotpSecret,
 };
 use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome};
 use crate::domain::ids::UserId;
@@ -186,7 +185,6 @@ impl Core {
             expires_at: now.plus(lifetime),
             client_ip: origin.client_ip.clone(),
         };
-        sessions::sweep_sessions(tx, now, now.minus(IDLE_TIMEOUT)).await?;
         sessions::insert_session(tx, user, &session).await?;
         Ok(secret)
     }

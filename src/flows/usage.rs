@@ -1,4 +1,5 @@
-//! Last-used times: collected here, written in batches, never by the request that they describe.
+//! Last-used times, and how many sessions each client opens and refreshes: collected here, written in
+//! batches, never by the request that they describe.
 //!
 //! One use is more than a note: the first of a rotated secret starts the end of its predecessor. That
 //! is a change like any other, written before the call goes on.
@@ -11,12 +12,14 @@ use chrono::TimeDelta;
 use super::Core;
 use crate::domain::address::ClientAddress;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{AdminTokenId, MerchantId, SecretId};
+use crate::domain::ids::{AdminTokenId, CredentialId, MerchantId, SecretId};
 use crate::domain::secret::StoredSecret;
+use crate::store::client_activity::{self, Activity, SLOT};
 use crate::store::secrets::Use;
 use crate::store::{StoreError, admin_tokens, merchants, secrets};
 
-/// The latest use of each secret and admin token since the last write: bounded by their number.
+/// The latest use of each secret and admin token, and what each client did, since the last write: bounded
+/// by their number.
 #[derive(Default)]
 pub struct Usage(Mutex<Uses>);
 
@@ -24,6 +27,7 @@ pub struct Usage(Mutex<Uses>);
 struct Uses {
     secrets: HashMap<SecretId, Use>,
     admin_tokens: HashMap<AdminTokenId, Timestamp>,
+    clients: HashMap<(CredentialId, Timestamp), Activity>,
 }
 
 impl Usage {
@@ -70,6 +74,29 @@ impl Core {
         });
     }
 
+    pub(super) fn note_opened(&self, client: CredentialId) {
+        self.note_activity(client, |activity| activity.opened += 1);
+    }
+
+    pub(super) fn note_refreshed(&self, client: CredentialId) {
+        self.note_activity(client, |activity| activity.refreshed += 1);
+    }
+
+    fn note_activity(&self, client: CredentialId, note: impl FnOnce(&mut Activity)) {
+        let slot = client_activity::slot_of(self.now());
+        self.usage.note(|uses| note(uses.clients.entry((client, slot)).or_default()));
+    }
+
+    /// What a client did in the last hour, to the slot.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn activity_of(&self, client: CredentialId) -> Result<Activity, StoreError> {
+        // A slot that began just before the hour did is left out: what is told is never more than it was.
+        let since = client_activity::slot_of(self.now().minus(TimeDelta::hours(1))).plus(SLOT);
+        client_activity::since(&mut self.store.read().await?, client, since).await
+    }
+
     /// The first use of a rotated secret: its predecessors end when the overlap is over.
     pub(super) async fn start_overlap(
         &self,
@@ -91,13 +118,17 @@ impl Core {
     /// # Errors
     /// A fault of the store; the notes are gone then.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
-        let Uses { secrets: used, admin_tokens: used_tokens } = self.usage.take();
+        let Uses { secrets: used, admin_tokens: used_tokens, clients } = self.usage.take();
         if !used.is_empty() {
             secrets::note_uses(&mut self.store.write().await?, used.into_values().collect()).await?;
         }
         if !used_tokens.is_empty() {
             let uses = used_tokens.into_iter().collect();
             admin_tokens::note_uses(&mut self.store.write().await?, uses).await?;
+        }
+        if !clients.is_empty() {
+            let activities = clients.into_iter().collect();
+            client_activity::add(&mut self.store.write().await?, activities).await?;
         }
         Ok(())
     }

@@ -35,6 +35,7 @@ use crate::config::ForwardedHeader;
 use crate::flows::SharedCore;
 use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
+use crate::jobs::sweep::Sweeper;
 
 /// What the edge itself is told by the settings.
 pub struct Edge {
@@ -49,6 +50,7 @@ pub struct Shared {
     pub core: SharedCore,
     pub edge: Edge,
     pub exchanges: ExchangeLog,
+    pub sweeper: Arc<Sweeper>,
     /// The way out, for trying webhooks.
     pub egress: Arc<Egress>,
     /// Requests under way, those included whose clients have hung up.

@@ -21,13 +21,17 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
+use strum::VariantArray;
 use tower::ServiceBuilder;
 
 use super::error::Failure;
 use super::metrics::Labels;
 use super::{Shared, health, layer};
 use crate::domain::clock::Timestamp;
+use crate::domain::ids::SessionId;
+use crate::domain::session::Earliest;
 use crate::flows::Core;
+use crate::jobs::sweep::{Kind, Sweeper};
 use crate::store::batch::QueueState;
 use crate::store::estimates::{self, Backlog, SessionRows};
 use crate::store::hot::QUEUES;
@@ -55,7 +59,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Failure> {
-    let in_store = match tokio::time::timeout(STORE_TIMEOUT, in_store(&shared.core.store)).await {
+    let in_store = match tokio::time::timeout(STORE_TIMEOUT, in_store(&shared.core)).await {
         Ok(Ok(numbers)) => Some(numbers),
         Ok(Err(error)) => {
             tracing::warn!(%error, "metrics without the numbers in the store");
@@ -70,12 +74,24 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
-async fn in_store(store: &Store) -> Result<(Backlog, SessionRows), StoreError> {
-    let mut db = store.read().await?;
-    Ok((estimates::outbox(&mut db).await?, estimates::session_rows(&mut db).await?))
+/// The numbers that the database has.
+struct InStore {
+    backlog: Backlog,
+    rows: SessionRows,
+    earliest: Earliest,
 }
 
-fn write(shared: &Shared, in_store: Option<(Backlog, SessionRows)>) -> Result<String, fmt::Error> {
+async fn in_store(core: &Core) -> Result<InStore, StoreError> {
+    let mut db = core.store.read().await?;
+    let floor = SessionId::first_of(core.lifetimes.dead_before(core.now()).rotated);
+    Ok(InStore {
+        backlog: estimates::outbox(&mut db).await?,
+        rows: estimates::session_rows(&mut db).await?,
+        earliest: estimates::earliest(&mut db, floor).await?,
+    })
+}
+
+fn write(shared: &Shared, in_store: Option<InStore>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("tollgate");
     registry.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
     shared.metrics.register(&mut registry);
@@ -91,11 +107,12 @@ fn write(shared: &Shared, in_store: Option<(Backlog, SessionRows)>) -> Result<St
     flows(core, &mut registry);
     let dropped = ConstCounter::new(shared.exchanges.dropped());
     registry.register("exchanges_dropped", "Exchange records never written, for want of room", dropped);
+    sweeper(&shared.sweeper, &mut registry);
     store(&core.store, &mut registry);
     let is_up = ConstGauge::new(i64::from(in_store.is_some()));
     registry.register("store_up", "Whether the store answered when it was asked for this", is_up);
-    if let Some((backlog, rows)) = in_store {
-        tables(backlog, rows, core.now(), &mut registry);
+    if let Some(in_store) = in_store {
+        tables(&in_store, core, &mut registry);
     }
     let mut body = String::new();
     text::encode(&mut body, &registry)?;
@@ -116,6 +133,16 @@ fn flows(core: &Core, registry: &mut Registry) {
     registry.register("replays", "Sessions ended by the replay of an earlier generation", replayed);
     let tracked = ConstGauge::new(core.limits.tracked() as u64);
     registry.register("limits_tracked", "Addresses, keys and clients that limits keep in memory", tracked);
+}
+
+fn sweeper(sweeper: &Sweeper, registry: &mut Registry) {
+    let swept = Family::<Labels<1>, Counter>::default();
+    for kind in Kind::VARIANTS {
+        swept.get_or_create(&[("kind", kind.name().to_owned())]).inc_by(sweeper.removed(*kind));
+    }
+    registry.register("swept_rows", "Rows that this replica removed because they had their time", swept);
+    let walks = ConstCounter::new(sweeper.session_walks());
+    registry.register("sweep_walks", "How often this replica went through all sessions of age", walks);
 }
 
 /// What this process has between it and the database.
@@ -156,7 +183,9 @@ impl EncodeMetric for BatchSizes {
 }
 
 /// What is in the database: the same on every replica.
-fn tables(backlog: Backlog, rows: SessionRows, now: Timestamp, registry: &mut Registry) {
+fn tables(in_store: &InStore, core: &Core, registry: &mut Registry) {
+    let InStore { backlog, rows, earliest } = in_store;
+    let now = core.now();
     let since = |time: Option<Timestamp>| {
         let micros = time.map_or(0, |time| now.since(time).num_microseconds().unwrap_or(i64::MAX));
         ConstGauge::new(micros.max(0) as f64 / 1e6)
@@ -180,8 +209,8 @@ fn tables(backlog: Backlog, rows: SessionRows, now: Timestamp, registry: &mut Re
     );
     registry.register_with_unit(
         "sweep_lag",
-        "Time since the oldest session in the table ended; zero while it lasts",
+        "How long the session that ended first, of the oldest thousand in the table, has been due to go",
         Unit::Seconds,
-        since(rows.oldest_expires_at),
+        ConstGauge::new(core.lifetimes.dead_before(now).lag(*earliest).as_seconds_f64()),
     );
 }

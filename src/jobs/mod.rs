@@ -4,5 +4,7 @@ pub mod deliver;
 pub mod egress;
 pub mod exchange_log;
 pub mod notices;
+mod surplus;
+pub mod sweep;
 pub mod tidy;
 pub mod usage;

@@ -128,12 +128,58 @@ pub async fn list(
     .collect()
 }
 
-/// The head of the chain: the number of the last event, and its hash.
-///
+/// Where the chain begins and ends.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct ChainEnds {
+    /// The number of the last event, and its hash.
+    pub seq: i64,
+    pub hash: Vec<u8>,
+    /// The same of the last event that was cut off by age; 0 and zeros when none was.
+    pub cut_seq: i64,
+    pub cut_hash: Vec<u8>,
+    pub cut_seal: Option<Vec<u8>>,
+}
+
 /// # Errors
 /// [`StoreError`].
-pub async fn head(db: &mut Connection) -> Result<(i64, Vec<u8>), StoreError> {
-    db.query("select seq, hash from audit_chain where id = 1").one().await
+pub async fn ends(db: &mut Connection) -> Result<ChainEnds, StoreError> {
+    db.query("select seq, hash, cut_seq, cut_hash, cut_seal from audit_chain where id = 1").one().await
+}
+
+/// Where the chain is to be cut: through the event with this number and hash.
+pub struct Cut {
+    pub seq: i64,
+    pub hash: Vec<u8>,
+    pub seal: Vec<u8>,
+}
+
+/// Removes the events after number `from`, where the chain is cut now, through those of `cut`. `false`,
+/// with nothing changed, when another replica has cut it meanwhile.
+///
+/// # Errors
+/// [`StoreError`]; events that are not there are one.
+pub async fn cut(tx: &mut Tx, from: i64, cut: Cut) -> Result<bool, StoreError> {
+    let rows = tx
+        .query(
+            "update audit_chain set cut_seq = $2, cut_hash = $3, cut_seal = $4 where id = 1 and cut_seq = $1",
+        )
+        .bind(from)
+        .bind(cut.seq)
+        .bind(cut.hash)
+        .bind(cut.seal)
+        .execute()
+        .await?;
+    if rows == 0 {
+        return Ok(false);
+    }
+    let rows = tx
+        .query("delete from audit_events where seq > $1 and seq <= $2")
+        .bind(from)
+        .bind(cut.seq)
+        .execute()
+        .await?;
+    touched("audit_events", rows, u64::try_from(cut.seq - from).unwrap_or(0))?;
+    Ok(true)
 }
 
 /// Events of all merchants in the order of the chain, from after number `after`.

@@ -120,18 +120,6 @@ pub async fn forget_link(tx: &mut Tx, hash: SecretHash) -> Result<(), StoreError
     Ok(())
 }
 
-/// Removes what is over: sessions past either time-out.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn sweep_sessions(tx: &mut Tx, now: Timestamp, idle_since: Timestamp) -> Result<u64, StoreError> {
-    tx.query("delete from console_sessions where expires_at <= $1 or last_seen_at <= $2")
-        .bind(now)
-        .bind(idle_since)
-        .execute()
-        .await
-}
-
 /// Puts new recovery codes in place of all that a user has.
 ///
 /// # Errors

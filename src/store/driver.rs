@@ -1,8 +1,8 @@
 //! The two engines behind one face: the only file that names PostgreSQL or SQLite.
 //!
 //! Both take `$1`, `returning`, `on conflict`, common table expressions and `true`, so a query is one
-//! text, and the engine is chosen at the connection. Three things alone carry a text per engine: the
-//! group-commit statements ([`Sql`]), the engine's own statistics, and the migrations.
+//! text, and the engine is chosen at the connection. Four things alone carry a text per engine: the
+//! group-commit statements ([`Sql`]), the engine's own statistics, the sweeper's turns, and the migrations.
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;

@@ -3,6 +3,8 @@
 use super::StoreError;
 use super::driver::{Connection, Sql};
 use crate::domain::clock::Timestamp;
+use crate::domain::ids::SessionId;
+use crate::domain::session::Earliest;
 
 /// Webhook deliveries that are still to be made.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +30,6 @@ pub struct SessionRows {
     pub live: i64,
     /// Versions of rows that nobody sees any more and that wait to be vacuumed; none on SQLite.
     pub dead: i64,
-    /// When the oldest session that is still in the table ends, or ended.
-    pub oldest_expires_at: Option<Timestamp>,
 }
 
 /// The statistics of an engine are its own.
@@ -44,7 +44,22 @@ const SESSION_ROWS: Sql = Sql {
 /// [`StoreError`].
 pub async fn session_rows(db: &mut Connection) -> Result<SessionRows, StoreError> {
     let (live, dead) = db.query_of(&SESSION_ROWS).one::<(i64, i64)>().await?;
-    let oldest =
-        db.query("select expires_at from sessions order by id limit 1").optional::<(Timestamp,)>().await?;
-    Ok(SessionRows { live, dead, oldest_expires_at: oldest.map(|(expires_at,)| expires_at) })
+    Ok(SessionRows { live, dead })
+}
+
+/// Looks at the oldest thousand rows of sessions that started before `floor`: the sweeper goes by age, so
+/// what it leaves behind is among them.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn earliest(db: &mut Connection, floor: SessionId) -> Result<Earliest, StoreError> {
+    db.query(
+        "select min(expires_at) as expires_at, min(rotated_at) as rotated_at, min(revoked_at) as revoked_at \
+         from (select expires_at, rotated_at, revoked_at from sessions where id < $1 order by id limit 1000) \
+         as oldest",
+    )
+    .bind(floor)
+    .one::<(Option<Timestamp>, Option<Timestamp>, Option<Timestamp>)>()
+    .await
+    .map(|(expires_at, rotated_at, revoked_at)| Earliest { expires_at, rotated_at, revoked_at })
 }

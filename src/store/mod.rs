@@ -8,6 +8,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod backup;
 pub mod batch;
+pub mod client_activity;
 pub mod columns;
 pub mod console;
 pub mod credentials;
@@ -27,6 +28,8 @@ mod migrate;
 pub mod outbox;
 pub mod secrets;
 pub mod sessions;
+pub mod surplus;
+pub mod sweep;
 pub mod users;
 pub mod webhook_secrets;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tollgate::domain::admin::Role;
-use tollgate::flows::look::ChainVerdict;
+use tollgate::flows::audit_chain::ChainVerdict;
 
 use super::{Admin, authorize, text};
 use crate::support::{each_engine, each_engine_with};

@@ -16,6 +16,7 @@ use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
 use tollgate::flows::Core;
+use tollgate::jobs::sweep::{Kind, Step};
 use tollgate::store::Engine;
 use tower::ServiceExt;
 
@@ -144,6 +145,29 @@ impl TestApp {
     /// Attempts every webhook that is due, and returns when each attempt is on record.
     pub(crate) async fn deliver(&self) {
         self.app.deliverer().tick().await.expect("the store answers");
+    }
+
+    /// Makes every step that there is to make of one walk of the sweeper; how many rows went.
+    pub(crate) async fn sweep(&self, kind: Kind) -> u64 {
+        let mut removed = 0;
+        loop {
+            let step = self.app.sweeper().tick(kind).await.expect("the store answers");
+            removed += step.removed;
+            if step.is_last {
+                return removed;
+            }
+        }
+    }
+
+    /// Makes one step of a walk.
+    pub(crate) async fn sweep_step(&self, kind: Kind) -> Step {
+        self.app.sweeper().tick(kind).await.expect("the store answers")
+    }
+
+    /// Runs a statement that the application has none for.
+    pub(crate) async fn run_sql(&self, sql: &'static str) -> u64 {
+        let mut db = self.core().store.write().await.expect("the store answers");
+        db.query(sql).execute().await.expect("the test's own SQL is right")
     }
 
     /// The one number that a query answers with.

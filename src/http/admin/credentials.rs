@@ -33,6 +33,13 @@ pub struct CredentialView {
     secrets: Vec<SecretView>,
     last_used_at: Option<Timestamp>,
     last_used_ip: Option<String>,
+    /// Sessions that this client opened in the last hour; only where one record is shown. A client that
+    /// opens many and refreshes few does not keep its tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions_opened_last_hour: Option<i64>,
+    /// How often it refreshed one in the last hour; only where one record is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refreshes_last_hour: Option<i64>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -49,6 +56,8 @@ impl CredentialView {
             secrets: secrets::views(&credential.secrets, now),
             last_used_at: latest.and_then(|secret| secret.last_used_at),
             last_used_ip: latest.and_then(|secret| secret.last_used_ip.clone()),
+            sessions_opened_last_hour: None,
+            refreshes_last_hour: None,
             created_at: credential.created_at,
             updated_at: credential.updated_at,
         }
@@ -120,7 +129,13 @@ pub async fn show(
     Path(client_id): Path<String>,
 ) -> Result<Response, Failure> {
     let credential = shared.core.credential(&by, &client_id).await??;
-    Ok(versioned(credential.version, CredentialView::new(&credential, shared.core.now())))
+    let activity = shared.core.activity_of(credential.id).await?;
+    let view = CredentialView {
+        sessions_opened_last_hour: Some(activity.opened),
+        refreshes_last_hour: Some(activity.refreshed),
+        ..CredentialView::new(&credential, shared.core.now())
+    };
+    Ok(versioned(credential.version, view))
 }
 
 /// Switch Enhanced Security ON or OFF. OFF ends every session at once.

@@ -1,0 +1,170 @@
+//! The audit chain: verified as a whole, and cut where its events have had their time.
+//!
+//! A cut leaves an anchor: the number and hash of the last event that went. The first event that is kept
+//! chains to it, so the rest verifies as before. Two things keep the cut from hiding what it should not:
+//!
+//! - Events are verified before they go. A chain that is broken is not cut, and stays broken for all to see.
+//! - The anchor is sealed with the server key. Who can only write to the database cannot move it over
+//!   events that they deleted; and without it moved, these are missing.
+
+use super::Core;
+use crate::domain::clock::Timestamp;
+use crate::domain::keyring::Purpose;
+use crate::store::audit::{ChainEnds, Chained, Cut};
+use crate::store::{StoreError, audit};
+
+/// Events read at a time.
+const PAGE: i64 = 1000;
+
+/// How the audit chain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainVerdict {
+    /// Every row is as it was written.
+    Holds { events: i64 },
+    /// The row with this number was changed, or rows before it are missing.
+    Broken { seq: i64 },
+    /// Rows at the end are missing.
+    Short { last: i64, expected: i64 },
+    /// Rows up to this number are missing, and it was not this server that cut them off.
+    ForgedCut { seq: i64 },
+}
+
+/// What came of cutting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cutting {
+    /// So many events went.
+    Removed(u64),
+    /// Nothing may go: the chain does not hold.
+    Refused(ChainVerdict),
+}
+
+/// An event and the hash that the chain has there.
+struct Link {
+    seq: i64,
+    hash: Vec<u8>,
+}
+
+impl Link {
+    /// The next link, if `chained` is as it was written right after this one.
+    fn next(&self, chained: &Chained) -> Result<Self, ChainVerdict> {
+        let expected = chained.event.chain_hash(chained.seq, &self.hash, &chained.detail);
+        if chained.seq != self.seq + 1 || chained.hash != expected {
+            return Err(ChainVerdict::Broken { seq: chained.seq });
+        }
+        Ok(Self { seq: chained.seq, hash: chained.hash.clone() })
+    }
+}
+
+impl Core {
+    /// Walks the whole audit chain.
+    ///
+    /// # Errors
+    /// A fault of the store, as for all below.
+    pub async fn verify_audit_chain(&self) -> Result<ChainVerdict, StoreError> {
+        let mut db = self.store.read().await?;
+        loop {
+            // The head first: events appended meanwhile are beyond it.
+            let ends = audit::ends(&mut db).await?;
+            let verdict = self.walk_chain(&ends, &mut db).await?;
+            if matches!(verdict, ChainVerdict::Holds { .. }) {
+                return Ok(verdict);
+            }
+            // Events that were cut off during the walk are not missing.
+            if audit::ends(&mut db).await?.cut_seq == ends.cut_seq {
+                return Ok(verdict);
+            }
+        }
+    }
+
+    async fn walk_chain(
+        &self,
+        ends: &ChainEnds,
+        db: &mut crate::store::Connection,
+    ) -> Result<ChainVerdict, StoreError> {
+        let mut last = match self.anchor(ends) {
+            Ok(link) => link,
+            Err(verdict) => return Ok(verdict),
+        };
+        while last.seq < ends.seq {
+            let page = audit::chain(db, last.seq, PAGE).await?;
+            if page.is_empty() {
+                return Ok(ChainVerdict::Short { last: last.seq, expected: ends.seq });
+            }
+            for chained in page.iter().filter(|chained| chained.seq <= ends.seq) {
+                match last.next(chained) {
+                    Ok(link) => last = link,
+                    Err(verdict) => return Ok(verdict),
+                }
+            }
+        }
+        if last.hash == ends.hash {
+            Ok(ChainVerdict::Holds { events: ends.seq - ends.cut_seq })
+        } else {
+            Ok(ChainVerdict::Broken { seq: last.seq })
+        }
+    }
+
+    /// Where the chain begins, if this server left it so.
+    fn anchor(&self, ends: &ChainEnds) -> Result<Link, ChainVerdict> {
+        let is_ours = match &ends.cut_seal {
+            None => ends.cut_seq == 0 && ends.cut_hash == [0; 32],
+            Some(seal) => {
+                let anchor = anchored(ends.cut_seq, &ends.cut_hash);
+                self.keyring.open(Purpose::AuditAnchor, &anchor, seal).is_some()
+            }
+        };
+        if is_ours {
+            Ok(Link { seq: ends.cut_seq, hash: ends.cut_hash.clone() })
+        } else {
+            Err(ChainVerdict::ForgedCut { seq: ends.cut_seq })
+        }
+    }
+
+    /// Removes events from `until` and before, oldest first, up to `limit` of them. An event that is
+    /// younger keeps those after it, whatever their time: a chain is cut at its end only.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn cut_audit_chain(&self, until: Timestamp, limit: i64) -> Result<Cutting, StoreError> {
+        let mut db = self.store.read().await?;
+        let ends = audit::ends(&mut db).await?;
+        let page = audit::chain(&mut db, ends.cut_seq, limit).await?;
+        drop(db);
+        let mut last = match self.anchor(&ends) {
+            Ok(link) => link,
+            Err(verdict) => return Ok(Cutting::Refused(verdict)),
+        };
+        for chained in page.iter().take_while(|chained| chained.event.at <= until) {
+            match last.next(chained) {
+                Ok(link) => last = link,
+                // Another replica has cut between the two reads: the next step sees what it left.
+                Err(_) if self.cut_seq().await? != ends.cut_seq => return Ok(Cutting::Removed(0)),
+                Err(verdict) => return Ok(Cutting::Refused(verdict)),
+            }
+        }
+        let removed = u64::try_from(last.seq - ends.cut_seq).unwrap_or(0);
+        // A server key can be retired once nothing is sealed by it.
+        let is_fresh = ends.cut_seal.as_deref().is_none_or(|seal| self.keyring.is_fresh(seal));
+        if removed == 0 && is_fresh {
+            return Ok(Cutting::Removed(0));
+        }
+        let anchor = anchored(last.seq, &last.hash);
+        let seal = self.keyring.seal(Purpose::AuditAnchor, &anchor, &[], &self.entropy);
+        let mut tx = self.store.begin().await?;
+        let cut = Cut { seq: last.seq, hash: last.hash, seal };
+        if !audit::cut(&mut tx, ends.cut_seq, cut).await? {
+            return Ok(Cutting::Removed(0));
+        }
+        tx.commit().await?;
+        Ok(Cutting::Removed(removed))
+    }
+
+    async fn cut_seq(&self) -> Result<i64, StoreError> {
+        Ok(audit::ends(&mut self.store.read().await?).await?.cut_seq)
+    }
+}
+
+/// What the seal of an anchor is bound to.
+fn anchored(seq: i64, hash: &[u8]) -> Vec<u8> {
+    [&seq.to_be_bytes()[..], hash].concat()
+}

@@ -1,0 +1,354 @@
+//! The sweeper: removes what has had its time, in small steps with pauses between, so that calls do not
+//! notice.
+//!
+//! **What of a session may go, and when.** A row is all that makes its tokens genuine, so without it every
+//! one of them is refused: sweeping can end a session too early, but never let anybody in. What is lost
+//! with it is the alarm, that a token of an earlier generation coming back ends the session. So the row
+//! stays for as long as there is something to protect:
+//!
+//! - Revoked, or past its absolute end: every token is refused before its generation is looked at.
+//! - Idle for `refresh_ttl`: the refresh token of the current generation expired with it. That of the
+//!   generation before earns a repetition within the retry window at most, which is shorter. Access tokens
+//!   live no longer (`access_ttl <= refresh_ttl`, checked at start), those of earlier generations began
+//!   earlier. Nothing can be used or renewed, so a replay could only end what has ended.
+//! - Ended by credentials switched OFF: such a row waits for one of these.
+//!
+//! Each waits another [`crate::domain::session::KEPT_AFTER_END`], or as long as an access token of it could
+//! be presented, if that is longer. Lifetimes are those of the settings now:
+//! a `refresh_ttl` that is made shorter also ends sessions that began under the longer one.
+//!
+//! **How they are found.** By no index over what a rotation changes, for PostgreSQL could not rotate in
+//! place then. The walk goes by primary key, in order of start, over sessions that started longer ago than
+//! `refresh_ttl`; no other can be idle for as long. One that was revoked sooner waits until then.
+//!
+//! **How fast.** A step that finds its share of rows due is followed by the next after a short rest, and is
+//! larger the next time as long as it stays short: a backlog is worked off faster than it can grow.
+//!
+//! **Any number of replicas** may sweep. What a step removes is decided by the statement that removes it,
+//! and none of them relies on another. Of each kind one replica removes at a time: one that finds another
+//! at it comes back later instead of waiting for its locks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use strum::{EnumCount, IntoStaticStr, VariantArray};
+use tokio::sync::Mutex;
+
+use super::surplus::Surplus;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{DeliveryId, EventId, ExchangeId, MerchantId, SessionId};
+use crate::flows::SharedCore;
+use crate::flows::audit_chain::Cutting;
+use crate::flows::counters::Count;
+use crate::flows::once::KEPT_FOR;
+use crate::store::{StoreError, sweep};
+
+/// Rows that one step looks at, to begin with: a few milliseconds of SQLite's one writer.
+pub const STEP: i64 = 250;
+
+/// And at most, however quickly they go.
+const STEP_MAX: i64 = 2000;
+
+/// How long a step may take for the next to be larger. One of twice that makes the next smaller.
+const STEP_TIME: Duration = Duration::from_millis(4);
+
+/// Webhook deliveries of one step: each may have some dozens of attempts.
+const DELIVERIES_STEP: i64 = 50;
+
+/// Merchants that one step asks for exchanges: most of them have none to remove.
+pub(super) const MERCHANTS_STEP: i64 = 20;
+
+/// How long slots of activity are kept: somewhat longer than they are looked at.
+const ACTIVITY_KEPT: TimeDelta = TimeDelta::hours(3);
+
+/// From the start of the process, which has other things to do then.
+const START_DELAY: Duration = Duration::from_secs(5);
+
+/// Between two walks.
+const REST: Duration = Duration::from_secs(60);
+
+/// After a fault of the store.
+const FAULT_PAUSE: Duration = Duration::from_secs(10);
+
+/// After a step that removed something; and after one that did not, which only read.
+const BUSY_PAUSE_MIN: Duration = Duration::from_millis(2);
+const IDLE_PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// How many times as long as a step took the pause after it is, while all that it looked at went and when
+/// not: a store that is busy is left alone.
+const FULL_PAUSE_FACTOR: u32 = 2;
+const PAUSE_FACTOR: u32 = 4;
+
+/// What is swept, each by a walk of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray, EnumCount)]
+#[strum(serialize_all = "snake_case")]
+pub enum Kind {
+    Sessions,
+    /// Sessions past what one client may have.
+    SurplusSessions,
+    Exchanges,
+    WebhookDeliveries,
+    WebhookEvents,
+    AuditEvents,
+    IdempotencyKeys,
+    ClientActivity,
+    /// Of the console.
+    ConsoleSessions,
+    SignInLinks,
+}
+
+impl Kind {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// From the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepSettings {
+    pub audit_kept: TimeDelta,
+    pub exchanges_kept: TimeDelta,
+    /// Zero: off.
+    pub sessions_per_client_max: usize,
+}
+
+/// What came of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub removed: u64,
+    /// The walk is over; the next step begins another.
+    pub is_last: bool,
+}
+
+/// How many rows the steps of a walk look at.
+struct Pace(i64);
+
+impl Pace {
+    /// The pause after a step that took so long.
+    fn after(&mut self, step: Step, took: Duration) -> Duration {
+        if step.is_last {
+            self.0 = STEP;
+            return REST;
+        }
+        let is_full = step.removed >= self.0.unsigned_abs();
+        if is_full && took < STEP_TIME {
+            self.0 = (self.0 * 2).min(STEP_MAX);
+        } else if took > STEP_TIME * 2 {
+            self.0 = (self.0 / 2).max(STEP);
+        }
+        let least = if step.removed == 0 { IDLE_PAUSE_MIN } else { BUSY_PAUSE_MIN };
+        (took * if is_full { FULL_PAUSE_FACTOR } else { PAUSE_FACTOR }).max(least)
+    }
+}
+
+/// Where each walk is.
+struct Walks {
+    sessions: SessionId,
+    surplus: Surplus,
+    exchanges: MerchantId,
+    deliveries: DeliveryId,
+    events: EventId,
+}
+
+pub struct Sweeper {
+    core: SharedCore,
+    settings: SweepSettings,
+    /// Held through a step: this process makes one at a time.
+    walks: Mutex<Walks>,
+    removed: [Count; Kind::COUNT],
+    /// Whole walks over the sessions.
+    session_walks: AtomicU64,
+}
+
+impl Sweeper {
+    #[must_use]
+    pub fn new(core: SharedCore, settings: SweepSettings) -> Arc<Self> {
+        let walks = Walks {
+            sessions: SessionId::nil(),
+            surplus: Surplus::default(),
+            exchanges: MerchantId::nil(),
+            deliveries: DeliveryId::nil(),
+            events: EventId::nil(),
+        };
+        let walks = Mutex::new(walks);
+        let (removed, session_walks) = (Default::default(), AtomicU64::default());
+        Arc::new(Self { core, settings, walks, removed, session_walks })
+    }
+
+    /// Rows removed since the process started.
+    #[must_use]
+    pub fn removed(&self, kind: Kind) -> u64 {
+        self.removed[kind as usize].get()
+    }
+
+    /// How often all sessions were gone through since the process started.
+    #[must_use]
+    pub fn session_walks(&self) -> u64 {
+        self.session_walks.load(Ordering::Relaxed)
+    }
+
+    /// Runs until it is aborted. Nothing is lost by that: what is not removed is met again.
+    pub async fn run(self: Arc<Self>) {
+        tokio::time::sleep(START_DELAY).await;
+        join_all(Kind::VARIANTS.iter().map(|kind| self.walk(*kind))).await;
+    }
+
+    async fn walk(&self, kind: Kind) {
+        let mut pace = Pace(STEP);
+        loop {
+            let mut walks = self.walks.lock().await;
+            let began = self.core.clock.monotonic();
+            let step = self.step(&mut walks, kind, pace.0).await;
+            let took = self.core.clock.monotonic().saturating_sub(began);
+            drop(walks);
+            let pause = match step {
+                Ok(step) => pace.after(step, took),
+                Err(error) => {
+                    tracing::warn!(%error, kind = kind.name(), "sweep put off");
+                    FAULT_PAUSE
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Makes one step of a walk.
+    ///
+    /// # Errors
+    /// A fault of the store; the walk goes on from where it was.
+    pub async fn tick(&self, kind: Kind) -> Result<Step, StoreError> {
+        self.step(&mut *self.walks.lock().await, kind, STEP).await
+    }
+
+    async fn step(&self, walks: &mut Walks, kind: Kind, limit: i64) -> Result<Step, StoreError> {
+        let now = self.core.now();
+        let step = match kind {
+            Kind::Sessions => self.sweep_sessions(&mut walks.sessions, now, limit).await?,
+            Kind::SurplusSessions => {
+                walks.surplus.step(&self.core.store, self.settings.sessions_per_client_max).await?
+            }
+            Kind::Exchanges => self.sweep_exchanges(&mut walks.exchanges, now, limit).await?,
+            Kind::WebhookDeliveries => self.sweep_deliveries(&mut walks.deliveries, now).await?,
+            Kind::WebhookEvents => self.sweep_events(&mut walks.events, now, limit).await?,
+            Kind::AuditEvents => self.sweep_audit_events(now, limit).await?,
+            Kind::IdempotencyKeys | Kind::ClientActivity | Kind::ConsoleSessions | Kind::SignInLinks => {
+                self.sweep_by_age(kind, now, limit).await?
+            }
+        };
+        self.removed[kind as usize].add(step.removed);
+        Ok(step)
+    }
+
+    async fn sweep_sessions(
+        &self,
+        walk: &mut SessionId,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Step, StoreError> {
+        let store = &self.core.store;
+        let dead = self.core.lifetimes.dead_before(now);
+        let until = SessionId::first_of(dead.rotated);
+        let end = sweep::session_step(&mut store.read().await?, *walk, until, limit).await?;
+        let Some(mut tx) = sweep::turn(store, Kind::Sessions as i64).await? else { return Ok(NOT_NOW) };
+        let removed = sweep::sessions(&mut tx, *walk, end.unwrap_or(until), dead).await?;
+        tx.commit().await?;
+        *walk = end.unwrap_or(SessionId::nil());
+        if end.is_none() {
+            self.session_walks.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Step { removed, is_last: end.is_none() })
+    }
+
+    /// Exchanges go merchant by merchant, as their key has it.
+    async fn sweep_exchanges(
+        &self,
+        walk: &mut MerchantId,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Step, StoreError> {
+        let store = &self.core.store;
+        let until = ExchangeId::first_of(now.minus(self.settings.exchanges_kept));
+        let mut db = store.read().await?;
+        let merchants = sweep::merchants(&mut db, *walk, MERCHANTS_STEP).await?;
+        for merchant in &merchants {
+            if sweep::exchange_step(&mut db, *merchant, until, 0).await?.is_none() {
+                *walk = *merchant;
+                continue;
+            }
+            let end = sweep::exchange_step(&mut db, *merchant, until, limit).await?;
+            drop(db);
+            let Some(mut tx) = sweep::turn(store, Kind::Exchanges as i64).await? else { return Ok(NOT_NOW) };
+            let removed = sweep::exchanges(&mut tx, *merchant, end.unwrap_or(until)).await?;
+            tx.commit().await?;
+            if end.is_none() {
+                *walk = *merchant;
+            }
+            return Ok(Step { removed, is_last: false });
+        }
+        let is_last = merchants.len() < MERCHANTS_STEP as usize;
+        if is_last {
+            *walk = MerchantId::nil();
+        }
+        Ok(Step { removed: 0, is_last })
+    }
+
+    async fn sweep_deliveries(&self, walk: &mut DeliveryId, now: Timestamp) -> Result<Step, StoreError> {
+        let store = &self.core.store;
+        let finished = now.minus(self.settings.exchanges_kept);
+        let until = DeliveryId::first_of(finished);
+        let end = sweep::delivery_step(&mut store.read().await?, *walk, until, DELIVERIES_STEP).await?;
+        let Some(mut tx) = sweep::turn(store, Kind::WebhookDeliveries as i64).await? else {
+            return Ok(NOT_NOW);
+        };
+        let removed = sweep::deliveries(&mut tx, *walk, end.unwrap_or(until), finished).await?;
+        tx.commit().await?;
+        *walk = end.unwrap_or(DeliveryId::nil());
+        Ok(Step { removed, is_last: end.is_none() })
+    }
+
+    async fn sweep_events(&self, walk: &mut EventId, now: Timestamp, limit: i64) -> Result<Step, StoreError> {
+        let store = &self.core.store;
+        let until = EventId::first_of(now.minus(self.settings.exchanges_kept));
+        let end = sweep::event_step(&mut store.read().await?, *walk, until, limit).await?;
+        let Some(mut tx) = sweep::turn(store, Kind::WebhookEvents as i64).await? else { return Ok(NOT_NOW) };
+        let removed = sweep::events(&mut tx, *walk, end.unwrap_or(until)).await?;
+        tx.commit().await?;
+        *walk = end.unwrap_or(EventId::nil());
+        Ok(Step { removed, is_last: end.is_none() })
+    }
+
+    async fn sweep_audit_events(&self, now: Timestamp, limit: i64) -> Result<Step, StoreError> {
+        match self.core.cut_audit_chain(now.minus(self.settings.audit_kept), limit).await? {
+            Cutting::Removed(removed) => Ok(by_age(removed, limit)),
+            Cutting::Refused(verdict) => {
+                tracing::error!(?verdict, "the audit chain does not hold, so none of it is removed");
+                Ok(Step { removed: 0, is_last: true })
+            }
+        }
+    }
+
+    /// Kinds with an index over their age.
+    async fn sweep_by_age(&self, kind: Kind, now: Timestamp, limit: i64) -> Result<Step, StoreError> {
+        let Some(mut tx) = sweep::turn(&self.core.store, kind as i64).await? else { return Ok(NOT_NOW) };
+        let removed = match kind {
+            Kind::ClientActivity => sweep::client_activity(&mut tx, now.minus(ACTIVITY_KEPT), limit).await?,
+            Kind::ConsoleSessions => sweep::console_sessions(&mut tx, now, limit).await?,
+            Kind::SignInLinks => sweep::sign_in_links(&mut tx, now, limit).await?,
+            _ => sweep::idempotency_keys(&mut tx, now.minus(KEPT_FOR), limit).await?,
+        };
+        tx.commit().await?;
+        Ok(by_age(removed, limit))
+    }
+}
+
+/// Another replica is at it: the walk stays where it is.
+const NOT_NOW: Step = Step { removed: 0, is_last: false };
+
+/// A step that always begins with the oldest rows.
+const fn by_age(removed: u64, limit: i64) -> Step {
+    Step { removed, is_last: removed < limit.unsigned_abs() }
+}

@@ -1,0 +1,76 @@
+//! Sessions of clients that have more of them than they may.
+
+use super::StoreError;
+use super::columns::Column;
+use super::driver::{Connection, Sql};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{CredentialId, MerchantId, SessionId};
+
+/// Whether a merchant has more than `max` sessions: only then can one of its clients. Reads `max` entries
+/// of an index at most.
+///
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn has_more(db: &mut Connection, merchant: MerchantId, max: i64) -> Result<bool, StoreError> {
+    let row = db
+        .query("select id from sessions where merchant_id = $1 order by id limit 1 offset $2")
+        .bind(merchant)
+        .bind(max)
+        .optional::<(SessionId,)>()
+        .await?;
+    Ok(row.is_some())
+}
+
+/// What decides which sessions of a client go first.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub struct Held {
+    pub id: SessionId,
+    pub credential_id: CredentialId,
+    pub rotated_at: Timestamp,
+    pub is_revoked: bool,
+}
+
+/// The next sessions of a merchant after `after`, in order of start.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn held(
+    db: &mut Connection,
+    merchant: MerchantId,
+    after: SessionId,
+    limit: i64,
+) -> Result<Vec<Held>, StoreError> {
+    db.query(
+        "select id, credential_id, rotated_at, revoked_at is not null as is_revoked from sessions \
+         where merchant_id = $1 and id > $2 order by id limit $3",
+    )
+    .bind(merchant)
+    .bind(after)
+    .bind(limit)
+    .all()
+    .await
+}
+
+const REMOVE: Sql = Sql {
+    postgres: "delete from sessions using unnest($1::uuid[], $2::bigint[]) as c (id, rotated_at) \
+               where sessions.id = c.id and sessions.rotated_at = c.rotated_at",
+    sqlite: "delete from sessions where (id, rotated_at) in \
+             (select unhex(value ->> 0), value ->> 1 from json_each($1))",
+};
+
+/// Removes sessions that were not refreshed since they were looked at; how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn remove(
+    db: &mut Connection,
+    mut surplus: Vec<(Timestamp, SessionId)>,
+) -> Result<u64, StoreError> {
+    // In one order on all replicas: they may lock the same rows.
+    surplus.sort_by_key(|(_, id)| *id);
+    let columns = vec![
+        Column::ids(surplus.iter().map(|(_, id)| *id)),
+        Column::times(surplus.iter().map(|(rotated_at, _)| *rotated_at)),
+    ];
+    db.batch(&REMOVE, columns).execute().await
+}

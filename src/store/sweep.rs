@@ -1,0 +1,272 @@
+//! Removing what has had its time: each function one small step of a walk in order of a key.
+//!
+//! A step first finds where it ends, which only reads, and then removes what is due up to there, in one
+//! short statement or transaction that looks at each row again. So a step may be lost, or made twice, on
+//! any number of replicas.
+
+use super::driver::{Connection, Sql, Tx};
+use super::{Store, StoreError};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{DeliveryId, EventId, ExchangeId, MerchantId, SessionId};
+use crate::domain::session::DeadBefore;
+
+/// The number is only a name. SQLite has one writer, and this is it.
+const TURN: Sql =
+    Sql { postgres: "select pg_try_advisory_xact_lock(7049021335618300 + $1)", sqlite: "select $1 >= 0" };
+
+/// A transaction in which no other replica removes rows of the kind with this number; `None` while one
+/// does.
+///
+/// # Errors
+/// [`StoreError`], as for all below.
+pub async fn turn(store: &Store, kind: i64) -> Result<Option<Tx>, StoreError> {
+    let mut tx = store.begin().await?;
+    let (is_ours,) = tx.query_of(&TURN).bind(kind).one::<(bool,)>().await?;
+    Ok(is_ours.then_some(tx))
+}
+
+/// Where a step of `limit` sessions after `after` ends; `None` when there are fewer before `until`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn session_step(
+    db: &mut Connection,
+    after: SessionId,
+    until: SessionId,
+    limit: i64,
+) -> Result<Option<SessionId>, StoreError> {
+    let row = db
+        .query("select id from sessions where id > $1 and id < $2 order by id limit 1 offset $3")
+        .bind(after)
+        .bind(until)
+        .bind(limit - 1)
+        .optional::<(SessionId,)>()
+        .await?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// Removes the dead among the sessions after `after` and up to `to`; how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn sessions(
+    db: &mut Connection,
+    after: SessionId,
+    to: SessionId,
+    dead: DeadBefore,
+) -> Result<u64, StoreError> {
+    db.query(
+        "delete from sessions where id > $1 and id <= $2 \
+         and (expires_at <= $3 or revoked_at <= $3 or rotated_at <= $4)",
+    )
+    .bind(after)
+    .bind(to)
+    .bind(dead.ended)
+    .bind(dead.rotated)
+    .execute()
+    .await
+}
+
+/// The next merchants after `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn merchants(
+    db: &mut Connection,
+    after: MerchantId,
+    limit: i64,
+) -> Result<Vec<MerchantId>, StoreError> {
+    let rows = db
+        .query("select id from merchants where id > $1 order by id limit $2")
+        .bind(after)
+        .bind(limit)
+        .all::<(MerchantId,)>()
+        .await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// The exchange of a merchant before which there are `limit` others; `None` when there are fewer before
+/// `until`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn exchange_step(
+    db: &mut Connection,
+    merchant: MerchantId,
+    until: ExchangeId,
+    limit: i64,
+) -> Result<Option<ExchangeId>, StoreError> {
+    let row = db
+        .query("select id from exchanges where merchant_id = $1 and id < $2 order by id limit 1 offset $3")
+        .bind(merchant)
+        .bind(until)
+        .bind(limit)
+        .optional::<(ExchangeId,)>()
+        .await?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// Removes a merchant's exchanges before `until`; how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn exchanges(
+    db: &mut Connection,
+    merchant: MerchantId,
+    until: ExchangeId,
+) -> Result<u64, StoreError> {
+    db.query("delete from exchanges where merchant_id = $1 and id < $2")
+        .bind(merchant)
+        .bind(until)
+        .execute()
+        .await
+}
+
+/// Where a step of `limit` webhook deliveries after `after` ends, as for sessions.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn delivery_step(
+    db: &mut Connection,
+    after: DeliveryId,
+    until: DeliveryId,
+    limit: i64,
+) -> Result<Option<DeliveryId>, StoreError> {
+    let row = db
+        .query("select id from webhook_deliveries where id > $1 and id < $2 order by id limit 1 offset $3")
+        .bind(after)
+        .bind(until)
+        .bind(limit - 1)
+        .optional::<(DeliveryId,)>()
+        .await?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// Removes the deliveries after `after` and up to `to` that were finished by `finished`, with their
+/// attempts; how many deliveries.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn deliveries(
+    tx: &mut Tx,
+    after: DeliveryId,
+    to: DeliveryId,
+    finished: Timestamp,
+) -> Result<u64, StoreError> {
+    tx.query(
+        "delete from webhook_attempts where delivery_id > $1 and delivery_id <= $2 and delivery_id in (\
+         select id from webhook_deliveries where id > $1 and id <= $2 and state <> 'pending' \
+         and finished_at <= $3)",
+    )
+    .bind(after)
+    .bind(to)
+    .bind(finished)
+    .execute()
+    .await?;
+    tx.query(
+        "delete from webhook_deliveries where id > $1 and id <= $2 and state <> 'pending' \
+         and finished_at <= $3",
+    )
+    .bind(after)
+    .bind(to)
+    .bind(finished)
+    .execute()
+    .await
+}
+
+/// Where a step of `limit` webhook events after `after` ends, as for sessions.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn event_step(
+    db: &mut Connection,
+    after: EventId,
+    until: EventId,
+    limit: i64,
+) -> Result<Option<EventId>, StoreError> {
+    let row = db
+        .query("select id from webhook_events where id > $1 and id < $2 order by id limit 1 offset $3")
+        .bind(after)
+        .bind(until)
+        .bind(limit - 1)
+        .optional::<(EventId,)>()
+        .await?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// Removes the events after `after` and up to `to` that no delivery is left of; how many. An event gets
+/// its deliveries in the transaction that makes it, so one of age gets no more.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn events(db: &mut Connection, after: EventId, to: EventId) -> Result<u64, StoreError> {
+    db.query(
+        "delete from webhook_events where id > $1 and id <= $2 and not exists (\
+         select 1 from webhook_deliveries where event_id = webhook_events.id)",
+    )
+    .bind(after)
+    .bind(to)
+    .execute()
+    .await
+}
+
+/// Removes up to `limit` kept answers from `until` and before; how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn idempotency_keys(db: &mut Connection, until: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    // The outer condition is not a repetition: a key may be taken anew meanwhile.
+    db.query(
+        "delete from idempotency_keys where created_at <= $1 and (actor_id, key) in (\
+         select actor_id, key from idempotency_keys where created_at <= $1 order by created_at limit $2)",
+    )
+    .bind(until)
+    .bind(limit)
+    .execute()
+    .await
+}
+
+/// Removes up to `limit` slots of activity from `until` and before; how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn client_activity(db: &mut Connection, until: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    db.query(
+        "delete from client_activity where (credential_id, slot) in (\
+         select credential_id, slot from client_activity where slot <= $1 order by slot limit $2)",
+    )
+    .bind(until)
+    .bind(limit)
+    .execute()
+    .await
+}
+
+/// Removes up to `limit` sign-ins to the console that ended by `now`; how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn console_sessions(db: &mut Connection, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    db.query(
+        "delete from console_sessions where hash in (\
+         select hash from console_sessions where expires_at <= $1 order by expires_at limit $2)",
+    )
+    .bind(now)
+    .bind(limit)
+    .execute()
+    .await
+}
+
+/// Removes up to `limit` sign-in links that ended by `now`, used or not; how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn sign_in_links(db: &mut Connection, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    db.query(
+        "delete from sign_in_links where hash in (\
+         select hash from sign_in_links where expires_at <= $1 order by expires_at limit $2)",
+    )
+    .bind(now)
+    .bind(limit)
+    .execute()
+    .await
+}
