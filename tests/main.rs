@@ -13,6 +13,7 @@ mod demo;
 mod disk_full;
 mod domain;
 mod faults;
+mod fuzz_corpus;
 mod hang_ups;
 mod limits;
 mod model;
