@@ -5,9 +5,9 @@ use tollgate::store::Engine;
 
 use crate::support::{TestApp, each_engine};
 
-/// Rounds of the races: a few in the ordinary run, as many as `TOLLGATE_TEST_ROUNDS` says otherwise.
-fn rounds() -> usize {
-    std::env::var("TOLLGATE_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
+/// Rounds of the races; `TOLLGATE_TEST_ROUNDS` asks for fewer or more.
+pub(crate) fn rounds() -> usize {
+    std::env::var("TOLLGATE_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(200)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

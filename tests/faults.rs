@@ -16,10 +16,9 @@ use crate::support::{Call, Database, Merchant, Reply, TestApp, each_engine};
 /// Within which a server is back after its own crash, or after that of its database.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// How often the program is killed: a few times in the ordinary run, as often as
-/// `TOLLGATE_TEST_CYCLES` says otherwise.
+/// How often the program is killed on each engine; `TOLLGATE_TEST_CYCLES` asks for less or more.
 fn cycles() -> usize {
-    std::env::var("TOLLGATE_TEST_CYCLES").ok().and_then(|cycles| cycles.parse().ok()).unwrap_or(3)
+    std::env::var("TOLLGATE_TEST_CYCLES").ok().and_then(|cycles| cycles.parse().ok()).unwrap_or(50)
 }
 
 async fn call(client: &mut Client, call: Call) -> Reply {
@@ -84,7 +83,7 @@ async fn a_kill_under_load_loses_nothing_that_was_acknowledged() {
     .await;
 }
 
-async fn integrity(database: &Database) -> String {
+pub(crate) async fn integrity(database: &Database) -> String {
     let mut connection = SqliteConnection::connect(&database.url).await.expect("the file opens");
     let checked: (String,) = sqlx::query_as("pragma integrity_check")
         .fetch_one(&mut connection)

@@ -1,6 +1,7 @@
 //! Everything that holds from outside, in one test binary: through the real router or the real
 //! program, on both engines.
 
+mod abuse;
 mod admin;
 mod backup;
 mod command_line;
@@ -9,13 +10,18 @@ mod config;
 mod console;
 mod database_trouble;
 mod demo;
+mod disk_full;
 mod domain;
 mod faults;
+mod fuzz_corpus;
+mod hang_ups;
 mod limits;
+mod model;
 mod oauth2_client;
 mod openapi;
 mod ops;
 mod pgbouncer;
+mod races;
 mod rotation;
 mod secrets;
 mod standing;

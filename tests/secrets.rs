@@ -8,15 +8,17 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tollgate::store::Engine;
 
+use crate::console::people::{cookie_of, sign_in_form};
 use crate::support::app::TOKEN_KEY;
 use crate::support::program::{Server, stdout_of, tollgate};
 use crate::support::tcp::Client;
-use crate::support::{Call, Database, Reply};
+use crate::support::{Call, Database, Reply, each_engine};
 
 /// The fields of answers that are secrets.
 const SECRET_FIELDS: [&str; 6] =
     ["key", "client_secret", "token", "webhook_secret", "access_token", "refresh_token"];
 
+const EMAIL: &str = "ada@example.com";
 const PASSWORD: &str = "correct-horse-battery-staple-77";
 const DATABASE_PASSWORD: &str = "Tr0ub4dor-and-3";
 
@@ -53,8 +55,9 @@ fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}")).to_owned()
 }
 
-/// Every kind of call that gives or takes a secret, with good ones, wrong ones and misplaced ones.
-async fn keep_busy(busy: &mut Busy, server: &Server) {
+/// Every kind of call that gives or takes a secret, with good ones, wrong ones and misplaced ones; the
+/// merchant that it was about.
+async fn keep_busy(busy: &mut Busy, server: &Server) -> String {
     let merchant = busy.admin("POST", "/merchants", json!({ "name": "Shop", "gateway": "any" })).await;
     let merchant = text(&merchant, "id");
     for product in ["api_keys", "enhanced_security"] {
@@ -75,7 +78,7 @@ async fn keep_busy(busy: &mut Busy, server: &Server) {
     let rotated =
         busy.admin("POST", &format!("/api-keys/{key_id}/rotate"), json!({ "overlap_secs": 600 })).await;
     let second_key = text(&rotated, "key");
-    let user = json!({ "email": "ada@example.com", "role": "operator", "password": PASSWORD });
+    let user = json!({ "email": EMAIL, "role": "operator", "password": PASSWORD });
     busy.admin("POST", "/users", user).await;
     let service = json!({ "name": "Service", "role": "operator", "permissions": ["introspect"] });
     busy.admin("POST", "/tokens", service).await;
@@ -117,6 +120,40 @@ async fn keep_busy(busy: &mut Busy, server: &Server) {
     over_http2(server, &key, &own);
 
     busy.admin("POST", "/leaked-keys", json!({ "key": second_key })).await;
+    at_the_console(busy).await;
+    merchant
+}
+
+/// Somebody signs in, once with a slip of the finger and once rightly, and looks around.
+async fn at_the_console(busy: &mut Busy) {
+    let slip = sign_in_form(EMAIL, &format!("{PASSWORD}8"));
+    assert_eq!(busy.send(slip).await.status, 422);
+    let signed_in = busy.send(sign_in_form(EMAIL, PASSWORD)).await;
+    assert_eq!(signed_in.status, 303, "{}", signed_in.text());
+    let cookie = cookie_of(&signed_in);
+    let page = busy.send(Call::get("/console/account").header("cookie", &cookie)).await;
+    assert_eq!(page.status, 200);
+    busy.secrets.push(cookie.split_once('=').expect("a cookie is a pair").1.to_owned());
+}
+
+/// The records that the owner of a merchant may read: exchanges and the audit trail.
+async fn records(busy: &mut Busy, merchant: &str) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (list, holds_one) in [("exchanges", "/api/authorize"), ("audit-events", "credentials.generated")] {
+        let path = format!("/admin/v1/merchants/{merchant}/{list}?limit=200");
+        let call = Call::get(&path).header("authorization", format!("Bearer {}", busy.operator));
+        // Exchanges are written a moment after the answer.
+        let started = std::time::Instant::now();
+        let text = loop {
+            let text = busy.client.send(call.clone()).await.expect("the server answers").text();
+            if text.contains(holds_one) {
+                break text;
+            }
+            assert!(started.elapsed() < std::time::Duration::from_secs(30), "{list}: {text}");
+        };
+        all.extend(text.into_bytes());
+    }
+    all
 }
 
 /// One call with curl over HTTP/2, whose codec has a log of its own.
@@ -208,7 +245,8 @@ async fn a_dump_and_the_log_at_trace_hold_no_secret_in_clear() {
         );
         let client = Client::connect(server.address).await.expect("the server accepts");
         let mut busy = Busy { client, operator: operator.clone(), secrets: vec![operator] };
-        keep_busy(&mut busy, &server).await;
+        let merchant = keep_busy(&mut busy, &server).await;
+        let records = records(&mut busy, &merchant).await;
         drop(busy.client);
         server.terminate();
         let (status, log) = server.ended_within(std::time::Duration::from_secs(30));
@@ -227,7 +265,30 @@ async fn a_dump_and_the_log_at_trace_hold_no_secret_in_clear() {
             for form in forms(&secret) {
                 assert!(!holds(&dump, &form), "{engine:?}: {secret} is in the database");
                 assert!(!holds(log.as_bytes(), &form), "{engine:?}: {secret} is in the log");
+                assert!(!holds(&records, &form), "{engine:?}: {secret} is in the API details or audit trail");
             }
         }
     }
+}
+
+#[tokio::test]
+async fn debug_output_of_what_is_kept_in_memory_shows_no_secret() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let tokens = app.tokens(&merchant).await;
+        let record = app.core().store.hot().cached_record(merchant.id).expect("the call has loaded it");
+        let shown = format!("{record:?} {:?}", app.core().keyring);
+        assert!(shown.contains(&merchant.client_id), "{shown}");
+        let secrets = [merchant.key, merchant.client_secret, tokens.access, tokens.refresh];
+        for secret in secrets.into_iter().chain([hex::encode(TOKEN_KEY)]) {
+            for form in forms(&secret) {
+                assert!(!holds(shown.as_bytes(), &form), "{secret} is in {shown}");
+            }
+            // Nor the hash that stands for it, in any way that bytes are shown.
+            let hash = tollgate::domain::secret::SecretHash::of(&secret);
+            let decimal = format!("{:?}", hash.bytes());
+            assert!(!shown.contains(&hex::encode(hash.bytes())) && !shown.contains(&decimal), "{shown}");
+        }
+    })
+    .await;
 }

@@ -87,6 +87,19 @@ impl Core {
         Ok(decided)
     }
 
+    /// Makes sure that the record which let the client in is the current truth, before a refusal that
+    /// no statement has checked: who is no client any more must hear that, on every replica.
+    pub(super) async fn confirm_client(&self, caller: &mut Caller, presented: &ClientSecret) -> Decided<()> {
+        let revision = caller.record.merchant.revision;
+        if let Err(reason) = self.confirm(caller).await? {
+            return Ok(Err(reason));
+        }
+        if caller.record.merchant.revision == revision {
+            return Ok(Ok(()));
+        }
+        Ok(self.admit_client(caller, presented).await?.map(drop))
+    }
+
     fn new_session(&self, caller: &Caller, client: &Client, now: Timestamp) -> Session {
         Session {
             id: SessionId::generate(now, &self.entropy),

@@ -59,7 +59,7 @@ impl Core {
                 let own = found.filter(|(_, found)| found.session.credential_id == client.credential);
                 let Some((token, found)) = own else {
                     // No statement has checked the record that admitted the client.
-                    return Ok(self.confirm(&mut caller).await?.map(|()| None));
+                    return Ok(self.confirm_client(&mut caller, &presented).await?.map(|()| None));
                 };
                 if found.revision != caller.record.merchant.revision {
                     if let Err(reason) = self.reload(&mut caller).await? {

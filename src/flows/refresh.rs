@@ -40,13 +40,19 @@ impl Core {
                 Err(reason) => return Ok(Err(reason)),
             };
             let Some(token) = token else { return Ok(Err(Reason::TokenUnknown)) };
-            let Some(found) = self.genuine_session(token).await? else {
-                return Ok(Err(Reason::TokenUnknown));
+            let own = match self.genuine_session(token).await? {
+                Some(found) if found.session.credential_id == client.credential => Ok(found),
+                Some(_) => Err(Reason::TokenOfAnotherClient),
+                None => Err(Reason::TokenUnknown),
+            };
+            let found = match own {
+                Ok(found) => found,
+                Err(reason) => {
+                    let confirmed = self.confirm_client(caller, presented).await?;
+                    return Ok(Err(confirmed.err().unwrap_or(reason)));
+                }
             };
             let mut session = found.session;
-            if session.credential_id != client.credential {
-                return Ok(Err(Reason::TokenOfAnotherClient));
-            }
             if found.revision != caller.record.merchant.revision {
                 match self.reload(caller).await? {
                     Ok(()) => continue,

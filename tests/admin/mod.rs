@@ -11,7 +11,7 @@ mod replicas;
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use tollgate::domain::admin::Role;
+use tollgate::domain::admin::{Permission, Role};
 use tollgate::domain::ids::MerchantId;
 use tollgate::flows::manage::By;
 use tollgate::flows::manage_tokens::NewAdminToken;
@@ -32,16 +32,7 @@ impl<'a> Admin<'a> {
     }
 
     pub(crate) async fn of(app: &'a TestApp, role: Role, merchant_id: Option<MerchantId>) -> Self {
-        let new = NewAdminToken {
-            name: "Ops".to_owned(),
-            role,
-            merchant_id,
-            permissions: Vec::new(),
-            expires_at: None,
-        };
-        let made = done(app.core().create_admin_token(&By::command_line(), new, Once::never()).await);
-        let made = made.made().expect("it is asked for once");
-        Self { app, token: made.secret.expose().to_owned() }
+        Self { app, token: admin_token(app, role, merchant_id, Vec::new()).await }
     }
 
     pub(crate) fn call(&self, method: Method, path: &str) -> Call {
@@ -100,6 +91,22 @@ impl<'a> Admin<'a> {
         assert_eq!(on.status, 200, "{}", on.text());
         made
     }
+}
+
+/// A token that sees the worth of every other token, and may do nothing else.
+pub(crate) async fn service_token(app: &TestApp) -> String {
+    admin_token(app, Role::Operator, None, vec![Permission::Introspect]).await
+}
+
+async fn admin_token(
+    app: &TestApp,
+    role: Role,
+    merchant_id: Option<MerchantId>,
+    permissions: Vec<Permission>,
+) -> String {
+    let new = NewAdminToken { name: "Ops".to_owned(), role, merchant_id, permissions, expires_at: None };
+    let made = done(app.core().create_admin_token(&By::command_line(), new, Once::never()).await);
+    made.made().expect("it is asked for once").secret.expose().to_owned()
 }
 
 impl Call {

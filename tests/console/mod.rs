@@ -3,7 +3,7 @@
 
 mod article;
 mod browser;
-mod people;
+pub(crate) mod people;
 mod rules;
 mod screens;
 mod second_factor;

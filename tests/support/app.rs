@@ -15,7 +15,7 @@ use tollgate::app::{App, Create};
 use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
-use tollgate::flows::Core;
+use tollgate::flows::{Core, SharedCore};
 use tollgate::jobs::sweep::{Kind, Step};
 use tollgate::store::Engine;
 use tower::ServiceExt;
@@ -181,17 +181,19 @@ impl TestApp {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the system has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (stop, stopped) = oneshot::channel();
+        let core = Arc::clone(self.app.core());
         let task = tokio::spawn(self.app.run(listener, async {
             // A test that ends without stopping it drops the sender, which is as good.
             let _ = stopped.await;
         }));
-        Served { address, stop, task, _database: self.database }
+        Served { address, core, stop, task, _database: self.database }
     }
 }
 
 /// An application that listens.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
+    pub(crate) core: SharedCore,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
     _database: Arc<Database>,

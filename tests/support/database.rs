@@ -48,6 +48,13 @@ impl Database {
         Arc::new(Self::empty(Engine::Postgres, || url))
     }
 
+    /// A SQLite database without a file yet, on the disk that `parent` is on.
+    pub(crate) fn sqlite_in(parent: &Path) -> Arc<Self> {
+        let directory = tempfile::tempdir_in(parent).expect("a temporary directory can be made");
+        let url = format!("sqlite://{}", directory.path().join("tollgate.db").display());
+        Arc::new(Self { engine: Engine::Sqlite, url, directory })
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }

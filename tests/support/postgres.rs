@@ -123,8 +123,14 @@ impl Cluster {
     /// Makes a cluster and waits until it accepts connections, on 127.0.0.1 and on a Unix socket in
     /// its directory.
     pub(crate) fn start() -> Self {
+        Self::start_in(&env::temp_dir())
+    }
+
+    /// As [`Cluster::start`], with its files in a directory of `parent`.
+    pub(crate) fn start_in(parent: &Path) -> Self {
         let bin = directory_of("initdb");
         let mut command = Watcher::command(KEEP_CLUSTER, [bin.as_os_str(), OsStr::new(SETTINGS)]);
+        command.env("TMPDIR", parent);
         forget_libpq_settings(&mut command);
         if let Some(user) = unprivileged_user() {
             command.uid(user.uid).gid(user.gid);

@@ -109,6 +109,10 @@ impl Server {
         );
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn log(&self) -> String {
         self.stderr.text()
     }

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::keyring::Purpose;
+use crate::domain::entropy::Entropy;
+use crate::domain::keyring::{Keyring, Purpose};
 use crate::flows::Core;
 use crate::http::error::Failure;
 
@@ -61,6 +62,19 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
+/// The cursor of a position in the list `of`.
+pub fn sealed<C: Serialize>(keyring: &Keyring, of: &str, position: &C, entropy: &Entropy) -> String {
+    let plain = serde_json::to_vec(position).expect("positions are ids and numbers");
+    URL_SAFE_NO_PAD.encode(keyring.seal(Purpose::Cursor, of.as_bytes(), &plain, entropy))
+}
+
+/// The position in a cursor; `None` for one that was altered or is of another list.
+pub fn opened<C: DeserializeOwned>(keyring: &Keyring, of: &str, cursor: &str) -> Option<C> {
+    let sealed = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let plain = keyring.open(Purpose::Cursor, of.as_bytes(), &sealed)?;
+    serde_json::from_slice(&plain).ok()
+}
+
 /// A request for a page of the list `of`, whose cursors fit no other list.
 pub struct Wanted<'a, C> {
     core: &'a Core,
@@ -78,11 +92,7 @@ impl<'a, C: Serialize + DeserializeOwned> Wanted<'a, C> {
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(Failure::invalid_request(format!("limit: must be 1 to {LIMIT_MAX}")));
         }
-        let before = query.cursor.map(|cursor| {
-            let sealed = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-            let plain = core.keyring.open(Purpose::Cursor, of.as_bytes(), &sealed)?;
-            serde_json::from_slice(&plain).ok()
-        });
+        let before = query.cursor.map(|cursor| opened(&core.keyring, &of, &cursor));
         match before {
             Some(None) => Err(Failure::invalid_request("cursor: not one of this list")),
             before => Ok(Self { core, of, limit, before: before.flatten() }),
@@ -101,12 +111,7 @@ impl<'a, C: Serialize + DeserializeOwned> Wanted<'a, C> {
         let has_more = read.len() > limit;
         read.truncate(limit);
         let last = read.last().filter(|_| has_more).map(position);
-        let next_cursor = last.map(|last| {
-            let plain = serde_json::to_vec(&last).expect("positions are ids and numbers");
-            let sealed =
-                self.core.keyring.seal(Purpose::Cursor, self.of.as_bytes(), &plain, &self.core.entropy);
-            URL_SAFE_NO_PAD.encode(sealed)
-        });
+        let next_cursor = last.map(|last| sealed(&self.core.keyring, &self.of, &last, &self.core.entropy));
         Page { items: read.into_iter().map(view).collect(), next_cursor }
     }
 }

@@ -1,0 +1,172 @@
+//! Clients that hang up in mid-request, behind a database that is slow: nothing they began stays open.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tollgate::config::Settings;
+use tollgate::flows::look::ChainVerdict;
+use tollgate::store::Engine;
+
+use crate::admin::Admin;
+use crate::support::app::Served;
+use crate::support::tcp::Client;
+use crate::support::{Call, Merchant, TestApp};
+
+const HANG_UPS: usize = 2_000;
+
+/// So many are connected at a time.
+const AT_ONCE: usize = 50;
+
+/// What each answer of the database takes.
+const DELAY: Duration = Duration::from_millis(5);
+
+/// With few connections, so that hang-ups also meet callers that wait for one.
+fn four_connections(settings: &mut Settings) {
+    settings.database.connections_max = 4;
+    settings.limits.failures_per_address_per_minute = 1_000_000;
+}
+
+/// A way to `to` on which every answer is late.
+async fn slow_way(to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect(to).await else { continue };
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            tokio::spawn(carry(from_client, to_server, Duration::ZERO));
+            tokio::spawn(carry(from_server, to_client, DELAY));
+        }
+    });
+    address
+}
+
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, delay: Duration) {
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+        tokio::time::sleep(delay).await;
+        if to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+/// Requests that read, that share a transaction, and that have one of their own.
+fn requests(merchant: &Merchant, token: &str, refresh: &str, operator: &str) -> Vec<String> {
+    let own = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
+    let api = |path: &str, more: &str| {
+        let body = format!("{own}{more}");
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{body}",
+            merchant.key,
+            body.len()
+        )
+    };
+    let body = format!(r#"{{"name":"{}"}}"#, "Till");
+    vec![
+        api("/api/authorize", ""),
+        api("/api/refresh_token", &format!("&refresh_token={refresh}")),
+        api("/api/introspect", &format!("&token={token}")),
+        api("/api/revoke", &format!("&token={token}")),
+        format!(
+            "PATCH /admin/v1/api-keys/{} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {operator}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            merchant.key_id,
+            body.len()
+        ),
+    ]
+}
+
+/// Sends a request and leaves after a while, each a little later than the one before, so that they
+/// leave at every point of it.
+async fn hang_up(address: SocketAddr, request: &str, number: usize) {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    tokio::time::sleep(DELAY / 4 * u32::try_from(number % 40).expect("it is small")).await;
+    // With the answer half-way or not begun: a reset, or silence.
+    stream.set_zero_linger().expect("the socket is open");
+}
+
+async fn hang_up_often(address: SocketAddr, requests: &[String]) {
+    let mut under_way = FuturesUnordered::new();
+    for number in 0..HANG_UPS {
+        if under_way.len() == AT_ONCE {
+            under_way.next().await;
+        }
+        under_way.push(hang_up(address, &requests[number % requests.len()], number));
+    }
+    while under_way.next().await.is_some() {}
+}
+
+/// Every connection is back, and the pool serves as many callers as ever.
+async fn is_whole(served: &Served, merchant: &Merchant) {
+    let started = Instant::now();
+    while served.core.store.pools().iter().any(|pool| pool.idle != pool.open) {
+        assert!(started.elapsed() < Duration::from_secs(30), "{:?}", served.core.store.pools());
+        tokio::task::yield_now().await;
+    }
+    let calls = (0..32).map(async |_| {
+        let mut client = Client::connect(served.address).await.expect("it listens");
+        client.send(merchant.authorize()).await.expect("it answers").tokens();
+    });
+    join_all(calls).await;
+}
+
+async fn setting(home: &TestApp) -> (Merchant, Vec<String>) {
+    let merchant = home.merchant().await;
+    let tokens = home.tokens(&merchant).await;
+    let operator = Admin::operator(home).await.token;
+    let requests = requests(&merchant, &tokens.access, &tokens.refresh, &operator);
+    (merchant, requests)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_hang_ups_leave_no_transaction_open_and_the_pool_whole() {
+    let home = TestApp::new(Engine::Postgres).await;
+    let (merchant, requests) = setting(&home).await;
+    let url = &home.database.url;
+    let to = url.split('@').nth(1).and_then(|rest| rest.split('/').next()).expect("the URL has a host");
+    let way = slow_way(to.parse().expect("the host is an address")).await;
+    let served = home.replica_at(&url.replace(to, &way.to_string()), four_connections).await.serve().await;
+
+    hang_up_often(served.address, &requests).await;
+    is_whole(&served, &merchant).await;
+    let open = "select count(*) from pg_stat_activity \
+                where datname = current_database() and state like 'idle in transaction%'";
+    assert_eq!(home.number(open).await, 0);
+    // The work of those who left was done or not, and never half.
+    let verdict = home.core().verify_audit_chain().await.expect("the store answers");
+    assert!(matches!(verdict, ChainVerdict::Holds { .. }), "{verdict:?}");
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_hang_ups_while_others_write_leave_sqlite_whole() {
+    let home = TestApp::new(Engine::Sqlite).await;
+    let (merchant, requests) = setting(&home).await;
+    let served = home.replica_at(&home.database.url, four_connections).await.serve().await;
+    // Somebody else holds the one lock for writing, again and again.
+    let holding = async {
+        loop {
+            let tx = home.core().store.begin().await.expect("the store answers");
+            tokio::time::sleep(DELAY).await;
+            drop(tx);
+            tokio::time::sleep(DELAY).await;
+        }
+    };
+    tokio::select! {
+        () = hang_up_often(served.address, &requests) => {}
+        () = holding => {}
+    }
+    is_whole(&served, &merchant).await;
+    let mut client = Client::connect(served.address).await.expect("it listens");
+    assert_eq!(client.send(Call::get("/readyz")).await.expect("it answers").status, 200);
+    served.stop().await;
+}

@@ -1,0 +1,189 @@
+//! A refresh that meets the end of what it stands on: once the end is acknowledged, no token of that
+//! session works, on either of two replicas, not even one that was issued at the same moment.
+
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tollgate::config::Settings;
+use tollgate::domain::licence::{Licence, Product};
+use tollgate::flows::manage::By;
+
+use crate::admin::service_token;
+use crate::concurrency::rounds;
+use crate::support::merchant::done;
+use crate::support::{Call, Merchant, TestApp, Tokens, each_engine_with};
+
+/// Tokens that have ended are presented here by the hundred, which looks like guessing.
+fn patient(settings: &mut Settings) {
+    settings.limits.failures_per_address_per_minute = 1_000_000;
+}
+
+/// Refreshes one after the other; enough to be still at it when the end comes.
+const REFRESHES_MAX: usize = 6;
+
+/// Two replicas over one database, and somebody who may ask about every token.
+struct Two {
+    here: TestApp,
+    there: TestApp,
+    merchant: Merchant,
+    service: String,
+}
+
+/// The pairs of one session as they are issued.
+struct Issued {
+    all: Mutex<Vec<Tokens>>,
+    count: watch::Sender<usize>,
+}
+
+impl Issued {
+    fn new(first: Tokens) -> Self {
+        Self { all: Mutex::new(vec![first]), count: watch::Sender::new(1) }
+    }
+
+    fn add(&self, tokens: Tokens) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains(&tokens) {
+            all.push(tokens);
+        }
+        self.count.send_replace(all.len());
+    }
+
+    fn so_far(&self) -> Vec<Tokens> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn reaches(&self, count: usize) {
+        let mut reached = self.count.subscribe();
+        reached.wait_for(|issued| *issued >= count).await.expect("the sender is ours");
+    }
+}
+
+impl Two {
+    async fn over(app: TestApp) -> Self {
+        let here = app.replica().await;
+        let merchant = app.merchant().await;
+        let service = service_token(&app).await;
+        Self { here, there: app, merchant, service }
+    }
+
+    /// Refreshes the session again and again, until it is refused or has had enough. Each time two
+    /// callers of either replica present the same token, so that the end meets refreshes everywhere.
+    async fn refresh(&self, issued: &Issued) {
+        for _ in 0..REFRESHES_MAX {
+            let last = issued.so_far().pop().expect("a session begins with a pair");
+            let replicas = [&self.here, &self.there, &self.there, &self.here];
+            let calls = replicas.map(|replica| replica.send(self.merchant.refresh(&last.refresh)));
+            let mut is_over = false;
+            for reply in join_all(calls).await {
+                match reply.status {
+                    200 => issued.add(reply.tokens()),
+                    400 | 401 => is_over = true,
+                    other => panic!("{other}: {}", reply.text()),
+                }
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// Holds, on both replicas, that neither token of any of these pairs is worth anything.
+    async fn are_dead(&self, pairs: &[Tokens], round: usize) {
+        let checks = pairs.iter().flat_map(|pair| [(&self.here, pair), (&self.there, pair)]);
+        join_all(checks.map(|(replica, pair)| self.is_dead(replica, pair, round))).await;
+    }
+
+    async fn is_dead(&self, replica: &TestApp, pair: &Tokens, round: usize) {
+        for token in [&pair.access, &pair.refresh] {
+            let call = Call::post("/api/introspect")
+                .header("authorization", format!("Bearer {}", self.service))
+                .form(&[("token", token)]);
+            assert_eq!(replica.send(call).await.text(), r#"{"active":false}"#, "round {round}");
+        }
+        let verify = Call::get("/api/verify").key(&self.merchant.key).header("access-token", &pair.access);
+        let reply = replica.send(verify).await;
+        assert!([401, 403].contains(&reply.status), "round {round}: {}", reply.status);
+    }
+
+    /// `end` and refreshes on both replicas at once, in each round after another number of refreshes.
+    async fn race(
+        &self,
+        end: impl AsyncFn(&TestApp, &Merchant, &Tokens),
+        mend: impl AsyncFn(&TestApp, &Merchant),
+        is_final: bool,
+    ) {
+        for round in 0..rounds() {
+            let first = self.there.tokens(&self.merchant).await;
+            let issued = Issued::new(first.clone());
+            let ending = async {
+                issued.reaches(1 + round % 4).await;
+                end(&self.here, &self.merchant, &first).await;
+                // Acknowledged. What was issued before must be dead at once, while others go on trying.
+                self.are_dead(&issued.so_far(), round).await;
+            };
+            tokio::join!(ending, self.refresh(&issued));
+            let all = issued.so_far();
+            self.are_dead(&all, round).await;
+
+            mend(&self.here, &self.merchant).await;
+            if is_final {
+                self.are_dead(&all, round).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_revocation_that_meets_refreshes_no_token_of_the_session_is_active() {
+    each_engine_with(patient, async |app| {
+        let two = Two::over(app).await;
+        let end = async |app: &TestApp, merchant: &Merchant, tokens: &Tokens| {
+            let fields = merchant.fields(&[("token", &tokens.access)]);
+            let reply = app.send(merchant.call().to("/api/revoke").form(&fields)).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+        };
+        two.race(end, async |_, _| {}, true).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_switch_to_off_that_meets_refreshes_no_token_of_the_client_is_active() {
+    each_engine_with(patient, async |app| {
+        let two = Two::over(app).await;
+        let end = async |app: &TestApp, merchant: &Merchant, _: &Tokens| app.switch(merchant, false).await;
+        two.race(end, async |app, merchant| app.switch(merchant, true).await, true).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_lapse_that_meets_refreshes_no_token_of_the_merchant_is_active() {
+    each_engine_with(patient, async |app| {
+        let two = Two::over(app).await;
+        let put = async |app: &TestApp, merchant: &Merchant, active| {
+            let licence = Licence { active, expires_at: None };
+            app.put_licence(merchant.id, Product::EnhancedSecurity, licence).await;
+        };
+        let end = async |app: &TestApp, merchant: &Merchant, _: &Tokens| put(app, merchant, false).await;
+        two.race(end, async |app, merchant| put(app, merchant, true).await, false).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_deletion_of_the_key_that_meets_refreshes_no_token_of_it_is_active() {
+    each_engine_with(patient, async |app| {
+        let two = Two::over(app).await;
+        let by = By::command_line();
+        let end = async |app: &TestApp, merchant: &Merchant, _: &Tokens| {
+            done(app.core().revoke_api_key(&by, merchant.key_id).await);
+        };
+        let mend = async |app: &TestApp, merchant: &Merchant| {
+            done(app.core().restore_api_key(&by, merchant.key_id).await);
+        };
+        two.race(end, mend, false).await;
+    })
+    .await;
+}
