@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tollgate::config::Settings;
-use tollgate::flows::look::ChainVerdict;
+use tollgate::flows::audit_chain::ChainVerdict;
 use tollgate::store::Engine;
 
 use crate::admin::Admin;
