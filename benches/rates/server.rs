@@ -1,0 +1,179 @@
+//! The program under measurement: its database, a merchant in it, and the process.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::postgres::Cluster;
+use crate::{Engine, cpu};
+
+/// What PostgreSQL is given here beyond what the tests need: memory, and room between checkpoints.
+const POSTGRES_SETTINGS: [&str; 3] = [
+    "alter system set shared_buffers = '256MB'",
+    "alter system set max_wal_size = '4GB'",
+    "alter system set checkpoint_timeout = '30min'",
+];
+
+/// Merchants that call, in turns.
+const MERCHANTS: usize = 16;
+
+/// A database, and the command lines to work on it.
+pub(crate) struct Home<'a> {
+    program: &'a Path,
+    directory: TempDir,
+    cluster: Option<Cluster>,
+    url: String,
+}
+
+/// Who calls: a merchant's key, and its client.
+pub(crate) struct Caller {
+    pub(crate) key: String,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+}
+
+impl<'a> Home<'a> {
+    pub(crate) fn new(engine: Engine, program: &'a Path) -> Self {
+        let directory = tempfile::tempdir().expect("there is a place for temporary files");
+        let (cluster, url) = match engine {
+            Engine::Sqlite => (None, format!("sqlite://{}", directory.path().join("tollgate.db").display())),
+            Engine::Postgres => {
+                let cluster = Cluster::start();
+                let url = cluster.database();
+                crate::floor::set_up(&url, &POSTGRES_SETTINGS);
+                cluster.stop_immediate();
+                cluster.start_again();
+                (Some(cluster), url)
+            }
+        };
+        let home = Self { program, directory, cluster, url };
+        let status = home.command(&["migrate"]).status().expect("the program was built for this");
+        assert!(status.success(), "`tollgate migrate` failed");
+        home
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program);
+        command
+            .args(arguments)
+            .arg(format!("--database-url={}", self.url))
+            .arg(format!("--data-dir={}", self.directory.path().display()))
+            .env_clear()
+            .env("TOLLGATE__TOKENS__KEYS", "5a".repeat(32))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The answer of a command, in JSON.
+    fn made(&self, arguments: &[&str]) -> Value {
+        let output = self.command(arguments).arg("--json").output().expect("the program was built for this");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("an answer in JSON")
+    }
+
+    /// A licensed merchant with a key and a client whose Enhanced Security is ON.
+    fn caller(&self) -> Caller {
+        let text = |answer: &Value, field: &str| {
+            answer[field].as_str().unwrap_or_else(|| panic!("{field} in {answer}")).to_owned()
+        };
+        let merchant = text(&self.made(&["merchant", "add", "Bench"]), "id");
+        for product in ["api_keys", "enhanced_security"] {
+            self.made(&["licence", "grant", &merchant, product]);
+        }
+        let key = self.made(&["key", "add", &merchant, "Till", "--environment=live"]);
+        let client = self.made(&["credentials", "add", &text(&key, "id")]);
+        let client_id = text(&client, "client_id");
+        self.made(&["credentials", "on", &client_id]);
+        Caller { key: text(&key, "key"), client_id, client_secret: text(&client, "client_secret") }
+    }
+}
+
+/// `tollgate serve`, killed when this is dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) callers: Vec<Caller>,
+    ops: SocketAddr,
+    child: Child,
+    postmaster: Option<u32>,
+}
+
+impl Server {
+    pub(crate) fn start(home: &Home<'_>) -> Self {
+        let callers = (0..MERCHANTS).map(|_| home.caller()).collect();
+        let [address, ops] = [(); 2].map(|()| {
+            TcpListener::bind("127.0.0.1:0")
+                .and_then(|listener| listener.local_addr())
+                .expect("a port of the loopback interface is free")
+        });
+        // It logs as it does by default, to a file.
+        let log = File::create(home.directory.path().join("log")).expect("a directory of our own");
+        let child = home
+            .command(&["serve", &format!("--listen={address}")])
+            .env("TOLLGATE__OPS__LISTEN", ops.to_string())
+            .stdout(log.try_clone().expect("a file that is open"))
+            .stderr(log)
+            .spawn()
+            .expect("the program was built for this");
+        let postmaster = home.cluster.as_ref().map(|_| crate::floor::postmaster(&home.url));
+        let server = Self { address, callers, ops, child, postmaster };
+        while TcpStream::connect(address).is_err() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    /// The caller of the connection with this number.
+    pub(crate) fn caller(&self, connection: usize) -> &Caller {
+        &self.callers[connection % self.callers.len()]
+    }
+
+    /// Exchange records that the server could not keep up with, and did without.
+    pub(crate) fn dropped_exchanges(&self) -> u64 {
+        let mut stream = TcpStream::connect(self.ops).expect("the server has a listener for operations");
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: ops\r\nconnection: close\r\n\r\n")
+            .expect("the server reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("metrics are text");
+        let name = "tollgate_exchanges_dropped_total ";
+        let value = answer.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        value.parse().expect("a counter")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn postmaster(&self) -> Option<u32> {
+        self.postmaster
+    }
+
+    /// Returns once the server has next to nothing to do.
+    pub(crate) fn settle(&self) {
+        for _ in 0..100 {
+            let before = cpu::of_process(self.pid());
+            std::thread::sleep(Duration::from_millis(150));
+            if cpu::of_process(self.pid()) - before <= 0.01 {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // There is nobody to tell of a failure.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
