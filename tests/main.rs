@@ -16,6 +16,7 @@ mod faults;
 mod fuzz_corpus;
 mod hang_ups;
 mod limits;
+mod log_lines;
 mod model;
 mod oauth2_client;
 mod openapi;

@@ -45,6 +45,34 @@ async fn a_stop_under_load_loses_nothing_that_was_acknowledged() {
     }
 }
 
+/// Each replica in turn is stopped and replaced, while the other goes on serving.
+#[tokio::test]
+async fn a_rolling_restart_of_two_replicas_loses_nothing_that_was_acknowledged() {
+    let app = TestApp::new(Engine::Postgres).await;
+    let merchant = app.merchant().await;
+    let mut replicas = [Server::serve(&app.database), Server::serve(&app.database)];
+    let mut sessions = Vec::new();
+    for turn in 0..2 {
+        let [mut leaving, mut staying] =
+            [turn, 1 - turn].map(|replica| Load::start(replicas[replica].address, &merchant, 8));
+        leaving.acknowledged(100).await;
+        replicas[turn].terminate();
+        let left = leaving.until_gone().await;
+        let stopped = std::mem::replace(&mut replicas[turn], Server::serve(&app.database));
+        assert_eq!(stopped.ended_within(GRACE).0.code(), Some(0));
+        staying.acknowledged(100).await;
+        for outcome in [left, staying.stop().await] {
+            assert!(outcome.refused.is_empty(), "{:?}", outcome.refused);
+            sessions.extend(outcome.sessions);
+        }
+    }
+    // The last pair of each session moves on, wherever it was issued.
+    let mut client = Client::connect(replicas[0].address).await.expect("it listens");
+    for tokens in &sessions {
+        client.send(merchant.refresh(&tokens.refresh)).await.expect("an answer").tokens();
+    }
+}
+
 #[tokio::test]
 async fn a_request_under_way_at_the_stop_is_finished() {
     let app = TestApp::new(Engine::Sqlite).await;

@@ -1,0 +1,78 @@
+//! No text that is sent makes a line of the log, or paints one.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tollgate::store::Engine;
+
+use crate::admin::Admin;
+use crate::console::people::sign_in_form;
+use crate::support::program::Server;
+use crate::support::tcp::Client;
+use crate::support::{Call, Database, TestApp};
+
+/// A line as the log has them, after a line break, with colours and a bell.
+const FORGED: &str = "\r\n2026-11-23T16:05:57Z  INFO forged\u{1b}[31m\u{7}\u{9b}2J\u{2028}forged";
+
+/// Each place where somebody may put text of their own.
+async fn send_everywhere(address: std::net::SocketAddr, key: &str, operator: &str) {
+    let encoded =
+        percent_encoding::utf8_percent_encode(FORGED, percent_encoding::NON_ALPHANUMERIC).to_string();
+    let in_header: Vec<u8> = FORGED.bytes().filter(|byte| !byte.is_ascii_control()).collect();
+    let field = [("client_id", FORGED), ("client_secret", FORGED), (FORGED, FORGED)];
+    let admin = |call: Call| call.header("authorization", format!("Bearer {operator}"));
+    let merchant = json!({ "name": FORGED, "gateway": FORGED });
+    let calls = [
+        Call::get(&format!("/{encoded}?{encoded}")),
+        Call::get(&format!("/api/verify/{encoded}")).key(key),
+        Call::post("/api/authorize").key(key).form(&field),
+        Call::post("/api/authorize").key(key).json(&field),
+        Call::post("/api/authorize").key(key).multipart(&field),
+        Call::post("/api/authorize").key(key).basic(FORGED, FORGED).form(&[]),
+        Call::post("/api/authorize").key(key).body(Some("text/plain"), FORGED),
+        Call::get("/api/verify").header("x-api-key", &in_header).header("x-request-id", &in_header),
+        Call::get("/api/verify")
+            .key(key)
+            .header("x-forwarded-for", &in_header)
+            .header("user-agent", &in_header),
+        admin(Call::post("/admin/v1/merchants")).json_value(&merchant),
+        admin(Call::post("/admin/v1/leaked-keys")).json_value(&json!({ "key": FORGED })),
+        admin(Call::get(&format!("/admin/v1/merchants?cursor={encoded}"))),
+        admin(Call::get(&format!("/admin/v1/api-keys/{encoded}"))),
+        sign_in_form(FORGED, FORGED),
+    ];
+    for call in calls {
+        let mut client = Client::connect(address).await.expect("it listens");
+        let reply = client.send(call).await.expect("it answers");
+        assert!(reply.status < 500, "{}", reply.text());
+    }
+}
+
+async fn log_of_hostile_calls() -> String {
+    let database = Database::fresh(Engine::Sqlite).await;
+    let app = TestApp::over(database.clone()).await;
+    let merchant = app.merchant().await;
+    let operator = Admin::operator(&app).await.token;
+    let mut command = Server::command("serve", &database);
+    command.env("TOLLGATE__LOG__LEVEL", "tollgate=trace,info");
+    let server = Server::start(&mut command);
+    send_everywhere(server.address, &merchant.key, &operator).await;
+    server.terminate();
+    let (status, log) = server.ended_within(Duration::from_secs(30));
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.lines().count() > 14, "{log}");
+    log
+}
+
+#[tokio::test]
+async fn line_breaks_and_colours_in_any_field_forge_no_line_of_text() {
+    let log = log_of_hostile_calls().await;
+    for line in log.split('\n').filter(|line| !line.is_empty()) {
+        let level = line.split_whitespace().nth(1).unwrap_or_default();
+        let is_ours = line.as_bytes()[0].is_ascii_digit()
+            && ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level)
+            && line.split_whitespace().nth(2) != Some("forged");
+        assert!(is_ours, "{line:?}");
+        assert!(!line.chars().any(|c| c.is_control() || c == '\u{2028}'), "{line:?}");
+    }
+}
