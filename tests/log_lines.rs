@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate::store::Engine;
 
 use crate::admin::Admin;
@@ -48,13 +48,13 @@ async fn send_everywhere(address: std::net::SocketAddr, key: &str, operator: &st
     }
 }
 
-async fn log_of_hostile_calls() -> String {
+async fn log_of(format: &str) -> String {
     let database = Database::fresh(Engine::Sqlite).await;
     let app = TestApp::over(database.clone()).await;
     let merchant = app.merchant().await;
     let operator = Admin::operator(&app).await.token;
     let mut command = Server::command("serve", &database);
-    command.env("TOLLGATE__LOG__LEVEL", "tollgate=trace,info");
+    command.env("TOLLGATE__LOG__FORMAT", format).env("TOLLGATE__LOG__LEVEL", "tollgate=trace,info");
     let server = Server::start(&mut command);
     send_everywhere(server.address, &merchant.key, &operator).await;
     server.terminate();
@@ -66,7 +66,7 @@ async fn log_of_hostile_calls() -> String {
 
 #[tokio::test]
 async fn line_breaks_and_colours_in_any_field_forge_no_line_of_text() {
-    let log = log_of_hostile_calls().await;
+    let log = log_of("text").await;
     for line in log.split('\n').filter(|line| !line.is_empty()) {
         let level = line.split_whitespace().nth(1).unwrap_or_default();
         let is_ours = line.as_bytes()[0].is_ascii_digit()
@@ -74,5 +74,15 @@ async fn line_breaks_and_colours_in_any_field_forge_no_line_of_text() {
             && line.split_whitespace().nth(2) != Some("forged");
         assert!(is_ours, "{line:?}");
         assert!(!line.chars().any(|c| c.is_control() || c == '\u{2028}'), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn line_breaks_and_colours_in_any_field_forge_no_line_of_json() {
+    let log = log_of("json").await;
+    for line in log.split('\n').filter(|line| !line.is_empty()) {
+        let parsed: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        assert!(parsed["timestamp"].is_string() && parsed["level"].is_string(), "{line}");
+        assert!(!line.chars().any(char::is_control), "{line:?}");
     }
 }

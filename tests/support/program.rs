@@ -50,8 +50,12 @@ impl Server {
     /// Starts a `serve` command and waits until the server is ready.
     pub(crate) fn start(command: &mut Command) -> Self {
         Self::spawn(command).once_ready(|server| {
-            let line = server.stderr.wait_for(|line| line.contains("ready") && line.contains("listen="))?;
-            address_in(&line, "listen=")
+            // As text, or as JSON.
+            let names = ["listen=", "\"listen\":\""];
+            let is_ready =
+                |line: &str| line.contains("ready") && names.iter().any(|name| line.contains(name));
+            let line = server.stderr.wait_for(is_ready)?;
+            names.iter().find_map(|name| address_in(&line, name))
         })
     }
 
@@ -155,7 +159,8 @@ impl Drop for Server {
 
 /// The address that follows `before`.
 fn address_in(text: &str, before: &str) -> Option<SocketAddr> {
-    text.split(before).nth(1)?.split_whitespace().next()?.parse().ok()
+    let rest = text.split(before).nth(1)?;
+    rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
 }
 
 /// What a process writes, collected by a thread, so that the process never waits for its reader.
