@@ -58,8 +58,14 @@ impl WebhookUrl {
             "http" if rules.allow_http => {}
             _ => return Err(BadWebhookUrl::NotHttps),
         }
-        let authority = text.split("://").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next());
-        if authority.is_none_or(|authority| authority.contains('@')) {
+        // The parser makes do with fewer slashes, and with more: where the authority begins is then not
+        // what it looks like.
+        let after_scheme = text.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
+        let authority = after_scheme.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+        if authority.is_empty() {
+            return Err(BadWebhookUrl::Malformed);
+        }
+        if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
             return Err(BadWebhookUrl::UserInfo);
         }
         if url.fragment().is_some() {
@@ -226,7 +232,10 @@ mod tests {
             ("http://example.com/", BadWebhookUrl::NotHttps),
             ("ftp://example.com/", BadWebhookUrl::NotHttps),
             ("file:///etc/passwd", BadWebhookUrl::NotHttps),
-            ("https:example.com", BadWebhookUrl::UserInfo),
+            ("https:example.com", BadWebhookUrl::Malformed),
+            ("https:/example.com", BadWebhookUrl::Malformed),
+            ("https:///user@example.com/", BadWebhookUrl::Malformed),
+            ("https:user:pass@example.com://a", BadWebhookUrl::Malformed),
             ("https://user@example.com/", BadWebhookUrl::UserInfo),
             ("https://user:pass@example.com/", BadWebhookUrl::UserInfo),
             ("https://:@example.com/", BadWebhookUrl::UserInfo),
