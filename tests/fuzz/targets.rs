@@ -8,7 +8,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tollgate::domain::address::{ClientAddress, decide, forwarded_entries, x_forwarded_for_entries};
+use tollgate::domain::address::{
+    ClientAddress, canonical, decide, forwarded_entries, x_forwarded_for_entries,
+};
 use tollgate::domain::allow_list::AllowList;
 use tollgate::domain::destination::{Destination, DestinationRules, WebhookUrl};
 use tollgate::domain::entropy::Entropy;
@@ -117,7 +119,10 @@ fn cidr(data: &[u8]) {
     let Ok(list) = AllowList::parse(&ranges) else { return };
     assert_eq!(AllowList::parse(&list.to_strings()).as_ref(), Ok(&list), "it does not read back");
     for range in list.ranges() {
-        assert!(list.allows(range.network()) && list.allows(range.broadcast()), "{range}");
+        for ip in [range.network(), range.broadcast()] {
+            // What a wide IPv6 range holds of the IPv4-mapped block is IPv4, which it does not allow.
+            assert!(canonical(ip) != ip || list.allows(ip), "{range}");
+        }
     }
 }
 
