@@ -53,6 +53,10 @@ impl WebhookUrl {
             return Err(BadWebhookUrl::Malformed);
         }
         let url = Url::parse(text).map_err(|_| BadWebhookUrl::Malformed)?;
+        // Written out in ASCII it is longer, and that is what is stored and read again.
+        if url.as_str().len() > URL_MAX {
+            return Err(BadWebhookUrl::TooLong);
+        }
         match url.scheme() {
             "https" => {}
             "http" if rules.allow_http => {}
@@ -220,8 +224,10 @@ mod tests {
     #[test]
     fn urls_are_held_to_their_rules() {
         let too_long = format!("https://example.com/{}", "a".repeat(URL_MAX));
+        let too_long_in_ascii = format!("https://example.com/{}", "\u{416}".repeat(URL_MAX / 3));
         for (text, expected) in [
             (too_long.as_str(), BadWebhookUrl::TooLong),
+            (too_long_in_ascii.as_str(), BadWebhookUrl::TooLong),
             ("", BadWebhookUrl::Malformed),
             ("example.com", BadWebhookUrl::Malformed),
             ("https://", BadWebhookUrl::Malformed),
