@@ -11,7 +11,7 @@ use super::Core;
 use crate::domain::clock::Timestamp;
 use crate::domain::keyring::Purpose;
 use crate::store::audit::{ChainEnds, Chained, Cut};
-use crate::store::{StoreError, audit};
+use crate::store::{Connection, StoreError, audit};
 
 /// Events read at a time.
 const PAGE: i64 = 1000;
@@ -76,11 +76,7 @@ impl Core {
         }
     }
 
-    async fn walk_chain(
-        &self,
-        ends: &ChainEnds,
-        db: &mut crate::store::Connection,
-    ) -> Result<ChainVerdict, StoreError> {
+    async fn walk_chain(&self, ends: &ChainEnds, db: &mut Connection) -> Result<ChainVerdict, StoreError> {
         let mut last = match self.anchor(ends) {
             Ok(link) => link,
             Err(verdict) => return Ok(verdict),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Count(AtomicU64);
 
 impl Count {
-    pub(super) fn add_one(&self) {
+    pub fn add_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -29,7 +29,6 @@
 //! at it comes back later instead of waiting for its locks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -39,7 +38,7 @@ use tokio::sync::Mutex;
 
 use super::surplus::Surplus;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{DeliveryId, EventId, ExchangeId, MerchantId, SessionId};
+use crate::domain::ids::{DeliveryId, EventId, ExchangeId, Id, MerchantId, SessionId};
 use crate::flows::SharedCore;
 use crate::flows::audit_chain::Cutting;
 use crate::flows::counters::Count;
@@ -161,7 +160,7 @@ pub struct Sweeper {
     walks: Mutex<Walks>,
     removed: [Count; Kind::COUNT],
     /// Whole walks over the sessions.
-    session_walks: AtomicU64,
+    session_walks: Count,
 }
 
 impl Sweeper {
@@ -175,7 +174,7 @@ impl Sweeper {
             events: EventId::nil(),
         };
         let walks = Mutex::new(walks);
-        let (removed, session_walks) = (Default::default(), AtomicU64::default());
+        let (removed, session_walks) = Default::default();
         Arc::new(Self { core, settings, walks, removed, session_walks })
     }
 
@@ -188,7 +187,7 @@ impl Sweeper {
     /// How often all sessions were gone through since the process started.
     #[must_use]
     pub fn session_walks(&self) -> u64 {
-        self.session_walks.load(Ordering::Relaxed)
+        self.session_walks.get()
     }
 
     /// Runs until it is aborted. Nothing is lost by that: what is not removed is met again.
@@ -256,11 +255,11 @@ impl Sweeper {
         let Some(mut tx) = sweep::turn(store, Kind::Sessions as i64).await? else { return Ok(NOT_NOW) };
         let removed = sweep::sessions(&mut tx, *walk, end.unwrap_or(until), dead).await?;
         tx.commit().await?;
-        *walk = end.unwrap_or(SessionId::nil());
-        if end.is_none() {
-            self.session_walks.fetch_add(1, Ordering::Relaxed);
+        let step = walked(walk, end, removed);
+        if step.is_last {
+            self.session_walks.add_one();
         }
-        Ok(Step { removed, is_last: end.is_none() })
+        Ok(step)
     }
 
     /// Exchanges go merchant by merchant, as their key has it.
@@ -306,8 +305,7 @@ impl Sweeper {
         };
         let removed = sweep::deliveries(&mut tx, *walk, end.unwrap_or(until), finished).await?;
         tx.commit().await?;
-        *walk = end.unwrap_or(DeliveryId::nil());
-        Ok(Step { removed, is_last: end.is_none() })
+        Ok(walked(walk, end, removed))
     }
 
     async fn sweep_events(&self, walk: &mut EventId, now: Timestamp, limit: i64) -> Result<Step, StoreError> {
@@ -317,8 +315,7 @@ impl Sweeper {
         let Some(mut tx) = sweep::turn(store, Kind::WebhookEvents as i64).await? else { return Ok(NOT_NOW) };
         let removed = sweep::events(&mut tx, *walk, end.unwrap_or(until)).await?;
         tx.commit().await?;
-        *walk = end.unwrap_or(EventId::nil());
-        Ok(Step { removed, is_last: end.is_none() })
+        Ok(walked(walk, end, removed))
     }
 
     async fn sweep_audit_events(&self, now: Timestamp, limit: i64) -> Result<Step, StoreError> {
@@ -347,6 +344,13 @@ impl Sweeper {
 
 /// Another replica is at it: the walk stays where it is.
 const NOT_NOW: Step = Step { removed: 0, is_last: false };
+
+/// A step that went to `end`; where there is none it was the last, and the next walk begins anew.
+fn walked<T>(walk: &mut Id<T>, end: Option<Id<T>>, removed: u64) -> Step {
+    let is_last = end.is_none();
+    *walk = end.unwrap_or(Id::nil());
+    Step { removed, is_last }
+}
 
 /// A step that always begins with the oldest rows.
 const fn by_age(removed: u64, limit: i64) -> Step {
