@@ -48,34 +48,30 @@ impl<'a> Client<'a> {
     }
 
     pub(crate) fn connect(&self, operation: Operation, connections: usize) -> Load<'_> {
-        let connections = (0..connections)
-            .map(|number| {
-                let stream = self.runtime.block_on(TcpStream::connect(self.server.address));
-                let stream = stream.expect("the server accepts connections");
-                stream.set_nodelay(true).expect("a socket that is open");
-                let caller = self.server.caller(number);
-                let tokens: Vec<Token> = match operation {
-                    Operation::Issue => Vec::new(),
-                    Operation::Refresh => vec![self.fresh_refresh_token(number)],
-                    // Spread over the sessions of the caller.
-                    _ => {
-                        let sessions = &self.sessions[number % self.sessions.len()];
-                        (0..SESSIONS).map(|turn| sessions[(number + turn * 7) % SESSIONS][0]).collect()
-                    }
-                };
-                let request = Request::new(operation, self.server.address, caller);
-                Connection::new(stream, request, tokens)
-            })
-            .collect();
+        let connections = (0..connections).map(|number| self.connection(operation, number)).collect();
         Load { runtime: &self.runtime, connections, operation }
+    }
+
+    fn connection(&self, operation: Operation, number: usize) -> Connection {
+        let stream = self.runtime.block_on(TcpStream::connect(self.server.address));
+        let stream = stream.expect("the server accepts connections");
+        stream.set_nodelay(true).expect("a socket that is open");
+        let tokens: Vec<Token> = match operation {
+            Operation::Issue => Vec::new(),
+            Operation::Refresh => vec![self.fresh_refresh_token(number)],
+            // Spread over the sessions of the caller.
+            _ => {
+                let sessions = &self.sessions[number % self.sessions.len()];
+                (0..SESSIONS).map(|turn| sessions[(number + turn * 7) % SESSIONS][0]).collect()
+            }
+        };
+        let request = Request::new(operation, self.server.address, self.server.caller(number));
+        Connection::new(stream, request, tokens)
     }
 
     /// That of a new session: those of earlier rounds have been used.
     fn fresh_refresh_token(&self, number: usize) -> Token {
-        // The last connection is of the caller that asks.
-        let callers = self.server.callers.len();
-        let mut load = self.connect(Operation::Issue, number % callers + 1);
-        let mut connection = load.connections.pop().expect("there is at least one");
+        let mut connection = self.connection(Operation::Issue, number);
         self.runtime.block_on(connection.call(Operation::Issue));
         connection.issued[0][1]
     }

@@ -115,17 +115,13 @@ fn measure_engine(options: &Options, engine: Engine, out: &mut impl Write) -> io
     floor.load_sessions(options.rows);
     let server = Server::start(&home);
     let client = Client::new(&server);
-    let best = |statement| floor.best_tasks(statement, ROUND);
-    let best = [Statement::Insert, Statement::Update, Statement::Select].map(best);
     for operation in Operation::ALL {
         if options.operation.is_some_and(|only| only != operation) {
             continue;
         }
+        let best = floor.best_tasks(operation.statement(), ROUND);
         for connections in operation.connections() {
-            let tasks = match connections {
-                1 => 1,
-                _ => best[operation.statement() as usize],
-            };
+            let tasks = if *connections == 1 { 1 } else { best };
             let load = client.connect(operation, *connections);
             let (calls, floors) = measure(options, operation, load, &server, &floor, tasks);
             write_row(out, engine, operation, *connections, &calls, &floors)?;
