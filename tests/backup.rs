@@ -10,8 +10,7 @@ use super::support::{Database, Merchant, TestApp, Tokens, postgres};
 
 /// Whether the pair can still be used.
 async fn is_active(app: &TestApp, merchant: &Merchant, tokens: &Tokens) -> bool {
-    let fields = merchant.fields(&[("token", &tokens.access)]);
-    app.send(merchant.call().to("/api/introspect").form(&fields)).await.text().contains(r#""active":true"#)
+    app.send(merchant.introspect(&tokens.access)).await.text().contains(r#""active":true"#)
 }
 
 #[tokio::test]

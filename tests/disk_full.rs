@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::support::postgres::Cluster;
-use crate::support::{Call, Database, Merchant, Reply, TestApp, Tokens};
+use crate::support::{Call, Database, Merchant, TestApp, Tokens};
 
 /// A disk of its own, gone when this is dropped.
 struct SmallDisk {
@@ -70,15 +70,10 @@ impl Drop for Filled<'_> {
     }
 }
 
-async fn introspect(app: &TestApp, merchant: &Merchant, token: &str) -> Reply {
-    app.send(merchant.call().to("/api/introspect").form(&merchant.fields(&[("token", token)]))).await
-}
-
 /// Each kind of call that only reads.
 async fn reads_go_on(app: &TestApp, merchant: &Merchant, tokens: &Tokens) {
-    assert_eq!(introspect(app, merchant, &tokens.access).await.json()["active"], true);
-    let verify = Call::get("/api/verify").key(&merchant.key).header("access-token", &tokens.access);
-    assert_eq!(app.send(verify).await.status, 200);
+    assert_eq!(app.send(merchant.introspect(&tokens.access)).await.json()["active"], true);
+    assert_eq!(app.send(merchant.verify(&tokens.access)).await.status, 200);
     assert_eq!(app.send(Call::get("/readyz")).await.status, 200);
 }
 
@@ -116,7 +111,7 @@ async fn a_full_disk_stops_writes_alone(app: &TestApp, disk: &SmallDisk) {
         acknowledged[round] = refreshed;
     }
     for tokens in &acknowledged {
-        let reply = introspect(app, &merchant, &tokens.refresh).await;
+        let reply = app.send(merchant.introspect(&tokens.refresh)).await;
         assert_eq!(reply.json()["active"], true, "an acknowledged pair is lost");
     }
 }

@@ -42,8 +42,7 @@ async fn ended_session(client: &mut Client, merchant: &Merchant) -> String {
 async fn holds(client: &mut Client, merchant: &Merchant, outcome: &Outcome) {
     assert!(!outcome.sessions.is_empty());
     for tokens in &outcome.sessions {
-        let fields = merchant.fields(&[("token", &tokens.access)]);
-        let reply = call(client, merchant.call().to("/api/introspect").form(&fields)).await;
+        let reply = call(client, merchant.introspect(&tokens.access)).await;
         assert_eq!(reply.json()["active"], true, "an acknowledged access token is lost");
         call(client, merchant.refresh(&tokens.refresh)).await.tokens();
     }

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod admin;
+mod audit_chain;
 mod backup;
 mod command_line;
 mod concurrency;

@@ -9,10 +9,10 @@ use tollgate::config::Settings;
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::flows::manage::By;
 
-use crate::admin::service_token;
+use crate::admin::{introspect_as, service_token};
 use crate::concurrency::rounds;
 use crate::support::merchant::done;
-use crate::support::{Call, Merchant, TestApp, Tokens, each_engine_with};
+use crate::support::{Merchant, TestApp, Tokens, each_engine_with};
 
 /// Tokens that have ended are presented here by the hundred, which looks like guessing.
 fn patient(settings: &mut Settings) {
@@ -96,13 +96,10 @@ impl Two {
 
     async fn is_dead(&self, replica: &TestApp, pair: &Tokens, round: usize) {
         for token in [&pair.access, &pair.refresh] {
-            let call = Call::post("/api/introspect")
-                .header("authorization", format!("Bearer {}", self.service))
-                .form(&[("token", token)]);
+            let call = introspect_as(&self.service, token);
             assert_eq!(replica.send(call).await.text(), r#"{"active":false}"#, "round {round}");
         }
-        let verify = Call::get("/api/verify").key(&self.merchant.key).header("access-token", &pair.access);
-        let reply = replica.send(verify).await;
+        let reply = replica.send(self.merchant.verify(&pair.access)).await;
         assert!([401, 403].contains(&reply.status), "round {round}: {}", reply.status);
     }
 
@@ -139,8 +136,7 @@ async fn after_a_revocation_that_meets_refreshes_no_token_of_the_session_is_acti
     each_engine_with(patient, async |app| {
         let two = Two::over(app).await;
         let end = async |app: &TestApp, merchant: &Merchant, tokens: &Tokens| {
-            let fields = merchant.fields(&[("token", &tokens.access)]);
-            let reply = app.send(merchant.call().to("/api/revoke").form(&fields)).await;
+            let reply = app.send(merchant.revoke(&tokens.access)).await;
             assert_eq!(reply.status, 200, "{}", reply.text());
         };
         two.race(end, async |_, _| {}, true).await;

@@ -31,8 +31,7 @@ async fn a_stop_under_load_loses_nothing_that_was_acknowledged() {
 
         let active = r#""active":true"#;
         for tokens in &outcome.sessions {
-            let fields = merchant.fields(&[("token", &tokens.refresh)]);
-            let reply = app.send(merchant.call().to("/api/introspect").form(&fields)).await;
+            let reply = app.send(merchant.introspect(&tokens.refresh)).await;
             assert!(
                 reply.text().contains(active),
                 "{engine:?}: an acknowledged pair is lost: {}",

@@ -98,6 +98,13 @@ pub(crate) async fn service_token(app: &TestApp) -> String {
     admin_token(app, Role::Operator, None, vec![Permission::Introspect]).await
 }
 
+/// Asks what a token is worth with the token of [`service_token`].
+pub(crate) fn introspect_as(service: &str, token: &str) -> Call {
+    Call::post("/api/introspect")
+        .header("authorization", format!("Bearer {service}"))
+        .form(&[("token", token)])
+}
+
 async fn admin_token(
     app: &TestApp,
     role: Role,

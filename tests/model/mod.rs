@@ -18,9 +18,9 @@ use tollgate::flows::manage::By;
 use tollgate::store::Engine;
 
 use self::prediction::{Client, Expected, Key, Licence, Merchant, Model, RESTORE_WINDOW, SECOND};
-use crate::admin::service_token;
+use crate::admin::{introspect_as, service_token};
 use crate::support::merchant::{done, plain_key};
-use crate::support::{Call, Merchant as Caller, Reply, TestApp};
+use crate::support::{Merchant as Caller, Reply, TestApp};
 
 const STEPS: usize = 120;
 
@@ -183,8 +183,7 @@ impl<'a> Play<'a> {
         self.note(format!("key {key} verifies {session}, generation {generation}: {expected}"));
         let caller = KEY_OF_CLIENT.iter().position(|of| *of == key).expect("each key has a client");
         let token = &self.model.sessions[session].issued[generation].tokens.access;
-        let call = Call::get("/api/verify").key(&self.callers[caller].key).header("access-token", token);
-        let reply = app.send(call).await;
+        let reply = app.send(self.callers[caller].verify(token)).await;
         assert_eq!(reply.status, expected, "{}", reply.text());
     }
 
@@ -193,8 +192,7 @@ impl<'a> Play<'a> {
         let (client, app, now) = (self.below(4), self.replica(), self.now());
         self.note(format!("client {client} asks about {session}, generation {generation}"));
         let token = &self.model.sessions[session].issued[generation].tokens.access;
-        let fields = self.callers[client].fields(&[("token", token)]);
-        let reply = app.send(self.callers[client].call().to("/api/introspect").form(&fields)).await;
+        let reply = app.send(self.callers[client].introspect(token)).await;
         if let Some(Expected::Refused(status, error)) = self.model.admission(client, now) {
             reply.refused(status, error);
             return;
@@ -211,8 +209,7 @@ impl<'a> Play<'a> {
         self.note(format!("client {client} revokes {session}, generation {generation}"));
         let tokens = &self.model.sessions[session].issued[generation].tokens;
         let token = if takes_access { &tokens.access } else { &tokens.refresh };
-        let fields = self.callers[client].fields(&[("token", token)]);
-        let reply = app.send(self.callers[client].call().to("/api/revoke").form(&fields)).await;
+        let reply = app.send(self.callers[client].revoke(token)).await;
         match self.model.admission(client, now) {
             Some(Expected::Refused(status, error)) => drop(reply.refused(status, error)),
             _ => {
@@ -321,10 +318,7 @@ impl<'a> Play<'a> {
     async fn sweep(&mut self) {
         let now = self.now();
         let ask = async |app: &TestApp, token: &str, expected: bool| {
-            let call = Call::post("/api/introspect")
-                .header("authorization", format!("Bearer {}", self.service))
-                .form(&[("token", token)]);
-            is_active(&app.send(call).await, expected);
+            is_active(&app.send(introspect_as(&self.service, token)).await, expected);
         };
         let mut questions = Vec::new();
         for (session, of) in self.model.sessions.iter().enumerate() {

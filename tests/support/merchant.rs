@@ -40,6 +40,19 @@ impl Merchant {
     pub(crate) fn refresh(&self, refresh_token: &str) -> Call {
         self.call().to("/api/refresh_token").form(&self.fields(&[("refresh_token", refresh_token)]))
     }
+
+    pub(crate) fn introspect(&self, token: &str) -> Call {
+        self.call().to("/api/introspect").form(&self.fields(&[("token", token)]))
+    }
+
+    pub(crate) fn revoke(&self, token: &str) -> Call {
+        self.call().to("/api/revoke").form(&self.fields(&[("token", token)]))
+    }
+
+    /// Forward authentication with the key and an access token.
+    pub(crate) fn verify(&self, access_token: &str) -> Call {
+        Call::get("/api/verify").key(&self.key).header("access-token", access_token)
+    }
 }
 
 /// The settings of a key that may be used from anywhere and has no webhook.
