@@ -21,6 +21,9 @@ use tollgate::telemetry;
 
 use commands::{Job, print};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Issues and verifies API credentials for the merchants of a payment platform.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]

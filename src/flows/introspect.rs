@@ -164,6 +164,18 @@ impl Core {
         self.active(&caller.record, session, claims).ok_or(Reason::TokenUnknown)
     }
 
+    /// Records the use of a key that [`Core::verify`] passed, without touching the store. `false` where that
+    /// is not enough, as for the first use of a rotated secret: [`Core::note_verified`] is owed then.
+    #[must_use]
+    pub fn note_verified_later(&self, caller: &Caller) -> bool {
+        let Some(secret) = caller.key_secret() else { return true };
+        if secret.starts_an_overlap() {
+            return false;
+        }
+        self.note_use_later(secret, &caller.address);
+        true
+    }
+
     /// Records the use of a key that [`Core::verify`] passed. Called after the answer.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::{Core, DECISIONS_MAX, Decided};
 use crate::domain::access::{self, Reason};
 use crate::domain::address::ClientAddress;
 use crate::domain::event::{Actor, ActorKind, WebhookEvent};
-use crate::domain::ids::EventId;
+use crate::domain::ids::{CredentialId, EventId};
 use crate::domain::session::{Pair, Session, Verdict, judge_refresh};
 use crate::domain::token::{SealedToken, TokenKind};
 use crate::store::outbox::Audience;
@@ -40,6 +40,9 @@ impl Core {
                 Err(reason) => return Ok(Err(reason)),
             };
             let Some(token) = token else { return Ok(Err(Reason::TokenUnknown)) };
+            if let Some(pair) = self.rotate_remembered(caller, client.credential, token).await? {
+                return Ok(Ok(pair));
+            }
             let own = match self.genuine_session(token).await? {
                 Some(found) if found.session.credential_id == client.credential => Ok(found),
                 Some(_) => Err(Reason::TokenOfAnotherClient),
@@ -52,7 +55,7 @@ impl Core {
                     return Ok(Err(confirmed.err().unwrap_or(reason)));
                 }
             };
-            let mut session = found.session;
+            let session = found.session;
             if found.revision != caller.record.merchant.revision {
                 match self.reload(caller).await? {
                     Ok(()) => continue,
@@ -69,29 +72,57 @@ impl Core {
                     return Ok(Ok(self.pair_of(&session)?));
                 }
                 Verdict::Replay => {
-                    self.end_replayed(caller, &session, token, request_id).await?;
+                    // Boxed: it is large and rare, and every call's future would have to have room for it.
+                    Box::pin(self.end_replayed(caller, &session, token, request_id)).await?;
                     return Ok(Err(Reason::TokenReplayed));
                 }
                 Verdict::Rotate => {
-                    let rotation = Rotate {
-                        session: session.id,
-                        generation: session.generation,
-                        merchant: session.merchant_id,
-                        revision: found.revision,
-                        now: self.now(),
-                    };
-                    if let Some(rotated) = self.store.hot().rotate_session(rotation).await? {
-                        self.counters.refreshed.add_one();
-                        self.note_refreshed(session.credential_id);
-                        session.generation = rotated.generation;
-                        session.rotated_at = rotated.rotated_at;
-                        return Ok(Ok(self.pair_of(&session)?));
+                    if let Some(pair) = self.rotate(caller, session).await? {
+                        return Ok(Ok(pair));
                     }
                     // The row moved in between: look again.
                 }
             }
         }
         Err(too_many_changes())
+    }
+
+    /// Moves on a session that was moved on here before, without a look at its row. `None` where memory is
+    /// late or does not tell enough: nothing is refused by it.
+    async fn rotate_remembered(
+        &self,
+        caller: &Caller,
+        credential: CredentialId,
+        token: SealedToken,
+    ) -> Result<Option<Pair>, StoreError> {
+        let Some(session) = self.store.hot().remembered_session(token.claims().session) else {
+            return Ok(None);
+        };
+        let now = self.now();
+        let may_rotate = session.credential_id == credential
+            && self.is_genuine(token, &session)
+            && access::session_is_backed(&caller.record, &session, now).is_ok()
+            && judge_refresh(&session, token.claims(), self.lifetimes, now) == Verdict::Rotate;
+        if may_rotate { self.rotate(caller, session).await } else { Ok(None) }
+    }
+
+    /// Moves a session on by a statement that demands what was decided by: its generation, and the
+    /// merchant's revision. `None` when one of them is another by now.
+    async fn rotate(&self, caller: &Caller, mut session: Session) -> Result<Option<Pair>, StoreError> {
+        let rotation = Rotate {
+            session: session.id,
+            generation: session.generation,
+            revision: caller.record.merchant.revision,
+            now: self.now(),
+        };
+        let Some(rotated) = self.store.hot().rotate_session(rotation).await? else { return Ok(None) };
+        self.counters.refreshed.add_one();
+        self.note_refreshed(session.credential_id);
+        session.generation = rotated.generation;
+        session.rotated_at = rotated.rotated_at;
+        let pair = self.pair_of(&session)?;
+        self.store.hot().remember_session(session);
+        Ok(Some(pair))
     }
 
     /// The session of a token, if it is one that this server sealed.
@@ -102,11 +133,15 @@ impl Core {
         let Some(found) = self.store.hot().look_up_session(token.claims().session).await? else {
             return Ok(None);
         };
-        let Some(key) = self.keyring.by_id(found.session.token_key_id) else {
-            tracing::warn!(session = %found.session.id, "sealed by a key that is not in the keyring");
-            return Ok(None);
+        Ok(self.is_genuine(token, &found.session).then_some(found))
+    }
+
+    fn is_genuine(&self, token: SealedToken, session: &Session) -> bool {
+        let Some(key) = self.keyring.by_id(session.token_key_id) else {
+            tracing::warn!(session = %session.id, "sealed by a key that is not in the keyring");
+            return false;
         };
-        Ok(token.is_genuine(key, &found.session.secret).then_some(found))
+        token.is_genuine(key, &session.secret)
     }
 
     /// Somebody holds a token they should not: the session ends, and that is on record and committed

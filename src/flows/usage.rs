@@ -52,7 +52,8 @@ impl Core {
         address: &ClientAddress,
     ) -> Result<(), StoreError> {
         if secret.starts_an_overlap() {
-            self.start_overlap(merchant, secret).await?;
+            // Boxed: it is large and rare, and every call's future would have to have room for it.
+            Box::pin(self.start_overlap(merchant, secret)).await?;
         }
         self.note_use_later(secret, address);
         Ok(())
@@ -60,7 +61,7 @@ impl Core {
 
     /// Records that a secret was used, without touching the store.
     pub fn note_use_later(&self, secret: &StoredSecret, address: &ClientAddress) {
-        let used = Use { secret: secret.id, at: self.now(), ip: address.ip.to_string() };
+        let used = Use { secret: secret.id, at: self.now(), ip: address.ip };
         self.usage.note(|uses| {
             uses.secrets.insert(secret.id, used);
         });

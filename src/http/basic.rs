@@ -1,6 +1,10 @@
 //! How a client authenticates: `client_id` and `client_secret` in the body, or HTTP Basic with both
 //! form-urlencoded inside (RFC 6749 2.3.1, RFC 7617). One way at a time.
 
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,14 +37,25 @@ pub fn credentials(headers: &HeaderMap) -> Result<Option<(String, PlainSecret)>,
     Ok(Some((decode(user)?, PlainSecret::new(decode(password)?))))
 }
 
+/// What the `Authorization` header holds, for [`client`].
+pub struct Authorization(Result<Option<(String, PlainSecret)>, Failure>);
+
+impl<S: Sync> FromRequestParts<S> for Authorization {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(credentials(&parts.headers)))
+    }
+}
+
 /// The client id and secret of a request.
 ///
 /// # Errors
 /// 400 names the field that is missing, or says that there are two ways at once.
-pub fn client(headers: &HeaderMap, fields: &mut Fields) -> Result<ClientSecret, Failure> {
+pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<ClientSecret, Failure> {
     let in_body = fields.take_secret("client_secret");
     let client_id = fields.get("client_id").map(str::to_owned);
-    match (credentials(headers)?, in_body) {
+    match (authorization.0?, in_body) {
         (Some(_), Some(_)) => Err(Failure::invalid_request(
             "client_secret: authenticate in the body or by HTTP Basic, not both",
         )),

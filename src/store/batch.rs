@@ -55,7 +55,7 @@ where
     /// Starts `workers` tasks, which end when this is dropped. `run` takes a batch and returns one result for each input, in order.
     pub fn start<F, R>(workers: usize, timeout: Duration, run: F) -> Self
     where
-        F: Fn(Vec<I>) -> R + Send + Sync + 'static,
+        F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Vec<O>, StoreError>> + Send + 'static,
     {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
@@ -92,7 +92,7 @@ async fn work<I, O, F, R>(receiver: Arc<Mutex<mpsc::Receiver<Job<I, O>>>>, run: 
 where
     I: Clone + Send + Sync + 'static,
     O: Send + 'static,
-    F: Fn(Vec<I>) -> R + Send + Sync + 'static,
+    F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
     R: Future<Output = Result<Vec<O>, StoreError>> + Send + 'static,
 {
     let mut jobs = Vec::with_capacity(BATCH_MAX);
@@ -108,7 +108,7 @@ where
         }
         sizes.observe(jobs.len() as f64);
         let (inputs, replies): (Vec<I>, Vec<_>) = jobs.drain(..).map(|job| (job.input, job.reply)).unzip();
-        let results = run_isolated(&inputs, &*run).await;
+        let results = run_isolated(inputs.into(), &*run).await;
         for (reply, result) in replies.into_iter().zip(results) {
             // The caller may have gone in the meantime.
             let _ = reply.send(result);
@@ -117,15 +117,15 @@ where
 }
 
 /// Runs a batch such that one bad row never fails its neighbours.
-async fn run_isolated<I, O, F, R>(inputs: &[I], run: &F) -> Vec<Result<O, StoreError>>
+async fn run_isolated<I, O, F, R>(inputs: Arc<[I]>, run: &F) -> Vec<Result<O, StoreError>>
 where
     I: Clone,
-    F: Fn(Vec<I>) -> R,
+    F: Fn(Arc<[I]>) -> R,
     R: Future<Output = Result<Vec<O>, StoreError>>,
 {
     let mut retries = 0;
     let error = loop {
-        match run(inputs.to_vec()).await {
+        match run(Arc::clone(&inputs)).await {
             Ok(outputs) => return outputs.into_iter().map(Ok).collect(),
             Err(StoreError::Contention(_)) if retries < RETRIES_MAX => retries += 1,
             Err(error) => break error,
@@ -141,8 +141,8 @@ where
     }
     tracing::warn!(%error, calls = inputs.len(), "a batch failed; its calls run one by one");
     let mut results = Vec::with_capacity(inputs.len());
-    for input in inputs {
-        results.push(match run(vec![input.clone()]).await {
+    for input in inputs.iter() {
+        results.push(match run(Arc::new([input.clone()])).await {
             Ok(mut outputs) => outputs.pop().ok_or(StoreError::Busy),
             Err(error) => Err(error),
         });

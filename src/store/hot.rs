@@ -1,7 +1,7 @@
-//! The hot path: one batcher per operation, and the cache of merchant records.
+//! The hot path: one batcher per operation, and what is kept in memory of merchants and sessions.
 //!
-//! A cached record can be late but never wrong: whatever it leads to is decided by a statement that
-//! compares its revision with the one in the database.
+//! What is in memory can be late but never wrong: whatever it leads to is decided by a statement that
+//! compares a record's revision, and a session's generation, with the one in the database.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,12 +20,16 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
 use crate::domain::merchant::MerchantRecord;
 use crate::domain::secret::SecretHash;
+use crate::domain::session::Session;
 
 /// Merchants kept in memory; a record is a few kilobytes.
 const RECORDS_MAX: u64 = 20_000;
 
 /// Key hashes kept in memory. What a hash belongs to never changes, so an entry is never wrong.
 const KEY_HASHES_MAX: u64 = 100_000;
+
+/// Sessions kept in memory, a few hundred bytes each.
+const SESSIONS_MAX: u64 = 20_000;
 
 /// Two workers per operation: while one waits for its commit, the other collects.
 const WORKERS: usize = 2;
@@ -43,6 +47,7 @@ pub struct HotPath {
     admin_tokens: Batcher<SecretHash, Option<AdminToken>>,
     record_cache: Cache<MerchantId, Arc<MerchantRecord>>,
     owner_cache: Cache<SecretHash, (MerchantId, ApiKeyId)>,
+    session_cache: Cache<SessionId, Session>,
 }
 
 impl HotPath {
@@ -59,6 +64,7 @@ impl HotPath {
             admin_tokens: batcher(pool, Access::Read, timeout, |db, hashes| Box::pin(tokens(db, hashes))),
             record_cache: Cache::new(RECORDS_MAX),
             owner_cache: Cache::new(KEY_HASHES_MAX),
+            session_cache: Cache::new(SESSIONS_MAX),
         }
     }
 
@@ -96,6 +102,17 @@ impl HotPath {
     /// [`StoreError`].
     pub async fn look_up_session(&self, id: SessionId) -> Result<Option<Found>, StoreError> {
         self.look_up.call(id).await
+    }
+
+    /// The session as it was when it was rotated here, however late.
+    #[must_use]
+    pub fn remembered_session(&self, id: SessionId) -> Option<Session> {
+        self.session_cache.get(&id)
+    }
+
+    /// Keeps a session in memory, so that its next rotation needs no look-up.
+    pub fn remember_session(&self, session: Session) {
+        self.session_cache.insert(session.id, session);
     }
 
     /// The revision that a merchant has now.
@@ -158,7 +175,7 @@ enum Access {
     Write,
 }
 
-type Run<I, O> = for<'c> fn(&'c mut Connection, Vec<I>) -> BoxFuture<'c, Result<Vec<O>, StoreError>>;
+type Run<I, O> = for<'c> fn(&'c mut Connection, &'c [I]) -> BoxFuture<'c, Result<Vec<O>, StoreError>>;
 
 fn batcher<I, O>(pool: &Pool, access: Access, timeout: Duration, run: Run<I, O>) -> Batcher<I, O>
 where
@@ -173,7 +190,7 @@ where
                 Access::Read => pool.read().await?,
                 Access::Write => pool.write().await?,
             };
-            run(&mut db, inputs).await
+            run(&mut db, &inputs).await
         }
     })
 }
@@ -181,10 +198,10 @@ where
 /// Loads each merchant of a batch once: after a change, all its callers want the same one.
 async fn records(
     db: &mut Connection,
-    wanted: Vec<(MerchantId, Timestamp)>,
+    wanted: &[(MerchantId, Timestamp)],
 ) -> Result<Vec<Option<Arc<MerchantRecord>>>, StoreError> {
     let mut loaded: HashMap<MerchantId, Option<Arc<MerchantRecord>>> = HashMap::new();
-    for (id, now) in &wanted {
+    for (id, now) in wanted {
         if let Entry::Vacant(entry) = loaded.entry(*id) {
             entry.insert(merchants::record(db, *id, *now).await?.map(Arc::new));
         }
@@ -194,19 +211,19 @@ async fn records(
 
 async fn key_owners(
     db: &mut Connection,
-    hashes: Vec<SecretHash>,
+    hashes: &[SecretHash],
 ) -> Result<Vec<Option<(MerchantId, ApiKeyId)>>, StoreError> {
     let mut owners = Vec::with_capacity(hashes.len());
     for hash in hashes {
-        owners.push(secrets::merchant_of_api_key(db, hash).await?);
+        owners.push(secrets::merchant_of_api_key(db, *hash).await?);
     }
     Ok(owners)
 }
 
 /// Reads each token of a batch once: a busy service asks with one and the same.
-async fn tokens(db: &mut Connection, hashes: Vec<SecretHash>) -> Result<Vec<Option<AdminToken>>, StoreError> {
+async fn tokens(db: &mut Connection, hashes: &[SecretHash]) -> Result<Vec<Option<AdminToken>>, StoreError> {
     let mut read: HashMap<SecretHash, Option<AdminToken>> = HashMap::new();
-    for hash in &hashes {
+    for hash in hashes {
         if let Entry::Vacant(entry) = read.entry(*hash) {
             entry.insert(admin_tokens::by_hash(db, *hash).await?);
         }

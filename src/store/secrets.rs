@@ -1,6 +1,7 @@
 //! The secrets of API keys and client credentials: hashes, rotation and use.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use uuid::Uuid;
 
@@ -194,7 +195,7 @@ pub async fn end_predecessors(tx: &mut Tx, of: SecretId, ends_at: Timestamp) -> 
 pub struct Use {
     pub secret: SecretId,
     pub at: Timestamp,
-    pub ip: String,
+    pub ip: IpAddr,
 }
 
 const NOTE_USES: Sql = Sql {
@@ -217,7 +218,7 @@ pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), St
     let columns = vec![
         Column::ids(uses.iter().map(|used| used.secret)),
         Column::times(uses.iter().map(|used| used.at)),
-        Column::Text(uses.into_iter().map(|used| Some(used.ip)).collect()),
+        Column::Text(uses.iter().map(|used| Some(used.ip.to_string())).collect()),
     ];
     db.batch(&NOTE_USES, columns).execute().await?;
     Ok(())

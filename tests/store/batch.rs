@@ -45,7 +45,6 @@ fn rotation_of(open: &Open, app: &TestApp) -> Rotate {
     Rotate {
         session: open.session.id,
         generation: 1,
-        merchant: open.session.merchant_id,
         revision: open.revision,
         now: app.now(),
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,7 +12,7 @@ use crate::domain::secret::PlainSecret;
 use crate::domain::session::Pair;
 use crate::flows::admission::Caller;
 use crate::http::Shared;
-use crate::http::basic;
+use crate::http::basic::{self, Authorization};
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::http::form::Fields;
@@ -77,12 +76,12 @@ pub async fn authorize(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     context: RequestContext,
-    headers: HeaderMap,
+    authorization: Authorization,
     mut fields: Fields,
 ) -> Result<Json<TokenResponse>, Failure> {
     let refresh_token = fields.take_secret("refresh_token");
     check_grant_type(&fields, refresh_token.is_some())?;
-    issue(&shared, caller, &context, &headers, fields, refresh_token).await
+    issue(&shared, caller, &context, authorization, fields, refresh_token).await
 }
 
 /// Renew the session that `refresh_token` belongs to.
@@ -94,7 +93,7 @@ pub async fn refresh_token(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     context: RequestContext,
-    headers: HeaderMap,
+    authorization: Authorization,
     mut fields: Fields,
 ) -> Result<Json<TokenResponse>, Failure> {
     let refresh_token = fields.take_secret("refresh_token");
@@ -102,18 +101,18 @@ pub async fn refresh_token(
     if refresh_token.is_none() {
         return Err(Failure::invalid_request("refresh_token: missing"));
     }
-    issue(&shared, caller, &context, &headers, fields, refresh_token).await
+    issue(&shared, caller, &context, authorization, fields, refresh_token).await
 }
 
 async fn issue(
     shared: &Shared,
     mut caller: Caller,
     context: &RequestContext,
-    headers: &HeaderMap,
+    authorization: Authorization,
     mut fields: Fields,
     refresh_token: Option<PlainSecret>,
 ) -> Result<Json<TokenResponse>, Failure> {
-    let client = basic::client(headers, &mut fields)?;
+    let client = basic::client(authorization, &mut fields)?;
     context.note_client(&caller, &client.client_id);
     let core = &shared.core;
     let decided = match refresh_token {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ use crate::flows::admission::Caller;
 use crate::flows::introspect::{Active, Asker};
 use crate::flows::revoke::Origin;
 use crate::http::Shared;
-use crate::http::basic;
+use crate::http::basic::{self, Authorization};
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::http::form::Fields;
@@ -96,10 +96,10 @@ pub async fn introspect(
     caller: Option<Extension<Caller>>,
     service: Option<Extension<Service>>,
     context: RequestContext,
-    headers: HeaderMap,
+    authorization: Authorization,
     fields: Fields,
 ) -> Result<Json<IntrospectionResponse>, Failure> {
-    let (asker, token) = question(caller, service, &context, &headers, fields)?;
+    let (asker, token) = question(caller, service, &context, authorization, fields)?;
     let active = shared.core.introspect(asker, token.expose()).await?.map_err(Failure::refused)?;
     Ok(Json(match active {
         Some(active) => IntrospectionResponse::Active(ActiveToken::new(active, &shared.core.issuer)),
@@ -117,10 +117,10 @@ pub async fn revoke(
     caller: Option<Extension<Caller>>,
     service: Option<Extension<Service>>,
     context: RequestContext,
-    headers: HeaderMap,
+    authorization: Authorization,
     fields: Fields,
 ) -> Result<StatusCode, Failure> {
-    let (asker, token) = question(caller, service, &context, &headers, fields)?;
+    let (asker, token) = question(caller, service, &context, authorization, fields)?;
     let origin = Origin { client_ip: context.ip().to_string(), request_id: context.request_id() };
     shared.core.revoke(asker, token.expose(), origin).await?.map_err(Failure::refused)?;
     Ok(StatusCode::OK)
@@ -131,14 +131,14 @@ fn question(
     caller: Option<Extension<Caller>>,
     service: Option<Extension<Service>>,
     context: &RequestContext,
-    headers: &HeaderMap,
+    authorization: Authorization,
     mut fields: Fields,
 ) -> Result<(Asker, crate::domain::secret::PlainSecret), Failure> {
     let token = fields.take_secret("token");
     let asker = match (service, caller) {
         (Some(Extension(Service(service))), _) => Asker::Service(service),
         (None, Some(Extension(caller))) => {
-            let presented = basic::client(headers, &mut fields)?;
+            let presented = basic::client(authorization, &mut fields)?;
             context.note_client(&caller, &presented.client_id);
             Asker::Client { caller, presented }
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -18,7 +18,7 @@ use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::http::layer::service_token::bearer;
-use crate::http::layer::{allow_list, api_key, rate_limit};
+use crate::http::layer::{allow_list, api_key};
 
 const ACCESS_TOKEN: HeaderName = HeaderName::from_static("access-token");
 const X_MERCHANT_ID: HeaderName = HeaderName::from_static("x-merchant-id");
@@ -35,12 +35,12 @@ const X_TOKEN_EXPIRES: HeaderName = HeaderName::from_static("x-token-expires");
 pub async fn verify(
     State(shared): State<Arc<Shared>>,
     context: RequestContext,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Failure> {
-    let mut caller = api_key::admit(&shared, &context, &headers).await.map_err(as_verify)?;
+    let headers = request.headers();
+    let mut caller = api_key::admit(&shared, &context, headers).await.map_err(as_verify)?;
     allow_list::admit(&shared, &context, &mut caller).await.map_err(as_verify)?;
-    rate_limit::count(&shared, &caller).map_err(as_verify)?;
-    let token = access_token(&headers).map_err(|reason| as_verify(Failure::refused(reason)))?;
+    let token = access_token(headers).map_err(|reason| as_verify(Failure::refused(reason)))?;
     let active = shared
         .core
         .verify(&mut caller, token.as_ref().map(PlainSecret::expose))
@@ -50,13 +50,15 @@ pub async fn verify(
         context.note(|notes| notes.client_id = Some(active.client_id.clone()));
     }
     let response = identity(&caller, active.as_ref());
-    // After the answer: a read must not wait for a write.
-    let core = Arc::clone(&shared.core);
-    shared.tasks.spawn(async move {
-        if let Err(error) = core.note_verified(&caller).await {
-            tracing::warn!(%error, "a key's use was not recorded");
-        }
-    });
+    if !shared.core.note_verified_later(&caller) {
+        // After the answer: a read must not wait for a write.
+        let core = Arc::clone(&shared.core);
+        shared.tasks.spawn(async move {
+            if let Err(error) = core.note_verified(&caller).await {
+                tracing::warn!(%error, "a key's use was not recorded");
+            }
+        });
+    }
     Ok(response)
 }
 

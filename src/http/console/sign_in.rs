@@ -186,11 +186,7 @@ async fn counted(
     match shared.core.guard(ip, attempt).await? {
         Ok(signed_in) => Ok(signed_in),
         Err(Reason::SignInRefused) => Ok(SignIn::Refused),
-        Err(reason) => {
-            let mut failure = Failure::refused(reason);
-            failure.retry_after_secs = Some(shared.core.limits.retry_after_secs(reason, ip));
-            Err(failure)
-        }
+        Err(reason) => Err(Failure::refused(reason)),
     }
 }
 

@@ -1,4 +1,8 @@
-//! Holds the caller's address against the allow list of its key.
+//! Holds the caller's address against the allow list of its key, and counts the call: what an outsider
+//! tries must not use up what the owner of the key may do.
+//!
+//! Failed authentications are counted where a secret is looked at and new sessions where one is opened,
+//! since only there it is known in time: see [`crate::flows::limits`].
 
 use std::sync::Arc;
 
@@ -6,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::domain::access::AddressVerdict;
+use crate::domain::access::{AddressVerdict, Reason};
 use crate::flows::admission::Caller;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
@@ -19,7 +23,7 @@ pub async fn allow_list(
     next: Next,
 ) -> Response {
     // A service token comes without a key, and so without a list.
-    let Some(mut caller) = request.extensions().get::<Caller>().cloned() else {
+    let Some(mut caller) = request.extensions_mut().remove::<Caller>() else {
         return next.run(request).await;
     };
     match admit(&shared, &context, &mut caller).await {
@@ -38,5 +42,9 @@ pub(in crate::http) async fn admit(
 ) -> Result<(), Failure> {
     let verdict = shared.core.admit_address(caller).await?.map_err(Failure::refused)?;
     context.note(|notes| notes.observed = verdict == AddressVerdict::Observed);
-    Ok(())
+    if shared.core.limits.count_call(caller.key_id) {
+        Ok(())
+    } else {
+        Err(Failure::refused(Reason::TooManyCalls))
+    }
 }

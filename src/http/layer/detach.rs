@@ -1,24 +1,61 @@
-//! Runs each request in a task of its own, which goes on when the client hangs up.
+//! Lets each request go on when its client hangs up or its time is over.
 //!
 //! A transaction dropped half-way can go back to the pool still open (a defect of sqlx 0.9: a cancelled
-//! `begin`), and a change half-way recorded is worse than one whose answer nobody reads. The task also
-//! turns a panic into an answer. The tracker lets a graceful stop wait for those whose clients have gone.
+//! `begin`), and a change half-way recorded is worse than one whose answer nobody reads. So a request that
+//! is dropped before its answer becomes a task of its own; most are not, and cost no task. The tracker lets
+//! a graceful stop wait for all of them. A panic becomes an answer.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::StoreError;
 
-pub async fn detach(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let task = shared.tasks.spawn(next.run(request));
-    match tokio::time::timeout(shared.edge.request_timeout, task).await {
+type Answer = Result<Response, Box<dyn Any + Send>>;
+
+/// Runs what is behind this step to its end, whatever becomes of the client.
+pub async fn detach(shared: &Shared, rest: impl Future<Output = Response> + Send + 'static) -> Response {
+    let under_way = shared.tasks.token();
+    let rest = AssertUnwindSafe(async move {
+        let answer = rest.await;
+        drop(under_way);
+        answer
+    });
+    let call = Detachable(Some(rest.catch_unwind().boxed()));
+    match tokio::time::timeout(shared.edge.request_timeout, call).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Failure::fault("a request handler panicked").into_response(),
         Err(_) => Failure::from(StoreError::Busy).into_response(),
+    }
+}
+
+/// A request under way. Dropped before its answer, it goes on by itself.
+struct Detachable(Option<BoxFuture<'static, Answer>>);
+
+impl Future for Detachable {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let Some(rest) = &mut self.0 else { return Poll::Pending };
+        let answer = std::task::ready!(rest.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Detachable {
+    fn drop(&mut self) {
+        // Without a runtime the process is on its way out, and the connections to the database with it.
+        if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(rest);
+        }
     }
 }

@@ -9,7 +9,6 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::domain::ids::ExchangeId;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
@@ -24,8 +23,7 @@ pub async fn exchange_log(
     request: Request,
     next: Next,
 ) -> Response {
-    let method = request.method().to_string();
-    let path = request.uri().path().to_owned();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
 
     let response = next.run(request).await;
 
@@ -35,12 +33,12 @@ pub async fn exchange_log(
     let reason = failure.and_then(|failure| failure.reason).map(|reason| reason.name());
     let hops = context.address().map(|address| address.hops.as_slice()).unwrap_or_default();
     shared.exchanges.record(Exchange {
-        id: ExchangeId::generate(context.at(), &shared.core.entropy),
+        id: context.id(),
         merchant_id: owner.merchant_id,
         at: context.at(),
         request_id: context.request_id().to_owned(),
-        method,
-        path,
+        method: method.to_string(),
+        path: uri.path().to_owned(),
         status: response.status().as_u16(),
         error: failure.map(|failure| failure.code.to_owned()),
         reason: reason.or(notes.observed.then_some(OBSERVED)).map(str::to_owned),

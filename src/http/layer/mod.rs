@@ -1,4 +1,4 @@
-//! The tower middleware, one file a layer. Their order is in [`super`].
+//! What stands in front of the handlers, one file each. Their order is in [`super`].
 
 pub mod admin_token;
 pub mod allow_list;
@@ -6,6 +6,5 @@ pub mod api_key;
 pub mod context;
 pub mod detach;
 pub mod exchange_log;
-pub mod rate_limit;
 pub mod render;
 pub mod service_token;

@@ -3,10 +3,10 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::json;
 
+use crate::http::Shared;
 use crate::http::console;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
@@ -24,40 +24,56 @@ enum Dialect {
     Person,
 }
 
-pub async fn render(context: RequestContext, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_console = console::guard::is_console(path);
-    // The console's own files may be kept by browsers, and say so.
-    let is_private = path.starts_with("/api/")
-        || path.starts_with("/admin/")
-        || (is_console && !path.starts_with("/console/assets/"));
-    let dialect = if path.starts_with("/admin/") {
-        Dialect::Admin
-    } else if is_console && asks_for_html(request.headers()) {
-        Dialect::Person
-    } else {
-        Dialect::Integrator
-    };
+/// Who reads the answer to a request.
+pub struct Reader {
+    dialect: Dialect,
+    is_console: bool,
+    is_private: bool,
+}
 
-    let mut response = next.run(request).await;
+impl Reader {
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        let path = request.uri().path();
+        let is_console = console::guard::is_console(path);
+        // The console's own files may be kept by browsers, and say so.
+        let is_private = path.starts_with("/api/")
+            || path.starts_with("/admin/")
+            || (is_console && !path.starts_with("/console/assets/"));
+        let dialect = if path.starts_with("/admin/") {
+            Dialect::Admin
+        } else if is_console && asks_for_html(request.headers()) {
+            Dialect::Person
+        } else {
+            Dialect::Integrator
+        };
+        Self { dialect, is_console, is_private }
+    }
+}
 
-    if is_private {
+pub fn render(shared: &Shared, context: &RequestContext, reader: &Reader, response: &mut Response) {
+    if reader.is_private {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    }
+    if reader.is_console {
+        console::guard::put_headers(response.headers_mut());
     }
     let status = response.status();
     let is_failure = status.is_client_error() || status.is_server_error();
     // A page that was rendered with an error on it is what the person is to see.
     let is_page = response.headers().get(header::CONTENT_TYPE).is_some_and(|label| label == HTML);
     if is_failure && !is_page {
-        let failure = match response.extensions().get::<Failure>() {
+        let mut failure = match response.extensions().get::<Failure>() {
             Some(failure) => failure.clone(),
             None => Failure::of_status(status),
         };
-        write(&mut response, failure, dialect, context.request_id());
+        if let (StatusCode::TOO_MANY_REQUESTS, Some(reason)) = (failure.status, failure.reason) {
+            failure.retry_after_secs = Some(shared.core.limits.retry_after_secs(reason, context.ip()));
+        }
+        write(response, failure, reader.dialect, context.request_id());
     }
-    response
 }
 
 fn asks_for_html(headers: &HeaderMap) -> bool {
