@@ -57,6 +57,30 @@ async fn authorize_with_a_refresh_token_renews_its_session_and_without_one_start
 }
 
 #[tokio::test]
+async fn what_a_replica_remembers_of_a_session_lets_nothing_pass_that_the_row_does_not() {
+    each_engine(async |app| {
+        let other = app.replica().await;
+        let merchant = app.merchant().await;
+        let first = app.tokens(&merchant).await;
+        // From here on this replica remembers the session.
+        let second = refresh(&app, &merchant, &first.refresh).await.tokens();
+        let mut forged = second.refresh.clone();
+        let last_of_mac = forged.pop().expect("a token is not empty");
+        forged.push(if last_of_mac == 'A' { 'Q' } else { 'A' });
+        refresh(&app, &merchant, &forged).await.refused(400, "invalid_grant");
+        assert_eq!(app.number("select generation from sessions").await, 2);
+
+        let third = refresh(&other, &merchant, &second.refresh).await.tokens();
+        assert_eq!(refresh(&app, &merchant, &second.refresh).await.tokens(), third);
+        let fourth = refresh(&app, &merchant, &third.refresh).await.tokens();
+        assert_eq!(other.send(merchant.revoke(&fourth.access)).await.status, 200);
+        refresh(&app, &merchant, &fourth.refresh).await.refused(400, "invalid_grant");
+        assert_eq!(app.number("select generation from sessions").await, 4);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_retry_within_the_window_gets_the_same_bytes_even_from_another_replica() {
     each_engine(async |app| {
         let merchant = app.merchant().await;

@@ -16,6 +16,9 @@ const TOKEN_CHARS: usize = 60;
 /// Sessions of each caller that are asked about, over and over.
 const SESSIONS: usize = 256;
 
+/// Sessions of each connection that are refreshed in turns: no page of the table is rotated by all at once.
+const REFRESHED: usize = 64;
+
 /// One round of calls.
 pub(crate) struct Round {
     pub(crate) calls: usize,
@@ -27,41 +30,47 @@ pub(crate) struct Round {
 pub(crate) struct Client<'a> {
     server: &'a Server,
     runtime: Runtime,
-    /// Of each caller's sessions, the access and the refresh token.
-    sessions: Vec<Vec<[Token; 2]>>,
 }
 
 type Token = [u8; TOKEN_CHARS];
 
 impl<'a> Client<'a> {
-    /// Starts the sessions that are asked about.
     pub(crate) fn new(server: &'a Server) -> Self {
         // One thread: a connection's answer wakes nobody on the other core.
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime needs a thread");
-        let mut client = Self { server, runtime, sessions: Vec::new() };
-        let mut load = client.connect(Operation::Issue, server.callers.len());
-        while load.connections.iter().any(|connection| connection.issued.len() < SESSIONS) {
-            load.run(Duration::from_millis(100));
-        }
-        client.sessions = load.connections.into_iter().map(|connection| connection.issued).collect();
-        client
+        Self { server, runtime }
     }
 
     pub(crate) fn connect(&self, operation: Operation, connections: usize) -> Load<'_> {
-        let connections = (0..connections).map(|number| self.connection(operation, number)).collect();
+        let sessions = match operation {
+            Operation::Introspect | Operation::Verify => self.sessions(),
+            Operation::Issue | Operation::Refresh => Vec::new(),
+        };
+        let connections =
+            (0..connections).map(|number| self.connection(operation, number, &sessions)).collect();
         Load { runtime: &self.runtime, connections, operation }
     }
 
-    fn connection(&self, operation: Operation, number: usize) -> Connection {
+    /// New sessions of each caller, to be asked about: earlier ones may be more than a client may have by
+    /// now, and swept away.
+    fn sessions(&self) -> Vec<Vec<[Token; 2]>> {
+        let mut load = self.connect(Operation::Issue, self.server.callers.len());
+        while load.connections.iter().any(|connection| connection.issued.len() < SESSIONS) {
+            load.run(Duration::from_millis(100));
+        }
+        load.connections.into_iter().map(|connection| connection.issued).collect()
+    }
+
+    fn connection(&self, operation: Operation, number: usize, sessions: &[Vec<[Token; 2]>]) -> Connection {
         let stream = self.runtime.block_on(TcpStream::connect(self.server.address));
         let stream = stream.expect("the server accepts connections");
         stream.set_nodelay(true).expect("a socket that is open");
         let tokens: Vec<Token> = match operation {
             Operation::Issue => Vec::new(),
-            Operation::Refresh => vec![self.fresh_refresh_token(number)],
+            Operation::Refresh => self.fresh_refresh_tokens(number),
             // Spread over the sessions of the caller.
             _ => {
-                let sessions = &self.sessions[number % self.sessions.len()];
+                let sessions = &sessions[number % sessions.len()];
                 (0..SESSIONS).map(|turn| sessions[(number + turn * 7) % SESSIONS][0]).collect()
             }
         };
@@ -69,11 +78,15 @@ impl<'a> Client<'a> {
         Connection::new(stream, request, tokens)
     }
 
-    /// That of a new session: those of earlier rounds have been used.
-    fn fresh_refresh_token(&self, number: usize) -> Token {
-        let mut connection = self.connection(Operation::Issue, number);
-        self.runtime.block_on(connection.call(Operation::Issue));
-        connection.issued[0][1]
+    /// Those of new sessions: the ones that are asked about stay as they are.
+    fn fresh_refresh_tokens(&self, number: usize) -> Vec<Token> {
+        let mut connection = self.connection(Operation::Issue, number, &[]);
+        self.runtime.block_on(async {
+            for _ in 0..REFRESHED {
+                connection.call(Operation::Issue).await;
+            }
+        });
+        connection.issued.iter().map(|[_, refresh]| *refresh).collect()
     }
 }
 
@@ -194,8 +207,8 @@ impl Connection {
 
     async fn call(&mut self, operation: Operation) {
         if !self.tokens.is_empty() {
-            self.request.put(&self.tokens[self.turn % self.tokens.len()]);
-            self.turn += 1;
+            self.turn = (self.turn + 1) % self.tokens.len();
+            self.request.put(&self.tokens[self.turn]);
         }
         let started = Instant::now();
         self.stream.write_all(&self.request.bytes).await.expect("the server reads");
@@ -208,7 +221,7 @@ impl Connection {
             Operation::Issue if self.issued.len() < SESSIONS => {
                 self.issued.push(["access_token", "refresh_token"].map(|name| token_in(body, name)));
             }
-            Operation::Refresh => self.tokens[0] = token_in(body, "refresh_token"),
+            Operation::Refresh => self.tokens[self.turn] = token_in(body, "refresh_token"),
             Operation::Introspect => assert!(body.starts_with(b"{\"active\":true"), "{}", text()),
             Operation::Issue | Operation::Verify => {}
         }

@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, SqlitePool};
 use tokio::runtime::{Builder, Runtime};
+use tollgate::domain::clock::Clock;
 use uuid::Uuid;
 
 /// Connections of the pool, and statements under way at most.
@@ -43,22 +44,20 @@ const UPDATE: &str = "update floor set generation = generation + 1, rotated_at =
 
 const SELECT: &str = "select generation from floor where id = $1";
 
-/// Sessions of a year, one in a hundred of which is still alive.
+/// Sessions of a year ago, that were refreshed and end at the times that are put in.
 const LOAD_POSTGRES: &str = "insert into sessions (id, merchant_id, credential_id, epoch, token_key_id, secret, \
     generation, started_at, rotated_at, expires_at) \
     select (lpad(to_hex(1750000000000 + n * 3), 12, '0') || '7' || lpad(to_hex(n % 4096), 3, '0') || '8' \
     || substr(md5(n::text), 1, 15))::uuid, md5('m' || n % 5000)::uuid, md5('c' || n % 5000)::uuid, 1, 1, \
-    decode(md5(n::text) || md5('s' || n), 'hex'), 1, (1750000000000 + n * 3) * 1000, \
-    (1750000000000 + n * 3) * 1000, case n % 100 when 0 then 2000000000000000 else 1780000000000000 end \
-    from generate_series(1, ROWS) as n";
+    decode(md5(n::text) || md5('s' || n), 'hex'), 1, (1750000000000 + n * 3) * 1000, ROTATED, EXPIRES \
+    from generate_series(FROM, ROWS) as n";
 
 const LOAD_SQLITE: &str = "insert into sessions (id, merchant_id, credential_id, epoch, token_key_id, secret, \
     generation, started_at, rotated_at, expires_at) \
-    with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < ROWS) \
+    with recursive numbers (n) as (select FROM union all select n + 1 from numbers where n < ROWS) \
     select unhex(printf('%012x7%03x8', 1750000000000 + n * 3, n % 4096) || substr(hex(randomblob(8)), 1, 15)), \
     unhex(printf('%032x', n % 5000)), unhex(printf('%032x', n % 5000)), 1, 1, randomblob(32), 1, \
-    (1750000000000 + n * 3) * 1000, (1750000000000 + n * 3) * 1000, \
-    case n % 100 when 0 then 2000000000000000 else 1780000000000000 end from numbers";
+    (1750000000000 + n * 3) * 1000, ROTATED, EXPIRES from numbers";
 
 #[derive(Clone)]
 enum Pool {
@@ -95,14 +94,28 @@ impl Floor {
         floor
     }
 
-    /// Puts this many rows into the table of sessions.
-    pub(crate) fn load_sessions(&self, rows: u64) {
+    /// Puts this many rows into the table of sessions: `dead` ones that the sweeper is to find, and after
+    /// them `live` ones.
+    pub(crate) fn load_sessions(&self, dead: u64, live: u64) {
         let sql = match &self.pool {
             Pool::Postgres(_) => LOAD_POSTGRES,
             Pool::Sqlite { .. } => LOAD_SQLITE,
         };
+        let now = Clock::System.now().micros();
+        let long_ago = 1_760_000_000_000_000;
         self.runtime.block_on(async {
-            self.pool.execute(&sql.replace("ROWS", &rows.to_string())).await;
+            for (first, last, rotated, expires) in
+                [(1, dead, long_ago, long_ago), (dead + 1, dead + live, now, now * 2)]
+            {
+                let sql = sql
+                    .replace("FROM", &first.to_string())
+                    .replace("ROWS", &last.to_string())
+                    .replace("ROTATED", &rotated.to_string())
+                    .replace("EXPIRES", &expires.to_string());
+                if first <= last {
+                    self.pool.execute(&sql).await;
+                }
+            }
             if matches!(self.pool, Pool::Postgres(_)) {
                 self.pool.execute("vacuum analyze sessions").await;
                 self.pool.execute("checkpoint").await;

@@ -34,9 +34,12 @@ const WARM_UP: Duration = Duration::from_millis(300);
 
 #[derive(Parser)]
 struct Options {
-    /// Rows that the table of sessions has before the first call; most of them have expired.
+    /// Live rows that the table of sessions has before the first call.
     #[arg(long, default_value_t = 10_000)]
     rows: u64,
+    /// Rows beside them that have expired: the server sweeps them away meanwhile.
+    #[arg(long, default_value_t = 0)]
+    dead: u64,
     /// Rounds of each measurement; the table has their medians.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -112,7 +115,7 @@ fn main() -> io::Result<()> {
 fn measure_engine(options: &Options, engine: Engine, out: &mut impl Write) -> io::Result<()> {
     let home = server::Home::new(engine, &options.program);
     let floor = Floor::new(home.url());
-    floor.load_sessions(options.rows);
+    floor.load_sessions(options.dead, options.rows);
     let server = Server::start(&home);
     let client = Client::new(&server);
     for operation in Operation::ALL {

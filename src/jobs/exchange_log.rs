@@ -13,8 +13,8 @@ use crate::store::exchanges::{self, Exchange};
 /// dropped and counted, since troubleshooting data must not hold up the calls it is about.
 const QUEUE_MAX: usize = 50_000;
 
-/// Records of one statement.
-const BATCH_MAX: usize = 500;
+/// Records of one statement: a few milliseconds of SQLite's one writer.
+const BATCH_MAX: usize = 250;
 
 /// The pause after a batch that was not full, so that a quiet server writes few, larger batches.
 const PAUSE: Duration = Duration::from_millis(100);

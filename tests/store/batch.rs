@@ -42,12 +42,7 @@ async fn open_at_once(app: &TestApp, opens: Vec<Open>) -> Vec<Result<bool, Store
 }
 
 fn rotation_of(open: &Open, app: &TestApp) -> Rotate {
-    Rotate {
-        session: open.session.id,
-        generation: 1,
-        revision: open.revision,
-        now: app.now(),
-    }
+    Rotate { session: open.session.id, generation: 1, revision: open.revision, now: app.now() }
 }
 
 #[tokio::test]

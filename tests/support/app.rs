@@ -147,6 +147,12 @@ impl TestApp {
         self.app.deliverer().tick().await.expect("the store answers");
     }
 
+    /// The same, while the test goes on.
+    pub(crate) fn start_delivering(&self) -> JoinHandle<()> {
+        let deliverer = Arc::clone(self.app.deliverer());
+        tokio::spawn(async move { deliverer.tick().await.expect("the store answers") })
+    }
+
     /// Makes every step that there is to make of one walk of the sweeper; how many rows went.
     pub(crate) async fn sweep(&self, kind: Kind) -> u64 {
         let mut removed = 0;

@@ -10,7 +10,7 @@ use tollgate::domain::clock::Clock;
 use tollgate::domain::delivery::{Answer, SendError};
 use tollgate::flows::deliver::CLAIM;
 
-use super::{Call, delete, each, ids, types};
+use super::{Call, delete, each, ids, ok, types};
 use crate::support::receiver::{Answering, Closed, Receiver};
 
 /// Past the jitter of any pause of this length.
@@ -263,6 +263,34 @@ async fn a_receiver_that_never_answers_holds_up_no_other() {
         assert!(slow.received().len() <= 8, "one endpoint has few attempts at once");
         slow.answer(Answering::Status(204));
         served.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn receivers_that_never_answer_hold_up_no_call() {
+    // More attempts under way than there are connections to the database: none of them may hold one.
+    const ENDPOINTS: usize = 24;
+    each(async |app| {
+        let slow = Receiver::open();
+        slow.answer(Answering::Hang);
+        let first = app.hooked(&slow.url()).await;
+        for _ in 1..ENDPOINTS {
+            app.hooked(&slow.url()).await;
+        }
+        let client = app.merchant().await;
+        let delivering = app.start_delivering();
+        slow.until_received(ENDPOINTS).await;
+
+        let tokens = app.tokens(&client).await;
+        let renewed = app.send(client.refresh(&tokens.refresh)).await.tokens();
+        assert_eq!(app.send(client.verify(&renewed.access)).await.status, 200);
+        assert_eq!(ok(&app.send(client.introspect(&renewed.access)).await)["active"], true);
+        app.hand_in(&first, "payment.settled").await;
+        assert_eq!(app.send(client.revoke(&renewed.access)).await.status, 200);
+        assert!(!delivering.is_finished(), "the attempts still wait for their answers");
+        slow.answer(Answering::Status(204));
+        delivering.await.expect("the deliverer does not panic");
     })
     .await;
 }
