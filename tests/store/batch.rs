@@ -95,13 +95,13 @@ async fn a_batch_full_of_one_rotation_moves_the_session_once_and_tells_all() {
         let same = (0..200).map(|_| hot.rotate_session(rotation_of(&opens[0], &app)));
         let mut told = 0;
         for result in join_all(same).await {
-            // Past the first batch of 128 the row has moved, and those callers look again.
+            // For one of the two batches the row has moved by then, and its callers look again.
             if let Some(rotated) = result.expect("the store answers") {
                 assert_eq!((rotated.generation, rotated.rotated_at), (2, app.now()));
                 told += 1;
             }
         }
-        assert!(told >= 128, "{told}");
+        assert!([128, 72].contains(&told), "{told}: all of one batch, whichever reached the row first");
         assert_eq!(app.number("select max(generation) + min(generation) from sessions").await, 3);
     })
     .await;
