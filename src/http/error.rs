@@ -25,6 +25,7 @@ pub struct Failure {
     pub description: Cow<'static, str>,
     /// Exactly why; for the exchange record and the log, never for the caller.
     pub reason: Option<Reason>,
+    /// Of a 429 it is put in by [`super::layer::render`], which knows the limit.
     pub retry_after_secs: Option<u32>,
     /// What a 401 asks for, where it is not the usual of its path.
     pub challenge: Option<&'static str>,
@@ -63,7 +64,7 @@ impl Failure {
             code: code.into(),
             description: Cow::Borrowed(description),
             reason: Some(reason),
-            retry_after_secs: (code == ErrorCode::SlowDown).then_some(RETRY_AFTER_SECS),
+            retry_after_secs: None,
             challenge: None,
         }
     }

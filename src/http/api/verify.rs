@@ -107,7 +107,6 @@ fn as_verify(mut failure: Failure) -> Failure {
             _ => ErrorCode::InvalidClient,
         };
         failure.code = code.into();
-        failure.retry_after_secs = None;
     }
     if error == Some(ErrorCode::InvalidGrant) {
         failure.description = "an access token is needed, and must be active and of this key's client".into();
