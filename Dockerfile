@@ -13,13 +13,11 @@
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
 # The bundled SQLite and the cryptography are C, and need no more than the compiler that this image has.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock askama.toml ./
 COPY src src
 COPY migrations migrations
 COPY config/default.toml config/default.toml
-# The manifest names the test binary, which is not built here.
-RUN mkdir -p tests && touch tests/main.rs \
-    && cargo build --locked --release --bin tollgate \
+RUN cargo build --locked --release --bin tollgate \
     && mkdir -p /out/data \
     && cp target/release/tollgate /out/tollgate \
     && strip /out/tollgate
