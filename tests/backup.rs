@@ -63,7 +63,7 @@ async fn a_dump_of_postgresql_restores_what_was_acknowledged_before_it() {
 
     let restored = Database::without_schema(Engine::Postgres);
     let dump = restored.directory().join("tollgate.dump");
-    let program = |name| Command::new(postgres::program(name));
+    let program = |name| Command::new(postgres::programs::program(name));
     stdout_of(program("pg_dump").arg("--format=custom").arg("--file").arg(&dump).arg(&app.database.url));
     stdout_of(
         program("pg_restore").args(["--exit-on-error", "--no-owner", "--dbname", &restored.url]).arg(&dump),

@@ -44,7 +44,7 @@ impl PgBouncer {
         .expect("the directory can be written to");
         let mut command = Command::new("/usr/sbin/pgbouncer");
         command.arg("--quiet").arg(&settings).stdin(Stdio::null()).stderr(Stdio::null());
-        postgres::run_unprivileged(&mut command, directory.path());
+        postgres::programs::run_unprivileged(&mut command, directory.path());
         let child = command.spawn().expect("tests/run installs PgBouncer");
         let started = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {

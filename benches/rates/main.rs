@@ -11,7 +11,7 @@ mod cpu;
 mod floor;
 mod server;
 
-#[path = "../../tests/support/postgres.rs"]
+#[path = "../../tests/support/postgres/mod.rs"]
 #[expect(dead_code, reason = "the tests stop, copy and share clusters; here is one")]
 mod postgres;
 
