@@ -137,7 +137,7 @@ const NOTE_USES: Sql = Sql {
     postgres: "update admin_tokens set last_used_at = c.at from unnest($1::uuid[], $2::bigint[]) as c (id, at) \
                where admin_tokens.id = c.id",
     sqlite: "update admin_tokens set last_used_at = c.at \
-             from (select unhex(value ->> 0) as id, value ->> 1 as at from json_each($1)) as c \
+             from (select unhex(value ->> 0) as id, value ->> 1 as at from jsonb_each($1)) as c \
              where admin_tokens.id = c.id",
 };
 

@@ -33,7 +33,7 @@ const ADD: Sql = Sql {
                opened = client_activity.opened + excluded.opened, \
                refreshed = client_activity.refreshed + excluded.refreshed",
     sqlite: "insert into client_activity (credential_id, slot, opened, refreshed) \
-             select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3 from json_each($1) where true \
+             select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3 from jsonb_each($1) where true \
              on conflict (credential_id, slot) do update set \
              opened = client_activity.opened + excluded.opened, \
              refreshed = client_activity.refreshed + excluded.refreshed",

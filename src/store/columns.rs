@@ -62,7 +62,7 @@ impl Column {
     }
 }
 
-/// One JSON array a row, which `json_each` walks.
+/// One JSON array a row, which `jsonb_each` walks.
 pub(super) fn rows_as_json(columns: &[Column]) -> String {
     let rows = columns.first().map_or(0, Column::len);
     let mut out = String::with_capacity(rows * columns.len() * 40);

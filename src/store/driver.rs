@@ -236,7 +236,7 @@ impl Connection {
     }
 
     /// Prepares the engine's text of `sql` with whole columns of values: arrays for `unnest` on
-    /// PostgreSQL, one JSON array of rows as `$1` for `json_each` on SQLite.
+    /// PostgreSQL, one JSON array of rows as `$1` for `jsonb_each` on SQLite.
     pub fn batch(&mut self, sql: &'static Sql, columns: Vec<Column>) -> Query<'_> {
         let link = self.link();
         match link {

@@ -40,7 +40,7 @@ const INSERT: Sql = Sql {
              client_ip, hops, api_key_id, client_id, latency_us) \
              select unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
              value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11), \
-             value ->> 12, value ->> 13 from json_each($1)",
+             value ->> 12, value ->> 13 from jsonb_each($1)",
 };
 
 /// # Errors

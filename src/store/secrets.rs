@@ -205,7 +205,7 @@ const NOTE_USES: Sql = Sql {
                where secrets.id = c.id and (secrets.last_used_at is null or secrets.last_used_at < c.at)",
     sqlite: "update secrets set last_used_at = c.at, last_used_ip = c.ip, \
              first_used_at = coalesce(first_used_at, c.at) \
-             from (select unhex(value ->> 0) as id, value ->> 1 as at, value ->> 2 as ip from json_each($1)) as c \
+             from (select unhex(value ->> 0) as id, value ->> 1 as at, value ->> 2 as ip from jsonb_each($1)) as c \
              where secrets.id = c.id and (last_used_at is null or last_used_at < c.at)",
 };
 

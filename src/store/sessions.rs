@@ -33,7 +33,7 @@ const OPEN: Sql = Sql {
              started_at, rotated_at, expires_at) \
              select unhex(c.value ->> 0), m.id, unhex(c.value ->> 3), c.value ->> 4, c.value ->> 5, \
              unhex(c.value ->> 6), 1, c.value ->> 7, c.value ->> 7, c.value ->> 8 \
-             from json_each($1) as c \
+             from jsonb_each($1) as c \
              join merchants m on m.id = unhex(c.value ->> 1) and m.revision = c.value ->> 2 \
              where true returning id",
 };
@@ -85,7 +85,7 @@ const ROTATE: Sql = Sql {
                returning sessions.id, sessions.generation, sessions.rotated_at",
     sqlite: "update sessions set generation = sessions.generation + 1, rotated_at = c.now \
              from (select unhex(value ->> 0) as id, value ->> 1 as generation, value ->> 2 as revision, \
-             value ->> 3 as now from json_each($1)) as c \
+             value ->> 3 as now from jsonb_each($1)) as c \
              where sessions.id = c.id and sessions.generation = c.generation \
              and sessions.revoked_at is null \
              and c.revision = (select m.revision from merchants m where m.id = sessions.merchant_id) \
@@ -192,7 +192,7 @@ const LOOK_UP: Sql = Sql {
     sqlite: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.generation, \
              s.started_at, s.rotated_at, s.expires_at, s.revoked_at, m.revision \
              from sessions s join merchants m on m.id = s.merchant_id \
-             where s.id in (select unhex(value ->> 0) from json_each($1))",
+             where s.id in (select unhex(value ->> 0) from jsonb_each($1))",
 };
 
 /// Reads sessions in one statement: the current truth, revision included.
@@ -213,7 +213,7 @@ pub(super) async fn look_up(
 
 const REVISIONS: Sql = Sql {
     postgres: "select id, revision from merchants where id = any($1::uuid[])",
-    sqlite: "select id, revision from merchants where id in (select unhex(value ->> 0) from json_each($1))",
+    sqlite: "select id, revision from merchants where id in (select unhex(value ->> 0) from jsonb_each($1))",
 };
 
 /// Reads the revisions that merchants have now.

@@ -55,7 +55,7 @@ const REMOVE: Sql = Sql {
     postgres: "delete from sessions using unnest($1::uuid[], $2::bigint[]) as c (id, rotated_at) \
                where sessions.id = c.id and sessions.rotated_at = c.rotated_at",
     sqlite: "delete from sessions where (id, rotated_at) in \
-             (select unhex(value ->> 0), value ->> 1 from json_each($1))",
+             (select unhex(value ->> 0), value ->> 1 from jsonb_each($1))",
 };
 
 /// Removes sessions that were not refreshed since they were looked at; how many.
