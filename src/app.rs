@@ -34,6 +34,7 @@ use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::{SweepSettings, Sweeper};
 use crate::jobs::{notices, tidy, usage};
 use crate::store::{Options, Store, StoreError};
+use crate::telemetry::traces::{Traces, TracesError};
 
 /// Where embedded installations keep their token keys, in the data directory.
 const TOKEN_KEYS_FILE: &str = "token.keys";
@@ -64,6 +65,8 @@ pub enum BuildError {
     NoTokenKeys,
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
+    #[error("traces: {0}")]
+    Traces(#[from] TracesError),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}: not a token keys file: one key of 64 hex characters a line, newest first")]
@@ -107,6 +110,7 @@ impl App {
             tasks: TaskTracker::new(),
             is_draining: AtomicBool::new(false),
             metrics: EdgeMetrics::default(),
+            traces: Traces::start(&settings.traces)?,
             tls: load_tls(&settings.server)?,
         });
         let limits = ListenerLimits {
@@ -215,6 +219,9 @@ impl App {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         self.flush().await;
+        if let Some(traces) = &self.shared.traces {
+            traces.stop().await;
+        }
         self.shared.core.store.close().await;
     }
 }

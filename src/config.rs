@@ -23,7 +23,7 @@ pub use mistakes::{Mistake, Mistakes};
 pub use values::{BadValue, DatabaseUrl, TokenKeys};
 
 use reader::{Origin, Reader};
-use values::{address, directory, file, issuer, log_level, network, one_of, optional};
+use values::{address, directory, file, log_level, network, one_of, optional, web_url};
 
 /// Enough to name every proxy or its network; each is compared with every hop of every request.
 const TRUSTED_PROXIES_MAX: usize = 256;
@@ -40,6 +40,7 @@ pub struct Settings {
     pub retention: Retention,
     pub console: Console,
     pub log: Log,
+    pub traces: Traces,
     origins: Vec<Origin>,
 }
 
@@ -141,6 +142,14 @@ pub struct Log {
     pub format: LogFormat,
 }
 
+/// `[traces]`: where spans go.
+#[derive(Debug)]
+pub struct Traces {
+    /// The base URL of a collector that speaks OTLP over HTTP.
+    pub otlp_endpoint: Option<String>,
+    pub sample_percent: u32,
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -165,6 +174,7 @@ impl Settings {
             retention: Retention::read(&mut reader),
             console: Console::read(&mut reader),
             log: Log::read(&mut reader),
+            traces: Traces::read(&mut reader),
             server,
             origins: Vec::new(),
         };
@@ -222,7 +232,7 @@ impl Server {
         let tls_certificate_file = reader.text("server.tls_certificate_file", optional(file));
         let scheme = if tls_certificate_file.is_some() { "https" } else { "http" };
         let issuer =
-            reader.text("server.issuer", optional(issuer)).unwrap_or_else(|| format!("{scheme}://{listen}"));
+            reader.text("server.issuer", optional(web_url)).unwrap_or_else(|| format!("{scheme}://{listen}"));
         reader.show("server.issuer", format!("{issuer:?}"));
         let headers =
             [("x-forwarded-for", ForwardedHeader::XForwardedFor), ("forwarded", ForwardedHeader::Forwarded)];
@@ -323,6 +333,15 @@ impl Log {
             level: reader.text("log.level", log_level),
             format: reader
                 .text("log.format", one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)])),
+        }
+    }
+}
+
+impl Traces {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            otlp_endpoint: reader.text("traces.otlp_endpoint", optional(web_url)),
+            sample_percent: reader.number("traces.sample_percent", 0..=100),
         }
     }
 }

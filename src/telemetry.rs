@@ -1,5 +1,7 @@
 //! Logs: text for people, JSON for machines, on standard error. Never a secret in either.
 
+pub mod traces;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;

@@ -31,6 +31,7 @@ mod stop;
 mod store;
 mod support;
 mod sweep;
+mod traces;
 mod transport;
 mod webhooks;
 mod wire;

@@ -145,8 +145,9 @@ pub(super) fn network(text: &str) -> Result<IpNet, BadValue> {
         .map_err(|_| BadValue(format!("{text:?} is neither an address nor a CIDR such as 10.0.0.0/8")))
 }
 
-/// RFC 8414 section 2, but http is taken too, for development and for proxies that end TLS.
-pub(super) fn issuer(text: &str) -> Result<String, BadValue> {
+/// An issuer (RFC 8414 section 2) or the base of another address. http is taken too: for development, and
+/// where something in front ends TLS.
+pub(super) fn web_url(text: &str) -> Result<String, BadValue> {
     let uri = text.parse::<Uri>().ok().filter(|uri| {
         let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
         let is_plain = !text.contains(['?', '#', '@']) && !text.ends_with('/');

@@ -38,6 +38,7 @@ use crate::flows::SharedCore;
 use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::Sweeper;
+use crate::telemetry::traces::Traces;
 
 /// What the edge itself is told by the settings.
 pub struct Edge {
@@ -59,6 +60,8 @@ pub struct Shared {
     pub tasks: TaskTracker,
     pub is_draining: AtomicBool,
     pub metrics: metrics::EdgeMetrics,
+    /// Where a collector is named.
+    pub traces: Option<Traces>,
     pub tls: Option<Arc<tls::Tls>>,
 }
 

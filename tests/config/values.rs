@@ -67,6 +67,8 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.retention.exchanges_days, 30);
     assert_eq!(settings.log.level, "info");
     assert_eq!(settings.log.format, LogFormat::Text);
+    assert_eq!(settings.traces.otlp_endpoint, None);
+    assert_eq!(settings.traces.sample_percent, 100);
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn a_log_level_is_a_level_or_directives() {
 #[test]
 fn the_bounds_of_numbers_are_those_in_the_comments() {
     let numbers = numbers();
-    assert_eq!(numbers.len(), 17);
+    assert_eq!(numbers.len(), 18);
     for (key, default, min, max) in numbers {
         assert!((min..=max).contains(&default), "{key}");
         for number in [min, max, min - 1, max + 1] {

@@ -4,6 +4,7 @@
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::response::Response;
+use opentelemetry::Context;
 
 use crate::config::ForwardedHeader;
 use crate::domain::address::{self, ClientAddress, Unreadable};
@@ -11,6 +12,7 @@ use crate::domain::ids::ExchangeId;
 use crate::http::context::{Peer, RequestContext};
 use crate::http::error::Failure;
 use crate::http::{Edge, Shared};
+use crate::telemetry::traces::Call;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -20,6 +22,8 @@ pub struct Begun {
     method: Method,
     uri: Uri,
     route: Option<MatchedPath>,
+    /// The trace that it goes on with, if a trusted proxy named one.
+    parent: Context,
 }
 
 /// Puts the context into the request, for the layers and handlers behind.
@@ -31,6 +35,11 @@ pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
     let peer =
         request.extensions().get::<Peer>().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
     let address = client_address(peer, request.headers(), &shared.edge);
+    let comes_through_proxy = address.as_ref().is_ok_and(|address| !address.hops.is_empty());
+    let parent = match &shared.traces {
+        Some(traces) if comes_through_proxy => traces.named_by(request.headers()),
+        _ => Context::new(),
+    };
     let context = RequestContext::new(id, request_id, at, peer, address);
     request.extensions_mut().insert(context.clone());
     Begun {
@@ -38,6 +47,7 @@ pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
         method: request.method().clone(),
         uri: request.uri().clone(),
         route: request.extensions().get::<MatchedPath>().cloned(),
+        parent,
     }
 }
 
@@ -49,7 +59,22 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
     }
     let reason = response.extensions().get::<Failure>().and_then(|failure| failure.reason);
     let (status, latency) = (response.status().as_u16(), context.latency());
-    shared.metrics.count(begun.route.as_ref().map(MatchedPath::as_str), status, reason, latency);
+    let route = begun.route.as_ref().map(MatchedPath::as_str);
+    shared.metrics.count(route, status, reason, latency);
+    let trace = shared.traces.as_ref().and_then(|traces| {
+        traces.record(&Call {
+            parent: &begun.parent,
+            at: context.at(),
+            request_id: context.request_id(),
+            method: &begun.method,
+            route,
+            path: begun.uri.path(),
+            status,
+            reason: reason.map(|reason| reason.name()),
+            client_ip: context.ip().to_string(),
+            latency,
+        })
+    });
     tracing::info!(
         target: "tollgate::access",
         request_id = context.request_id(),
@@ -59,6 +84,7 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
         reason = reason.map(|reason| reason.name()),
         client_ip = %context.ip(),
         latency_us = latency.as_micros(),
+        trace_id = trace.map(display),
     );
 }
 

@@ -1,0 +1,172 @@
+//! Traces, where a collector is named: one span for each call, sent by OTLP over HTTP in protobuf.
+//!
+//! A call that comes through a trusted proxy goes on with the trace that its `traceparent` names (W3C Trace
+//! Context), sampled if that says so. From anybody else the header means nothing: a caller is not to choose
+//! what is collected here.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::http::{HeaderMap, Method};
+use bytes::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Span, SpanKind, Status, TraceId, Tracer, TracerProvider as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_http::{HeaderExtractor, HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use tokio::runtime::Handle;
+
+use crate::config;
+use crate::domain::clock::Timestamp;
+
+/// Where a collector takes traces, below its base URL (OTLP specification, "OTLP/HTTP Request").
+const PATH: &str = "/v1/traces";
+
+/// How long the collector may take for a batch, and for the last one at a stop. Spans that find the queue full meanwhile are dropped.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Methods that a span may be named by: anything else comes from the caller's imagination, and would make a
+/// name for each (OpenTelemetry semantic conventions for HTTP spans).
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// A call that has been answered.
+pub struct Call<'a> {
+    /// The trace that it goes on with, if any.
+    pub parent: &'a Context,
+    pub at: Timestamp,
+    pub request_id: &'a str,
+    pub method: &'a Method,
+    pub route: Option<&'a str>,
+    pub path: &'a str,
+    pub status: u16,
+    pub reason: Option<&'static str>,
+    pub client_ip: String,
+    pub latency: Duration,
+}
+
+/// Where spans go.
+pub struct Traces {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+    propagator: TraceContextPropagator,
+}
+
+impl Traces {
+    /// Starts sending to the collector that the settings name; `None` when they name none. It need not be
+    /// there yet, nor stay.
+    ///
+    /// # Errors
+    /// What the exporter has against the settings.
+    pub fn start(settings: &config::Traces) -> Result<Option<Self>, TracesError> {
+        let Some(endpoint) = &settings.otlp_endpoint else { return Ok(None) };
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+            .map_err(|error| TracesError(error.to_string()))?
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client = HyperClient::new(connector, EXPORT_TIMEOUT, None);
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(Collector { client, runtime: Handle::current() })
+            .with_endpoint(format!("{endpoint}{PATH}"))
+            .with_protocol(Protocol::HttpBinary)
+            .with_timeout(EXPORT_TIMEOUT)
+            .build()
+            .map_err(|error| TracesError(error.to_string()))?;
+        let share = f64::from(settings.sample_percent) / 100.0;
+        let resource = Resource::builder()
+            .with_service_name("tollgate")
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .build();
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(share))))
+            .with_resource(resource)
+            .build();
+        let tracer = provider.tracer("tollgate");
+        Ok(Some(Self { provider, tracer, propagator: TraceContextPropagator::new() }))
+    }
+
+    /// The trace that headers name, which must be those of somebody who is to be believed.
+    pub fn named_by(&self, headers: &HeaderMap) -> Context {
+        self.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers))
+    }
+
+    /// Makes the span of a call. The trace that it is in, if that is collected.
+    pub fn record(&self, call: &Call<'_>) -> Option<TraceId> {
+        let began = UNIX_EPOCH + Duration::from_micros(call.at.micros().try_into().unwrap_or(0));
+        let method = if METHODS.contains(call.method) { call.method.as_str() } else { "_OTHER" };
+        let name: Cow<'static, str> = match call.route {
+            Some(route) => format!("{method} {route}").into(),
+            None => method.to_owned().into(),
+        };
+        let builder = self.tracer.span_builder(name).with_kind(SpanKind::Server).with_start_time(began);
+        let mut span = self.tracer.build_with_context(builder, call.parent);
+        if !span.span_context().is_sampled() {
+            return None;
+        }
+        span.set_attributes([
+            KeyValue::new("http.request.method", method.to_owned()),
+            KeyValue::new("url.path", call.path.to_owned()),
+            KeyValue::new("http.response.status_code", i64::from(call.status)),
+            KeyValue::new("client.address", call.client_ip.clone()),
+            KeyValue::new("tollgate.request_id", call.request_id.to_owned()),
+        ]);
+        span.set_attributes(call.route.map(|route| KeyValue::new("http.route", route.to_owned())));
+        span.set_attributes(call.reason.map(|reason| KeyValue::new("error.type", reason)));
+        // A refusal is the server at work; only its own faults are errors of the span.
+        if call.status >= 500 {
+            span.set_status(Status::error(""));
+        }
+        let trace = span.span_context().trace_id();
+        span.end_with_timestamp(began + call.latency);
+        Some(trace)
+    }
+
+    /// Sends what is left.
+    pub async fn stop(&self) {
+        let provider = self.provider.clone();
+        // It waits for its own thread, which needs this runtime to send.
+        let stopped = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(EXPORT_TIMEOUT));
+        if let Ok(Err(error)) = stopped.await {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+    }
+}
+
+/// The settings of the traces do not work out.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TracesError(String);
+
+/// The way to the collector. The exporter calls from a thread of its own, and hyper needs the runtime.
+struct Collector {
+    client: HyperClient<HttpsConnector<HttpConnector>>,
+    runtime: Handle,
+}
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Collector")
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Collector {
+    async fn send_bytes(
+        &self,
+        request: axum::http::Request<Bytes>,
+    ) -> Result<axum::http::Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        self.runtime.spawn(async move { client.send_bytes(request).await }).await?
+    }
+}
