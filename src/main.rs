@@ -78,11 +78,19 @@ async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The whole chain in one line, and never a backtrace: this is for operators.
-            let _ = writeln!(std::io::stderr().lock(), "tollgate: {error:#}");
+            let _ = writeln!(std::io::stderr().lock(), "tollgate: {}", in_one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The whole chain, and never a backtrace: this is for operators. Some errors tell their cause themselves.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told {
+        told if told.is_empty() => cause,
+        told if told.contains(&cause) => told,
+        told => format!("{told}: {cause}"),
+    })
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {

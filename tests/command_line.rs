@@ -48,13 +48,25 @@ fn check_config_shows_what_is_in_effect_without_a_secret_and_names_every_mistake
 }
 
 #[test]
+fn a_start_that_fails_tells_each_cause_once() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let mut command = tollgate(&["serve", "--listen=127.0.0.1:0", &data_dir]);
+    command.env("TOLLGATE__SERVER__TLS_CERTIFICATE_FILE", "/does/not/exist.pem");
+    let error = refusal(command.env("TOLLGATE__SERVER__TLS_KEY_FILE", "/does/not/exist.key"));
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
+    assert_eq!(error.matches("/does/not/exist.pem").count(), 1, "{error}");
+}
+
+#[test]
 fn migrate_makes_a_database_that_then_is_there() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let database = Database::without_schema(engine);
         let url = format!("--database-url={}", database.url);
         let directory = format!("--data-dir={}", database.directory().display());
         for _ in 0..2 {
-            stdout_of(tollgate(&["migrate", &url, &directory]).env("TOLLGATE__TOKENS__KEYS", KEY));
+            let output = run(tollgate(&["migrate", &url, &directory]).env("TOLLGATE__TOKENS__KEYS", KEY));
+            assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         }
         let mut add = tollgate(&["operator", "add", "Ada", &url, &directory]);
         stdout_of(add.env("TOLLGATE__TOKENS__KEYS", KEY));

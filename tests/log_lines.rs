@@ -84,5 +84,9 @@ async fn line_breaks_and_colours_in_any_field_forge_no_line_of_json() {
         let parsed: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         assert!(parsed["timestamp"].is_string() && parsed["level"].is_string(), "{line}");
         assert!(!line.chars().any(char::is_control), "{line:?}");
+        if parsed["target"] == "tollgate::access" {
+            assert!(parsed["path"].as_str().is_some_and(|path| path.starts_with('/')), "{line}");
+            assert!(parsed["status"].is_u64() && parsed["latency_us"].is_u64(), "{line}");
+        }
     }
 }

@@ -18,7 +18,8 @@ impl Pool {
                 // A newer binary may have migrated further: expand first, contract later.
                 // On a connection without the limits of a call: a change of a large table takes its time,
                 // and so may a replica that migrates at this moment.
-                let options = postgres_options(url)?;
+                // That its own table is there already is worth no line in the log.
+                let options = postgres_options(url)?.options([("client_min_messages", "warning")]);
                 // One at a time, by a lock that ends with its transaction: one that ends with its session
                 // would stay behind in a pooler.
                 let mut guard = PgConnection::connect_with(&options).await?;

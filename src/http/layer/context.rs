@@ -79,11 +79,11 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
         target: "tollgate::access",
         request_id = context.request_id(),
         method = begun.method.as_str(),
-        path = ?begun.uri.path(),
+        path = begun.uri.path(),
         status,
         reason = reason.map(|reason| reason.name()),
         client_ip = %context.ip(),
-        latency_us = latency.as_micros(),
+        latency_us = context.latency_us(),
         trace_id = trace.map(display),
     );
 }
