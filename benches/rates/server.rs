@@ -158,10 +158,10 @@ impl Server {
         self.postmaster
     }
 
-    /// Returns once the server has next to nothing to do, or will not for a while: before connections that
-    /// have no request are closed.
+    /// Returns once the server has next to nothing to do, or will not for a while. While it sweeps it always has
+    /// something, and that is to be measured: so not for long.
     pub(crate) fn settle(&self) {
-        for _ in 0..40 {
+        for _ in 0..12 {
             let before = cpu::of_process(self.pid());
             std::thread::sleep(Duration::from_millis(150));
             if cpu::of_process(self.pid()) - before <= 0.01 {
