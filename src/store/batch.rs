@@ -1,8 +1,11 @@
 //! Group commit: concurrent callers share statements and transactions.
 //!
 //! The cost of a durable write is the transaction, not the row. A worker takes whatever is waiting,
-//! 1 to [`BATCH_MAX`], runs one statement for all of it and answers each caller after the commit. There
-//! is no timer: an idle server runs batches of one at no extra latency, a busy one amortises.
+//! 1 to [`BATCH_MAX`], runs one statement for all of it and answers each caller after the commit. Nobody
+//! waits for others to come: an idle server runs batches of one at no extra latency, a busy one amortises.
+//!
+//! One batch of a kind runs at a time, since two at once are two halves at the price of two. A batch that
+//! takes long, behind a lock or a slow commit, does not hold up those after it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,6 +21,9 @@ const BATCH_MAX: usize = 128;
 
 /// Upper bounds of the sizes that are counted together.
 const SIZE_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+
+/// How long a batch is left to itself before the next one runs beside it.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Calls that may wait. Full means that the store has fallen seconds behind: better to say so.
 const QUEUE_MAX: usize = 4096;
@@ -59,11 +65,11 @@ where
         R: Future<Output = Result<Vec<O>, StoreError>> + Send + 'static,
     {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
-        let receiver = Arc::new(Mutex::new(receiver));
+        let lane = Arc::new(Lane { receiver: Mutex::new(receiver), turn: Mutex::new(()) });
         let run = Arc::new(run);
         let sizes = Histogram::new(SIZE_BUCKETS);
         for _ in 0..workers {
-            tokio::spawn(work(Arc::clone(&receiver), Arc::clone(&run), sizes.clone()));
+            tokio::spawn(work(Arc::clone(&lane), Arc::clone(&run), sizes.clone()));
         }
         Self { queue, timeout, sizes }
     }
@@ -88,7 +94,14 @@ where
     }
 }
 
-async fn work<I, O, F, R>(receiver: Arc<Mutex<mpsc::Receiver<Job<I, O>>>>, run: Arc<F>, sizes: Histogram)
+/// What the workers of a queue share.
+struct Lane<I, O> {
+    receiver: Mutex<mpsc::Receiver<Job<I, O>>>,
+    /// Held while a batch runs.
+    turn: Mutex<()>,
+}
+
+async fn work<I, O, F, R>(lane: Arc<Lane<I, O>>, run: Arc<F>, sizes: Histogram)
 where
     I: Clone + Send + Sync + 'static,
     O: Send + 'static,
@@ -97,10 +110,13 @@ where
 {
     let mut jobs = Vec::with_capacity(BATCH_MAX);
     loop {
-        // Whoever holds the lock collects; the others are running their statements meanwhile.
-        if receiver.lock().await.recv_many(&mut jobs, BATCH_MAX).await == 0 {
+        let mut receiver = lane.receiver.lock().await;
+        // Whatever comes until the batch before is done shares the next one.
+        let turn = tokio::time::timeout(PATIENCE, lane.turn.lock()).await.ok();
+        if receiver.recv_many(&mut jobs, BATCH_MAX).await == 0 {
             return;
         }
+        drop(receiver);
         // Callers whose time was up have gone: what they asked for must not happen behind their back.
         jobs.retain(|job| !job.reply.is_closed());
         if jobs.is_empty() {
@@ -113,6 +129,7 @@ where
             // The caller may have gone in the meantime.
             let _ = reply.send(result);
         }
+        drop(turn);
     }
 }
 

@@ -31,7 +31,7 @@ const KEY_HASHES_MAX: u64 = 100_000;
 /// Sessions kept in memory, a few hundred bytes each.
 const SESSIONS_MAX: u64 = 20_000;
 
-/// Two workers per operation: while one waits for its commit, the other collects.
+/// Two workers per operation: should the batch of one take long, the other goes on.
 const WORKERS: usize = 2;
 
 /// One for each operation.

@@ -1,12 +1,15 @@
 //! Group commit: calls share a statement, and nothing else.
 
+use std::pin::pin;
+
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tollgate::domain::ids::SessionId;
 use tollgate::domain::session::Session;
-use tollgate::store::StoreError;
-use tollgate::store::sessions::{Open, Rotate};
+use tollgate::store::batch::QueueState;
+use tollgate::store::sessions::{self, Open, Rotate};
+use tollgate::store::{Engine, StoreError};
 use zeroize::Zeroizing;
 
 use crate::support::{Merchant, TestApp, each_engine};
@@ -130,6 +133,30 @@ async fn a_rotation_decided_from_a_stale_record_gains_nothing_from_a_fresh_one_b
         assert_eq!(app.number("select generation from sessions").await, 2);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_for_a_lock_does_not_hold_up_the_next() {
+    let app = TestApp::new(Engine::Postgres).await;
+    let merchant = app.merchant().await;
+    let opens = unwritten(&app, &merchant, 2).await;
+    open_at_once(&app, opens.clone()).await;
+    let store = &app.core().store;
+    let mut tx = store.begin().await.expect("the store answers");
+    assert!(sessions::revoke(&mut tx, opens[0].session.id, "test", app.now()).await.expect("it answers"));
+
+    let mut held_up = pin!(store.hot().rotate_session(rotation_of(&opens[0], &app)));
+    assert!(held_up.as_mut().now_or_never().is_none());
+    let waits = |queue: &QueueState| queue.operation == "rotate_session" && queue.depth > 0;
+    while store.hot().queues().iter().any(waits) {
+        tokio::task::yield_now().await;
+    }
+    let next = store.hot().rotate_session(rotation_of(&opens[1], &app)).await.expect("the store answers");
+    assert_eq!(next.map(|rotated| rotated.generation), Some(2));
+
+    assert!(held_up.as_mut().now_or_never().is_none(), "nothing held it up");
+    tx.commit().await.expect("the store answers");
+    assert!(held_up.await.expect("the store answers").is_none(), "the session was revoked before");
 }
 
 #[tokio::test]
