@@ -2,9 +2,9 @@
 //! credentials switched ON, and prints commands ready to paste.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::domain::address::ClientAddress;
+use crate::domain::address::{ClientAddress, reachable};
 use crate::domain::admin::Role;
 use crate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use crate::domain::licence::{Licence, Product};
@@ -35,22 +35,12 @@ pub enum DemoError {
 /// Who signs in to the demo's console: an operator, who sees everything.
 const USER_EMAIL: &str = "demo@tollgate.example";
 
-/// The address to call for one that is listened on: all of this machine's are reached by its own.
-fn as_reached(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
 /// Sets the demo up, or finds what is there, and returns the text to print.
 ///
 /// # Errors
 /// [`DemoError`].
 pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoError> {
-    let base = format!("http://{}", as_reached(listen));
+    let base = format!("http://{}", reachable(listen));
     if let Some(summary) = what_is_there(core).await? {
         let console = console_text(core, &base).await?;
         return Ok(summary_text(&summary, &console, &base));
@@ -223,21 +213,4 @@ The secrets were printed when they were made and cannot be shown again: the stor
 For a fresh demo start with an empty store: tollgate demo --data-dir ANOTHER_DIRECTORY
 "
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_to_paste_name_an_address_that_can_be_called() {
-        for (listen, called) in [
-            ("0.0.0.0:8080", "127.0.0.1:8080"),
-            ("[::]:8080", "[::1]:8080"),
-            ("192.0.2.7:80", "192.0.2.7:80"),
-        ] {
-            let listen = listen.parse().expect("it is an address");
-            assert_eq!(as_reached(listen).to_string(), called);
-        }
-    }
 }

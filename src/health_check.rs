@@ -1,11 +1,12 @@
 //! Asks a running server on this machine whether it is up: for a container, which has no curl.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tollgate::config::Settings;
+use tollgate::domain::address::reachable;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -30,15 +31,4 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.take(4096).read_to_string(&mut answer)?;
     Ok(answer.lines().next().unwrap_or_default().to_owned())
-}
-
-/// Where a listener on every address is reached from here.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }

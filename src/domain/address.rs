@@ -4,7 +4,7 @@
 //! know. So the walk goes from the right and stops at the first hop that is not trusted: that one is
 //! the client. The leftmost entry is never believed (RFC 7239 8.1).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -93,4 +93,16 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
         text.parse::<SocketAddr>().ok()?.ip()
     };
     Some(canonical(ip))
+}
+
+/// Where a listener is reached from its own machine, should it listen on every address.
+#[must_use]
+pub fn reachable(mut listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    listen
 }

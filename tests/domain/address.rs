@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use tollgate::domain::address::{Unreadable, canonical, decide, forwarded_entries, x_forwarded_for_entries};
+use tollgate::domain::address::{
+    Unreadable, canonical, decide, forwarded_entries, reachable, x_forwarded_for_entries,
+};
 
 const PROXY: &str = "10.0.0.1";
 
@@ -134,4 +136,14 @@ fn a_mapped_peer_is_the_address_inside() {
     assert_eq!(canonical(ip("::10.0.0.1")), ip("::10.0.0.1"), "compatible is not mapped");
     assert_eq!(by_x_forwarded_for("::ffff:10.0.0.1", &["192.0.2.1"]), Ok("192.0.2.1 < 10.0.0.1".to_owned()));
     assert_eq!(by_x_forwarded_for("::ffff:203.0.113.9", &["192.0.2.1"]), Ok("203.0.113.9".to_owned()));
+}
+
+#[test]
+fn a_listener_on_every_address_is_called_by_one_that_can_be_called() {
+    for (listen, called) in
+        [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:8080", "[::1]:8080"), ("192.0.2.7:80", "192.0.2.7:80")]
+    {
+        let listen = listen.parse().expect("it is an address");
+        assert_eq!(reachable(listen).to_string(), called);
+    }
 }
