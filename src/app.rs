@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use chrono::TimeDelta;
 use ipnet::IpNet;
+use opentelemetry_otlp::ExporterBuildError;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +35,7 @@ use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::{SweepSettings, Sweeper};
 use crate::jobs::{notices, tidy, usage};
 use crate::store::{Options, Store, StoreError};
-use crate::telemetry::traces::{Traces, TracesError};
+use crate::telemetry::traces::Traces;
 
 /// Where embedded installations keep their token keys, in the data directory.
 const TOKEN_KEYS_FILE: &str = "token.keys";
@@ -66,7 +67,7 @@ pub enum BuildError {
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     #[error("traces: {0}")]
-    Traces(#[from] TracesError),
+    Traces(#[from] ExporterBuildError),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}: not a token keys file: one key of 64 hex characters a line, newest first")]

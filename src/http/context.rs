@@ -76,7 +76,7 @@ impl RequestContext {
 
     #[must_use]
     pub fn latency_us(&self) -> i64 {
-        i64::try_from(self.latency().as_micros()).unwrap_or(i64::MAX)
+        micros_of(self.latency())
     }
 
     /// # Errors
@@ -106,6 +106,11 @@ impl RequestContext {
     pub fn notes(&self) -> Notes {
         self.0.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// As the log and the exchange records have it.
+pub fn micros_of(latency: Duration) -> i64 {
+    i64::try_from(latency.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl<S: Sync> FromRequestParts<S> for RequestContext {

@@ -65,15 +65,8 @@ impl Egress {
         rules: DestinationRules,
         authorities: impl IntoIterator<Item = CertificateDer<'static>>,
     ) -> Self {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        roots.add_parsable_certificates(authorities);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the ring provider knows TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self { rules, tls: TlsConnector::from(Arc::new(config)), timeout: ATTEMPT_TIMEOUT }
+        let tls = TlsConnector::from(Arc::new(client_tls(authorities)));
+        Self { rules, tls, timeout: ATTEMPT_TIMEOUT }
     }
 
     /// Gives an attempt another time than the usual.
@@ -130,6 +123,18 @@ impl Egress {
         }
         Err(failure)
     }
+}
+
+/// TLS towards others: trusts the certificate authorities that Mozilla does, and `authorities` besides.
+pub fn client_tls(authorities: impl IntoIterator<Item = CertificateDer<'static>>) -> ClientConfig {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    roots.add_parsable_certificates(authorities);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the ring provider knows TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 async fn resolve(url: &WebhookUrl) -> Result<Vec<IpAddr>, SendError> {

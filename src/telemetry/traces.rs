@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, Method};
@@ -17,7 +18,7 @@ use opentelemetry::trace::{Span, SpanKind, Status, TraceId, Tracer, TracerProvid
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{HeaderExtractor, HttpClient, HttpError};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
@@ -25,11 +26,13 @@ use tokio::runtime::Handle;
 
 use crate::config;
 use crate::domain::clock::Timestamp;
+use crate::jobs::egress::client_tls;
 
 /// Where a collector takes traces, below its base URL (OTLP specification, "OTLP/HTTP Request").
 const PATH: &str = "/v1/traces";
 
-/// How long the collector may take for a batch, and for the last one at a stop. Spans that find the queue full meanwhile are dropped.
+/// How long the collector may take for a batch, and for the last one at a stop. Spans that find the queue
+/// full meanwhile are dropped.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Methods that a span may be named by: anything else comes from the caller's imagination, and would make a
@@ -48,7 +51,7 @@ pub struct Call<'a> {
     pub path: &'a str,
     pub status: u16,
     pub reason: Option<&'static str>,
-    pub client_ip: String,
+    pub client_ip: IpAddr,
     pub latency: Duration,
 }
 
@@ -65,11 +68,10 @@ impl Traces {
     ///
     /// # Errors
     /// What the exporter has against the settings.
-    pub fn start(settings: &config::Traces) -> Result<Option<Self>, TracesError> {
+    pub fn start(settings: &config::Traces) -> Result<Option<Self>, ExporterBuildError> {
         let Some(endpoint) = &settings.otlp_endpoint else { return Ok(None) };
         let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-            .map_err(|error| TracesError(error.to_string()))?
+            .with_tls_config(client_tls([]))
             .https_or_http()
             .enable_http1()
             .build();
@@ -80,8 +82,7 @@ impl Traces {
             .with_endpoint(format!("{endpoint}{PATH}"))
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(EXPORT_TIMEOUT)
-            .build()
-            .map_err(|error| TracesError(error.to_string()))?;
+            .build()?;
         let share = f64::from(settings.sample_percent) / 100.0;
         let resource = Resource::builder()
             .with_service_name("tollgate")
@@ -118,7 +119,7 @@ impl Traces {
             KeyValue::new("http.request.method", method.to_owned()),
             KeyValue::new("url.path", call.path.to_owned()),
             KeyValue::new("http.response.status_code", i64::from(call.status)),
-            KeyValue::new("client.address", call.client_ip.clone()),
+            KeyValue::new("client.address", call.client_ip.to_string()),
             KeyValue::new("tollgate.request_id", call.request_id.to_owned()),
         ]);
         span.set_attributes(call.route.map(|route| KeyValue::new("http.route", route.to_owned())));
@@ -142,11 +143,6 @@ impl Traces {
         }
     }
 }
-
-/// The settings of the traces do not work out.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TracesError(String);
 
 /// The way to the collector. The exporter calls from a thread of its own, and hyper needs the runtime.
 struct Collector {

@@ -9,7 +9,7 @@ use opentelemetry::Context;
 use crate::config::ForwardedHeader;
 use crate::domain::address::{self, ClientAddress, Unreadable};
 use crate::domain::ids::ExchangeId;
-use crate::http::context::{Peer, RequestContext};
+use crate::http::context::{Peer, RequestContext, micros_of};
 use crate::http::error::Failure;
 use crate::http::{Edge, Shared};
 use crate::telemetry::traces::Call;
@@ -71,7 +71,7 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
             path: begun.uri.path(),
             status,
             reason: reason.map(|reason| reason.name()),
-            client_ip: context.ip().to_string(),
+            client_ip: context.ip(),
             latency,
         })
     });
@@ -83,7 +83,7 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
         status,
         reason = reason.map(|reason| reason.name()),
         client_ip = %context.ip(),
-        latency_us = context.latency_us(),
+        latency_us = micros_of(latency),
         trace_id = trace.map(display),
     );
 }
