@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(crate) use self::cluster::Cluster;
-use self::programs::{directory_of, execute, psql};
+use self::programs::{execute, program, psql};
 use self::watcher::Watcher;
 
 /// Drops the databases that were made on a given server: `$1` is `psql`, `$2` the server's URL, and
@@ -79,7 +79,7 @@ struct GivenServer {
 
 impl GivenServer {
     fn new(url: String) -> Self {
-        let psql = directory_of("psql").join("psql");
+        let psql = program("psql");
         let url = if database_of(&url).is_empty() { with_database(&url, "postgres") } else { url };
         let watcher = Watcher::spawn(Watcher::command(DROP_DATABASES, [psql.as_os_str(), OsStr::new(&url)]));
         Self { psql, url, watcher: Mutex::new(watcher) }
@@ -141,9 +141,8 @@ fn every_database_is_a_new_and_empty_one() {
     let (first, second) = (database(), database());
     assert_ne!(first, second);
     for url in [first, second] {
-        let program = directory_of("psql").join("psql");
         let count = "select count(*) from pg_class where relnamespace = 'public'::regnamespace";
-        assert_eq!(execute(psql(&program, &url), count), "0");
+        assert_eq!(execute(psql(&program("psql"), &url), count), "0");
     }
 }
 
