@@ -4,7 +4,8 @@
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
-use tollgate::jobs::sweep::{Kind, STEP};
+use tollgate::jobs::pace::STEP;
+use tollgate::jobs::sweep::Kind;
 
 use super::admin::{Admin, text};
 use super::ops::scrape;

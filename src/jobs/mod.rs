@@ -4,6 +4,7 @@ pub mod deliver;
 pub mod egress;
 pub mod exchange_log;
 pub mod notices;
+pub mod pace;
 mod surplus;
 pub mod sweep;
 pub mod tidy;

@@ -9,7 +9,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::sweep::{Kind, MERCHANTS_STEP, STEP, Step};
+use super::pace::{STEP, Step};
+use super::sweep::{Kind, MERCHANTS_STEP};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{CredentialId, MerchantId, SessionId};
 use crate::store::{Store, StoreError, surplus, sweep};

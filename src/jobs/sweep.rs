@@ -21,8 +21,9 @@
 //! place then. The walk goes by primary key, in order of start, over sessions that started longer ago than
 //! `refresh_ttl`; no other can be idle for as long. One that was revoked sooner waits until then.
 //!
-//! **How fast.** A step that finds its share of rows due is followed by the next after a short rest, and is
-//! larger the next time as long as it stays short: a backlog is worked off faster than it can grow.
+//! **How fast.** A walk takes two hundredths of the time, which calls do not notice, and twice as much
+//! each time that it is still not at its end after ten minutes ([`super::pace`]): whatever the rate at which rows end, it
+//! keeps up in the long run, and a backlog is worked off.
 //!
 //! **Any number of replicas** may sweep. What a step removes is decided by the statement that removes it,
 //! and none of them relies on another. Of each kind one replica removes at a time: one that finds another
@@ -36,6 +37,7 @@ use futures_util::future::join_all;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tokio::sync::Mutex;
 
+use super::pace::{Pace, STEP, Step};
 use super::surplus::Surplus;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{DeliveryId, EventId, ExchangeId, Id, MerchantId, SessionId};
@@ -44,15 +46,6 @@ use crate::flows::audit_chain::Cutting;
 use crate::flows::counters::Count;
 use crate::flows::once::KEPT_FOR;
 use crate::store::{StoreError, sweep};
-
-/// Rows that one step looks at, to begin with: a few milliseconds of SQLite's one writer.
-pub const STEP: i64 = 250;
-
-/// And at most, however quickly they go.
-const STEP_MAX: i64 = 2000;
-
-/// How long a step may take for the next to be larger. One of twice that makes the next smaller.
-const STEP_TIME: Duration = Duration::from_millis(4);
 
 /// Webhook deliveries of one step: each may have some dozens of attempts.
 const DELIVERIES_STEP: i64 = 50;
@@ -66,20 +59,8 @@ const ACTIVITY_KEPT: TimeDelta = TimeDelta::hours(3);
 /// From the start of the process, which has other things to do then.
 const START_DELAY: Duration = Duration::from_secs(5);
 
-/// Between two walks.
-const REST: Duration = Duration::from_secs(60);
-
 /// After a fault of the store.
 const FAULT_PAUSE: Duration = Duration::from_secs(10);
-
-/// After a step that removed something; and after one that did not, which only read.
-const BUSY_PAUSE_MIN: Duration = Duration::from_millis(2);
-const IDLE_PAUSE_MIN: Duration = Duration::from_millis(50);
-
-/// How many times as long as a step took the pause after it is, while all that it looked at went and when
-/// not: a store that is busy is left alone.
-const FULL_PAUSE_FACTOR: u32 = 2;
-const PAUSE_FACTOR: u32 = 4;
 
 /// What is swept, each by a walk of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray, EnumCount)]
@@ -113,35 +94,6 @@ pub struct SweepSettings {
     pub exchanges_kept: TimeDelta,
     /// Zero: off.
     pub sessions_per_client_max: usize,
-}
-
-/// What came of one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub removed: u64,
-    /// The walk is over; the next step begins another.
-    pub is_last: bool,
-}
-
-/// How many rows the steps of a walk look at.
-struct Pace(i64);
-
-impl Pace {
-    /// The pause after a step that took so long.
-    fn after(&mut self, step: Step, took: Duration) -> Duration {
-        if step.is_last {
-            self.0 = STEP;
-            return REST;
-        }
-        let is_full = step.removed >= self.0.unsigned_abs();
-        if is_full && took < STEP_TIME {
-            self.0 = (self.0 * 2).min(STEP_MAX);
-        } else if took > STEP_TIME * 2 {
-            self.0 = (self.0 / 2).max(STEP);
-        }
-        let least = if step.removed == 0 { IDLE_PAUSE_MIN } else { BUSY_PAUSE_MIN };
-        (took * if is_full { FULL_PAUSE_FACTOR } else { PAUSE_FACTOR }).max(least)
-    }
 }
 
 /// Where each walk is.
@@ -197,15 +149,15 @@ impl Sweeper {
     }
 
     async fn walk(&self, kind: Kind) {
-        let mut pace = Pace(STEP);
+        let clock = &self.core.clock;
+        let mut pace = Pace::new(clock.monotonic());
         loop {
             let mut walks = self.walks.lock().await;
-            let began = self.core.clock.monotonic();
-            let step = self.step(&mut walks, kind, pace.0).await;
-            let took = self.core.clock.monotonic().saturating_sub(began);
+            let began = clock.monotonic();
+            let step = self.step(&mut walks, kind, pace.rows).await;
             drop(walks);
             let pause = match step {
-                Ok(step) => pace.after(step, took),
+                Ok(step) => pace.after(step, began, clock.monotonic()),
                 Err(error) => {
                     tracing::warn!(%error, kind = kind.name(), "sweep put off");
                     FAULT_PAUSE

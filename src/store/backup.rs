@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::SqlitePool;
 
 use super::StoreError;
-use super::driver::Pool;
+use super::pool::Pool;
 
 /// Why there is no backup, in words for an operator.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,8 @@ use futures_util::future::BoxFuture;
 use moka::sync::Cache;
 
 use super::batch::{Batcher, QueueState};
-use super::driver::{Connection, Pool};
+use super::driver::Connection;
+use super::pool::Pool;
 use super::sessions::{Found, Open, Rotate, Rotated};
 use super::{StoreError, admin_tokens, merchants, secrets, sessions};
 use crate::domain::admin::AdminToken;

@@ -3,8 +3,8 @@
 use sqlx::migrate::MigrateError;
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::driver::{Pool, postgres_options};
 use super::error::StoreError;
+use super::pool::{Pool, postgres_options};
 
 /// Held while the schema is changed. The number is only a name.
 const MIGRATION_LOCK: &str = "select pg_advisory_xact_lock(7049021335618231)";

@@ -26,11 +26,13 @@ pub mod lease;
 pub mod merchants;
 mod migrate;
 pub mod outbox;
+pub mod pool;
 pub mod secrets;
 pub mod sessions;
 pub mod surplus;
 pub mod sweep;
 pub mod users;
+mod wal;
 pub mod webhook_secrets;
 
 use std::sync::Arc;
@@ -38,11 +40,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use driver::{Connection, Engine, PoolState, Tx};
+pub use driver::{Connection, Engine, Tx};
 pub use error::StoreError;
+pub use pool::PoolState;
 
-use driver::Pool;
 use hot::HotPath;
+use pool::Pool;
 
 /// Where the database is and how long a call waits for it.
 pub struct Options<'a> {

@@ -3,3 +3,4 @@
 mod batch;
 mod schema;
 mod statements;
+mod wal;

@@ -16,7 +16,8 @@ use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
 use tollgate::flows::{Core, SharedCore};
-use tollgate::jobs::sweep::{Kind, Step};
+use tollgate::jobs::pace::Step;
+use tollgate::jobs::sweep::Kind;
 use tollgate::store::Engine;
 use tower::ServiceExt;
 

@@ -1,0 +1,73 @@
+//! Moving what SQLite has committed from its write-ahead log into the database file.
+//!
+//! Left to itself SQLite does so in the commit that finds the log long enough, and whoever waits for that
+//! commit waits for thousands of pages and two flushes. Here a connection of its own does it beside the
+//! writer. The log starts anew only when all of it has been moved, which a busy writer never lets happen:
+//! once it is long, the writer moves what came meanwhile, some hundred pages, between two transactions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// From a write to the checkpoint that moves it. Less costs more: a page that is written again and again
+/// is moved once each time.
+const DELAY: Duration = Duration::from_millis(250);
+
+/// Pages in the log, of 4 KiB, from which on it is made to start anew.
+const PAGES_ENOUGH: i64 = 4000;
+
+/// Pages in the log past which SQLite's own checkpoint, in a commit, takes part: 64 MiB. Only a writer
+/// that is faster than its disk gets there.
+pub(super) const PAGES_MAX: i64 = 16_000;
+
+/// The task that moves pages. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct Checkpointer {
+    connection: SqlitePool,
+    written: Arc<Notify>,
+    task: AbortHandle,
+}
+
+impl Checkpointer {
+    /// `connection` is used for this alone.
+    pub(super) fn start(connection: SqlitePool, writer: SqlitePool) -> Self {
+        let written = Arc::new(Notify::new());
+        let task = tokio::spawn(run(connection.clone(), writer, Arc::clone(&written))).abort_handle();
+        Self { connection, written, task }
+    }
+
+    /// To be called whenever something may be written soon.
+    pub(super) fn note_write(&self) {
+        self.written.notify_one();
+    }
+
+    /// The last connection to be closed moves what is left.
+    pub(super) async fn stop(&self) {
+        self.task.abort();
+        self.connection.close().await;
+    }
+}
+
+async fn run(connection: SqlitePool, writer: SqlitePool, written: Arc<Notify>) {
+    loop {
+        written.notified().await;
+        tokio::time::sleep(DELAY).await;
+        let moved = match checkpoint(&connection).await {
+            Ok(pages) if pages >= PAGES_ENOUGH => checkpoint(&writer).await.map(drop),
+            done => done.map(drop),
+        };
+        if let Err(error) = moved {
+            tracing::warn!(%error, "what was committed stays in the write-ahead log for now");
+        }
+    }
+}
+
+/// Moves what no reader still needs in the log, and waits for nobody; pages in the log.
+async fn checkpoint(connection: &SqlitePool) -> Result<i64, sqlx::Error> {
+    let (_busy, pages, _moved): (i64, i64, i64) =
+        sqlx::query_as("pragma wal_checkpoint(passive)").fetch_one(connection).await?;
+    Ok(pages)
+}
