@@ -21,9 +21,8 @@
 //! place then. The walk goes by primary key, in order of start, over sessions that started longer ago than
 //! `refresh_ttl`; no other can be idle for as long. One that was revoked sooner waits until then.
 //!
-//! **How fast.** A walk takes two hundredths of the time, which calls do not notice, and twice as much
-//! each time that it is still not at its end after ten minutes ([`super::pace`]): whatever the rate at which rows end, it
-//! keeps up in the long run, and a backlog is worked off.
+//! **How fast.** A walk takes two hundredths of the time, which calls do not notice, and every ten minutes
+//! that it lasts twice as much ([`super::pace`]): so it keeps up with any rate, and works off a backlog.
 //!
 //! **Any number of replicas** may sweep. What a step removes is decided by the statement that removes it,
 //! and none of them relies on another. Of each kind one replica removes at a time: one that finds another

@@ -5,11 +5,10 @@
 //! writer. The log starts anew only when all of it has been moved, which a busy writer never lets happen:
 //! once it is long, the writer moves what came meanwhile, some hundred pages, between two transactions.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 /// From a write to the checkpoint that moves it. Less costs more: a page that is written again and again
@@ -23,25 +22,26 @@ const PAGES_ENOUGH: i64 = 4000;
 /// that is faster than its disk gets there.
 pub(super) const PAGES_MAX: i64 = 16_000;
 
-/// The task that moves pages. Clones are the same one.
+/// The task that moves pages. Clones are the same one; it ends with the last of them.
 #[derive(Clone)]
 pub(super) struct Checkpointer {
     connection: SqlitePool,
-    written: Arc<Notify>,
+    written: mpsc::Sender<()>,
     task: AbortHandle,
 }
 
 impl Checkpointer {
     /// `connection` is used for this alone.
     pub(super) fn start(connection: SqlitePool, writer: SqlitePool) -> Self {
-        let written = Arc::new(Notify::new());
-        let task = tokio::spawn(run(connection.clone(), writer, Arc::clone(&written))).abort_handle();
+        let (written, writes) = mpsc::channel(1);
+        let task = tokio::spawn(run(connection.clone(), writer, writes)).abort_handle();
         Self { connection, written, task }
     }
 
     /// To be called whenever something may be written soon.
     pub(super) fn note_write(&self) {
-        self.written.notify_one();
+        // Full is as good: the checkpoint that was asked for is still to come.
+        let _ = self.written.try_send(());
     }
 
     /// The last connection to be closed moves what is left.
@@ -51,9 +51,8 @@ impl Checkpointer {
     }
 }
 
-async fn run(connection: SqlitePool, writer: SqlitePool, written: Arc<Notify>) {
-    loop {
-        written.notified().await;
+async fn run(connection: SqlitePool, writer: SqlitePool, mut writes: mpsc::Receiver<()>) {
+    while writes.recv().await.is_some() {
         tokio::time::sleep(DELAY).await;
         let moved = match checkpoint(&connection).await {
             Ok(pages) if pages >= PAGES_ENOUGH => checkpoint(&writer).await.map(drop),
