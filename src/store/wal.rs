@@ -18,8 +18,8 @@ const DELAY: Duration = Duration::from_millis(250);
 /// Pages in the log, of 4 KiB, from which on it is made to start anew.
 const PAGES_ENOUGH: i64 = 4000;
 
-/// Pages in the log past which SQLite's own checkpoint, in a commit, takes part: 64 MiB. Only a writer
-/// that is faster than its disk gets there.
+/// Pages in the log, 64 MiB, from which on SQLite makes a checkpoint in a commit after all, unless there is
+/// one under way.
 pub(super) const PAGES_MAX: i64 = 16_000;
 
 /// The task that moves pages. Clones are the same one; it ends with the last of them.
