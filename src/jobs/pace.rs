@@ -1,5 +1,5 @@
-//! How fast the sweeper goes: little work at a time, at first with long pauses, and faster and faster
-//! while a walk does not come to its end.
+//! How fast the sweeper goes: little work at a time, at first with long pauses, and in longer steps with
+//! shorter pauses while a walk does not come to its end.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ pub const STEP: i64 = 250;
 /// And at most, however quickly they go.
 const STEP_MAX: i64 = 2000;
 
-/// How long a step may take for the next to be larger. One of twice that makes the next smaller.
+/// How long a step may take, its wait for a busy store included, for the next to be larger, to begin with.
+/// One of twice that makes the next smaller.
 const STEP_TIME: Duration = Duration::from_millis(2);
 
 /// Between two walks.
@@ -25,8 +26,12 @@ const PAUSE_FACTOR: u32 = 50;
 /// And at the least, however long the walk takes.
 const PAUSE_FACTOR_MIN: u32 = 2;
 
-/// The time after which the pauses of a walk become half as long, again and again.
+/// The time after which the pauses of a walk become half as long and its steps may take twice as long,
+/// again and again.
 const HASTEN_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// And how often at most.
+const HASTENED_MAX: u32 = 5;
 
 /// What came of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +61,15 @@ impl Pace {
             return REST;
         }
         let took = now.saturating_sub(from);
-        if step.removed >= self.rows.unsigned_abs() && took < STEP_TIME {
+        let hastened = now.saturating_sub(self.began).as_secs() / HASTEN_AFTER.as_secs();
+        let hastened = u32::try_from(hastened).map_or(HASTENED_MAX, |times| times.min(HASTENED_MAX));
+        let step_time = STEP_TIME * (1 << hastened);
+        if step.removed >= self.rows.unsigned_abs() && took < step_time {
             self.rows = (self.rows * 2).min(STEP_MAX);
-        } else if took > STEP_TIME * 2 {
+        } else if took > step_time * 2 {
             self.rows = (self.rows / 2).max(STEP);
         }
-        let hastened = now.saturating_sub(self.began).as_secs() / HASTEN_AFTER.as_secs();
-        let factor = u32::try_from(hastened).ok().and_then(|times| PAUSE_FACTOR.checked_shr(times));
-        (took * factor.unwrap_or(0).max(PAUSE_FACTOR_MIN)).max(PAUSE_MIN)
+        (took * (PAUSE_FACTOR >> hastened).max(PAUSE_FACTOR_MIN)).max(PAUSE_MIN)
     }
 }
 
@@ -95,6 +101,17 @@ mod tests {
     fn the_shortest_of_steps_is_followed_by_a_pause() {
         let mut pace = Pace::new(Duration::ZERO);
         assert_eq!(pace.after(step(0), MINUTE, MINUTE), PAUSE_MIN);
+    }
+
+    #[test]
+    fn a_walk_that_takes_long_makes_large_steps_of_a_busy_store_as_well() {
+        let (mut pace, busy) = (Pace::new(Duration::ZERO), STEP_TIME * 4);
+        let mut rows_after = |at| {
+            pace.after(step(STEP_MAX), at, at + busy);
+            pace.rows
+        };
+        assert_eq!(rows_after(MINUTE), STEP);
+        assert_eq!(rows_after(MINUTE * 31), 2 * STEP, "it may take eight times as long by then");
     }
 
     #[test]
