@@ -31,7 +31,7 @@ const PAUSE_FACTOR_MIN: u32 = 2;
 const HASTEN_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// And how often at most.
-const HASTENED_MAX: u32 = 5;
+const HASTENED_MAX: u64 = 5;
 
 /// What came of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,8 @@ impl Pace {
             return REST;
         }
         let took = now.saturating_sub(from);
-        let hastened = now.saturating_sub(self.began).as_secs() / HASTEN_AFTER.as_secs();
-        let hastened = u32::try_from(hastened).map_or(HASTENED_MAX, |times| times.min(HASTENED_MAX));
+        let lasted = now.saturating_sub(self.began);
+        let hastened = (lasted.as_secs() / HASTEN_AFTER.as_secs()).min(HASTENED_MAX);
         let step_time = STEP_TIME * (1 << hastened);
         if step.removed >= self.rows.unsigned_abs() && took < step_time {
             self.rows = (self.rows * 2).min(STEP_MAX);

@@ -22,7 +22,7 @@
 //! `refresh_ttl`; no other can be idle for as long. One that was revoked sooner waits until then.
 //!
 //! **How fast.** A walk takes two hundredths of the time, which calls do not notice, and every ten minutes
-//! that it lasts twice as much ([`super::pace`]): so it keeps up with any rate, and works off a backlog.
+//! that it lasts twice as much, up to a third ([`super::pace`]): a backlog is worked off faster and faster.
 //!
 //! **Any number of replicas** may sweep. What a step removes is decided by the statement that removes it,
 //! and none of them relies on another. Of each kind one replica removes at a time: one that finds another

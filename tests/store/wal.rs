@@ -9,9 +9,6 @@ use tollgate::store::Engine;
 
 use crate::support::TestApp;
 
-/// What SQLite's own checkpoint would leave alone: far less than a thousand pages.
-const NOTE: &str = "insert into note values (1)";
-
 /// Rows in the database file, which is read as if there were no log beside it.
 async fn notes_in_file(app: &TestApp) -> Result<i64, sqlx::Error> {
     let url = format!("{}?immutable=true", app.database.url);
@@ -23,7 +20,8 @@ async fn notes_in_file(app: &TestApp) -> Result<i64, sqlx::Error> {
 async fn what_was_committed_moves_into_the_file_without_another_write() {
     let app = TestApp::new(Engine::Sqlite).await;
     app.run_sql("create table note (id integer primary key)").await;
-    app.run_sql(NOTE).await;
+    // Far fewer pages than SQLite's own checkpoint waits for.
+    app.run_sql("insert into note values (1)").await;
     let moved = async {
         // Until then the file may not even have the table. Nothing tells of a checkpoint, so we look.
         while !matches!(notes_in_file(&app).await, Ok(1)) {
