@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use tollgate::store::Engine;
 
-use crate::support::Database;
 use crate::support::program::{run, stdout_of, tollgate};
+use crate::support::{Database, engines};
 
 const KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
@@ -60,7 +60,7 @@ fn a_start_that_fails_tells_each_cause_once() {
 
 #[test]
 fn migrate_makes_a_database_that_then_is_there() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in engines() {
         let database = Database::without_schema(engine);
         let url = format!("--database-url={}", database.url);
         let directory = format!("--data-dir={}", database.directory().display());

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tollgate::config::Settings;
 use tollgate::store::Engine;
 
-use super::support::{Call, Reply, TestApp};
+use super::support::{Call, Reply, TestApp, engines};
 
 /// What a call is to wait for the store, in these tests.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ fn is_503(reply: &Reply) {
 
 #[tokio::test]
 async fn calls_that_wait_for_a_lock_are_told_to_come_back_and_health_is_not_held_up() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in engines() {
         let app = impatient(engine).await;
         let merchant = app.merchant().await;
         let before = app.tokens(&merchant).await;
@@ -73,7 +73,7 @@ async fn calls_that_wait_for_a_lock_are_told_to_come_back_and_health_is_not_held
 
 #[tokio::test]
 async fn a_pool_without_a_free_connection_is_503_within_the_time_out() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in engines() {
         let app = impatient(engine).await;
         let merchant = app.merchant().await;
         let mut held = Vec::new();

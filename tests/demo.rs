@@ -3,10 +3,9 @@
 use std::process::Command;
 
 use serde_json::Value;
-use tollgate::store::Engine;
 
 use crate::support::program::Server;
-use crate::support::{Database, Tokens, database};
+use crate::support::{Database, Tokens, database, engines};
 
 /// The commands of the printed text, each as it would be pasted.
 fn pasted(printed: &str) -> Vec<String> {
@@ -38,7 +37,7 @@ fn pair((status, body): (u16, Value)) -> Tokens {
 
 #[test]
 fn what_it_prints_works_when_pasted_and_survives_a_crash() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in engines() {
         let database = Database::without_schema(engine);
         let (first, printed) = Server::demo(&database);
         let [renew, start, refresh] = &pasted(&printed)[..] else { panic!("not three commands:\n{printed}") };
@@ -73,7 +72,7 @@ fn what_it_prints_works_when_pasted_and_survives_a_crash() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn started_again_it_makes_nothing_twice() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in engines() {
         let database = Database::without_schema(engine);
         for _ in 0..3 {
             let (server, _) = Server::demo(&database);

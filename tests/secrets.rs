@@ -12,7 +12,7 @@ use crate::console::people::{cookie_of, sign_in_form};
 use crate::support::app::TOKEN_KEY;
 use crate::support::program::{Server, stdout_of, tollgate};
 use crate::support::tcp::Client;
-use crate::support::{Call, Database, Reply, each_engine};
+use crate::support::{Call, Database, Reply, each_engine, engines};
 
 /// The fields of answers that are secrets.
 const SECRET_FIELDS: [&str; 6] =
@@ -226,7 +226,7 @@ async fn dump(database: &Database) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_and_the_log_at_trace_hold_no_secret_in_clear() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in engines() {
         let database = Database::fresh(engine).await;
         let with_password = database.url.replace("postgres@", &format!("postgres:{DATABASE_PASSWORD}@"));
         let (directory, url) = (format!("--data-dir={}", database.directory().display()), &with_password);

@@ -9,14 +9,14 @@ use tollgate::store::Engine;
 use super::support::load::Load;
 use super::support::program::Server;
 use super::support::tcp::Client;
-use super::support::{Call, TestApp};
+use super::support::{Call, TestApp, engines};
 
 /// Within which a stop must be over, whatever is going on.
 const GRACE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_stop_under_load_loses_nothing_that_was_acknowledged() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in engines() {
         let app = TestApp::new(engine).await;
         let merchant = app.merchant().await;
         let server = Server::serve(&app.database);

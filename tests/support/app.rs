@@ -21,6 +21,7 @@ use tollgate::jobs::sweep::Kind;
 use tollgate::store::Engine;
 use tower::ServiceExt;
 
+use super::database::engines;
 use super::{Call, Database, Reply};
 
 /// 2026-11-23 16:05:57.25 UTC: not on a whole second, where rounding would go unseen.
@@ -37,7 +38,7 @@ pub(crate) async fn each_engine(test: impl AsyncFn(TestApp)) {
 /// As [`each_engine`], with other settings than the defaults.
 pub(crate) async fn each_engine_with(configure: fn(&mut Settings), test: impl AsyncFn(TestApp)) {
     let mut failed = Vec::new();
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in engines() {
         let run = async { test(TestApp::with(engine, configure).await).await };
         if AssertUnwindSafe(run).catch_unwind().await.is_err() {
             failed.push(engine);

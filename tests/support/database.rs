@@ -10,6 +10,16 @@ use tollgate::store::{Engine, Options, Store};
 
 use super::postgres;
 
+/// The engines that this run is about: both, or what `TOLLGATE_TEST_ENGINES` names (`tests/run --sqlite`).
+pub(crate) fn engines() -> Vec<Engine> {
+    let both = vec![Engine::Sqlite, Engine::Postgres];
+    match std::env::var("TOLLGATE_TEST_ENGINES").as_deref() {
+        Err(_) => both,
+        Ok("sqlite") => vec![Engine::Sqlite],
+        Ok(other) => panic!("TOLLGATE_TEST_ENGINES may be `sqlite` or not set, not `{other}`"),
+    }
+}
+
 /// A database of one test, and a directory for what else its application keeps. Both are gone when
 /// the last application on it is.
 pub(crate) struct Database {
@@ -35,6 +45,7 @@ impl Database {
     }
 
     fn empty(engine: Engine, postgres: impl FnOnce() -> String) -> Self {
+        assert!(engines().contains(&engine), "this test needs {engine:?}, which this run leaves out");
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let url = match engine {
             Engine::Sqlite => format!("sqlite://{}", directory.path().join("tollgate.db").display()),

@@ -23,5 +23,5 @@ pub(crate) mod tcp;
 
 pub(crate) use app::{TestApp, each_engine, each_engine_with};
 pub(crate) use call::{Call, Reply, Tokens};
-pub(crate) use database::Database;
+pub(crate) use database::{Database, engines};
 pub(crate) use merchant::Merchant;
