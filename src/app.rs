@@ -22,6 +22,7 @@ use crate::domain::session::Lifetimes;
 use crate::flows::blocked::Blocked;
 use crate::flows::counters::Counters;
 use crate::flows::limits::{LimitSettings, Limits};
+use crate::flows::refusals::Refusals;
 use crate::flows::sign_in::Console;
 use crate::flows::usage::Usage;
 use crate::flows::{Core, SharedCore};
@@ -169,6 +170,9 @@ impl App {
         if let Err(error) = self.shared.core.write_uses().await {
             tracing::warn!(%error, "last-used times lost");
         }
+        if let Err(error) = self.shared.core.write_all_refusals().await {
+            tracing::warn!(%error, "refused sign-ins lost to the audit trail");
+        }
     }
 
     /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
@@ -292,6 +296,7 @@ pub async fn open_core(
             allow_http: settings.webhooks.allow_http,
         },
         blocked: Blocked::default(),
+        refusals: Refusals::default(),
         console: Console::new(settings.console.totp_required_for_live),
     })
 }

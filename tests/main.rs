@@ -5,6 +5,7 @@ mod abuse;
 mod admin;
 mod audit_chain;
 mod backup;
+mod budget;
 mod command_line;
 mod concurrency;
 mod config;

@@ -38,6 +38,18 @@ pub const fn canonical(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// What one client commonly has: an IPv4 address, an IPv6 /64. Whoever is counted is counted by it.
+#[must_use]
+pub fn network_of(ip: IpAddr) -> IpAddr {
+    match canonical(ip) {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 /// Decides the client's address.
 ///
 /// `forwarded` holds the entries of the one configured header, in the order in which they were

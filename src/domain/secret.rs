@@ -21,6 +21,9 @@ pub const ADMIN_TOKEN_PREFIX: &str = "tga_";
 /// Length of every admin token in characters.
 pub const ADMIN_TOKEN_CHARS: usize = 47;
 
+/// Length of what the console's cookie or a one-time sign-in link holds.
+pub const CONSOLE_SECRET_CHARS: usize = 43;
+
 /// A secret in clear. No `Display`, `Clone` or `Serialize`: showing it takes [`PlainSecret::expose`].
 pub struct PlainSecret(Zeroizing<String>);
 
@@ -48,7 +51,7 @@ impl PlainSecret {
         Self::new(format!("{ADMIN_TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(entropy.bytes::<32>())))
     }
 
-    /// What the console's cookie or a one-time sign-in link holds: 43 characters of base64url.
+    /// What the console's cookie or a one-time sign-in link holds: base64url.
     #[must_use]
     pub fn console(entropy: &Entropy) -> Self {
         Self::client_secret(entropy)

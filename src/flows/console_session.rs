@@ -9,12 +9,14 @@ use super::sign_in::{Origin, SignIn};
 use crate::domain::admin::User;
 use crate::domain::console::{ConsoleSession, LINK_TTL};
 use crate::domain::ids::UserId;
-use crate::domain::secret::PlainSecret;
+use crate::domain::secret::{CONSOLE_SECRET_CHARS, PlainSecret};
 use crate::flows::manage_tokens::may_change_of;
 use crate::store::{StoreError, console as sessions, users};
 
 /// The idle time-out may be this much late, which saves a write at each request.
 const TOUCH_EVERY: TimeDelta = TimeDelta::minutes(1);
+
+const NO_LINK: &str = "no such link, or it is used or over";
 
 /// A user with the session that a request came with.
 #[derive(Clone, Debug)]
@@ -115,6 +117,12 @@ impl Core {
     /// A fault of the store.
     pub async fn sign_in_by_link(&self, link: &PlainSecret, origin: &Origin) -> Result<SignIn, StoreError> {
         let now = self.now();
+        // Made-up links are refused without a transaction: anybody may try as many as they like.
+        let is_known = looks_like_link(link)
+            && sessions::has_link(&mut self.store.read().await?, link.hash(), now).await?;
+        if !is_known {
+            return Ok(self.refuse(None, NO_LINK, origin));
+        }
         let mut tx = self.store.begin().await?;
         let user = match sessions::use_link(&mut tx, link.hash(), now).await? {
             Some(id) => users::by_id(&mut tx, id).await?.filter(|user| user.disabled_at.is_none()),
@@ -122,7 +130,7 @@ impl Core {
         };
         let Some(user) = user else {
             drop(tx);
-            return self.refuse(None, "no such link, or it is used or over", origin).await;
+            return Ok(self.refuse(None, NO_LINK, origin));
         };
         let secret = self.open_session(&mut tx, user.id, user.has_totp, true, origin, now).await?;
         if user.has_totp {
@@ -132,4 +140,9 @@ impl Core {
         self.complete(tx, user.id, json!({ "by": "one-time link" }), origin).await?;
         Ok(SignIn::Done(secret))
     }
+}
+
+/// Junk is refused before the store is asked.
+fn looks_like_link(link: &PlainSecret) -> bool {
+    link.expose().len() == CONSOLE_SECRET_CHARS && link.expose().is_ascii()
 }

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Core, Decided};
 use crate::domain::access::Reason;
-use crate::domain::address::canonical;
+use crate::domain::address::network_of;
 use crate::domain::clock::Clock;
 use crate::domain::ids::{ApiKeyId, CredentialId};
 
@@ -212,17 +212,6 @@ impl Loan<'_> {
         if address.failures >= limits.failures_max {
             address.left.close();
         }
-    }
-}
-
-/// A client's address is counted by what one client commonly has: an IPv4 address, an IPv6 /64.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match canonical(ip) {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

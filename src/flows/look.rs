@@ -120,14 +120,17 @@ impl Core {
         before: Option<i64>,
         limit: i64,
     ) -> Managed<Vec<Chained>> {
-        let mut change = self.change(by, "audit_events.read").await?;
+        let mut event = self.event_by(by, "audit_events.read");
         if let Err(refused) = by.may_see(merchant) {
-            return change.finish(Err(refused.into())).await;
+            return self.refused(event, refused).await;
         }
-        change.concerns(Some(merchant), merchant);
-        change.event.detail = json!({ "limit": limit });
-        let events = audit::list(&mut change.tx, merchant, before, limit).await?;
-        change.finish(Ok(events)).await
+        self.write_all_refusals().await?;
+        event.merchant_id = Some(merchant);
+        event.object_id = Some(merchant.to_string());
+        event.detail = json!({ "limit": limit });
+        let events = audit::list(&mut self.store.read().await?, merchant, before, limit).await?;
+        self.store.record(event).await?;
+        Ok(Ok(events))
     }
 }
 

@@ -67,7 +67,7 @@ impl By {
             role: user.role,
             merchant_id: user.merchant_id,
             lacks_second_factor,
-            client_ip: Some(origin.client_ip),
+            client_ip: Some(origin.client_ip.to_string()),
             request_id: Some(origin.request_id),
         }
     }
@@ -163,6 +163,11 @@ pub(super) struct Change<'a> {
 impl Core {
     /// Begins the change `action`, such as `api_key.created`.
     pub(super) async fn change(&self, by: &By, action: &str) -> Result<Change<'_>, StoreError> {
+        Ok(Change { core: self, event: self.event_by(by, action), tx: self.store.begin().await? })
+    }
+
+    /// The audit event of something that `by` does or tries, before it is known to which object.
+    pub(super) fn event_by(&self, by: &By, action: &str) -> AuditEvent {
         let object_kind = action.split_once('.').map_or(action, |(object, _)| object);
         let mut event = audit_event(self, action, object_kind, String::new());
         event.object_id = None;
@@ -170,7 +175,15 @@ impl Core {
         event.client_ip.clone_from(&by.client_ip);
         event.request_id.clone_from(&by.request_id);
         event.merchant_id = by.merchant_id;
-        Ok(Change { core: self, tx: self.store.begin().await?, event })
+        event
+    }
+
+    /// Records that what `event` tells of was refused.
+    pub(super) async fn refused<T>(&self, mut event: AuditEvent, refused: Refused) -> Managed<T> {
+        event.outcome = Outcome::Refused;
+        event.detail = json!({ "refused": refused.to_string() });
+        self.store.record(event).await?;
+        Ok(Err(refused))
     }
 }
 
@@ -239,12 +252,7 @@ impl Change<'_> {
             Err(Stop::Refused(refused)) => {
                 // Ended before the next begins: SQLite has one writer.
                 drop(self.tx);
-                self.event.outcome = Outcome::Refused;
-                self.event.detail = json!({ "refused": refused.to_string() });
-                let mut tx = self.core.store.begin().await?;
-                audit::append(&mut tx, &self.event).await?;
-                tx.commit().await?;
-                Ok(Err(refused))
+                self.core.refused(self.event, refused).await
             }
         }
     }

@@ -110,27 +110,30 @@ pub(super) fn may_change_of(by: &By, merchant: Option<MerchantId>) -> Result<(),
     }
 }
 
-/// Whether the actor may give somebody this role over this merchant.
+/// Whether the actor may give somebody this role over this merchant, if there is one.
+pub(super) fn may_give(by: &By, role: Role, merchant: Option<MerchantId>) -> Result<(), Refused> {
+    match (role, merchant) {
+        (Role::Operator, Some(_)) => Err(Refused::invalid("merchant_id", "an operator has no merchant")),
+        (Role::Operator, None) => by.must_be_operator(),
+        (Role::MerchantAdmin | Role::MerchantViewer, None) => {
+            Err(Refused::invalid("merchant_id", "this role needs a merchant"))
+        }
+        (Role::MerchantAdmin | Role::MerchantViewer, Some(merchant)) => by.may_change(merchant),
+    }
+}
+
+/// The same, for a merchant that must exist.
 pub(super) async fn check_role(
     change: &mut Change<'_>,
     by: &By,
     role: Role,
     merchant: Option<MerchantId>,
 ) -> Result<(), Stop> {
-    match (role, merchant) {
-        (Role::Operator, Some(_)) => {
-            Err(Refused::invalid("merchant_id", "an operator has no merchant").into())
+    may_give(by, role, merchant)?;
+    match merchant {
+        Some(merchant) if merchants::by_id(&mut change.tx, merchant).await?.is_none() => {
+            Err(Refused::invalid("merchant_id", "there is no such merchant").into())
         }
-        (Role::Operator, None) => Ok(by.must_be_operator()?),
-        (Role::MerchantAdmin | Role::MerchantViewer, None) => {
-            Err(Refused::invalid("merchant_id", "this role needs a merchant").into())
-        }
-        (Role::MerchantAdmin | Role::MerchantViewer, Some(merchant)) => {
-            by.may_change(merchant)?;
-            if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
-                return Err(Refused::invalid("merchant_id", "there is no such merchant").into());
-            }
-            Ok(())
-        }
+        _ => Ok(()),
     }
 }

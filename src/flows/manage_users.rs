@@ -1,25 +1,18 @@
 //! Users of the console: made, disabled, given a new password.
 
-use argon2::password_hash::PasswordHasher;
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
 use super::manage::{By, Change, Managed, Refused, Stop};
-use super::manage_tokens::{check_role, may_change_of};
+use super::manage_tokens::{check_role, may_change_of, may_give};
 use super::once::{Answer, Once};
+use super::password;
 use crate::domain::admin::{Role, User};
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
 use crate::store::users::Claimant;
 use crate::store::{StoreError, console, users};
-
-/// NIST SP 800-63B asks for at least 8 characters, and 15 where a password is the only factor.
-const PASSWORD_CHARS_MIN: usize = 12;
-
-/// Longer ones cost hashing time and protect nothing more.
-const PASSWORD_BYTES_MAX: usize = 256;
 
 /// A user to be made.
 pub struct NewUser {
@@ -43,10 +36,14 @@ impl Core {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
+        let action = "user.created";
+        if let Err(refused) = check_new(by, &new) {
+            return self.refused(self.event_by(by, action), refused).await;
+        }
         // Before the transaction: hashing is slow on purpose, and must hold no lock meanwhile.
-        let hashed = self.hash_new_password(&new.password).await?;
-        let mut change = self.change(by, "user.created").await?;
-        let result = create(&mut change, by, new, hashed).await;
+        let hash = self.console.hashing.turn().await?.hash(&new.password, &self.entropy).await?;
+        let mut change = self.change(by, action).await?;
+        let result = create(&mut change, by, new, &hash).await;
         change.finish_once(result, once).await
     }
 
@@ -67,12 +64,18 @@ impl Core {
         version: Option<i64>,
         changes: UserChanges,
     ) -> Managed<User> {
-        let hashed = match &changes.password {
-            Some(password) => Some(self.hash_new_password(password).await?),
-            None => None,
-        };
-        let mut change = self.change(by, "user.updated").await?;
-        let result = update(&mut change, by, id, version, changes.disabled, hashed).await;
+        let action = "user.updated";
+        let mut hash = None;
+        if let Some(password) = &changes.password {
+            if let Err(refused) = self.may_set_password(by, id, password).await? {
+                let mut event = self.event_by(by, action);
+                event.object_id = Some(id.to_string());
+                return self.refused(event, refused).await;
+            }
+            hash = Some(self.console.hashing.turn().await?.hash(password, &self.entropy).await?);
+        }
+        let mut change = self.change(by, action).await?;
+        let result = update(&mut change, by, id, version, changes.disabled, hash).await;
         change.finish(result).await
     }
 
@@ -88,60 +91,47 @@ impl Core {
         current: PlainSecret,
         new: PlainSecret,
     ) -> Managed<()> {
-        let hashed = self.hash_new_password(&new).await?;
+        let mut event = self.event_by(by, "user.password_set");
+        event.object_id = Some(who.user.id.to_string());
+        if let Err(refused) = password::check(&new) {
+            return self.refused(event, refused).await;
+        }
+        let turn = self.console.hashing.turn().await?;
         let is_proven = who.session.by_link || {
             match self.claim(Claimant::User(who.user.id)).await? {
-                Some(attempt) => self.check_password(current, attempt.password_hash).await?,
+                Some(attempt) => turn.matches(current, Some(attempt.password_hash)).await?,
                 None => false,
             }
         };
+        if !is_proven {
+            let refused = Refused::Conflict("the current password is not right".to_owned());
+            return self.refused(event, refused).await;
+        }
+        let hash = turn.hash(&new, &self.entropy).await?;
+        drop(turn);
         let mut change = self.change(by, "user.password_set").await?;
-        let result = set_own(&mut change, who, is_proven, hashed).await;
+        let result = set_own(&mut change, who, &hash).await;
         change.finish(result).await
     }
 
-    /// Argon2id with the crate's defaults, which are OWASP's (19 MiB, 2 passes).
-    async fn hash_new_password(&self, password: &PlainSecret) -> Managed<String> {
-        if let Err(refused) = check_password(password) {
-            return Ok(Err(refused));
-        }
-        let text = PlainSecret::new(password.expose().to_owned());
-        let salt: [u8; 16] = self.entropy.bytes();
-        let hashed = tokio::task::spawn_blocking(move || {
-            Argon2::default()
-                .hash_password_with_salt(text.expose().as_bytes(), &salt)
-                .map(|hash| hash.to_string())
-        })
-        .await;
-        match hashed {
-            Ok(Ok(hash)) => Ok(Ok(hash)),
-            Ok(Err(_)) | Err(_) => {
-                Err(StoreError::Impossible { table: "users", what: "a password was not hashed".to_owned() })
-            }
-        }
+    /// Whether `by` may give a user this new password.
+    async fn may_set_password(&self, by: &By, user: UserId, password: &PlainSecret) -> Managed<()> {
+        let found = users::by_id(&mut self.store.read().await?, user).await?;
+        let Some(found) = found else { return Ok(Err(Refused::NotFound)) };
+        Ok(may_change_of(by, found.merchant_id).and_then(|()| password::check(password)))
     }
 }
 
-/// Whether a password is the one that was hashed. Slow on purpose: call it off the runtime's threads.
-#[must_use]
-pub fn password_matches(password: &PlainSecret, hash: &str) -> bool {
-    PasswordHash::new(hash)
-        .is_ok_and(|hash| Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok())
-}
-
-fn check_password(password: &PlainSecret) -> Result<(), Refused> {
-    let text = password.expose();
-    if text.chars().count() < PASSWORD_CHARS_MIN {
-        Err(Refused::invalid("password", format!("must have at least {PASSWORD_CHARS_MIN} characters")))
-    } else if text.len() > PASSWORD_BYTES_MAX {
-        Err(Refused::invalid("password", format!("must have at most {PASSWORD_BYTES_MAX} bytes")))
-    } else {
-        Ok(())
-    }
+/// What can be said of a new user without the store, before the password costs a hash.
+fn check_new(by: &By, new: &NewUser) -> Result<(), Refused> {
+    may_give(by, new.role, new.merchant_id)?;
+    check_email(&new.email)?;
+    password::check(&new.password)
 }
 
 /// Enough to catch a slip; whether it is an address only a mail to it could tell.
-fn check_email(email: &str) -> Result<String, Refused> {
+pub(super) fn check_email(email: &str) -> Result<String, Refused> {
+    let email = email.trim();
     let is_fine = email.len() <= 254
         && email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'))
         && !email.chars().any(|c| c.is_control() || c.is_whitespace());
@@ -152,37 +142,22 @@ fn check_email(email: &str) -> Result<String, Refused> {
     }
 }
 
-async fn set_own(
-    change: &mut Change<'_>,
-    who: &SignedIn,
-    is_proven: bool,
-    hashed: Result<String, Refused>,
-) -> Result<(), Stop> {
+async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Result<(), Stop> {
     change.concerns(who.user.merchant_id, who.user.id);
-    if !is_proven {
-        return Err(Refused::Conflict("the current password is not right".to_owned()).into());
-    }
     if !who.session.by_link {
         users::take_attempt_back(&mut change.tx, who.user.id).await?;
     }
-    let hash = hashed?;
     let mut user = users::by_id(&mut change.tx, who.user.id).await?.ok_or(Refused::NotFound)?;
     user.updated_at = change.event.at;
-    users::update(&mut change.tx, &user, Some(&hash)).await?;
+    users::update(&mut change.tx, &user, Some(hash)).await?;
     console::forget_link(&mut change.tx, who.session.hash).await?;
     console::end_sessions_of(&mut change.tx, user.id, Some(who.session.hash)).await?;
     Ok(())
 }
 
-async fn create(
-    change: &mut Change<'_>,
-    by: &By,
-    new: NewUser,
-    hashed: Result<String, Refused>,
-) -> Result<User, Stop> {
+async fn create(change: &mut Change<'_>, by: &By, new: NewUser, hash: &str) -> Result<User, Stop> {
     check_role(change, by, new.role, new.merchant_id).await?;
     let email = check_email(&new.email)?;
-    let hash = hashed?;
     let now = change.event.at;
     let user = User {
         id: UserId::generate(now, &change.core.entropy),
@@ -197,7 +172,7 @@ async fn create(
         updated_at: now,
         last_login_at: None,
     };
-    match users::insert(&mut change.tx, &user, &hash).await {
+    match users::insert(&mut change.tx, &user, hash).await {
         Err(StoreError::Conflict(_)) => {
             return Err(Refused::Conflict("the e-mail address has a user already".to_owned()).into());
         }
@@ -214,7 +189,7 @@ async fn update(
     id: UserId,
     version: Option<i64>,
     disabled: Option<bool>,
-    hashed: Option<Result<String, Refused>>,
+    hash: Option<String>,
 ) -> Result<User, Stop> {
     change.concerns(None, id);
     let mut user = users::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
@@ -223,7 +198,6 @@ async fn update(
     if version.is_some_and(|version| version != user.version) {
         return Err(Refused::VersionMismatch.into());
     }
-    let hash = hashed.transpose()?;
     let now = change.event.at;
     match disabled {
         Some(true) => user.disabled_at = user.disabled_at.or(Some(now)),

@@ -24,8 +24,10 @@ pub mod manage_users;
 pub mod manage_webhooks;
 pub mod notices;
 pub mod once;
+pub mod password;
 pub mod record;
 pub mod refresh;
+pub mod refusals;
 pub mod revoke;
 pub mod rotation;
 pub mod second_factor;
@@ -61,6 +63,7 @@ pub struct Core {
     /// Where webhooks may go.
     pub destinations: DestinationRules,
     pub blocked: blocked::Blocked,
+    pub refusals: refusals::Refusals,
     pub console: sign_in::Console,
 }
 

@@ -3,49 +3,45 @@
 //! Every attempt is counted as failed before it is checked, and the count is taken back when it was
 //! right. So attempts in parallel get no more tries than one after another, and the answer to all that
 //! fail is the same, in words and in time: unknown user, wrong password, locked or disabled account.
+//! What is refused is recorded by [`super::refusals`].
 
-use std::sync::LazyLock;
+use std::net::IpAddr;
 
-use argon2::Argon2;
-use argon2::password_hash::PasswordHasher;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use super::Core;
-use super::manage_users::password_matches;
+use super::manage_users::check_email;
+use super::password::Hashing;
 use super::record::audit_event;
 use crate::domain::clock::Timestamp;
 use crate::domain::console::{
     self, ABSOLUTE_TIMEOUT, ConsoleSession, FAILURES_MAX, LOCKED_FOR, SECOND_FACTOR_WITHIN, TotpSecret,
 };
 use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome};
-use crate::domain::ids::UserId;
+use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::PlainSecret;
 use crate::store::users::{Attempt, Claimant};
 use crate::store::{StoreError, Tx, audit, console as sessions, users};
 
-/// Passwords hashed at a time: each takes 19 MiB and a processor for tens of milliseconds.
-const HASHING_MAX: usize = 4;
-
 /// What the console is told by the settings, and what its sign-ins share.
 pub struct Console {
     /// Whether a user needs a second factor to handle live keys.
     pub totp_required_for_live: bool,
-    hashing: Semaphore,
+    pub(super) hashing: Hashing,
 }
 
 impl Console {
     #[must_use]
     pub const fn new(totp_required_for_live: bool) -> Self {
-        Self { totp_required_for_live, hashing: Semaphore::const_new(HASHING_MAX) }
+        Self { totp_required_for_live, hashing: Hashing::new() }
     }
 }
 
 /// Where an attempt comes from.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    pub client_ip: String,
+    pub client_ip: IpAddr,
     pub request_id: String,
 }
 
@@ -67,15 +63,19 @@ impl Core {
         password: PlainSecret,
         origin: &Origin,
     ) -> Result<SignIn, StoreError> {
-        let email = email.trim().to_lowercase();
-        let attempt = self.claim(Claimant::Email(&email)).await?;
-        let hash = attempt.as_ref().map_or_else(|| NOBODY.clone(), |attempt| attempt.password_hash.clone());
-        let matches = self.check_password(password, hash).await?;
+        let turn = self.console.hashing.turn().await?;
+        let attempt = match check_email(email) {
+            Ok(email) => self.claim(Claimant::Email(&email)).await?,
+            Err(_) => None,
+        };
+        let hash = attempt.as_ref().map(|attempt| attempt.password_hash.clone());
+        let matches = turn.matches(password, hash).await?;
+        drop(turn);
         let Some(attempt) = attempt else {
-            return self.refuse(None, "no such user, or it is locked or disabled", origin).await;
+            return Ok(self.refuse(None, "no such user, or it is locked or disabled", origin));
         };
         if !matches {
-            return self.refuse(Some(&attempt), "wrong password", origin).await;
+            return Ok(self.refuse(Some(&attempt), "wrong password", origin));
         }
         let now = self.now();
         let needs_second_factor = attempt.totp_secret.is_some();
@@ -107,12 +107,12 @@ impl Core {
             return Ok(SignIn::Refused);
         };
         let Some(attempt) = self.claim(Claimant::User(user)).await? else {
-            return self.refuse(None, "locked or disabled", origin).await;
+            return Ok(self.refuse(None, "locked or disabled", origin));
         };
         let mut tx = self.store.begin().await?;
         let Some(factor) = self.use_code(&mut tx, user, attempt.totp_secret.as_deref(), code).await? else {
             drop(tx);
-            return self.refuse(Some(&attempt), "wrong second factor", origin).await;
+            return Ok(self.refuse(Some(&attempt), "wrong second factor", origin));
         };
         // Whoever knew the session between the two steps must not know this one.
         sessions::end_session(&mut tx, session.hash).await?;
@@ -120,17 +120,6 @@ impl Core {
         let by = if session.by_link { "one-time link" } else { "password" };
         self.complete(tx, user, json!({ "by": by, "second_factor": factor }), origin).await?;
         Ok(SignIn::Done(secret))
-    }
-
-    /// Whether a password is the one that was hashed, without holding up other requests.
-    pub(super) async fn check_password(
-        &self,
-        password: PlainSecret,
-        hash: String,
-    ) -> Result<bool, StoreError> {
-        let _permit = self.console.hashing.acquire().await.map_err(|_| StoreError::Busy)?;
-        let checked = tokio::task::spawn_blocking(move || password_matches(&password, &hash)).await;
-        checked.map_err(|_| StoreError::Busy)
     }
 
     pub(super) async fn claim(&self, claimant: Claimant<'_>) -> Result<Option<Attempt>, StoreError> {
@@ -183,7 +172,7 @@ impl Core {
             created_at: now,
             last_seen_at: now,
             expires_at: now.plus(lifetime),
-            client_ip: origin.client_ip.clone(),
+            client_ip: origin.client_ip.to_string(),
         };
         sessions::insert_session(tx, user, &session).await?;
         Ok(secret)
@@ -198,56 +187,52 @@ impl Core {
         origin: &Origin,
     ) -> Result<(), StoreError> {
         users::note_sign_in(&mut tx, user, self.now()).await?;
-        let event = self.sign_in_event(&mut tx, Some(user), detail, origin).await?;
-        audit::append(&mut tx, &event).await?;
+        let user = users::by_id(&mut tx, user).await?;
+        let merchant = user.as_ref().and_then(|user| user.merchant_id);
+        let actor = user.map_or(Actor::of(ActorKind::Anonymous), |user| Actor::user(&user));
+        audit::append(&mut tx, &self.sign_in_event(actor, merchant, detail, origin)).await?;
         tx.commit().await
     }
 
-    /// Records an attempt that failed. What was typed is not recorded: it may be a password.
-    pub(super) async fn refuse(
-        &self,
-        attempt: Option<&Attempt>,
-        why: &str,
-        origin: &Origin,
-    ) -> Result<SignIn, StoreError> {
-        let mut tx = self.store.begin().await?;
-        let detail = match attempt.and_then(|attempt| attempt.locked_until) {
-            Some(until) => json!({ "why": why, "locked_until": until }),
-            None => json!({ "why": why }),
-        };
-        let user = attempt.map(|attempt| attempt.user);
-        let event = self.sign_in_event(&mut tx, user, detail, origin).await?;
-        audit::append(&mut tx, &AuditEvent { outcome: Outcome::Refused, ..event }).await?;
-        tx.commit().await?;
-        Ok(SignIn::Refused)
+    /// Notes an attempt that failed for the record. What was typed is not recorded: it may be a password.
+    pub(super) fn refuse(&self, attempt: Option<&Attempt>, why: &'static str, origin: &Origin) -> SignIn {
+        match attempt {
+            Some(attempt) => {
+                let actor = Actor {
+                    kind: ActorKind::User,
+                    id: Some(attempt.user.to_string()),
+                    name: Some(attempt.email.clone()),
+                };
+                let detail = match attempt.locked_until {
+                    Some(until) => json!({ "why": why, "locked_until": until }),
+                    None => json!({ "why": why }),
+                };
+                let event = self.sign_in_event(actor, attempt.merchant_id, detail, origin);
+                self.refusals.note(AuditEvent { outcome: Outcome::Refused, ..event });
+            }
+            None => {
+                let event = self.sign_in_event(Actor::of(ActorKind::Anonymous), None, json!({}), origin);
+                let event = AuditEvent { outcome: Outcome::Refused, ..event };
+                self.refusals.count(origin.client_ip, why, event);
+            }
+        }
+        SignIn::Refused
     }
 
-    async fn sign_in_event(
+    fn sign_in_event(
         &self,
-        tx: &mut Tx,
-        user: Option<UserId>,
+        actor: Actor,
+        merchant: Option<MerchantId>,
         detail: Value,
         origin: &Origin,
-    ) -> Result<AuditEvent, StoreError> {
-        let user = match user {
-            Some(id) => users::by_id(tx, id).await?,
-            None => None,
-        };
+    ) -> AuditEvent {
         let mut event = audit_event(self, "user.signed_in", "user", String::new());
-        event.object_id = user.as_ref().map(|user| user.id.to_string());
-        event.merchant_id = user.as_ref().and_then(|user| user.merchant_id);
-        event.actor = user.map_or(Actor::of(ActorKind::Anonymous), |user| Actor::user(&user));
-        event.client_ip = Some(origin.client_ip.clone());
+        event.object_id.clone_from(&actor.id);
+        event.merchant_id = merchant;
+        event.actor = actor;
+        event.client_ip = Some(origin.client_ip.to_string());
         event.request_id = Some(origin.request_id.clone());
         event.detail = detail;
-        Ok(event)
+        event
     }
 }
-
-/// A hash that no password has, with the cost of a real one: what an unknown user is checked against.
-static NOBODY: LazyLock<String> = LazyLock::new(|| {
-    Argon2::default()
-        .hash_password_with_salt(b"", b"no user has this")
-        .expect("the default parameters and a salt of 16 bytes are valid")
-        .to_string()
-});

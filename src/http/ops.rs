@@ -33,7 +33,6 @@ use crate::flows::Core;
 use crate::jobs::sweep::{Kind, Sweeper};
 use crate::store::batch::QueueState;
 use crate::store::estimates::{self, Backlog, SessionRows};
-use crate::store::hot::QUEUES;
 use crate::store::{Store, StoreError};
 
 /// How long a scrape waits for the numbers that are in the store. Without them it tells the rest.
@@ -144,12 +143,12 @@ fn sweeper(sweeper: &Sweeper, registry: &mut Registry) {
 fn store(store: &Store, registry: &mut Registry) {
     let depth = Family::<Labels<1>, Gauge>::default();
     let pool = Family::<Labels<2>, Gauge>::default();
-    for queue in store.hot().queues() {
+    for queue in store.queues() {
         let labels = [("operation", queue.operation.to_owned())];
         depth.get_or_create(&labels).set(i64::try_from(queue.depth).unwrap_or(i64::MAX));
     }
     registry.register("queue_depth", "Calls that wait for a batch", depth);
-    registry.register("batch_size", "Calls that shared a statement", BatchSizes(store.hot().queues()));
+    registry.register("batch_size", "Calls that shared a statement", BatchSizes(store.queues()));
     for state in store.pools() {
         for (kind, connections) in [("idle", state.idle), ("busy", state.open.saturating_sub(state.idle))] {
             let labels = [("pool", state.name.to_owned()), ("state", kind.to_owned())];
@@ -161,7 +160,7 @@ fn store(store: &Store, registry: &mut Registry) {
 
 /// A histogram for each queue, made where its batches run.
 #[derive(Debug)]
-struct BatchSizes([QueueState; QUEUES]);
+struct BatchSizes(Vec<QueueState>);
 
 impl EncodeMetric for BatchSizes {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {

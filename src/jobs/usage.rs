@@ -1,4 +1,4 @@
-//! Writes last-used times once a second.
+//! Writes what was noted in memory once a second: last-used times and refused sign-ins.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ pub async fn run(core: SharedCore) {
         tokio::time::sleep(INTERVAL).await;
         if let Err(error) = core.write_uses().await {
             tracing::warn!(%error, "last-used times lost");
+        }
+        if let Err(error) = core.write_refusals().await {
+            tracing::warn!(%error, "refused sign-ins are not in the audit trail yet");
         }
     }
 }

@@ -1,47 +1,67 @@
 //! The audit trail: appended in the transaction of the change, each row chained to the one before.
 
-use super::driver::{Connection, Tx};
+use super::columns::Column;
+use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, parse_name, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Actor, AuditEvent};
 use crate::domain::ids::{EventId, MerchantId};
 
-/// Appends an event. The update of the chain's head is also the lock that puts appends in order, over
-/// all replicas; so this comes last in a transaction, to hold it briefly.
-///
-/// # Errors
-/// [`StoreError`].
+const INSERT: Sql = Sql {
+    postgres: "insert into audit_events (seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, \
+               object_kind, object_id, outcome, client_ip, request_id, detail, hash) \
+               select * from unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::text[], \
+               $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], \
+               $14::text[], $15::bytea[])",
+    sqlite: "insert into audit_events (seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, \
+             object_kind, object_id, outcome, client_ip, request_id, detail, hash) \
+             select value ->> 0, unhex(value ->> 1), value ->> 2, unhex(value ->> 3), value ->> 4, value ->> 5, \
+             value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, \
+             value ->> 13, unhex(value ->> 14) from jsonb_each($1)",
+};
+
+/// Appends the event of a change, in the transaction of that change. [`append_all`] tells when.
 pub async fn append(tx: &mut Tx, event: &AuditEvent) -> Result<(), StoreError> {
-    let (seq, previous) = tx
-        .query("update audit_chain set seq = seq + 1 where id = 1 returning seq, hash")
+    append_all(tx, std::slice::from_ref(event)).await
+}
+
+/// Appends events in their order. The update of the chain's head is also the lock that puts appends in
+/// order, over all replicas; so this comes last in a transaction, to hold it briefly. An event that belongs
+/// to no change goes through [`super::Store::record`] instead, where many share one transaction.
+pub async fn append_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StoreError> {
+    let count = i64::try_from(events.len()).expect("events in memory are no more than an i64 counts");
+    let (last, mut hash) = tx
+        .query("update audit_chain set seq = seq + $1 where id = 1 returning seq, hash")
+        .bind(count)
         .one::<(i64, Vec<u8>)>()
         .await?;
-    let detail = event.detail.to_string();
-    let hash = event.chain_hash(seq, &previous, &detail).to_vec();
-    let rows = tx
-        .query(
-            "insert into audit_events (seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, \
-             object_kind, object_id, outcome, client_ip, request_id, detail, hash) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        )
-        .bind(seq)
-        .bind(event.id)
-        .bind(event.at)
-        .bind(event.merchant_id)
-        .bind(<&str>::from(event.actor.kind))
-        .bind(event.actor.id.clone())
-        .bind(event.actor.name.clone())
-        .bind(event.action.clone())
-        .bind(event.object_kind.clone())
-        .bind(event.object_id.clone())
-        .bind(<&str>::from(event.outcome))
-        .bind(event.client_ip.clone())
-        .bind(event.request_id.clone())
-        .bind(detail)
-        .bind(hash.clone())
-        .execute()
-        .await?;
-    touched("audit_events", rows, 1)?;
+    let (mut details, mut hashes) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+    for (seq, event) in (last - count + 1..).zip(events) {
+        let detail = event.detail.to_string();
+        hash = event.chain_hash(seq, &hash, &detail).to_vec();
+        details.push(Some(detail));
+        hashes.push(Some(hash.clone()));
+    }
+    let text = |of: fn(&AuditEvent) -> Option<String>| Column::Text(events.iter().map(of).collect());
+    let columns = vec![
+        Column::ints(last - count + 1..=last),
+        Column::ids(events.iter().map(|event| event.id)),
+        Column::times(events.iter().map(|event| event.at)),
+        Column::Uuid(events.iter().map(|event| event.merchant_id.map(|id| id.uuid())).collect()),
+        text(|event| Some(<&str>::from(event.actor.kind).to_owned())),
+        text(|event| event.actor.id.clone()),
+        text(|event| event.actor.name.clone()),
+        text(|event| Some(event.action.clone())),
+        text(|event| Some(event.object_kind.clone())),
+        text(|event| event.object_id.clone()),
+        text(|event| Some(<&str>::from(event.outcome).to_owned())),
+        text(|event| event.client_ip.clone()),
+        text(|event| event.request_id.clone()),
+        Column::Text(details),
+        Column::Bytes(hashes),
+    ];
+    let rows = tx.batch(&INSERT, columns).execute().await?;
+    touched("audit_events", rows, u64::try_from(count).unwrap_or(0))?;
     let rows = tx.query("update audit_chain set hash = $1 where id = 1").bind(hash).execute().await?;
     touched("audit_chain", rows, 1)
 }

@@ -213,3 +213,14 @@ pub async fn use_link(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Result<O
         .await?;
     Ok(row.map(|(user,)| user))
 }
+
+/// Whether there is such a link that was not used and is not over.
+pub async fn has_link(db: &mut Connection, hash: SecretHash, now: Timestamp) -> Result<bool, StoreError> {
+    let row = db
+        .query("select user_id from sign_in_links where hash = $1 and used_at is null and expires_at > $2")
+        .bind(hash.bytes().to_vec())
+        .bind(now)
+        .optional::<(UserId,)>()
+        .await?;
+    Ok(row.is_some())
+}

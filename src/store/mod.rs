@@ -40,12 +40,18 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::domain::event::AuditEvent;
+
 pub use driver::{Connection, Engine, Tx};
 pub use error::StoreError;
 pub use pool::PoolState;
 
+use batch::{Batcher, QueueState};
 use hot::HotPath;
 use pool::Pool;
+
+/// One batch of audit events at a time: they would wait for each other at the chain's head anyway.
+const RECORDERS: usize = 1;
 
 /// Where the database is and how long a call waits for it.
 pub struct Options<'a> {
@@ -61,6 +67,7 @@ pub struct Store {
     pool: Pool,
     timeout: Duration,
     hot: HotPath,
+    records: Batcher<AuditEvent, ()>,
     published: Arc<Notify>,
 }
 
@@ -74,7 +81,8 @@ impl Store {
         let pool = Pool::open(url, may_create, connections_max, timeout).await?;
         pool.migrate(url).await?;
         let hot = HotPath::start(&pool, timeout);
-        Ok(Self { pool, timeout, hot, published: Arc::default() })
+        let records = recorder(&pool, timeout);
+        Ok(Self { pool, timeout, hot, records, published: Arc::default() })
     }
 
     #[must_use]
@@ -102,6 +110,19 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         self.pool.begin(Arc::clone(&self.published)).await
+    }
+
+    /// Puts an event that belongs to no change into the audit trail. All that wait share a transaction.
+    pub async fn record(&self, event: AuditEvent) -> Result<(), StoreError> {
+        self.records.call(event).await
+    }
+
+    /// How each queue for a batch is doing.
+    #[must_use]
+    pub fn queues(&self) -> Vec<QueueState> {
+        let mut queues = self.hot.queues();
+        queues.push(self.records.state("audit"));
+        queues
     }
 
     /// Told whenever this process has committed something to deliver. It remembers one such commit.
@@ -134,6 +155,19 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+fn recorder(pool: &Pool, timeout: Duration) -> Batcher<AuditEvent, ()> {
+    let pool = pool.clone();
+    Batcher::start(RECORDERS, timeout, move |events: Arc<[AuditEvent]>| {
+        let pool = pool.clone();
+        async move {
+            let mut tx = pool.begin(Arc::default()).await?;
+            audit::append_all(&mut tx, &events).await?;
+            tx.commit().await?;
+            Ok(vec![(); events.len()])
+        }
+    })
 }
 
 /// Reads a stored name as the enum it must be.

@@ -124,6 +124,8 @@ pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Re
 /// What an attempt to sign in is checked against.
 pub struct Attempt {
     pub user: UserId,
+    pub email: String,
+    pub merchant_id: Option<MerchantId>,
     pub password_hash: String,
     /// Sealed.
     pub totp_secret: Option<Vec<u8>>,
@@ -134,6 +136,8 @@ pub struct Attempt {
 #[derive(sqlx::FromRow)]
 struct AttemptRow {
     id: UserId,
+    email: String,
+    merchant_id: Option<MerchantId>,
     password_hash: String,
     totp_secret: Option<Vec<u8>>,
     locked_until: Option<Timestamp>,
@@ -170,7 +174,7 @@ pub async fn claim_attempt(
              locked_until = case when locked_until is null and failed_logins + 1 >= $3 then cast($5 as bigint) else null end \
              where (email = $1 or id = $2) and disabled_at is null \
              and (locked_until is null or locked_until <= $4) \
-             returning id, password_hash, totp_secret, locked_until",
+             returning id, email, merchant_id, password_hash, totp_secret, locked_until",
         )
         .bind(email)
         .bind(id)
@@ -181,6 +185,8 @@ pub async fn claim_attempt(
         .await?;
     Ok(row.map(|row| Attempt {
         user: row.id,
+        email: row.email,
+        merchant_id: row.merchant_id,
         password_hash: row.password_hash,
         totp_secret: row.totp_secret,
         locked_until: row.locked_until,

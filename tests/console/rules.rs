@@ -89,8 +89,11 @@ async fn ten_failures_lock_the_account_for_thirty_minutes_however_parallel_they_
     each_engine(async |app| {
         app.user(ADA, Role::Operator, None).await;
         let wrong = || app.send(sign_in_form(ADA, "not this one, no"));
-        let replies = join_all((0..25).map(|_| wrong())).await;
-        assert!(replies.iter().all(|reply| reply.status == 422));
+        for _ in 0..2 {
+            let replies = join_all((0..13).map(|_| wrong())).await;
+            assert!(replies.iter().all(|reply| reply.status == 422));
+        }
+        app.flush().await;
         let tried = "select count(*) from audit_events where action = 'user.signed_in' \
                      and outcome = 'refused' and detail like '%wrong password%'";
         assert_eq!(app.number(tried).await, 10, "passwords looked at");

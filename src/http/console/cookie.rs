@@ -6,12 +6,9 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-use crate::domain::secret::PlainSecret;
+use crate::domain::secret::{CONSOLE_SECRET_CHARS, PlainSecret};
 
 const NAME: &str = "__Host-tollgate";
-
-/// Longer values are none of ours.
-const VALUE_CHARS: usize = 43;
 
 /// What the browser sent; `None` when it sent none, or two that differ in value.
 #[must_use]
@@ -25,7 +22,7 @@ pub(super) fn presented(headers: &HeaderMap) -> Option<PlainSecret> {
         .filter(|(name, _)| *name == NAME)
         .map(|(_, value)| value);
     let value = values.next()?;
-    let is_ours = value.len() == VALUE_CHARS && values.all(|other| other == value);
+    let is_ours = value.len() == CONSOLE_SECRET_CHARS && values.all(|other| other == value);
     is_ours.then(|| PlainSecret::new(value.to_owned()))
 }
 

@@ -90,5 +90,5 @@ fn sign_in_path(request: &Request) -> String {
 /// Where a request comes from, as flows and the audit trail name it.
 #[must_use]
 pub fn origin(context: &RequestContext) -> Origin {
-    Origin { client_ip: context.ip().to_string(), request_id: context.request_id().to_owned() }
+    Origin { client_ip: context.ip(), request_id: context.request_id().to_owned() }
 }
