@@ -108,3 +108,30 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
     })
     .await;
 }
+
+/// Names of metrics in a text that is not ours to parse.
+fn names_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("tollgate_"))
+}
+
+#[tokio::test]
+async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
+    each_engine(async |app| {
+        app.send(Call::get("/healthz")).await;
+        let Metrics(served) = scrape(&app).await;
+        let served: Vec<&str> = names_in(&served).collect();
+        for file in [
+            include_str!("../config/prometheus/alerts.yaml"),
+            include_str!("../config/grafana/tollgate.json"),
+        ] {
+            let asked: Vec<&str> = names_in(file).collect();
+            assert!(asked.len() > 5, "no metrics found");
+            for name in asked {
+                // Only a server that speaks TLS has this one.
+                let is_of_tls = name == "tollgate_tls_certificate_expiry_timestamp_seconds";
+                assert!(is_of_tls || served.contains(&name), "{name} is not served");
+            }
+        }
+    })
+    .await;
+}
