@@ -24,6 +24,7 @@ mod oauth2_client;
 mod openapi;
 mod ops;
 mod pgbouncer;
+mod put_back;
 mod races;
 mod rotation;
 mod secrets;

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use super::driver::{Connection, Tx};
+use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, api_keys, credentials, parse_name, secrets, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
@@ -118,6 +118,18 @@ pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
     touched("merchants", rows, 1)
 }
 
+/// The next revision is the microseconds of the database's clock, or one more than the last where that
+/// clock is behind. Counted up alone, a revision would come again after the database was put back to an
+/// earlier state, and a record in memory from before would pass for the one of that revision.
+const LOCK: Sql = Sql {
+    postgres: "update merchants \
+               set revision = greatest(revision + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) \
+               where id = $1 returning id, name, gateway, status, revision, created_at, updated_at",
+    sqlite: "update merchants \
+             set revision = max(revision + 1, cast(unixepoch('now', 'subsec') * 1000000 as integer)) \
+             where id = $1 returning id, name, gateway, status, revision, created_at, updated_at",
+};
+
 /// Raises the revision, which makes every record in memory stale, and holds the merchant's row until
 /// the commit: changes to one merchant happen one after the other. Every change to a merchant begins
 /// with this. `None` when there is no such merchant.
@@ -125,15 +137,7 @@ pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
 /// # Errors
 /// [`StoreError`].
 pub async fn lock(tx: &mut Tx, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
-    tx.query(
-        "update merchants set revision = revision + 1 where id = $1 \
-         returning id, name, gateway, status, revision, created_at, updated_at",
-    )
-    .bind(id)
-    .optional::<MerchantRow>()
-    .await?
-    .map(Merchant::try_from)
-    .transpose()
+    tx.query_of(&LOCK).bind(id).optional::<MerchantRow>().await?.map(Merchant::try_from).transpose()
 }
 
 /// # Errors
