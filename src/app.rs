@@ -279,6 +279,7 @@ pub async fn open_core(
             session_ttl: settings.tokens.session_ttl,
             retry_window: settings.tokens.refresh_retry_window,
         },
+        known_scopes: settings.tokens.scopes.clone(),
         issuer: settings.server.issuer.clone(),
         usage: Usage::default(),
         limits: Limits::new(

@@ -21,6 +21,7 @@ use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
 use tollgate::flows::audit_chain::ChainVerdict;
 use tollgate::flows::manage::By;
+use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::manage_users::NewUser;
@@ -232,6 +233,7 @@ async fn perform(core: &Core, job: Job) -> anyhow::Result<()> {
                 ip_mode: IpMode::Enforce,
                 webhook_format: WebhookFormat::SingleJson,
                 webhook_url: None,
+                scopes: None,
                 expires_at: None,
             };
             let made = core.create_api_key(&by, merchant, new, Once::never()).await??;
@@ -242,7 +244,7 @@ async fn perform(core: &Core, job: Job) -> anyhow::Result<()> {
             show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
         }
         Job::Credentials(CredentialsJob::Add { key, json }) => {
-            let made = core.generate_credentials(&by, key, Once::never()).await??;
+            let made = core.generate_credentials(&by, key, None, Once::never()).await??;
             show(&credentials::render(&made_now(made)?), json)
         }
         Job::Credentials(CredentialsJob::On { client_id, json }) => {
@@ -323,7 +325,7 @@ async fn put_licence(
 }
 
 async fn switch(core: &Core, by: &By, client_id: &str, on: bool, as_json: bool) -> anyhow::Result<()> {
-    let credential = core.switch_credentials(by, client_id, None, on).await??;
+    let credential = core.update_credentials(by, client_id, None, CredentialChanges::switch(on)).await??;
     show(&body::json_bytes(&credentials::CredentialView::new(&credential, core.now())), as_json)
 }
 

@@ -23,10 +23,13 @@ pub use mistakes::{Mistake, Mistakes};
 pub use values::{BadValue, DatabaseUrl, TokenKeys};
 
 use reader::{Origin, Reader};
-use values::{address, directory, file, log_level, network, one_of, optional, web_url};
+use values::{address, directory, file, log_level, network, one_of, optional, scope_name, web_url};
 
 /// Enough to name every proxy or its network; each is compared with every hop of every request.
 const TRUSTED_PROXIES_MAX: usize = 256;
+
+/// Far more than an API has; each is compared with every scope that is asked for.
+const SCOPES_MAX: usize = 256;
 
 /// Every setting, checked. The fields are public so that tests can alter them.
 #[derive(Debug)]
@@ -99,6 +102,8 @@ pub struct Tokens {
     pub session_ttl: TimeDelta,
     /// Zero: off.
     pub refresh_retry_window: TimeDelta,
+    /// Those that exist; none listed: any name.
+    pub scopes: Vec<String>,
 }
 
 /// `[webhooks]`: where they may go.
@@ -286,6 +291,7 @@ impl Tokens {
             refresh_ttl: reader.time_delta("tokens.refresh_ttl_secs", 1..=31_536_000),
             session_ttl: reader.time_delta("tokens.session_ttl_secs", 1..=315_360_000),
             refresh_retry_window: reader.time_delta("tokens.refresh_retry_window_secs", 0..=3600),
+            scopes: reader.list("tokens.scopes", SCOPES_MAX, scope_name),
         }
     }
 }

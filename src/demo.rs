@@ -12,6 +12,7 @@ use crate::domain::secret::PlainSecret;
 use crate::flows::Core;
 use crate::flows::authorize::ClientSecret;
 use crate::flows::manage::{By, Refused};
+use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::manage_keys::NewApiKey;
 use crate::flows::manage_users::NewUser;
 use crate::flows::once::{Answer, Once};
@@ -62,17 +63,19 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         ip_mode: IpMode::Enforce,
         webhook_format: WebhookFormat::SingleJson,
         webhook_url: None,
+        scopes: None,
         expires_at: None,
     };
     let key = made(core.create_api_key(&by, merchant.id, new, Once::never()).await??)?;
-    let client = made(core.generate_credentials(&by, key.object.id, Once::never()).await??)?;
-    core.switch_credentials(&by, &client.object.client_id, None, true).await??;
+    let client = made(core.generate_credentials(&by, key.object.id, None, Once::never()).await??)?;
+    let on = CredentialChanges::switch(true);
+    core.update_credentials(&by, &client.object.client_id, None, on).await??;
 
     let home = ClientAddress::direct(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut caller =
         core.recognise(key.secret.expose().as_bytes(), home).await?.map_err(DemoError::NotAdmitted)?;
     let presented = ClientSecret::new(client.object.client_id.clone(), &client.secret);
-    let pair = core.authorize(&mut caller, &presented).await?.map_err(DemoError::NotAdmitted)?;
+    let pair = core.authorize(&mut caller, &presented, None).await?.map_err(DemoError::NotAdmitted)?.pair;
     Ok(commands_text(&Printed {
         base: &base,
         console: &console_text(core, &base).await?,

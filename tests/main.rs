@@ -27,6 +27,7 @@ mod pgbouncer;
 mod put_back;
 mod races;
 mod rotation;
+mod scopes;
 mod secrets;
 mod standing;
 mod stop;

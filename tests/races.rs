@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tollgate::config::Settings;
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::flows::manage::By;
+use tollgate::flows::manage_keys::ApiKeyChanges;
 
 use crate::admin::{introspect_as, service_token};
 use crate::concurrency::rounds;
@@ -103,6 +104,16 @@ impl Two {
         assert!([401, 403].contains(&reply.status), "round {round}: {}", reply.status);
     }
 
+    /// Holds that neither replica takes the token for more than the one scope that is left.
+    async fn may_no_longer_write(&self, pair: &Tokens, round: usize) {
+        for replica in [&self.here, &self.there] {
+            let introspected = replica.send(introspect_as(&self.service, &pair.access)).await.ok();
+            assert_eq!(introspected["scope"], "read", "round {round}: {introspected}");
+            let call = self.merchant.verify(&pair.access).to("/api/verify-scope/write");
+            assert_eq!(replica.send(call).await.status, 403, "round {round}");
+        }
+    }
+
     /// `end` and refreshes on both replicas at once, in each round after another number of refreshes.
     async fn race(
         &self,
@@ -180,6 +191,38 @@ async fn after_a_deletion_of_the_key_that_meets_refreshes_no_token_of_it_is_acti
             done(app.core().restore_api_key(&by, merchant.key_id).await);
         };
         two.race(end, mend, false).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_scope_is_taken_away_no_replica_grants_or_passes_it() {
+    each_engine_with(patient, async |app| {
+        let two = Two::over(app).await;
+        let limit = async |scopes: &[&str]| {
+            let scopes = Some(Some(scopes.iter().map(|&scope| scope.to_owned()).collect()));
+            let changes = ApiKeyChanges { scopes, ..ApiKeyChanges::default() };
+            let core = two.here.core();
+            done(core.update_api_key(&By::command_line(), two.merchant.key_id, None, changes).await);
+        };
+        for round in 0..rounds() {
+            limit(&["read", "write"]).await;
+            let issued = Issued::new(two.there.tokens(&two.merchant).await);
+            let narrowing = async {
+                issued.reaches(1 + round % 4).await;
+                limit(&["read"]).await;
+                // Acknowledged: neither what is there nor what comes may write.
+                for pair in issued.so_far() {
+                    two.may_no_longer_write(&pair, round).await;
+                }
+                let reply = two.there.send(two.merchant.authorize()).await;
+                assert_eq!(reply.json()["scope"], "read", "round {round}");
+            };
+            tokio::join!(narrowing, two.refresh(&issued));
+            for pair in issued.so_far() {
+                two.may_no_longer_write(&pair, round).await;
+            }
+        }
     })
     .await;
 }

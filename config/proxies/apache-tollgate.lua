@@ -8,7 +8,8 @@ local VERIFY = "http://127.0.0.1:8080/api/verify"
 
 http.TIMEOUT = 10
 
-local IDENTITY = { "X-Merchant-Id", "X-Api-Key-Id", "X-Client-Id", "X-Environment", "X-Token-Expires" }
+local IDENTITY = { "X-Merchant-Id", "X-Api-Key-Id", "X-Client-Id", "X-Environment", "X-Token-Expires",
+                   "X-Scopes" }
 local CREDENTIALS = { "X-API-KEY", "ACCESS-TOKEN", "Authorization" }
 -- What the caller sees of a refusal, beside status and body.
 local SHOWN = { "WWW-Authenticate", "Cache-Control", "Retry-After", "X-Request-Id" }

@@ -13,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::domain::scope::is_name;
+
 /// Enough for years of rotation; each may be tried on a token.
 const TOKEN_KEYS_MAX: usize = 16;
 
@@ -143,6 +145,14 @@ pub(super) fn network(text: &str) -> Result<IpNet, BadValue> {
     network
         .map(|network| network.trunc())
         .map_err(|_| BadValue(format!("{text:?} is neither an address nor a CIDR such as 10.0.0.0/8")))
+}
+
+pub(super) fn scope_name(text: &str) -> Result<String, BadValue> {
+    if is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(BadValue(format!("{text:?} is no scope: 1 to 100 printable ASCII characters without \" and \\")))
+    }
 }
 
 /// An issuer (RFC 8414 section 2) or the base of another address. http is taken too: for development, and

@@ -12,6 +12,7 @@ use super::credential::Credential;
 use super::ids::ApiKeyId;
 use super::licence::Product;
 use super::merchant::{MerchantRecord, MerchantStatus};
+use super::scope::{NothingLeft, Scopes};
 use super::secret::{SecretHash, StoredSecret};
 use super::session::Session;
 
@@ -24,6 +25,9 @@ pub enum ErrorCode {
     InvalidGrant,
     UnauthorizedClient,
     UnsupportedGrantType,
+    InvalidScope,
+    /// RFC 6750 3.1: the resource asks for more than the token may do.
+    InsufficientScope,
     SlowDown,
     TemporarilyUnavailable,
     /// RFC 6749 4.1.2.1: a fault of ours.
@@ -63,6 +67,16 @@ pub enum Reason {
     /// The credentials were switched OFF after the session began.
     SessionEnded,
     GrantTypeUnsupported,
+    /// Malformed, or not one of the names that exist.
+    ScopeInvalid,
+    /// More than the client may have.
+    ScopeNotAllowed,
+    /// Another set than the session was granted.
+    ScopeNotGranted,
+    /// The resource needs a scope that the caller lacks.
+    ScopeInsufficient,
+    /// The client and its key lost every scope that the session was granted.
+    ScopesTakenAway,
     RequestInvalid,
     TooManyFailures,
     TooManyCalls,
@@ -100,8 +114,11 @@ impl Reason {
             | Self::TokenReplayed
             | Self::SessionRevoked
             | Self::SessionExpired
-            | Self::SessionEnded => ErrorCode::InvalidGrant,
+            | Self::SessionEnded
+            | Self::ScopesTakenAway => ErrorCode::InvalidGrant,
             Self::GrantTypeUnsupported => ErrorCode::UnsupportedGrantType,
+            Self::ScopeInvalid | Self::ScopeNotAllowed | Self::ScopeNotGranted => ErrorCode::InvalidScope,
+            Self::ScopeInsufficient => ErrorCode::InsufficientScope,
             Self::RequestInvalid => ErrorCode::InvalidRequest,
             Self::TooManyFailures | Self::TooManyCalls | Self::TooManySessions => ErrorCode::SlowDown,
         }
@@ -224,8 +241,34 @@ fn credential_is_on(record: &MerchantRecord, credential: &Credential, now: Times
     }
 }
 
+/// The scopes of a new session: those asked for, or all that the client may have.
+///
+/// # Errors
+/// [`Reason::ScopeNotAllowed`] for more than that, and where the client may do nothing at all.
+pub fn grant_scopes(
+    record: &MerchantRecord,
+    credential: &Credential,
+    asked: Option<&Scopes>,
+) -> Result<Option<Scopes>, Reason> {
+    let key = record.api_key(credential.api_key_id).ok_or(Reason::KeyUnknown)?;
+    let allowed = Scopes::in_all([credential.scopes.as_ref(), key.scopes.as_ref()])
+        .map_err(|NothingLeft| Reason::ScopeNotAllowed)?;
+    match (asked, allowed) {
+        (Some(asked), Some(allowed)) if !asked.is_within(&allowed) => Err(Reason::ScopeNotAllowed),
+        (Some(asked), _) => Ok(Some(asked.clone())),
+        (None, allowed) => Ok(allowed),
+    }
+}
+
+/// What a session stands on.
+pub struct Backing<'a> {
+    pub credential: &'a Credential,
+    /// What it may do now: granted, and still within the credentials' and the key's.
+    pub scopes: Option<Scopes>,
+}
+
 /// Whether everything a session stands on is still good: its credentials and their epoch, the key,
-/// both licences, the merchant.
+/// both licences, the merchant, and one of its scopes at least.
 ///
 /// # Errors
 /// The [`Reason`] why not.
@@ -233,7 +276,7 @@ pub fn session_is_backed<'a>(
     record: &'a MerchantRecord,
     session: &Session,
     now: Timestamp,
-) -> Result<&'a Credential, Reason> {
+) -> Result<Backing<'a>, Reason> {
     let credential = record.credential(session.credential_id).ok_or(Reason::SessionEnded)?;
     let key = record.api_key(credential.api_key_id).ok_or(Reason::KeyUnknown)?;
     if key.revoked_at.is_some() {
@@ -244,5 +287,10 @@ pub fn session_is_backed<'a>(
     }
     merchant_is_good(record, now)?;
     credential_is_on(record, credential, now)?;
-    if credential.epoch == session.epoch { Ok(credential) } else { Err(Reason::SessionEnded) }
+    if credential.epoch != session.epoch {
+        return Err(Reason::SessionEnded);
+    }
+    let limits = [session.scopes.as_ref(), credential.scopes.as_ref(), key.scopes.as_ref()];
+    let scopes = Scopes::in_all(limits).map_err(|NothingLeft| Reason::ScopesTakenAway)?;
+    Ok(Backing { credential, scopes })
 }

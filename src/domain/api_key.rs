@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::allow_list::AllowList;
 use super::clock::Timestamp;
 use super::ids::{ApiKeyId, MerchantId};
+use super::scope::Scopes;
 use super::secret::StoredSecret;
 
 /// How long a revoked key can be brought back.
@@ -56,6 +57,8 @@ pub struct ApiKey {
     pub webhook_format: WebhookFormat,
     pub webhook_url: Option<String>,
     pub webhook_disabled_at: Option<Timestamp>,
+    /// `None`: everything.
+    pub scopes: Option<Scopes>,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
     /// Found in public: it can never be restored.

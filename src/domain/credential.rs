@@ -4,6 +4,7 @@
 use super::clock::Timestamp;
 use super::entropy::Entropy;
 use super::ids::{ApiKeyId, CredentialId, MerchantId};
+use super::scope::Scopes;
 use super::secret::StoredSecret;
 
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Credential {
     pub client_id: String,
     /// The Enhanced Security switch.
     pub enabled: bool,
+    /// `None`: everything that the key may do. Within the key's when they are set; the key may be narrowed later.
+    pub scopes: Option<Scopes>,
     /// Raised at every switch to OFF. A session begun in an earlier epoch is over: one counter ends
     /// them all at once, those included whose row is being written at this moment.
     pub epoch: i64,

@@ -14,6 +14,7 @@ use super::access::Reason;
 use super::clock::Timestamp;
 use super::ids::{CredentialId, MerchantId, SessionId};
 use super::keyring::{ServerKey, ServerKeyId};
+use super::scope::Scopes;
 use super::secret::PlainSecret;
 use super::token::{Claims, TokenKind};
 
@@ -84,6 +85,8 @@ pub struct Session {
     pub epoch: i64,
     pub token_key_id: ServerKeyId,
     pub secret: Zeroizing<Vec<u8>>,
+    /// What was granted at the start, for good; `None` is everything.
+    pub scopes: Option<Scopes>,
     pub generation: u32,
     pub started_at: Timestamp,
     pub rotated_at: Timestamp,
@@ -158,6 +161,16 @@ pub struct Pair {
 }
 
 impl Session {
+    /// Whether a refresh may ask for this: nothing, or the very set that was granted (RFC 6749 6).
+    #[must_use]
+    pub fn has_scopes(&self, asked: Option<&Scopes>) -> bool {
+        match (asked, &self.scopes) {
+            (None, _) => true,
+            (Some(asked), Some(granted)) => asked.is_same_set(granted),
+            (Some(_), None) => false,
+        }
+    }
+
     /// Derives the pair of the current generation: from the row alone, so always the same.
     #[must_use]
     pub fn pair(&self, key: &ServerKey, lifetimes: Lifetimes, now: Timestamp) -> Pair {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Core, Decided};
 use crate::domain::access::{self, AddressVerdict, Reason};
 use crate::domain::address::ClientAddress;
+use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::merchant::MerchantRecord;
@@ -125,17 +126,22 @@ impl Caller {
     }
 
     fn admit_address(&self, _now: Timestamp) -> Result<AddressVerdict, Reason> {
-        let key = self.record.api_key(self.key_id).ok_or(Reason::KeyUnknown)?;
+        let key = self.key().ok_or(Reason::KeyUnknown)?;
         match access::judge_address(key, &self.address) {
             AddressVerdict::Refused => Err(Reason::AddressNotAllowed),
             verdict => Ok(verdict),
         }
     }
 
+    #[must_use]
+    pub fn key(&self) -> Option<&ApiKey> {
+        self.record.api_key(self.key_id)
+    }
+
     /// The secret of the key that this call came with.
     #[must_use]
     pub fn key_secret(&self) -> Option<&StoredSecret> {
-        let key = self.record.api_key(self.key_id)?;
+        let key = self.key()?;
         key.secrets.iter().find(|secret| secret.hash.matches(&self.hash))
     }
 

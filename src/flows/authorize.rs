@@ -7,6 +7,7 @@ use super::{Core, DECISIONS_MAX, Decided};
 use crate::domain::access::{self, Reason};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{CredentialId, SessionId};
+use crate::domain::scope::Scopes;
 use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
 use crate::domain::session::{Pair, Session};
 use crate::store::StoreError;
@@ -25,6 +26,13 @@ impl ClientSecret {
     }
 }
 
+/// What a client gets.
+pub struct Issued {
+    pub pair: Pair,
+    /// What the session may do at this moment; `None` is everything.
+    pub scopes: Option<Scopes>,
+}
+
 /// What an accepted client is.
 pub(super) struct Client {
     pub(super) credential: CredentialId,
@@ -33,27 +41,41 @@ pub(super) struct Client {
 }
 
 impl Core {
-    /// Starts a session.
+    /// Starts a session with the scopes that are asked for, or all that the client may have.
     ///
     /// # Errors
     /// A fault of the store.
-    pub async fn authorize(&self, caller: &mut Caller, presented: &ClientSecret) -> Decided<Pair> {
+    pub async fn authorize(
+        &self,
+        caller: &mut Caller,
+        presented: &ClientSecret,
+        asked: Option<&Scopes>,
+    ) -> Decided<Issued> {
         let mut is_counted = false;
         for _ in 0..DECISIONS_MAX {
             let client = match self.admit_client(caller, presented).await? {
                 Ok(client) => client,
                 Err(reason) => return Ok(Err(reason)),
             };
+            let revision = caller.record.merchant.revision;
+            let scopes = match granted(caller, &client, asked) {
+                Ok(scopes) => scopes,
+                Err(reason) => match self.confirm(caller).await? {
+                    // The record was late: who was narrowed may have been widened since.
+                    Ok(()) if caller.record.merchant.revision != revision => continue,
+                    confirmed => return Ok(Err(confirmed.err().unwrap_or(reason))),
+                },
+            };
             if !is_counted && !self.limits.count_session(client.credential) {
                 return Ok(Err(Reason::TooManySessions));
             }
             is_counted = true;
-            let session = self.new_session(caller, &client, self.now());
-            let open = Open { session: session.clone(), revision: caller.record.merchant.revision };
+            let session = Session { scopes, ..self.new_session(caller, &client, self.now()) };
+            let open = Open { session: session.clone(), revision };
             if self.store.hot().open_session(open).await? {
                 self.counters.issued.add_one();
                 self.note_opened(client.credential);
-                return Ok(Ok(self.pair_of(&session)?));
+                return Ok(Ok(Issued { pair: self.pair_of(&session)?, scopes: session.scopes }));
             }
             if let Err(reason) = self.reload(caller).await? {
                 return Ok(Err(reason));
@@ -108,6 +130,7 @@ impl Core {
             epoch: client.epoch,
             token_key_id: self.keyring.newest().id(),
             secret: Zeroizing::new(self.entropy.bytes::<32>().to_vec()),
+            scopes: None,
             generation: 1,
             started_at: now,
             rotated_at: now,
@@ -124,4 +147,9 @@ impl Core {
         })?;
         Ok(session.pair(key, self.lifetimes, self.now()))
     }
+}
+
+fn granted(caller: &Caller, client: &Client, asked: Option<&Scopes>) -> Result<Option<Scopes>, Reason> {
+    let credential = caller.record.credential(client.credential).ok_or(Reason::ClientUnknown)?;
+    access::grant_scopes(&caller.record, credential, asked)
 }

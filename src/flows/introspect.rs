@@ -8,12 +8,13 @@ use std::sync::Arc;
 use super::admission::{Caller, too_many_changes};
 use super::authorize::ClientSecret;
 use super::{Core, DECISIONS_MAX, Decided};
-use crate::domain::access::{self, Reason};
+use crate::domain::access::{self, Backing, Reason};
 use crate::domain::admin::AdminToken;
 use crate::domain::api_key::Environment;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, SessionId};
 use crate::domain::merchant::MerchantRecord;
+use crate::domain::scope::Scopes;
 use crate::domain::session::{Session, judge_active};
 use crate::domain::token::{Claims, SealedToken, TokenKind};
 use crate::store::StoreError;
@@ -35,6 +36,8 @@ pub struct Active {
     pub client_id: String,
     pub merchant_id: MerchantId,
     pub environment: Environment,
+    /// What it may do at this moment; `None` is everything.
+    pub scopes: Option<Scopes>,
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
 }
@@ -94,7 +97,7 @@ impl Core {
 
     fn active(&self, record: &MerchantRecord, session: &Session, claims: Claims) -> Option<Active> {
         let now = self.now();
-        let credential = access::session_is_backed(record, session, now).ok()?;
+        let Backing { credential, scopes } = access::session_is_backed(record, session, now).ok()?;
         judge_active(session, claims, now).ok()?;
         let key = record.api_key(credential.api_key_id)?;
         let issued_at = if claims.generation == session.generation {
@@ -109,6 +112,7 @@ impl Core {
             client_id: credential.client_id.clone(),
             merchant_id: record.merchant.id,
             environment: key.environment,
+            scopes,
             issued_at,
             expires_at: claims.expires_at,
         })
@@ -156,7 +160,7 @@ impl Core {
         if claims.kind != TokenKind::Access {
             return Err(Reason::TokenUnknown);
         }
-        let credential = access::session_is_backed(&caller.record, session, now)?;
+        let Backing { credential, .. } = access::session_is_backed(&caller.record, session, now)?;
         if credential.api_key_id != caller.key_id {
             return Err(Reason::TokenOfAnotherClient);
         }

@@ -1,15 +1,17 @@
 //! Client credentials: "Generate tokens", and the Enhanced Security switch.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Core;
 use super::manage::{By, Change, Managed, Refused, Stop};
 use super::manage_keys::WithSecret;
 use super::once::{Answer, Once};
 use super::rotation;
+use super::scopes::check_within;
 use crate::domain::credential::{Credential, generate_client_id};
 use crate::domain::ids::{ApiKeyId, CredentialId, SecretId};
 use crate::domain::licence::Product;
+use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
 use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
@@ -17,6 +19,21 @@ use crate::store::{api_keys, credentials};
 
 /// Credentials of one key: a key is shared by few applications.
 pub const CREDENTIALS_MAX: usize = 50;
+
+/// What a change to credentials sets. `None` leaves a setting as it is; `Some(None)` takes it away.
+#[derive(Clone, Debug, Default)]
+pub struct CredentialChanges {
+    /// The Enhanced Security switch.
+    pub enabled: Option<bool>,
+    pub scopes: Option<Option<Vec<String>>>,
+}
+
+impl CredentialChanges {
+    #[must_use]
+    pub fn switch(on: bool) -> Self {
+        Self { enabled: Some(on), ..Self::default() }
+    }
+}
 
 impl Core {
     /// Makes a client id and secret for a key, switched OFF.
@@ -27,13 +44,14 @@ impl Core {
         &self,
         by: &By,
         key: ApiKeyId,
+        scopes: Option<Vec<String>>,
         once: Once<WithSecret<Credential>>,
     ) -> Managed<Answer<WithSecret<Credential>>> {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
         let mut change = self.change(by, "credentials.generated").await?;
-        let result = generate(&mut change, by, key).await;
+        let result = generate(&mut change, by, key, scopes.as_deref()).await;
         change.finish_once(result, once).await
     }
 
@@ -58,20 +76,24 @@ impl Core {
         Ok(found.filter(|found| by.may_see(found.merchant_id).is_ok()).ok_or(Refused::NotFound))
     }
 
-    /// The switch. OFF ends every session of the credentials at once.
+    /// The switch, and the scopes. OFF ends every session of the credentials at once.
     ///
     /// # Errors
     /// A fault of the store.
-    pub async fn switch_credentials(
+    pub async fn update_credentials(
         &self,
         by: &By,
         client_id: &str,
         version: Option<i64>,
-        on: bool,
+        changes: CredentialChanges,
     ) -> Managed<Credential> {
-        let action = if on { "credentials.enabled" } else { "credentials.disabled" };
+        let action = match changes.enabled {
+            Some(true) => "credentials.enabled",
+            Some(false) => "credentials.disabled",
+            None => "credentials.updated",
+        };
         let mut change = self.change(by, action).await?;
-        let result = switch(&mut change, by, client_id, version, on).await;
+        let result = update(&mut change, by, client_id, version, changes).await;
         change.finish(result).await
     }
 
@@ -114,7 +136,12 @@ async fn locked(change: &mut Change<'_>, by: &By, client_id: &str) -> Result<Cre
     Ok(credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?)
 }
 
-async fn generate(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<WithSecret<Credential>, Stop> {
+async fn generate(
+    change: &mut Change<'_>,
+    by: &By,
+    key: ApiKeyId,
+    scopes: Option<&[String]>,
+) -> Result<WithSecret<Credential>, Stop> {
     let found = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
     by.may_change(found.merchant_id)?;
     by.may_handle(found.environment)?;
@@ -128,6 +155,8 @@ async fn generate(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<Wit
     if credentials::of_api_key(&mut change.tx, key.id).await?.len() >= CREDENTIALS_MAX {
         return Err(Refused::Conflict(format!("the key has {CREDENTIALS_MAX} credentials already")).into());
     }
+    let scopes = change.core.check_scopes(scopes)?;
+    check_within(scopes.as_ref(), key.scopes.as_ref())?;
     let entropy = &change.core.entropy;
     let plain = PlainSecret::client_secret(entropy);
     let credential = Credential {
@@ -136,6 +165,7 @@ async fn generate(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<Wit
         api_key_id: key.id,
         client_id: generate_client_id(entropy),
         enabled: false,
+        scopes,
         epoch: 1,
         version: 1,
         created_at: now,
@@ -148,31 +178,43 @@ async fn generate(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<Wit
     Ok(WithSecret { object: credential, secret: plain })
 }
 
-async fn switch(
+async fn update(
     change: &mut Change<'_>,
     by: &By,
     client_id: &str,
     version: Option<i64>,
-    on: bool,
+    changes: CredentialChanges,
 ) -> Result<Credential, Stop> {
     let mut credential = locked(change, by, client_id).await?;
     if version.is_some_and(|version| version != credential.version) {
         return Err(Refused::VersionMismatch.into());
     }
-    if on {
+    if changes.enabled == Some(true) {
         change.must_be_licensed(credential.merchant_id, Product::EnhancedSecurity).await?;
     }
-    if credential.enabled == on {
+    let switched = changes.enabled.filter(|on| *on != credential.enabled);
+    if switched.is_none() && changes.scopes.is_none() {
         return Ok(credential);
     }
-    credential.enabled = on;
-    if !on {
-        credential.epoch += 1;
+    if let Some(names) = changes.scopes {
+        let key = api_keys::by_id(&mut change.tx, credential.api_key_id).await?.ok_or(Refused::NotFound)?;
+        credential.scopes = change.core.check_scopes(names.as_deref())?;
+        check_within(credential.scopes.as_ref(), key.scopes.as_ref())?;
+    }
+    if let Some(on) = switched {
+        credential.enabled = on;
+        credential.epoch += i64::from(!on);
     }
     credential.updated_at = change.event.at;
     credentials::update(&mut change.tx, &credential).await?;
     credential.version += 1;
-    tell(change, &credential).await?;
+    match switched {
+        Some(_) => tell(change, &credential).await?,
+        None => {
+            "credentials.updated".clone_into(&mut change.event.action);
+            change.event.detail = settings(&credential);
+        }
+    }
     Ok(credential)
 }
 
@@ -206,10 +248,17 @@ async fn end_secret(
 
 /// Tells the audit trail and the key's webhook of a change to its credentials.
 async fn tell(change: &mut Change<'_>, credential: &Credential) -> Result<(), Stop> {
-    let data = json!({ "client_id": credential.client_id, "api_key_id": credential.api_key_id });
-    change.event.detail = data.clone();
+    change.event.detail = settings(credential);
     let event_type = change.event.action.clone();
     let audience = Audience::Key(credential.api_key_id);
-    change.publish(credential.merchant_id, &event_type, data, audience).await?;
+    change.publish(credential.merchant_id, &event_type, settings(credential), audience).await?;
     Ok(())
+}
+
+fn settings(credential: &Credential) -> Value {
+    json!({
+        "client_id": credential.client_id,
+        "api_key_id": credential.api_key_id,
+        "scopes": credential.scopes.as_ref().map(Scopes::to_strings),
+    })
 }

@@ -13,6 +13,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::licence::Product;
 use crate::domain::merchant::Merchant;
+use crate::domain::scope::Scopes;
 use crate::domain::secret::{PlainSecret, SecretHash, looks_like_api_key};
 use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
@@ -30,6 +31,8 @@ pub struct NewApiKey {
     pub ip_mode: IpMode,
     pub webhook_format: WebhookFormat,
     pub webhook_url: Option<String>,
+    /// `None`: everything.
+    pub scopes: Option<Vec<String>>,
     pub expires_at: Option<Timestamp>,
 }
 
@@ -41,6 +44,7 @@ pub struct ApiKeyChanges {
     pub ip_mode: Option<IpMode>,
     pub webhook_format: Option<WebhookFormat>,
     pub webhook_url: Option<Option<String>>,
+    pub scopes: Option<Option<Vec<String>>>,
     pub expires_at: Option<Option<Timestamp>>,
 }
 
@@ -236,6 +240,7 @@ async fn create(
         webhook_format: new.webhook_format,
         webhook_url: new.webhook_url,
         webhook_disabled_at: None,
+        scopes: change.core.check_scopes(new.scopes.as_deref())?,
         expires_at: new.expires_at,
         revoked_at: None,
         leaked: false,
@@ -286,6 +291,9 @@ async fn update(
         }
         key.webhook_url = url;
         enable_webhook(change, &mut key).await?;
+    }
+    if let Some(scopes) = changes.scopes {
+        key.scopes = change.core.check_scopes(scopes.as_deref())?;
     }
     if let Some(expires_at) = changes.expires_at {
         check_expiry(expires_at, change.event.at)?;
@@ -405,6 +413,7 @@ fn settings(key: &ApiKey) -> Value {
         "ip_mode": key.ip_mode,
         "webhook_format": key.webhook_format,
         "webhook_url": key.webhook_url,
+        "scopes": key.scopes.as_ref().map(Scopes::to_strings),
         "expires_at": key.expires_at,
     })
 }

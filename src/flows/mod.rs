@@ -30,6 +30,7 @@ pub mod refresh;
 pub mod refusals;
 pub mod revoke;
 pub mod rotation;
+pub mod scopes;
 pub mod second_factor;
 pub mod sign_in;
 pub mod usage;
@@ -55,6 +56,8 @@ pub struct Core {
     pub clock: Clock,
     pub entropy: Entropy,
     pub lifetimes: Lifetimes,
+    /// The scopes that exist, from `[tokens] scopes`; empty: any name.
+    pub known_scopes: Vec<String>,
     /// The configured issuer; never taken from a request.
     pub issuer: String,
     pub usage: usage::Usage,

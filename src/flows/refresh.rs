@@ -7,21 +7,23 @@
 use serde_json::json;
 
 use super::admission::{Caller, too_many_changes};
-use super::authorize::ClientSecret;
+use super::authorize::{ClientSecret, Issued};
 use super::record::audit_event;
 use super::{Core, DECISIONS_MAX, Decided};
 use crate::domain::access::{self, Reason};
 use crate::domain::address::ClientAddress;
 use crate::domain::event::{Actor, ActorKind, WebhookEvent};
 use crate::domain::ids::{CredentialId, EventId};
-use crate::domain::session::{Pair, Session, Verdict, judge_refresh};
+use crate::domain::scope::Scopes;
+use crate::domain::session::{Session, Verdict, judge_refresh};
 use crate::domain::token::{SealedToken, TokenKind};
 use crate::store::outbox::Audience;
 use crate::store::sessions::Rotate;
 use crate::store::{StoreError, audit, outbox, sessions};
 
 impl Core {
-    /// Renews the session that `token` names. `request_id` is for the audit trail.
+    /// Renews the session that `token` names, with the scopes that it has: `asked` can name no others.
+    /// `request_id` is for the audit trail.
     ///
     /// # Errors
     /// A fault of the store.
@@ -30,8 +32,9 @@ impl Core {
         caller: &mut Caller,
         presented: &ClientSecret,
         token: &str,
+        asked: Option<&Scopes>,
         request_id: &str,
-    ) -> Decided<Pair> {
+    ) -> Decided<Issued> {
         let token = SealedToken::parse(token).filter(|token| token.claims().kind == TokenKind::Refresh);
         for _ in 0..DECISIONS_MAX {
             // The client first: who is not one learns nothing about tokens.
@@ -40,8 +43,8 @@ impl Core {
                 Err(reason) => return Ok(Err(reason)),
             };
             let Some(token) = token else { return Ok(Err(Reason::TokenUnknown)) };
-            if let Some(pair) = self.rotate_remembered(caller, client.credential, token).await? {
-                return Ok(Ok(pair));
+            if let Some(issued) = self.rotate_remembered(caller, client.credential, token, asked).await? {
+                return Ok(Ok(issued));
             }
             let own = match self.genuine_session(token).await? {
                 Some(found) if found.session.credential_id == client.credential => Ok(found),
@@ -62,14 +65,18 @@ impl Core {
                     Err(reason) => return Ok(Err(reason)),
                 }
             }
-            if let Err(reason) = access::session_is_backed(&caller.record, &session, self.now()) {
-                return Ok(Err(reason));
-            }
+            let scopes = match access::session_is_backed(&caller.record, &session, self.now()) {
+                Ok(backing) => backing.scopes,
+                Err(reason) => return Ok(Err(reason)),
+            };
             match judge_refresh(&session, token.claims(), self.lifetimes, self.now()) {
                 Verdict::Refuse(reason) => return Ok(Err(reason)),
+                Verdict::Rotate | Verdict::Repeat if !session.has_scopes(asked) => {
+                    return Ok(Err(Reason::ScopeNotGranted));
+                }
                 Verdict::Repeat => {
                     self.counters.repeated.add_one();
-                    return Ok(Ok(self.pair_of(&session)?));
+                    return Ok(Ok(Issued { pair: self.pair_of(&session)?, scopes }));
                 }
                 Verdict::Replay => {
                     // Boxed: it is large and rare, and every call's future would have to have room for it.
@@ -77,8 +84,8 @@ impl Core {
                     return Ok(Err(Reason::TokenReplayed));
                 }
                 Verdict::Rotate => {
-                    if let Some(pair) = self.rotate(caller, session).await? {
-                        return Ok(Ok(pair));
+                    if let Some(issued) = self.rotate(caller, session, scopes).await? {
+                        return Ok(Ok(issued));
                     }
                     // The row moved in between: look again.
                 }
@@ -94,21 +101,28 @@ impl Core {
         caller: &Caller,
         credential: CredentialId,
         token: SealedToken,
-    ) -> Result<Option<Pair>, StoreError> {
+        asked: Option<&Scopes>,
+    ) -> Result<Option<Issued>, StoreError> {
         let Some(session) = self.store.hot().remembered_session(token.claims().session) else {
             return Ok(None);
         };
         let now = self.now();
+        let Ok(backing) = access::session_is_backed(&caller.record, &session, now) else { return Ok(None) };
         let may_rotate = session.credential_id == credential
             && self.is_genuine(token, &session)
-            && access::session_is_backed(&caller.record, &session, now).is_ok()
+            && session.has_scopes(asked)
             && judge_refresh(&session, token.claims(), self.lifetimes, now) == Verdict::Rotate;
-        if may_rotate { self.rotate(caller, session).await } else { Ok(None) }
+        if may_rotate { self.rotate(caller, session, backing.scopes).await } else { Ok(None) }
     }
 
     /// Moves a session on by a statement that demands what was decided by: its generation, and the
     /// merchant's revision. `None` when one of them is another by now.
-    async fn rotate(&self, caller: &Caller, mut session: Session) -> Result<Option<Pair>, StoreError> {
+    async fn rotate(
+        &self,
+        caller: &Caller,
+        mut session: Session,
+        scopes: Option<Scopes>,
+    ) -> Result<Option<Issued>, StoreError> {
         let rotation = Rotate {
             session: session.id,
             generation: session.generation,
@@ -122,7 +136,7 @@ impl Core {
         session.rotated_at = rotated.rotated_at;
         let pair = self.pair_of(&session)?;
         self.store.hot().remember_session(session);
-        Ok(Some(pair))
+        Ok(Some(Issued { pair, scopes }))
     }
 
     /// The session of a token, if it is one that this server sealed.

@@ -27,8 +27,8 @@ pub struct Failure {
     pub reason: Option<Reason>,
     /// Of a 429 it is put in by [`super::layer::render`], which knows the limit.
     pub retry_after_secs: Option<u32>,
-    /// What a 401 asks for, where it is not the usual of its path.
-    pub challenge: Option<&'static str>,
+    /// What is asked for: of a 401 where it is not the usual of its path, of a 403 where there is something.
+    pub challenge: Option<Cow<'static, str>>,
 }
 
 impl Failure {
@@ -51,6 +51,13 @@ impl Failure {
             ),
             ErrorCode::UnsupportedGrantType => {
                 (StatusCode::BAD_REQUEST, "grant_type must be client_credentials or refresh_token")
+            }
+            ErrorCode::InvalidScope => (
+                StatusCode::BAD_REQUEST,
+                "the scope is malformed, unknown, more than this client may have, or not that of the session",
+            ),
+            ErrorCode::InsufficientScope => {
+                (StatusCode::FORBIDDEN, "a scope is needed that this key or token does not have")
             }
             ErrorCode::SlowDown => (StatusCode::TOO_MANY_REQUESTS, "too many calls; wait and try again"),
             ErrorCode::InvalidRequest => (StatusCode::BAD_REQUEST, "the request is malformed"),

@@ -69,7 +69,7 @@ impl Fields {
 /// A field's name as it may stand in an error description (RFC 6749 5.2 allows printable ASCII without
 /// quote and backslash): one of ours as it is, anything else not at all.
 fn shown(name: &str) -> Cow<'static, str> {
-    match ["client_id", "client_secret", "refresh_token", "grant_type", "token", "token_type_hint"]
+    match ["client_id", "client_secret", "refresh_token", "grant_type", "scope", "token", "token_type_hint"]
         .into_iter()
         .find(|known| *known == name)
     {

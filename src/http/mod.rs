@@ -86,10 +86,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
         recorded(keyed(method).route_layer(service_token))
     };
     // Looks at key and address itself: it answers 401 and 403 alone, and takes any method.
-    let verify = || {
-        any(api::verify::verify)
-            .layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
+    let recorded_always = |method: MethodRouter<Arc<Shared>>| {
+        method.layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
     };
+    let verify = || recorded_always(any(api::verify::verify));
+    let verify_scope = || recorded_always(any(api::verify::verify_scope));
     let admin =
         admin::routes().route_layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token));
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
@@ -100,6 +101,9 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .routes(routes!(api::verify::verify).map(|_| verify()))
         .route("/api/verify/", verify())
         .route("/api/verify/{*suffix}", verify())
+        .route("/api/verify-scope", verify_scope())
+        .route("/api/verify-scope/", verify_scope())
+        .route("/api/verify-scope/{*scope_and_suffix}", verify_scope())
         .routes(routes!(api::metadata::metadata))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

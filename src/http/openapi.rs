@@ -13,6 +13,7 @@ use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Response as Documented, S
 use utoipa::{OpenApi, ToSchema};
 
 use crate::domain::licence::Product;
+use crate::http::api::verify;
 
 /// An error of the integrators' API (RFC 6749 5.2, and the vendor's envelope).
 #[derive(Serialize, ToSchema)]
@@ -20,7 +21,7 @@ pub struct IntegratorError {
     #[serde(rename = "httpStatus")]
     http_status: bool,
     /// `invalid_request`, `invalid_client`, `invalid_grant`, `unauthorized_client`,
-    /// `unsupported_grant_type`, `slow_down`, `temporarily_unavailable` or `server_error`.
+    /// `unsupported_grant_type`, `invalid_scope`, `insufficient_scope`, `slow_down`, `temporarily_unavailable` or `server_error`.
     error: String,
     error_description: String,
     request_id: String,
@@ -53,6 +54,8 @@ pub struct Problem {
         title = "Tollgate",
         description = "Issues and verifies API credentials for the merchants of a payment platform."
     ),
+    // Any method and suffix: routed by hand.
+    paths(verify::verify_scope),
     // Product: a path parameter, whose type is not collected from the handler.
     components(schemas(IntegratorError, ErrorStatus, Problem, Product))
 )]

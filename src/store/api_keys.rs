@@ -7,6 +7,7 @@ use crate::domain::allow_list::AllowList;
 use crate::domain::api_key::{ApiKey, WebhookFormat};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId};
+use crate::domain::scope::Scopes;
 
 #[derive(sqlx::FromRow)]
 struct ApiKeyRow {
@@ -19,6 +20,7 @@ struct ApiKeyRow {
     webhook_format: String,
     webhook_url: Option<String>,
     webhook_disabled_at: Option<Timestamp>,
+    scopes: Option<Scopes>,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     leaked: bool,
@@ -45,6 +47,7 @@ impl TryFrom<ApiKeyRow> for ApiKey {
             webhook_format: parse_name("api_keys", &row.webhook_format)?,
             webhook_url: row.webhook_url,
             webhook_disabled_at: row.webhook_disabled_at,
+            scopes: row.scopes,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
             leaked: row.leaked,
@@ -66,8 +69,8 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
     let rows = tx
         .query(
             "insert into api_keys (id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, \
-             webhook_url, expires_at, leaked, version, created_at, updated_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, false, $10, $11, $12)",
+             webhook_url, expires_at, leaked, version, created_at, updated_at, scopes) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, false, $10, $11, $12, $13)",
         )
         .bind(key.id)
         .bind(key.merchant_id)
@@ -81,6 +84,7 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
         .bind(key.version)
         .bind(key.created_at)
         .bind(key.updated_at)
+        .bind(key.scopes.clone())
         .execute()
         .await?;
     touched("api_keys", rows, 1)?;
@@ -99,7 +103,7 @@ pub async fn update(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
         .query(
             "update api_keys set name = $2, allowed_ips = $3, ip_mode = $4, webhook_format = $5, \
              webhook_url = $6, webhook_disabled_at = $7, expires_at = $8, revoked_at = $9, leaked = $10, \
-             updated_at = $11, version = version + 1 where id = $1 and version = $12",
+             updated_at = $11, scopes = $13, version = version + 1 where id = $1 and version = $12",
         )
         .bind(key.id)
         .bind(key.name.clone())
@@ -113,6 +117,7 @@ pub async fn update(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
         .bind(key.leaked)
         .bind(key.updated_at)
         .bind(key.version)
+        .bind(key.scopes.clone())
         .execute()
         .await?;
     touched("api_keys", rows, 1)
@@ -124,7 +129,7 @@ pub async fn by_id(db: &mut Connection, id: ApiKeyId) -> Result<Option<ApiKey>, 
     let row = db
         .query(
             "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
-             webhook_disabled_at, expires_at, revoked_at, leaked, version, created_at, updated_at \
+             webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
              from api_keys where id = $1",
         )
         .bind(id)
@@ -149,7 +154,7 @@ pub async fn list(
     let rows = db
         .query(
             "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
-             webhook_disabled_at, expires_at, revoked_at, leaked, version, created_at, updated_at \
+             webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
              from api_keys where merchant_id = $1 and (id < $2 or $2 is null) order by id desc limit $3",
         )
         .bind(merchant)
@@ -208,7 +213,7 @@ pub(super) async fn of_merchant(
     let rows = db
         .query(
             "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
-             webhook_disabled_at, expires_at, revoked_at, leaked, version, created_at, updated_at \
+             webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
              from api_keys where merchant_id = $1 and (revoked_at is null or revoked_at > $2) order by id",
         )
         .bind(merchant)

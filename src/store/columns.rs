@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::Id;
+use crate::domain::scope::Scopes;
 
 /// One column of a batch.
 pub enum Column {
@@ -81,7 +82,7 @@ pub(super) fn rows_as_json(columns: &[Column]) -> String {
     out
 }
 
-// Domain types as column types: an id is its UUID, a timestamp its microseconds.
+// Domain types as column types: an id is its UUID, a timestamp its microseconds, scopes their text.
 
 impl<DB: sqlx::Database, T> Type<DB> for Id<T>
 where
@@ -146,5 +147,38 @@ where
 {
     fn decode(value: DB::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
         i64::decode(value).map(Self::from_micros)
+    }
+}
+
+impl<DB: sqlx::Database> Type<DB> for Scopes
+where
+    String: Type<DB>,
+{
+    fn type_info() -> DB::TypeInfo {
+        String::type_info()
+    }
+    fn compatible(ty: &DB::TypeInfo) -> bool {
+        String::compatible(ty)
+    }
+}
+
+impl<'q, DB: sqlx::Database> Encode<'q, DB> for Scopes
+where
+    String: Encode<'q, DB>,
+{
+    fn encode_by_ref(
+        &self,
+        buffer: &mut DB::ArgumentBuffer,
+    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+        self.to_string().encode(buffer)
+    }
+}
+
+impl<'r, DB: sqlx::Database> Decode<'r, DB> for Scopes
+where
+    String: Decode<'r, DB>,
+{
+    fn decode(value: DB::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+        Ok(String::decode(value)?.parse()?)
     }
 }

@@ -6,6 +6,7 @@ use super::{StoreError, secrets, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId};
+use crate::domain::scope::Scopes;
 
 #[derive(sqlx::FromRow)]
 struct CredentialRow {
@@ -15,6 +16,7 @@ struct CredentialRow {
     client_id: String,
     enabled: bool,
     epoch: i64,
+    scopes: Option<Scopes>,
     version: i64,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -29,6 +31,7 @@ impl From<CredentialRow> for Credential {
             client_id: row.client_id,
             enabled: row.enabled,
             epoch: row.epoch,
+            scopes: row.scopes,
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -43,7 +46,7 @@ pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<(), StoreErr
     let rows = tx
         .query(
             "insert into credentials (id, merchant_id, api_key_id, client_id, enabled, epoch, version, \
-             created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             created_at, updated_at, scopes) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(credential.id)
         .bind(credential.merchant_id)
@@ -54,6 +57,7 @@ pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<(), StoreErr
         .bind(credential.version)
         .bind(credential.created_at)
         .bind(credential.updated_at)
+        .bind(credential.scopes.clone())
         .execute()
         .await?;
     touched("credentials", rows, 1)?;
@@ -63,21 +67,22 @@ pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Writes the switch and the epoch, and the next version.
+/// Writes the switch, the epoch and the scopes, and the next version.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn update(tx: &mut Tx, credential: &Credential) -> Result<(), StoreError> {
     let rows = tx
         .query(
-            "update credentials set enabled = $2, epoch = $3, updated_at = $4, version = version + 1 \
-             where id = $1 and version = $5",
+            "update credentials set enabled = $2, epoch = $3, updated_at = $4, scopes = $6, \
+             version = version + 1 where id = $1 and version = $5",
         )
         .bind(credential.id)
         .bind(credential.enabled)
         .bind(credential.epoch)
         .bind(credential.updated_at)
         .bind(credential.version)
+        .bind(credential.scopes.clone())
         .execute()
         .await?;
     touched("credentials", rows, 1)
@@ -88,8 +93,8 @@ pub async fn update(tx: &mut Tx, credential: &Credential) -> Result<(), StoreErr
 pub async fn by_client_id(db: &mut Connection, client_id: &str) -> Result<Option<Credential>, StoreError> {
     let row = db
         .query(
-            "select id, merchant_id, api_key_id, client_id, enabled, epoch, version, created_at, updated_at \
-             from credentials where client_id = $1",
+            "select id, merchant_id, api_key_id, client_id, enabled, epoch, scopes, version, \
+             created_at, updated_at from credentials where client_id = $1",
         )
         .bind(client_id.to_owned())
         .optional::<CredentialRow>()
@@ -107,8 +112,8 @@ pub async fn by_client_id(db: &mut Connection, client_id: &str) -> Result<Option
 pub async fn of_api_key(db: &mut Connection, key: ApiKeyId) -> Result<Vec<Credential>, StoreError> {
     let rows = db
         .query(
-            "select id, merchant_id, api_key_id, client_id, enabled, epoch, version, created_at, updated_at \
-             from credentials where api_key_id = $1 order by id desc",
+            "select id, merchant_id, api_key_id, client_id, enabled, epoch, scopes, version, \
+             created_at, updated_at from credentials where api_key_id = $1 order by id desc",
         )
         .bind(key)
         .all::<CredentialRow>()
@@ -130,8 +135,8 @@ pub(super) async fn of_merchant(
 ) -> Result<Vec<Credential>, StoreError> {
     let rows = db
         .query(
-            "select id, merchant_id, api_key_id, client_id, enabled, epoch, version, created_at, updated_at \
-             from credentials where merchant_id = $1 order by id",
+            "select id, merchant_id, api_key_id, client_id, enabled, epoch, scopes, version, \
+             created_at, updated_at from credentials where merchant_id = $1 order by id",
         )
         .bind(merchant)
         .all::<CredentialRow>()

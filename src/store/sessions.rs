@@ -10,6 +10,7 @@ use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SessionId};
+use crate::domain::scope::Scopes;
 use crate::domain::session::Session;
 
 /// A session to be written, if the merchant is still at `revision`.
@@ -21,18 +22,19 @@ pub struct Open {
 
 const OPEN: Sql = Sql {
     postgres: "insert into sessions (id, merchant_id, credential_id, epoch, token_key_id, secret, generation, \
-               started_at, rotated_at, expires_at) \
+               started_at, rotated_at, expires_at, scopes) \
                select c.id, c.merchant_id, c.credential_id, c.epoch, c.token_key_id, c.secret, 1, \
-               c.started_at, c.started_at, c.expires_at \
+               c.started_at, c.started_at, c.expires_at, c.scopes \
                from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::bigint[], $6::bigint[], \
-               $7::bytea[], $8::bigint[], $9::bigint[]) \
-               as c (id, merchant_id, revision, credential_id, epoch, token_key_id, secret, started_at, expires_at) \
+               $7::bytea[], $8::bigint[], $9::bigint[], $10::text[]) \
+               as c (id, merchant_id, revision, credential_id, epoch, token_key_id, secret, started_at, expires_at, \
+               scopes) \
                join merchants m on m.id = c.merchant_id and m.revision = c.revision \
                returning id",
     sqlite: "insert into sessions (id, merchant_id, credential_id, epoch, token_key_id, secret, generation, \
-             started_at, rotated_at, expires_at) \
+             started_at, rotated_at, expires_at, scopes) \
              select unhex(c.value ->> 0), m.id, unhex(c.value ->> 3), c.value ->> 4, c.value ->> 5, \
-             unhex(c.value ->> 6), 1, c.value ->> 7, c.value ->> 7, c.value ->> 8 \
+             unhex(c.value ->> 6), 1, c.value ->> 7, c.value ->> 7, c.value ->> 8, c.value ->> 9 \
              from jsonb_each($1) as c \
              join merchants m on m.id = unhex(c.value ->> 1) and m.revision = c.value ->> 2 \
              where true returning id",
@@ -52,6 +54,7 @@ pub(super) async fn open(db: &mut Connection, opens: &[Open]) -> Result<Vec<bool
         Column::Bytes(sessions().map(|session| Some(session.secret.to_vec())).collect()),
         Column::times(sessions().map(|session| session.started_at)),
         Column::times(sessions().map(|session| session.expires_at)),
+        Column::Text(sessions().map(|session| session.scopes.as_ref().map(Scopes::to_string)).collect()),
     ];
     let written: HashSet<_> = db.batch(&OPEN, columns).all::<(SessionId,)>().await?.into_iter().collect();
     Ok(opens.iter().map(|open| written.contains(&(open.session.id,))).collect())
@@ -148,6 +151,7 @@ struct FoundRow {
     epoch: i64,
     token_key_id: i64,
     secret: Vec<u8>,
+    scopes: Option<Scopes>,
     generation: i64,
     started_at: Timestamp,
     rotated_at: Timestamp,
@@ -167,6 +171,7 @@ impl TryFrom<FoundRow> for Found {
                 epoch: row.epoch,
                 token_key_id: row.token_key_id,
                 secret: Zeroizing::new(row.secret),
+                scopes: row.scopes,
                 generation: generation_of(row.id, row.generation)?,
                 started_at: row.started_at,
                 rotated_at: row.rotated_at,
@@ -186,10 +191,10 @@ fn generation_of(id: SessionId, generation: i64) -> Result<u32, StoreError> {
 }
 
 const LOOK_UP: Sql = Sql {
-    postgres: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.generation, \
+    postgres: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.scopes, s.generation, \
                s.started_at, s.rotated_at, s.expires_at, s.revoked_at, m.revision \
                from sessions s join merchants m on m.id = s.merchant_id where s.id = any($1::uuid[])",
-    sqlite: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.generation, \
+    sqlite: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.scopes, s.generation, \
              s.started_at, s.rotated_at, s.expires_at, s.revoked_at, m.revision \
              from sessions s join merchants m on m.id = s.merchant_id \
              where s.id in (select unhex(value ->> 0) from jsonb_each($1))",

@@ -9,7 +9,7 @@ import pytest
 import proxies
 from world import CALLER, OFFICE, World, call, until
 
-IDENTITY = ["x-merchant-id", "x-api-key-id", "x-client-id", "x-environment", "x-token-expires"]
+IDENTITY = ["x-merchant-id", "x-api-key-id", "x-client-id", "x-environment", "x-token-expires", "x-scopes"]
 
 
 @pytest.fixture(scope="module")

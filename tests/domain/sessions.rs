@@ -31,6 +31,7 @@ fn session() -> Session {
         epoch: 1,
         token_key_id: 1,
         secret: Zeroizing::new(vec![7; 32]),
+        scopes: None,
         generation: 5,
         started_at: START,
         rotated_at: START,

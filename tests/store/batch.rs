@@ -28,6 +28,7 @@ async fn unwritten(app: &TestApp, merchant: &Merchant, count: usize) -> Vec<Open
             epoch: credential.epoch,
             token_key_id: core.keyring.newest().id(),
             secret: Zeroizing::new(core.entropy.bytes::<32>().to_vec()),
+            scopes: None,
             generation: 1,
             started_at: now,
             rotated_at: now,

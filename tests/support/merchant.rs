@@ -5,6 +5,7 @@ use tollgate::domain::ids::{ApiKeyId, MerchantId};
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
 use tollgate::flows::manage::{By, Managed};
+use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_merchants::MerchantChanges;
 use tollgate::flows::once::{Answer, Once};
@@ -64,6 +65,7 @@ pub(crate) fn plain_key() -> NewApiKey {
         ip_mode: IpMode::Enforce,
         webhook_format: WebhookFormat::SingleJson,
         webhook_url: None,
+        scopes: None,
         expires_at: None,
     }
 }
@@ -112,7 +114,7 @@ impl TestApp {
     /// The same merchant and key with a further client, switched ON.
     pub(crate) async fn client_of(&self, merchant: &Merchant) -> Merchant {
         let by = By::command_line();
-        let made = made(self.core().generate_credentials(&by, merchant.key_id, Once::never()).await);
+        let made = made(self.core().generate_credentials(&by, merchant.key_id, None, Once::never()).await);
         let client = Merchant {
             client_id: made.object.client_id,
             client_secret: made.secret.expose().to_owned(),
@@ -124,7 +126,8 @@ impl TestApp {
 
     /// The Enhanced Security switch.
     pub(crate) async fn switch(&self, client: &Merchant, on: bool) {
-        done(self.core().switch_credentials(&By::command_line(), &client.client_id, None, on).await);
+        let (by, changes) = (By::command_line(), CredentialChanges::switch(on));
+        done(self.core().update_credentials(&by, &client.client_id, None, changes).await);
     }
 
     pub(crate) async fn put_licence(&self, merchant: MerchantId, product: Product, licence: Licence) {

@@ -15,6 +15,7 @@ use super::secrets::{self, Rotation, SecretView};
 use crate::domain::api_key::{ApiKey, Environment, IpMode, WebhookFormat};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
+use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
 use crate::flows::look::SuggestedRange;
 use crate::flows::manage::By;
@@ -47,6 +48,8 @@ pub struct ApiKeyView {
     webhook_url: Option<String>,
     /// Set when deliveries were given up.
     webhook_disabled_at: Option<Timestamp>,
+    /// What it may do; null for everything.
+    scopes: Option<Vec<String>>,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     leaked: bool,
@@ -78,6 +81,7 @@ impl ApiKeyView {
             webhook_format: key.webhook_format,
             webhook_url: key.webhook_url.clone(),
             webhook_disabled_at: key.webhook_disabled_at,
+            scopes: key.scopes.as_ref().map(Scopes::to_strings),
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,
             leaked: key.leaked,
@@ -145,6 +149,9 @@ pub struct NewKey {
     #[serde(default = "single_json")]
     webhook_format: WebhookFormat,
     webhook_url: Option<String>,
+    /// What it may do, 1 to 64 names (RFC 6749 3.3); null for everything.
+    #[schema(min_items = 1, max_items = 64)]
+    scopes: Option<Vec<String>>,
     expires_at: Option<Timestamp>,
 }
 
@@ -156,7 +163,7 @@ const fn single_json() -> WebhookFormat {
     WebhookFormat::SingleJson
 }
 
-/// Fields that are not there stay as they are; null takes `webhook_url` or `expires_at` away.
+/// Fields that are not there stay as they are; null takes `webhook_url`, `scopes` or `expires_at` away.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyPatch {
@@ -167,6 +174,9 @@ pub struct KeyPatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     webhook_url: Option<Option<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 64)]
+    scopes: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Timestamp>)]
     expires_at: Option<Option<Timestamp>>,
@@ -219,6 +229,7 @@ pub async fn create(
         ip_mode: body.ip_mode,
         webhook_format: body.webhook_format,
         webhook_url: body.webhook_url,
+        scopes: body.scopes,
         expires_at: body.expires_at,
     };
     let answer = shared.core.create_api_key(&by, id, new, Once { key, render: render_made }).await??;
@@ -269,6 +280,7 @@ pub async fn update(
         ip_mode: patch.ip_mode,
         webhook_format: patch.webhook_format,
         webhook_url: patch.webhook_url,
+        scopes: patch.scopes,
         expires_at: patch.expires_at,
     };
     let changed = shared.core.update_api_key(&by, id, version, changes).await??;

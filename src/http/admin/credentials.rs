@@ -9,13 +9,15 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
+use super::body::{Creation, IfMatch, Json, created, json_bytes, nullable, versioned};
 use super::page::{Page, Path};
 use super::secrets::{self, Rotation, SecretView};
 use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
+use crate::domain::scope::Scopes;
 use crate::flows::manage::By;
+use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::manage_keys::WithSecret;
 use crate::flows::once::Once;
 use crate::http::Shared;
@@ -29,6 +31,8 @@ pub struct CredentialView {
     api_key_id: ApiKeyId,
     /// The Enhanced Security switch.
     enabled: bool,
+    /// What they may do; null for everything that the key may.
+    scopes: Option<Vec<String>>,
     /// Newest first.
     secrets: Vec<SecretView>,
     last_used_at: Option<Timestamp>,
@@ -53,6 +57,7 @@ impl CredentialView {
             merchant_id: credential.merchant_id,
             api_key_id: credential.api_key_id,
             enabled: credential.enabled,
+            scopes: credential.scopes.as_ref().map(Scopes::to_strings),
             secrets: secrets::views(&credential.secrets, now),
             last_used_at: latest.and_then(|secret| secret.last_used_at),
             last_used_ip: latest.and_then(|secret| secret.last_used_ip.clone()),
@@ -83,28 +88,36 @@ pub fn render(made: &WithSecret<Credential>) -> Vec<u8> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Switch {
-    enabled: bool,
+pub struct NewCredentials {
+    /// What they may do, 1 to 64 names within those of the key; null for everything that the key may.
+    #[schema(min_items = 1, max_items = 64)]
+    scopes: Option<Vec<String>>,
+}
+
+/// Fields that are not there stay as they are; null takes `scopes` away.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialPatch {
+    /// The Enhanced Security switch.
+    enabled: Option<bool>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 64)]
+    scopes: Option<Option<Vec<String>>>,
 }
 
 /// Generate tokens: a client id and secret for a key, switched OFF.
 #[utoipa::path(post, path = "/admin/v1/api-keys/{id}/credentials", tag = "credentials",
-    params(("id" = ApiKeyId, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body = NewCredentials, params(("id" = ApiKeyId, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = CredentialCreated)))]
 pub async fn generate(
     State(shared): State<Arc<Shared>>,
     Extension(by): Extension<By>,
     Path(id): Path<ApiKeyId>,
-    Creation { key, .. }: Creation<Nothing>,
+    Creation { body, key }: Creation<NewCredentials>,
 ) -> Result<Response, Failure> {
-    let answer = shared.core.generate_credentials(&by, id, Once { key, render }).await??;
+    let answer = shared.core.generate_credentials(&by, id, body.scopes, Once { key, render }).await??;
     Ok(created(&answer, render))
 }
-
-/// A body that has nothing to say.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Nothing {}
 
 /// List all credentials of a key, newest first, on one page.
 #[utoipa::path(get, path = "/admin/v1/api-keys/{id}/credentials", tag = "credentials",
@@ -138,18 +151,19 @@ pub async fn show(
     Ok(versioned(credential.version, view))
 }
 
-/// Switch Enhanced Security ON or OFF. OFF ends every session at once.
-#[utoipa::path(patch, path = "/admin/v1/credentials/{client_id}", tag = "credentials", request_body = Switch,
+/// Switch Enhanced Security ON or OFF, or set the scopes. OFF ends every session at once.
+#[utoipa::path(patch, path = "/admin/v1/credentials/{client_id}", tag = "credentials", request_body = CredentialPatch,
     params(("client_id" = String, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = CredentialView)))]
-pub async fn switch(
+pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(by): Extension<By>,
     Path(client_id): Path<String>,
     IfMatch(version): IfMatch,
-    Json(switch): Json<Switch>,
+    Json(patch): Json<CredentialPatch>,
 ) -> Result<Response, Failure> {
-    let credential = shared.core.switch_credentials(&by, &client_id, version, switch.enabled).await??;
+    let changes = CredentialChanges { enabled: patch.enabled, scopes: patch.scopes };
+    let credential = shared.core.update_credentials(&by, &client_id, version, changes).await??;
     Ok(versioned(credential.version, CredentialView::new(&credential, shared.core.now())))
 }
 

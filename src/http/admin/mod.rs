@@ -36,7 +36,7 @@ pub fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(api_keys::suggested_ips))
         .routes(routes!(api_keys::report_leaked))
         .routes(routes!(credentials::generate, credentials::list))
-        .routes(routes!(credentials::show, credentials::switch))
+        .routes(routes!(credentials::show, credentials::update))
         .routes(routes!(credentials::rotate_secret))
         .routes(routes!(credentials::end_secret))
         .routes(routes!(sessions::list))

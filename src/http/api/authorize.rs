@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use crate::domain::access::Reason;
 use crate::domain::secret::PlainSecret;
-use crate::domain::session::Pair;
 use crate::flows::admission::Caller;
+use crate::flows::authorize::Issued;
 use crate::http::Shared;
 use crate::http::basic::{self, Authorization};
 use crate::http::context::RequestContext;
@@ -31,6 +31,9 @@ pub struct TokenResponse {
     #[schema(example = "2026-11-23 17:05:57")]
     expire_time: String,
     refresh_token: String,
+    /// Where the client is restricted, or asked for scopes: what the session may do now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
     status: PublishedStatus,
 }
 
@@ -42,8 +45,8 @@ pub struct PublishedStatus {
     status_description: &'static str,
 }
 
-impl From<Pair> for TokenResponse {
-    fn from(pair: Pair) -> Self {
+impl From<Issued> for TokenResponse {
+    fn from(Issued { pair, scopes }: Issued) -> Self {
         Self {
             http_status: true,
             access_token: pair.access.expose().to_owned(),
@@ -51,6 +54,7 @@ impl From<Pair> for TokenResponse {
             expires_in: pair.expires_in_secs,
             expire_time: pair.access_expires_at.to_published(),
             refresh_token: pair.refresh.expose().to_owned(),
+            scope: scopes.map(|scopes| scopes.to_string()),
             status: PublishedStatus { status_code: 200, status_description: "Success" },
         }
     }
@@ -65,6 +69,8 @@ pub struct TokenRequest {
     refresh_token: Option<String>,
     /// `client_credentials` or `refresh_token`; must agree with the other fields.
     grant_type: Option<String>,
+    /// Scopes separated by single spaces (RFC 6749 3.3). On a refresh, those of the session or none.
+    scope: Option<String>,
 }
 
 /// Start a session, or renew the one that `refresh_token` belongs to.
@@ -115,11 +121,16 @@ async fn issue(
     let client = basic::client(authorization, &mut fields)?;
     context.note_client(&caller, &client.client_id);
     let core = &shared.core;
+    let asked =
+        fields.get("scope").map(|text| core.asked_scopes(text)).transpose().map_err(Failure::refused)?;
+    let asked = asked.as_ref();
     let decided = match refresh_token {
-        None => core.authorize(&mut caller, &client).await?,
-        Some(token) => core.refresh(&mut caller, &client, token.expose(), context.request_id()).await?,
+        None => core.authorize(&mut caller, &client, asked).await?,
+        Some(token) => {
+            core.refresh(&mut caller, &client, token.expose(), asked, context.request_id()).await?
+        }
     };
-    decided.map(|pair| Json(pair.into())).map_err(Failure::refused)
+    decided.map(|issued| Json(issued.into())).map_err(Failure::refused)
 }
 
 /// `grant_type` is optional, and must agree with the fields when it is there.

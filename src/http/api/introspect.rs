@@ -53,6 +53,9 @@ pub struct ActiveToken {
     environment: Environment,
     jti: String,
     iss: String,
+    /// What it may do now, separated by spaces; not there where that is everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
 }
 
 impl ActiveToken {
@@ -70,6 +73,7 @@ impl ActiveToken {
             environment: active.environment,
             jti: format!("{}.{}", active.session, active.generation),
             iss: issuer.to_owned(),
+            scope: active.scopes.map(|scopes| scopes.to_string()),
         }
     }
 }

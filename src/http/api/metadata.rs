@@ -18,6 +18,9 @@ pub struct Metadata {
     issuer: String,
     token_endpoint: String,
     token_endpoint_auth_methods_supported: [&'static str; 2],
+    /// Where the settings list the scopes that exist.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scopes_supported: Vec<String>,
     grant_types_supported: [&'static str; 2],
     /// None: there is no authorization endpoint.
     response_types_supported: [&'static str; 0],
@@ -38,6 +41,7 @@ pub async fn metadata(State(shared): State<Arc<Shared>>) -> Json<Metadata> {
         issuer: issuer.clone(),
         token_endpoint: format!("{issuer}/api/authorize"),
         token_endpoint_auth_methods_supported: CLIENT_AUTH_METHODS,
+        scopes_supported: shared.core.known_scopes.clone(),
         grant_types_supported: ["client_credentials", "refresh_token"],
         response_types_supported: [],
         introspection_endpoint: format!("{issuer}/api/introspect"),

@@ -2,15 +2,18 @@
 //!
 //! Any method, any suffix, no body read. Answers 200, 401 or 403, or 503 when the store is away: nginx
 //! makes a 500 of anything else. All identity headers are in every 200, empty where they do not apply,
-//! so that a proxy that copies them always overwrites what the client sent.
+//! so that a proxy that copies them always overwrites what the client sent. `X-Scopes` alone is not there
+//! for a caller who may do everything: an empty one would say the contrary.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 
 use crate::domain::access::{ErrorCode, Reason};
+use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
 use crate::flows::admission::Caller;
 use crate::flows::introspect::Active;
@@ -26,20 +29,61 @@ const X_API_KEY_ID: HeaderName = HeaderName::from_static("x-api-key-id");
 const X_CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 const X_ENVIRONMENT: HeaderName = HeaderName::from_static("x-environment");
 const X_TOKEN_EXPIRES: HeaderName = HeaderName::from_static("x-token-expires");
+const X_SCOPES: HeaderName = HeaderName::from_static("x-scopes");
 
 /// Decide about a call to another service: forward authentication. Any method, any suffix.
 #[utoipa::path(get, path = "/api/verify", tag = "tokens", security(("api_key" = [])),
     params(("ACCESS-TOKEN" = Option<String>, Header)),
     responses((status = 200, headers(("X-Merchant-Id" = String), ("X-Api-Key-Id" = String),
-        ("X-Client-Id" = String), ("X-Environment" = String), ("X-Token-Expires" = String)))))]
+        ("X-Client-Id" = String), ("X-Environment" = String), ("X-Token-Expires" = String),
+        ("X-Scopes" = String)))))]
 pub async fn verify(
     State(shared): State<Arc<Shared>>,
     context: RequestContext,
     request: Request,
 ) -> Result<Response, Failure> {
-    let headers = request.headers();
-    let mut caller = api_key::admit(&shared, &context, headers).await.map_err(as_verify)?;
-    allow_list::admit(&shared, &context, &mut caller).await.map_err(as_verify)?;
+    Ok(identity(&admit(&shared, &context, request.headers()).await?))
+}
+
+/// The same for a resource that needs scopes: one, or several separated by `%20`, all of which are needed.
+/// Any method, any suffix behind the scope.
+#[utoipa::path(get, path = "/api/verify-scope/{scope}", tag = "tokens", security(("api_key" = [])),
+    params(("scope" = String, Path), ("ACCESS-TOKEN" = Option<String>, Header)),
+    responses((status = 200, headers(("X-Merchant-Id" = String), ("X-Api-Key-Id" = String),
+        ("X-Client-Id" = String), ("X-Environment" = String), ("X-Token-Expires" = String),
+        ("X-Scopes" = String)))))]
+pub async fn verify_scope(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    request: Request,
+) -> Result<Response, Failure> {
+    let passed = admit(&shared, &context, request.headers()).await?;
+    let needed = needed_scopes(request.uri().path());
+    match (&needed, &passed.scopes) {
+        (Some(needed), Some(scopes)) if needed.is_within(scopes) => Ok(identity(&passed)),
+        (Some(_), None) => Ok(identity(&passed)),
+        _ => Err(insufficient_scope(needed.as_ref())),
+    }
+}
+
+/// What the path of a [`verify_scope`] call names: its first segment behind the prefix. The proxy's
+/// configuration fixes it; a query or a header is its caller's.
+fn needed_scopes(path: &str) -> Option<Scopes> {
+    let segment = path.strip_prefix("/api/verify-scope/")?.split('/').next()?;
+    percent_decode_str(segment).decode_utf8().ok()?.parse().ok()
+}
+
+/// Somebody who passed.
+struct Passed {
+    caller: Caller,
+    active: Option<Active>,
+    /// What they may do; `None` is everything.
+    scopes: Option<Scopes>,
+}
+
+async fn admit(shared: &Shared, context: &RequestContext, headers: &HeaderMap) -> Result<Passed, Failure> {
+    let mut caller = api_key::admit(shared, context, headers).await.map_err(as_verify)?;
+    allow_list::admit(shared, context, &mut caller).await.map_err(as_verify)?;
     let token = access_token(headers).map_err(|reason| as_verify(Failure::refused(reason)))?;
     let active = shared
         .core
@@ -49,17 +93,20 @@ pub async fn verify(
     if let Some(active) = &active {
         context.note(|notes| notes.client_id = Some(active.client_id.clone()));
     }
-    let response = identity(&caller, active.as_ref());
     if !shared.core.note_verified_later(&caller) {
         // After the answer: a read must not wait for a write.
-        let core = Arc::clone(&shared.core);
+        let (core, caller) = (Arc::clone(&shared.core), caller.clone());
         shared.tasks.spawn(async move {
             if let Err(error) = core.note_verified(&caller).await {
                 tracing::warn!(%error, "a key's use was not recorded");
             }
         });
     }
-    Ok(response)
+    let scopes = match &active {
+        Some(active) => active.scopes.clone(),
+        None => caller.key().and_then(|key| key.scopes.clone()),
+    };
+    Ok(Passed { caller, active, scopes })
 }
 
 /// `ACCESS-TOKEN`, else `Authorization: Bearer`.
@@ -73,8 +120,9 @@ fn access_token(headers: &HeaderMap) -> Result<Option<PlainSecret>, Reason> {
     Ok(Some(PlainSecret::new(token.to_owned())))
 }
 
-fn identity(caller: &Caller, active: Option<&Active>) -> Response {
-    let environment = caller.record.api_key(caller.key_id).map_or("", |key| key.environment.into());
+fn identity(Passed { caller, active, scopes }: &Passed) -> Response {
+    let active = active.as_ref();
+    let environment = caller.key().map_or("", |key| key.environment.into());
     let headers = [
         (X_MERCHANT_ID, caller.record.merchant.id.to_string()),
         (X_API_KEY_ID, caller.key_id.to_string()),
@@ -87,7 +135,18 @@ fn identity(caller: &Caller, active: Option<&Active>) -> Response {
         let value = HeaderValue::from_str(&value).expect("ids, names and times are plain ASCII");
         response.headers_mut().insert(name, value);
     }
+    if let Some(scopes) = scopes {
+        let value = HeaderValue::from_str(scopes.as_str()).expect("scopes are printable ASCII");
+        response.headers_mut().insert(X_SCOPES, value);
+    }
     response
+}
+
+/// 403 with the challenge of RFC 6750 3.1. It names the scopes, if the path named any.
+fn insufficient_scope(needed: Option<&Scopes>) -> Failure {
+    let named = needed.map(|needed| format!(", scope=\"{needed}\"")).unwrap_or_default();
+    let challenge = format!("Bearer realm=\"tollgate\", error=\"insufficient_scope\"{named}");
+    Failure { challenge: Some(challenge.into()), ..Failure::refused(Reason::ScopeInsufficient) }
 }
 
 /// The refusal in the two codes that every proxy passes on: 403 for whom we know but may not pass,
@@ -111,10 +170,12 @@ fn as_verify(mut failure: Failure) -> Failure {
     if error == Some(ErrorCode::InvalidGrant) {
         failure.description = "an access token is needed, and must be active and of this key's client".into();
     }
-    failure.challenge = Some(match failure.reason {
+    let challenge = match failure.reason {
         // Who sent nothing is told what to send, and not that it was wrong (RFC 6750 3.1).
         Some(Reason::KeyMissing | Reason::TokenMissing) => "Bearer realm=\"tollgate\"",
         _ => "Bearer realm=\"tollgate\", error=\"invalid_token\"",
-    });
+    };
+    // A 403 asks for nothing: another token would not help.
+    failure.challenge = (failure.status == StatusCode::UNAUTHORIZED).then_some(challenge.into());
     failure
 }

@@ -17,6 +17,7 @@ use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::licence::Product;
 use crate::flows::manage::Refused;
+use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::once::{Answer, Once};
 use crate::http::admin::credentials::render;
 use crate::http::error::Failure;
@@ -108,7 +109,7 @@ pub(super) async fn generate(
     if once.key.is_none() {
         return Err(Failure::invalid_request("the form lacks its name; open the page again"));
     }
-    match desk.desk.core().generate_credentials(&desk.desk.by, key.id, once).await? {
+    match desk.desk.core().generate_credentials(&desk.desk.by, key.id, None, once).await? {
         Ok(Answer::Made(_) | Answer::Again(_)) => html(&access_keys(&desk, &key, &form, None).await?),
         Err(refused) => {
             let error = Some(words::refusal(&refused));
@@ -127,7 +128,8 @@ pub(super) async fn switch(
     let key = desk.key(path.key).await?;
     let client = credentials_of(&desk, &key, &path.client).await?;
     let core = desk.desk.core();
-    match core.switch_credentials(&desk.desk.by, &client.client_id, None, form.enabled).await? {
+    let changes = CredentialChanges::switch(form.enabled);
+    match core.update_credentials(&desk.desk.by, &client.client_id, None, changes).await? {
         Ok(_) if form.once.is_empty() => {
             Ok(Redirect::to(&desk.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
         }

@@ -9,6 +9,7 @@ use super::form::filled;
 use super::page::{Page, Screen};
 use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::clock::Timestamp;
+use crate::domain::scope::Scopes;
 use crate::flows::manage_keys::{ApiKeyChanges, NewApiKey};
 
 /// What was typed, or what is to be shown.
@@ -29,6 +30,9 @@ pub(super) struct KeyFields {
     pub(super) webhook_format: String,
     #[serde(default, deserialize_with = "filled")]
     pub(super) webhook_url: Option<String>,
+    /// Scopes with white space between; empty for everything.
+    #[serde(default)]
+    pub(super) scopes: String,
     /// A day; the key ends with it.
     #[serde(default, deserialize_with = "filled")]
     pub(super) expires_on: Option<String>,
@@ -47,6 +51,7 @@ impl KeyFields {
             ip_mode: <&str>::from(IpMode::Enforce).to_owned(),
             webhook_format: <&str>::from(WebhookFormat::SingleJson).to_owned(),
             webhook_url: None,
+            scopes: String::new(),
             expires_on: None,
             version: 0,
         }
@@ -61,6 +66,7 @@ impl KeyFields {
             ip_mode: <&str>::from(key.ip_mode).to_owned(),
             webhook_format: <&str>::from(key.webhook_format).to_owned(),
             webhook_url: key.webhook_url.clone(),
+            scopes: key.scopes.as_ref().map(Scopes::to_string).unwrap_or_default(),
             // The last day on which it works.
             expires_on: key.expires_at.map(|end| day_of(end.minus(chrono::TimeDelta::seconds(1)))),
             version: key.version,
@@ -71,10 +77,11 @@ impl KeyFields {
         Ok(NewApiKey {
             name: self.name.trim().to_owned(),
             environment: chosen("Environment", &self.environment)?,
-            allowed_ips: self.ranges(),
+            allowed_ips: entries(&self.allowed_ips),
             ip_mode: chosen("Outside the list", &self.ip_mode)?,
             webhook_format: chosen("Output type", &self.webhook_format)?,
             webhook_url: self.webhook_url.clone(),
+            scopes: self.scopes(),
             expires_at: self.expires_at()?,
         })
     }
@@ -83,11 +90,12 @@ impl KeyFields {
         let now = Self::of(key);
         Ok(ApiKeyChanges {
             name: Some(self.name.trim().to_owned()),
-            allowed_ips: Some(self.ranges()),
+            allowed_ips: Some(entries(&self.allowed_ips)),
             ip_mode: Some(chosen("Outside the list", &self.ip_mode)?),
             webhook_format: Some(chosen("Output type", &self.webhook_format)?),
             // What was not touched is not set: a URL set anew would be enabled anew.
             webhook_url: (self.webhook_url != now.webhook_url).then(|| self.webhook_url.clone()),
+            scopes: (self.scopes != now.scopes).then(|| self.scopes()),
             expires_at: match self.expires_on == now.expires_on {
                 true => None,
                 false => Some(self.expires_at()?),
@@ -95,18 +103,22 @@ impl KeyFields {
         })
     }
 
-    fn ranges(&self) -> Vec<String> {
-        self.allowed_ips
-            .split(|c: char| c.is_whitespace() || c == ',' || c == ';')
-            .filter(|range| !range.is_empty())
-            .map(str::to_owned)
-            .collect()
+    fn scopes(&self) -> Option<Vec<String>> {
+        let names: Vec<_> = self.scopes.split_whitespace().map(str::to_owned).collect();
+        (!names.is_empty()).then_some(names)
     }
 
     /// The end of the day that was given, in UTC.
     fn expires_at(&self) -> Result<Option<Timestamp>, String> {
         self.expires_on.as_deref().map(end_of_day).transpose()
     }
+}
+
+fn entries(text: &str) -> Vec<String> {
+    text.split(|c: char| c.is_whitespace() || c == ',' || c == ';')
+        .filter(|entry| !entry.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The end of a day in UTC, from what a date field sends.
@@ -137,6 +149,7 @@ pub(super) struct KeyFormPage {
     is_new: bool,
     may_have_multiple: bool,
     gateway: String,
+    known_scopes: Vec<String>,
     /// Shown once, with the first webhook URL.
     webhook_secret: Option<String>,
     /// Of an existing key.
@@ -183,6 +196,7 @@ impl KeyFormPage {
             is_new: false,
             may_have_multiple: gateway == MULTIPLE_JSON_GATEWAY,
             gateway: gateway.clone(),
+            known_scopes: desk.desk.core().known_scopes.clone(),
             webhook_secret: None,
             manage: None,
         }

@@ -198,6 +198,13 @@ pub(super) const fn why(reason: Reason) -> &'static str {
         Reason::TokenReplayed => "The refresh token was used before, so its session was ended.",
         Reason::SessionRevoked => "The token's session was revoked.",
         Reason::SessionExpired => "The token's session has expired.",
+        Reason::ScopeInvalid => "The scope that was asked for is malformed, or does not exist.",
+        Reason::ScopeNotAllowed => "The client asked for more scopes than it may have.",
+        Reason::ScopeNotGranted => "The refresh asked for other scopes than its session has.",
+        Reason::ScopeInsufficient => "The key or token lacks a scope that the resource needs.",
+        Reason::ScopesTakenAway => {
+            "The key and client ID have lost every scope that the session was granted."
+        }
         Reason::SessionEnded => "The token's session ended when Enhanced Security was switched OFF.",
         Reason::GrantTypeUnsupported => "The grant_type is neither client_credentials nor refresh_token.",
         Reason::RequestInvalid => "The request was malformed.",

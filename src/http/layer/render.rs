@@ -114,12 +114,14 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.remove(header::CONTENT_LENGTH);
-    if failure.status == StatusCode::UNAUTHORIZED {
-        let challenge = failure.challenge.unwrap_or(match dialect {
-            Dialect::Integrator | Dialect::Person => "Basic realm=\"tollgate\", charset=\"UTF-8\"",
-            Dialect::Admin => "Bearer realm=\"tollgate\"",
-        });
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    let usual = match (failure.status, dialect) {
+        (StatusCode::UNAUTHORIZED, Dialect::Admin) => Some("Bearer realm=\"tollgate\""),
+        (StatusCode::UNAUTHORIZED, _) => Some("Basic realm=\"tollgate\", charset=\"UTF-8\""),
+        _ => None,
+    };
+    if let Some(challenge) = failure.challenge.as_deref().or(usual) {
+        let challenge = HeaderValue::from_str(challenge).expect("a challenge is printable ASCII");
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
     if let Some(secs) = failure.retry_after_secs {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));

@@ -68,7 +68,7 @@ async fn admit(
 /// Whoever came by Bearer is answered as RFC 6750 3 has it (RFC 7662 2.3).
 fn refused(reason: Reason, is_bearer: bool) -> Failure {
     let mut failure = Failure::refused(reason);
-    failure.challenge = is_bearer.then_some("Bearer realm=\"tollgate\", error=\"invalid_token\"");
+    failure.challenge = is_bearer.then_some("Bearer realm=\"tollgate\", error=\"invalid_token\"".into());
     failure
 }
 
