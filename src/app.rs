@@ -287,6 +287,7 @@ pub async fn open_core(
                 failures_per_address_per_minute: settings.limits.failures_per_address_per_minute,
                 calls_per_key_per_second: settings.limits.calls_per_key_per_second,
                 new_sessions_per_client_per_minute: settings.limits.new_sessions_per_client_per_minute,
+                admin_calls_per_token_per_minute: settings.limits.admin_calls_per_token_per_minute,
             },
             &clock,
         ),

@@ -121,6 +121,7 @@ pub struct Limits {
     pub calls_per_key_per_second: u32,
     /// Zero: off.
     pub new_sessions_per_client_per_minute: u32,
+    pub admin_calls_per_token_per_minute: u32,
     /// Zero: off.
     pub sessions_per_client_max: u32,
 }
@@ -313,6 +314,8 @@ impl Limits {
             calls_per_key_per_second: reader.number("limits.calls_per_key_per_second", 0..=1_000_000),
             new_sessions_per_client_per_minute: reader
                 .number("limits.new_sessions_per_client_per_minute", 0..=1_000_000),
+            admin_calls_per_token_per_minute: reader
+                .number("limits.admin_calls_per_token_per_minute", 0..=1_000_000),
             sessions_per_client_max: reader.number("limits.sessions_per_client_max", 0..=1_000_000),
         }
     }

@@ -70,6 +70,7 @@ impl<'a> Home<'a> {
             .arg(format!("--data-dir={}", self.directory.path().display()))
             .env_clear()
             .env("TOLLGATE__TOKENS__KEYS", "5a".repeat(32))
+            .env("TOLLGATE__LIMITS__NEW_SESSIONS_PER_CLIENT_PER_MINUTE", "0")
             .stdin(Stdio::null());
         command
     }

@@ -3,8 +3,10 @@
 //! Decided from a record in memory. A refusal is checked against the database before it is given,
 //! since the record may be late; a pass is checked by the statement that the call leads to.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::failures::Surface;
 use super::{Core, Decided};
 use crate::domain::access::{self, AddressVerdict, Reason};
 use crate::domain::address::ClientAddress;
@@ -39,11 +41,13 @@ impl Core {
     /// # Errors
     /// A fault of the store.
     pub async fn recognise(&self, key: &[u8], address: ClientAddress) -> Decided<Caller> {
-        if !looks_like_api_key(key) {
-            return Ok(Err(Reason::KeyUnknown));
+        match hash_of(key) {
+            Some(hash) => self.caller_of(hash, address).await,
+            None => Ok(Err(Reason::KeyUnknown)),
         }
-        let Ok(key) = std::str::from_utf8(key) else { return Ok(Err(Reason::KeyUnknown)) };
-        let hash = SecretHash::of(key);
+    }
+
+    async fn caller_of(&self, hash: SecretHash, address: ClientAddress) -> Decided<Caller> {
         let Some((merchant_id, key_id)) = self.store.hot().key_owner(hash).await? else {
             return Ok(Err(Reason::KeyUnknown));
         };
@@ -57,12 +61,39 @@ impl Core {
         Ok(Ok(Caller { record, key_id, address, hash, is_fresh }))
     }
 
-    /// Whether the key works now.
+    /// Decides about an `X-API-KEY` that came from `ip`; `note` is told whose it is, also if it is refused.
     ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn admit_key(&self, caller: &mut Caller) -> Decided<()> {
-        self.decide(caller, |caller, now| caller.admit_key(now).map(drop)).await
+    /// A key that this replica has seen before, and that works by what is in memory, passes as it is:
+    /// whatever else comes from its address costs it nothing. All else may cost a look at the store, and
+    /// stays within the failures that the address has left.
+    pub async fn admit_key(
+        &self,
+        key: &[u8],
+        address: ClientAddress,
+        ip: IpAddr,
+        note: impl Fn(KeyOwner),
+    ) -> Decided<Caller> {
+        let hash = hash_of(key);
+        if let Some(hash) = hash
+            && self.store.hot().known_owner(hash).is_some()
+            && let Ok(caller) = self.caller_of(hash, address.clone()).await?
+        {
+            note(caller.owner());
+            if caller.admit_key(self.now()).is_ok() {
+                return Ok(Ok(caller));
+            }
+        }
+        let attempt = async {
+            let Some(hash) = hash else { return Ok(Err(Reason::KeyUnknown)) };
+            let mut caller = match self.caller_of(hash, address).await? {
+                Ok(caller) => caller,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            note(caller.owner());
+            let decided = self.decide(&mut caller, |caller, now| caller.admit_key(now)).await?;
+            Ok(decided.map(|_| caller))
+        };
+        self.guard(Surface::Api, ip, attempt).await
     }
 
     /// Whether the key may be used from the caller's address.
@@ -149,6 +180,12 @@ impl Caller {
     pub fn owner(&self) -> KeyOwner {
         KeyOwner { merchant_id: self.record.merchant.id, api_key_id: self.key_id }
     }
+}
+
+/// The hash of what has the shape of an API key.
+fn hash_of(key: &[u8]) -> Option<SecretHash> {
+    let key = std::str::from_utf8(key).ok().filter(|key| looks_like_api_key(key.as_bytes()))?;
+    Some(SecretHash::of(key))
 }
 
 /// The fault of a flow whose merchant kept changing under it.

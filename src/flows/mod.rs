@@ -11,6 +11,7 @@ pub mod blocked;
 pub mod console_session;
 pub mod counters;
 pub mod deliver;
+pub mod failures;
 pub mod figures;
 pub mod introspect;
 pub mod limits;

@@ -25,7 +25,7 @@ pub struct Failure {
     pub description: Cow<'static, str>,
     /// Exactly why; for the exchange record and the log, never for the caller.
     pub reason: Option<Reason>,
-    /// Of a 429 it is put in by [`super::layer::render`], which knows the limit.
+    /// Of a 429 without one it is put in by [`super::layer::render`], which knows the limit.
     pub retry_after_secs: Option<u32>,
     /// What is asked for: of a 401 where it is not the usual of its path, of a 403 where there is something.
     pub challenge: Option<Cow<'static, str>>,
@@ -74,6 +74,12 @@ impl Failure {
             retry_after_secs: None,
             challenge: None,
         }
+    }
+
+    /// The caller made more calls in this minute than it may, and knows when the minute is over.
+    #[must_use]
+    pub fn too_many_calls(retry_after_secs: u32) -> Self {
+        Self { retry_after_secs: Some(retry_after_secs), ..Self::refused(Reason::TooManyCalls) }
     }
 
     /// 400 with a description that names what is wrong. It must hold nothing that was sent as a value.

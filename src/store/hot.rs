@@ -121,6 +121,12 @@ impl HotPath {
         self.revisions.call(id).await
     }
 
+    /// The key that a hash is of, if this replica has met it.
+    #[must_use]
+    pub fn known_owner(&self, hash: SecretHash) -> Option<(MerchantId, ApiKeyId)> {
+        self.owner_cache.get(&hash)
+    }
+
     /// The key that a hash is of.
     ///
     /// # Errors
@@ -162,6 +168,11 @@ impl HotPath {
         let record = self.records.call((id, now)).await?;
         if let Some(record) = &record {
             self.record_cache.insert(id, Arc::clone(record));
+            for key in &record.api_keys {
+                for secret in &key.secrets {
+                    self.owner_cache.insert(secret.hash, (id, key.id));
+                }
+            }
         }
         Ok(record)
     }

@@ -61,7 +61,8 @@ fn the_defaults_are_the_published_ones() {
     assert!(!settings.webhooks.allow_http);
     assert_eq!(settings.limits.failures_per_address_per_minute, 600);
     assert_eq!(settings.limits.calls_per_key_per_second, 0);
-    assert_eq!(settings.limits.new_sessions_per_client_per_minute, 0);
+    assert_eq!(settings.limits.new_sessions_per_client_per_minute, 6000);
+    assert_eq!(settings.limits.admin_calls_per_token_per_minute, 6000);
     assert_eq!(settings.limits.sessions_per_client_max, 10_000);
     assert_eq!(settings.retention.audit_days, 400);
     assert_eq!(settings.retention.exchanges_days, 30);
@@ -194,7 +195,7 @@ fn a_log_level_is_a_level_or_directives() {
 #[test]
 fn the_bounds_of_numbers_are_those_in_the_comments() {
     let numbers = numbers();
-    assert_eq!(numbers.len(), 18);
+    assert_eq!(numbers.len(), 19);
     for (key, default, min, max) in numbers {
         assert!((min..=max).contains(&default), "{key}");
         for number in [min, max, min - 1, max + 1] {

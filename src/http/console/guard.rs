@@ -1,5 +1,5 @@
-//! What stands in front of the console's screens: response headers, no posts from other sites, and a
-//! user who is signed in.
+//! What stands in front of the console's screens: response headers, no posts from other sites, so many calls
+//! a minute, and a user who is signed in.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::cookie;
+use crate::domain::address::network_of;
 use crate::flows::sign_in::Origin;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
@@ -62,6 +63,19 @@ fn is_from_here(headers: &HeaderMap) -> bool {
     origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
 }
 
+/// Counts a call for its address, before anything else costs anything.
+pub async fn counted(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    request: Request,
+    next: Next,
+) -> Response {
+    match shared.core.limits.console_addresses.count(network_of(context.ip())) {
+        Ok(()) => next.run(request).await,
+        Err(secs) => Failure::too_many_calls(secs).into_response(),
+    }
+}
+
 /// Lets nobody through who is not signed in: they are sent to sign in, and from there back here.
 pub async fn signed_in(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let cookie = cookie::presented(request.headers());
@@ -71,6 +85,9 @@ pub async fn signed_in(State(shared): State<Arc<Shared>>, mut request: Request, 
     };
     match found {
         Ok(Some(who)) => {
+            if let Err(secs) = shared.core.limits.console_users.count(who.user.id) {
+                return Failure::too_many_calls(secs).into_response();
+            }
             request.extensions_mut().insert(who);
             next.run(request).await
         }

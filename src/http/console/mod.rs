@@ -60,6 +60,7 @@ pub fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/console/once", get(sign_in::show_link).post(sign_in::submit_link))
         .route("/console/welcome", get(sign_in::welcome))
         .route_layer(from_fn(guard::same_site))
+        .route_layer(from_fn_with_state(Arc::clone(shared), guard::counted))
         .route("/console/assets/{name}", get(assets::serve))
 }
 

@@ -17,6 +17,7 @@ use super::page::{html, html_as};
 use super::{assets, cookie};
 use crate::domain::access::Reason;
 use crate::domain::secret::PlainSecret;
+use crate::flows::failures::Surface;
 use crate::flows::sign_in::SignIn;
 use crate::http::Shared;
 use crate::http::admin::page::Query;
@@ -183,7 +184,7 @@ async fn counted(
             signed_in => Ok(signed_in),
         })
     };
-    match shared.core.guard(ip, attempt).await? {
+    match shared.core.guard(Surface::Console, ip, attempt).await? {
         Ok(signed_in) => Ok(signed_in),
         Err(Reason::SignInRefused) => Ok(SignIn::Refused),
         Err(reason) => Err(Failure::refused(reason)),

@@ -1,4 +1,5 @@
-//! Lets in whoever comes with a live admin token, and says who that is.
+//! Lets in whoever comes with a live admin token, and says who that is. A token may make so many calls a
+//! minute.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::service_token::bearer;
 use crate::domain::access::Reason;
+use crate::flows::failures::Surface;
 use crate::flows::manage::By;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
@@ -21,9 +23,15 @@ pub async fn admin_token(
     next: Next,
 ) -> Response {
     let Some(presented) = bearer(request.headers()) else { return unknown().into_response() };
-    let attempt = async { Ok(shared.core.admin_token(&presented).await?.ok_or(Reason::ServiceTokenUnknown)) };
-    match shared.core.guard(context.ip(), attempt).await {
+    let (core, hash) = (&shared.core, presented.hash());
+    if let Err(secs) = core.limits.admin_calls.may_call(&hash) {
+        return Failure::too_many_calls(secs).into_response();
+    }
+    match core.admit_admin_token(Surface::Admin, context.ip(), &presented, |_| true).await {
         Ok(Ok(token)) => {
+            if let Err(secs) = core.limits.admin_calls.count(hash) {
+                return Failure::too_many_calls(secs).into_response();
+            }
             let by = By::admin_token(&token, context.ip().to_string(), context.request_id().to_owned());
             request.extensions_mut().insert(by);
             next.run(request).await

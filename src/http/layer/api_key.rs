@@ -48,20 +48,8 @@ pub(in crate::http) async fn admit(
     // The key is recognised even when the address cannot be read: its owner is to see the refusal.
     let address = context.address().cloned();
     let known = address.clone().unwrap_or_else(|_| ClientAddress::direct(context.ip()));
-    let core = &shared.core;
-    let attempt = async {
-        let caller = core.recognise(key.as_bytes(), known.clone()).await?;
-        let Ok(mut caller) = caller else { return Ok(caller) };
-        context.note(|notes| notes.owner = Some(caller.owner()));
-        Ok(core.admit_key(&mut caller).await?.map(|()| caller))
-    };
-    let admitted = core.guard(context.ip(), attempt).await?;
-    if let Err(Reason::TooManyFailures) = admitted {
-        // Nothing was looked at, but the owner of the key, if it is one, is to see why.
-        if let Ok(caller) = core.recognise(key.as_bytes(), known).await? {
-            context.note(|notes| notes.owner = Some(caller.owner()));
-        }
-    }
+    let note = |owner| context.note(|notes| notes.owner = Some(owner));
+    let admitted = shared.core.admit_key(key.as_bytes(), known, context.ip(), note).await?;
     let caller = admitted.map_err(Failure::refused)?;
     address.map_err(|_| Failure::refused(Reason::AddressUnreadable))?;
     Ok(caller)

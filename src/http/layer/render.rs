@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::json;
 
+use crate::flows::failures::Surface;
 use crate::http::Shared;
 use crate::http::console;
 use crate::http::context::RequestContext;
@@ -51,6 +52,17 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// Where a failed attempt of this request was counted.
+    const fn surface(&self) -> Surface {
+        match self.dialect {
+            Dialect::Admin => Surface::Admin,
+            _ if self.is_console => Surface::Console,
+            _ => Surface::Api,
+        }
+    }
+}
+
 pub fn render(shared: &Shared, context: &RequestContext, reader: &Reader, response: &mut Response) {
     if reader.is_private {
         let headers = response.headers_mut();
@@ -70,7 +82,8 @@ pub fn render(shared: &Shared, context: &RequestContext, reader: &Reader, respon
             None => Failure::of_status(status),
         };
         if let (StatusCode::TOO_MANY_REQUESTS, Some(reason)) = (failure.status, failure.reason) {
-            failure.retry_after_secs = Some(shared.core.limits.retry_after_secs(reason, context.ip()));
+            let wait = || shared.core.limits.retry_after_secs(reader.surface(), reason, context.ip());
+            failure.retry_after_secs = Some(failure.retry_after_secs.unwrap_or_else(wait));
         }
         write(response, failure, reader.dialect, context.request_id());
     }

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use crate::domain::access::Reason;
 use crate::domain::admin::{AdminToken, Permission};
 use crate::domain::secret::{ADMIN_TOKEN_PREFIX, PlainSecret};
+use crate::flows::failures::Surface;
 use crate::http::Shared;
 use crate::http::basic;
 use crate::http::context::RequestContext;
@@ -53,16 +54,12 @@ async fn admit(
         return Ok(None);
     }
     let is_bearer = id.is_none();
-    let attempt = async {
-        let token = shared.core.admin_token(&presented).await?;
-        Ok(token
-            .filter(|token| id.is_none_or(|id| id == token.id.to_string()))
-            .filter(|token| token.permissions.contains(&Permission::Introspect))
-            .ok_or(Reason::ServiceTokenUnknown))
+    let fits = |token: &AdminToken| {
+        id.as_ref().is_none_or(|id| *id == token.id.to_string())
+            && token.permissions.contains(&Permission::Introspect)
     };
-    let token =
-        shared.core.guard(context.ip(), attempt).await?.map_err(|reason| refused(reason, is_bearer))?;
-    Ok(Some(Service(token)))
+    let decided = shared.core.admit_admin_token(Surface::Api, context.ip(), &presented, fits).await?;
+    Ok(Some(Service(decided.map_err(|reason| refused(reason, is_bearer))?)))
 }
 
 /// Whoever came by Bearer is answered as RFC 6750 3 has it (RFC 7662 2.3).
