@@ -11,9 +11,11 @@ use chrono::TimeDelta;
 use ipnet::IpNet;
 use opentelemetry_otlp::ExporterBuildError;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{self, Settings};
+use crate::config::{self, DatabaseUrl, Settings};
 use crate::domain::clock::Clock;
 use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
@@ -40,9 +42,6 @@ use crate::telemetry::traces::Traces;
 
 /// Where embedded installations keep their token keys, in the data directory.
 const TOKEN_KEYS_FILE: &str = "token.keys";
-
-/// A scraper and a few probes.
-const OPS_CONNECTIONS_MAX: usize = 64;
 
 /// What may be made where it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +82,7 @@ pub struct App {
     proxy_protocol_from: Arc<[IpNet]>,
     drain_delay: Duration,
     ops: Option<TcpListener>,
+    hangups: Option<watch::Receiver<()>>,
 }
 
 impl App {
@@ -108,6 +108,7 @@ impl App {
                 trusted_proxies: settings.server.trusted_proxies.clone(),
                 forwarded_header: settings.server.forwarded_header,
                 request_timeout: settings.server.request_timeout,
+                logs_probes: settings.log.probes,
             },
             tasks: TaskTracker::new(),
             is_draining: AtomicBool::new(false),
@@ -129,6 +130,7 @@ impl App {
             proxy_protocol_from: proxies.into(),
             drain_delay: settings.server.drain_delay,
             ops: None,
+            hangups: None,
         })
     }
 
@@ -164,6 +166,12 @@ impl App {
         Self { ops: Some(listener), ..self }
     }
 
+    /// Reads files again whenever `hangups` changes, while [`App::run`] runs.
+    #[must_use]
+    pub fn reloading_at(self, hangups: watch::Receiver<()>) -> Self {
+        Self { hangups: Some(hangups), ..self }
+    }
+
     /// Returns when every exchange so far and every last-used time is written.
     pub async fn flush(&self) {
         self.shared.exchanges.flush().await;
@@ -178,20 +186,14 @@ impl App {
     /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
     pub async fn run(mut self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let ops = self.ops.take().map(|listener| {
-            let limits = ListenerLimits { connections_max: OPS_CONNECTIONS_MAX, ..self.limits };
+            let limits = ListenerLimits { connections_max: http::ops::CONNECTIONS_MAX, ..self.limits };
             // To the end: whoever watches must see the stop through.
             let transport = Transport::default();
             tokio::spawn(serve(listener, self.ops_router(), limits, transport, std::future::pending()))
         });
-        let core = || Arc::clone(&self.shared.core);
-        let mut loops = vec![
-            tokio::spawn(usage::run(core())),
-            tokio::spawn(tidy::run(core())),
-            tokio::spawn(notices::run(core())),
-            tokio::spawn(Arc::clone(&self.shared.sweeper).run()),
-        ];
-        loops.extend(self.shared.tls.clone().map(|tls| tokio::spawn(tls.watch())));
-        let delivering = tokio::spawn(Arc::clone(&self.deliverer).run());
+        let loops = self.start_loops();
+        let deliverer = Arc::clone(&self.deliverer);
+        let delivering = self.core().store.tasks().keep("webhooks", move || Arc::clone(&deliverer).run());
         let deliverer = Arc::clone(&self.deliverer);
         let (draining, drain_delay) = (Arc::clone(&self.shared), self.drain_delay);
         let stop = async move {
@@ -219,6 +221,28 @@ impl App {
         }
     }
 
+    /// What goes on until it is aborted.
+    fn start_loops(&self) -> Vec<JoinHandle<()>> {
+        let (shared, tasks) = (&self.shared, self.core().store.tasks());
+        let with_core = || Arc::clone(&shared.core);
+        let (uses, limits, notes) = (with_core(), with_core(), with_core());
+        let sweeper = Arc::clone(&shared.sweeper);
+        let mut loops = vec![
+            tasks.keep("last_used", move || usage::run(Arc::clone(&uses))),
+            tasks.keep("limits", move || tidy::run(Arc::clone(&limits))),
+            tasks.keep("notices", move || notices::run(Arc::clone(&notes))),
+            tasks.keep("sweep", move || Arc::clone(&sweeper).run()),
+        ];
+        if let Some(tls) = shared.tls.clone() {
+            loops.push(tasks.keep("tls_certificate", move || Arc::clone(&tls).watch()));
+        }
+        if let Some(hangups) = self.hangups.clone() {
+            let shared = Arc::clone(shared);
+            loops.push(tasks.keep("reload", move || reload_at(hangups.clone(), Arc::clone(&shared))));
+        }
+        loops
+    }
+
     /// Finishes what is under way, writes what is noted, and closes the store.
     pub async fn close(self) {
         self.shared.tasks.close();
@@ -237,8 +261,7 @@ impl App {
 /// [`BuildError`].
 pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, BuildError> {
     let url = settings.database.url.expose();
-    let default_path = settings.server.data_dir.join("tollgate.db");
-    let is_embedded = url == format!("sqlite://{}", default_path.display());
+    let is_embedded = url == DatabaseUrl::sqlite_in(&settings.server.data_dir).expose();
     if is_embedded {
         make_directory(&settings.server.data_dir)?;
     }
@@ -303,6 +326,16 @@ pub async fn open_core(
     })
 }
 
+/// Reads again whatever is kept in a file, at each hangup.
+async fn reload_at(mut hangups: watch::Receiver<()>, shared: Arc<Shared>) {
+    while hangups.changed().await.is_ok() {
+        tracing::info!("files are read again");
+        if let Some(tls) = &shared.tls {
+            tls.look();
+        }
+    }
+}
+
 fn sweep_settings(settings: &Settings) -> SweepSettings {
     SweepSettings {
         audit_kept: TimeDelta::days(settings.retention.audit_days.into()),
@@ -348,7 +381,7 @@ fn local_keyring(data_dir: &Path, entropy: &Entropy) -> Result<Keyring, BuildErr
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(fail(error)),
     }
-    let text = zeroize::Zeroizing::new(std::fs::read_to_string(&path).map_err(fail)?);
+    let text = config::read_secret(&path).map_err(fail)?;
     let keys =
         text.parse::<crate::config::TokenKeys>().map_err(|_| BuildError::BadTokenKeys(path.clone()))?;
     Keyring::new(keys.bytes()).ok_or(BuildError::BadTokenKeys(path))

@@ -20,8 +20,10 @@ use ipnet::IpNet;
 
 pub use layers::{Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
+pub use reader::read_secret;
 pub use values::{BadValue, DatabaseUrl, TokenKeys};
 
+use layers::near_misses;
 use reader::{Origin, Reader};
 use values::{address, directory, file, log_level, network, one_of, optional, scope_name, web_url};
 
@@ -45,6 +47,7 @@ pub struct Settings {
     pub log: Log,
     pub traces: Traces,
     origins: Vec<Origin>,
+    warnings: Vec<String>,
 }
 
 /// `[server]`: the public listener.
@@ -146,6 +149,8 @@ pub struct Log {
     /// A directive string that `tracing_subscriber::EnvFilter` takes.
     pub level: String,
     pub format: LogFormat,
+    /// Whether probes and scrapes that are answered well have a line each.
+    pub probes: bool,
 }
 
 /// `[traces]`: where spans go.
@@ -183,6 +188,7 @@ impl Settings {
             traces: Traces::read(&mut reader),
             server,
             origins: Vec::new(),
+            warnings: near_misses(&sources.environment),
         };
         settings.check_together(&mut reader);
         let origins = reader.finish()?;
@@ -198,6 +204,11 @@ impl Settings {
     pub fn explain(&self) -> String {
         let line = |Origin { key, shown, place }: &Origin| format!("{key} = {shown}  # {place}\n");
         self.origins.iter().map(line).collect()
+    }
+
+    /// What is no mistake, and yet is probably not as it was meant. For the log.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn check_together(&self, reader: &mut Reader) {
@@ -342,6 +353,7 @@ impl Log {
             level: reader.text("log.level", log_level),
             format: reader
                 .text("log.format", one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)])),
+            probes: reader.switch("log.probes"),
         }
     }
 }

@@ -11,11 +11,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tollgate::app::{App, Create, open_store};
 use tollgate::config::{Flag, Settings, Sources};
 use tollgate::demo;
 use tollgate::domain::clock::Clock;
 use tollgate::domain::entropy::Entropy;
+use tollgate::process::signals::Signals;
+use tollgate::process::{descriptors, service_manager};
 use tollgate::store::backup::backup;
 use tollgate::telemetry;
 
@@ -73,15 +76,21 @@ enum Command {
     Job(Job),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr().lock(), "tollgate: {}", in_one_line(&error));
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    let ended = start_runtime().and_then(|runtime| {
+        let ended = runtime.block_on(async { run(Cli::parse(), Signals::install()?).await });
+        // A thread that still waits, for the resolution of a name say, must not hold up the end.
+        runtime.shutdown_background();
+        ended
+    });
+    ended.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr().lock(), "tollgate: {}", in_one_line(&error));
+        ExitCode::FAILURE
+    })
+}
+
+fn start_runtime() -> anyhow::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build().context("cannot start")
 }
 
 /// The whole chain, and never a backtrace: this is for operators. Some errors tell their cause themselves.
@@ -93,21 +102,39 @@ fn in_one_line(error: &anyhow::Error) -> String {
     })
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
+    if let Command::KeyGen = cli.command {
+        // Without settings: they may name the very file that the key is for.
+        print(&hex::encode(Entropy::System.bytes::<32>()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let settings = Settings::load(&sources(cli.common))?;
-    telemetry::start(&settings.log);
+    let _logging = telemetry::start(&settings.log).context("cannot start to log")?;
+    for warning in settings.warnings() {
+        tracing::warn!("{warning}");
+    }
     match cli.command {
-        Command::Serve => serve(settings).await,
-        Command::Demo => run_demo(settings).await,
+        Command::Serve => serve(settings, signals).await?,
+        Command::Demo => run_demo(settings, signals).await?,
+        command => tokio::select! {
+            done = run_command(command, &settings) => done?,
+            code = signals.stopped() => return Ok(ExitCode::from(code)),
+        },
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_command(command: Command, settings: &Settings) -> anyhow::Result<()> {
+    match command {
+        Command::Serve | Command::Demo | Command::KeyGen => Ok(()),
         Command::Migrate => {
-            open_store(&settings, Create::Database).await?.close().await;
+            open_store(settings, Create::Database).await?.close().await;
             Ok(())
         }
         Command::CheckConfig => print(&settings.explain()),
-        Command::Backup { to } => back_up(&settings, &to).await,
-        Command::Healthcheck => health_check::run(&settings),
-        Command::KeyGen => print(&hex::encode(Entropy::System.bytes::<32>())),
-        Command::Job(job) => commands::run(&settings, job).await,
+        Command::Backup { to } => back_up(settings, &to).await,
+        Command::Healthcheck => health_check::run(settings),
+        Command::Job(job) => commands::run(settings, job).await,
     }
 }
 
@@ -115,7 +142,7 @@ fn sources(common: Common) -> Sources {
     let flag = |key, name, value: Option<String>| value.map(|value| Flag { key, name, value });
     Sources {
         file: common.config,
-        environment: std::env::vars().collect(),
+        environment: std::env::vars_os().collect(),
         flags: [
             flag("server.listen", "--listen", common.listen),
             flag("server.data_dir", "--data-dir", common.data_dir),
@@ -135,7 +162,29 @@ async fn back_up(settings: &Settings, to: &Path) -> anyhow::Result<()> {
     ))
 }
 
-async fn serve(mut settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, signals: Signals) -> anyhow::Result<()> {
+    let (app, listener) = tokio::select! {
+        started = start(settings) => started?,
+        _ = signals.stopped() => {
+            tracing::info!("stopped before it was ready");
+            return Ok(());
+        }
+    };
+    tracing::info!(listen = %listener.local_addr()?, engine = ?app.core().store.engine(), "ready");
+    service_manager::tell_ready();
+    let watchdog = app.core().store.tasks().keep("watchdog", service_manager::feed_watchdog);
+    let stop = async {
+        signals.stopped().await;
+        service_manager::tell_stopping();
+    };
+    app.reloading_at(signals.hangups()).run(listener, stop).await;
+    watchdog.abort();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn start(mut settings: Settings) -> anyhow::Result<(App, TcpListener)> {
+    descriptors::fit(&mut settings, descriptors::raise());
     let listener = bind_public(&mut settings).await?;
     let ops = match settings.ops.listen {
         Some(address) => Some(bind(address).await?),
@@ -146,17 +195,24 @@ async fn serve(mut settings: Settings) -> anyhow::Result<()> {
         tracing::info!(ops_listen = %ops.local_addr()?, "operations");
         app = app.with_ops(ops);
     }
-    tracing::info!(listen = %listener.local_addr()?, engine = ?app.core().store.engine(), "ready");
-    app.run(listener, stop_signal()).await;
-    tracing::info!("stopped");
-    Ok(())
+    Ok((app, listener))
 }
 
-async fn run_demo(mut settings: Settings) -> anyhow::Result<()> {
-    let listener = bind_public(&mut settings).await?;
-    let app = App::build(&settings, Create::Everything, Clock::System, Entropy::System).await?;
-    print(&demo::prepare(app.core(), listener.local_addr()?).await?)?;
-    app.run(listener, stop_signal()).await;
+async fn run_demo(mut settings: Settings, signals: Signals) -> anyhow::Result<()> {
+    let prepared = async {
+        let listener = bind_public(&mut settings).await?;
+        let app = App::build(&settings, Create::Everything, Clock::System, Entropy::System).await?;
+        print(&demo::prepare(app.core(), listener.local_addr()?).await?)?;
+        anyhow::Ok((app, listener))
+    };
+    let (app, listener) = tokio::select! {
+        prepared = prepared => prepared?,
+        _ = signals.stopped() => return Ok(()),
+    };
+    app.run(listener, async {
+        let _ = signals.stopped().await;
+    })
+    .await;
     Ok(())
 }
 
@@ -174,26 +230,4 @@ async fn bind_public(settings: &mut Settings) -> anyhow::Result<TcpListener> {
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
-}
-
-/// Resolves at SIGTERM or Ctrl-C.
-async fn stop_signal() {
-    let interrupt = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
-    }
 }

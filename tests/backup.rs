@@ -1,8 +1,11 @@
 //! Backup and restore: what a copy made under load is worth.
 
 use std::process::Command;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use tollgate::store::Engine;
+use tollgate::store::backup::backup;
 
 use super::support::load::Load;
 use super::support::program::{Server, run, stdout_of, tollgate};
@@ -50,6 +53,37 @@ async fn a_backup_under_load_restores_what_was_acknowledged_before_it() {
     app.send(merchant.refresh(&before.refresh)).await.tokens();
     app.tokens(&merchant).await;
     assert!(app.number("select count(*) from sessions").await > 10);
+}
+
+/// As on FAT or a share, where neither a link nor a rename that replaces nothing is to be had.
+#[tokio::test]
+async fn a_copy_needs_no_hard_links_and_replaces_nothing() {
+    let app = TestApp::new(Engine::Sqlite).await;
+    let merchant = app.merchant().await;
+    let copy = app.database.directory().join("copy.db");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=link,linkat,renameat2"]);
+    strace.args(["-e", "inject=link,linkat,renameat2:error=EPERM", env!("CARGO_BIN_EXE_tollgate"), "backup"]);
+    strace.arg(&copy).arg(format!("--database-url={}", app.database.url));
+    stdout_of(&mut strace);
+    let first = std::fs::read(&copy).expect("the copy is there");
+    app.tokens(&merchant).await;
+    assert!(!run(&mut strace).status.success(), "an existing file was overwritten");
+    assert_eq!(std::fs::read(&copy).expect("the copy is still there"), first);
+}
+
+#[tokio::test]
+async fn of_copies_made_at_once_under_one_name_one_is_kept_and_whole() {
+    let app = TestApp::new(Engine::Sqlite).await;
+    app.merchant().await;
+    let restored = Database::without_schema(Engine::Sqlite);
+    let copy = restored.directory().join("tollgate.db");
+    let copies = (0..8).map(|_| backup(&app.database.url, &copy, Duration::from_secs(30)));
+    let done = join_all(copies).await;
+    assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1, "{done:?}");
+    assert_eq!(std::fs::read_dir(restored.directory()).expect("it is there").count(), 1);
+    let app = TestApp::over(restored).await;
+    assert_eq!(app.number("select count(*) from merchants").await, 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The command line: what each command prints, makes and refuses.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use tollgate::store::Engine;
@@ -123,5 +125,55 @@ fn an_operator_needs_a_name() {
     for name in ["", "  ", "a\u{1b}[31mb"] {
         let error = refusal(&mut tollgate(&["operator", "add", name, &data_dir]));
         assert!(error.contains("name"), "{error}");
+    }
+}
+
+#[test]
+fn variables_of_others_may_be_any_bytes_and_ours_must_be_text() {
+    let bytes = OsStr::from_bytes(b"caf\xe9");
+    stdout_of(tollgate(&["check-config"]).env("UNRELATED", bytes));
+    let error = refusal(tollgate(&["check-config"]).env("TOLLGATE__LOG__LEVEL", bytes));
+    assert!(error.contains("TOLLGATE__LOG__LEVEL: is not UTF-8"), "{error}");
+}
+
+#[test]
+fn a_variable_that_is_nearly_a_setting_is_warned_of_without_its_value() {
+    let mut command = tollgate(&["check-config"]);
+    command.env("TOLLGATE_DATABASE_URL", "postgres://u:pass-word@h/d").env("tollgate__log__level", "debug");
+    // What Kubernetes sets for a service of this name.
+    command.env("TOLLGATE_PORT", "tcp://10.0.0.1:80").env("TOLLGATE_SERVICE_HOST", "10.0.0.1");
+    let output = run(&mut command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("TOLLGATE_DATABASE_URL does nothing, did you mean TOLLGATE__DATABASE__URL?"),
+        "{said}"
+    );
+    assert!(said.contains("tollgate__log__level does nothing, did you mean TOLLGATE__LOG__LEVEL?"), "{said}");
+    assert!(
+        !said.contains("pass-word") && !said.contains("TOLLGATE_PORT") && !said.contains("SERVICE"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_key_is_made_into_the_file_that_the_settings_name() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let file = directory.path().join("token.keys");
+    fs::write(&file, "").expect("a file in it can be written");
+    let key = stdout_of(tollgate(&["key-gen"]).env("TOLLGATE__TOKENS__KEYS_FILE", &file));
+    assert_eq!(key.trim().len(), 64);
+}
+
+#[test]
+fn a_data_directory_may_have_any_name() {
+    let parent = tempfile::tempdir().expect("a temporary directory can be made");
+    for name in ["100%25?mode=memory", "a//b/", "with space#1", "%2e%2e"] {
+        let directory = parent.path().join(name);
+        let data_dir = format!("--data-dir={}", directory.display());
+        for _ in 0..2 {
+            stdout_of(&mut tollgate(&["operator", "add", "Ada", &data_dir]));
+        }
+        assert!(directory.join("tollgate.db").is_file() && directory.join("token.keys").is_file(), "{name}");
     }
 }

@@ -33,6 +33,7 @@ mod standing;
 mod stop;
 mod store;
 mod support;
+mod surroundings;
 mod sweep;
 mod traces;
 mod transport;

@@ -1,6 +1,11 @@
 //! Operations: what the second listener tells, and that the first does not.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
 use chrono::TimeDelta;
+use tokio::sync::Notify;
 
 use super::support::merchant::plain_key;
 use super::support::{Call, TestApp, each_engine};
@@ -105,6 +110,12 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
         let reply = app.send_to_ops(call).await;
         assert_eq!(reply.header("content-type").as_deref(), Some(open));
         assert!(reply.text().ends_with("# EOF\n"));
+        for accept in
+            ["application/openmetrics-text;q=0", "application/openmetrics-text;q=0.2,text/plain", "*/*"]
+        {
+            let reply = app.send_to_ops(Call::get("/metrics").header("accept", accept)).await;
+            assert_eq!(reply.header("content-type"), plain.header("content-type"), "{accept}");
+        }
     })
     .await;
 }
@@ -132,6 +143,76 @@ async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
                 assert!(is_of_tls || served.contains(&name), "{name} is not served");
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn promtool_finds_nothing_wrong_with_the_plain_format() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        app.tokens(&merchant).await;
+        let text = scrape(&app).await.0;
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tests/run installs it");
+        promtool.stdin.take().expect("it was piped above").write_all(text.as_bytes()).expect("it reads");
+        let told = promtool.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&[told.stdout, told.stderr].concat()).into_owned();
+        assert!(told.status.success() && said.is_empty(), "{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_somebody_is_woken_for_is_shown_before_it_happens() {
+    each_engine(async |app| {
+        let metrics = scrape(&app).await;
+        for series in [
+            r#"tollgate_http_requests_total{route="/api/authorize",status="500"}"#,
+            r#"tollgate_http_requests_total{route="/admin/v1/merchants",status="503"}"#,
+            r#"tollgate_http_requests_total{route="none",status="500"}"#,
+            r#"tollgate_task_restarts_total{task="batches"}"#,
+            r#"tollgate_task_restarts_total{task="exchange_log"}"#,
+            "tollgate_log_lines_lost_total",
+        ] {
+            assert_eq!(metrics.value(series), 0.0, "{series}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_background_task_that_panics_is_started_anew_and_meanwhile_it_is_not_ready() {
+    each_engine(async |app| {
+        let recovered = Arc::new(Notify::new());
+        let told = Arc::clone(&recovered);
+        let mut panics = 4;
+        let task = app.core().store.tasks().keep("clumsy", move || {
+            panics -= 1;
+            let told = Arc::clone(&told);
+            async move {
+                assert!(panics < 1, "as it should");
+                told.notify_one();
+                std::future::pending::<()>().await;
+            }
+        });
+        let ready = async || app.send(Call::get("/readyz")).await;
+        while ready().await.status == 200 {
+            tokio::task::yield_now().await;
+        }
+        assert!(ready().await.text().contains("clumsy"));
+        assert_eq!(scrape(&app).await.value(r#"tollgate_task_up{task="clumsy"}"#), 0.0);
+        recovered.notified().await;
+        assert_eq!(ready().await.status, 200);
+        let metrics = scrape(&app).await;
+        assert_eq!(metrics.value(r#"tollgate_task_restarts_total{task="clumsy"}"#), 3.0);
+        assert_eq!(metrics.value(r#"tollgate_task_up{task="clumsy"}"#), 1.0);
+        task.abort();
     })
     .await;
 }

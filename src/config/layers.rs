@@ -4,6 +4,7 @@
 //! nothing of what a key means. No text made here repeats a string, since it may be a secret.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,14 +19,23 @@ const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// How far a misspelt name may be from the one suggested, in single-character edits.
 const SUGGESTION_EDITS_MAX: usize = 3;
 
+/// The same for a variable that may be another program's, so that none of those is suspected.
+const NEAR_MISS_EDITS_MAX: usize = 1;
+
+/// What the names of our variables begin with.
+const PREFIX: &str = "TOLLGATE__";
+
+/// The one variable without it: other programs read it as well.
+const PLAIN_URL: &str = "DATABASE_URL";
+
 /// What the process was started with. It has no `Debug`: the environment and the flags may hold
 /// secrets.
 #[derive(Default)]
 pub struct Sources {
     /// The settings file, if one is named. It must then exist.
     pub file: Option<PathBuf>,
-    /// The whole environment; other programs' variables are ignored.
-    pub environment: Vec<(String, String)>,
+    /// The whole environment; other programs' variables are ignored, text or not.
+    pub environment: Vec<(OsString, OsString)>,
     /// The flags that were given.
     pub flags: Vec<Flag>,
 }
@@ -284,29 +294,49 @@ impl File<'_> {
 
 /// Two layers: the plain `DATABASE_URL`, which other programs read as well, and above it our own
 /// variables.
-fn environment_layers(environment: &[(String, String)], mistakes: &mut Vec<Mistake>) -> [Layer; 2] {
+fn environment_layers(environment: &[(OsString, OsString)], mistakes: &mut Vec<Mistake>) -> [Layer; 2] {
     let (mut plain, mut own) = (Layer::new(), Layer::new());
     for (variable, text) in environment {
-        let place = Place::Environment(variable.clone());
-        if variable == "DATABASE_URL" {
-            insert(
-                &mut plain,
-                known("database.url").expect("database.url is in config/default.toml"),
-                text,
-                place,
-                mistakes,
-            );
-        } else if let Some(rest) = variable.strip_prefix("TOLLGATE__") {
-            if let Some(known) = KNOWN.iter().find(|known| known.variable == *variable) {
-                insert(&mut own, known, text, place, mistakes);
-            } else {
+        let variable = variable.to_string_lossy();
+        let place = Place::Environment(variable.clone().into_owned());
+        let (layer, known) = if variable == PLAIN_URL {
+            (&mut plain, known("database.url").expect("database.url is in config/default.toml"))
+        } else if let Some(rest) = variable.strip_prefix(PREFIX) {
+            let Some(known) = KNOWN.iter().find(|known| known.variable == variable) else {
                 let nearest = nearest_key(&rest.to_lowercase().replace("__", "."));
                 let hint = did_you_mean(nearest.map(|known| known.variable.clone()));
-                mistakes.push(Mistake::new(&place, variable, format!("unknown setting{hint}")));
-            }
+                mistakes.push(Mistake::new(&place, &variable, format!("unknown setting{hint}")));
+                continue;
+            };
+            (&mut own, known)
+        } else {
+            continue;
+        };
+        match text.to_str() {
+            Some(text) => insert(layer, known, text, place, mistakes),
+            None => mistakes.push(Mistake::new(&place, &known.key, "is not UTF-8")),
         }
     }
     [plain, own]
+}
+
+/// Variables that do nothing, although their names are nearly those of settings: with one underscore for
+/// two, say. Their values may be secrets and are not repeated.
+pub(super) fn near_misses(environment: &[(OsString, OsString)]) -> Vec<String> {
+    let names = environment.iter().filter_map(|(variable, _)| variable.to_str());
+    names.filter(|name| !name.starts_with(PREFIX)).filter_map(near_miss).collect()
+}
+
+fn near_miss(name: &str) -> Option<String> {
+    let plain = without_repeats(&name.to_uppercase());
+    let meant =
+        KNOWN.iter().find(|known| edits(&plain, &without_repeats(&known.variable)) <= NEAR_MISS_EDITS_MAX)?;
+    Some(format!("the environment variable {name} does nothing, did you mean {}?", meant.variable))
+}
+
+/// Several underscores in a row count as one.
+fn without_repeats(name: &str) -> String {
+    name.split('_').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("_")
 }
 
 fn flag_layer(flags: &[Flag], mistakes: &mut Vec<Mistake>) -> Layer {

@@ -6,7 +6,9 @@
 //! [`Reader::finish`] then refuses them all.
 
 use std::fmt;
+use std::io;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use zeroize::Zeroizing;
 use super::layers::{Layer, Setting, Sources, Value, gather};
 use super::mistakes::{Mistake, Mistakes, Place};
 use super::values::BadValue;
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 const ALL_KEYS: &str =
     "config/default.toml holds every key that is read, with a value of its type that passes";
@@ -215,8 +219,16 @@ fn set_text<'a>(layer: &'a Layer, key: &str) -> Option<(&'a str, &'a Place)> {
 
 /// The secret in a file. Its path is not repeated: someone may have put the secret itself there.
 fn secret_file<T: FromStr<Err = BadValue>>(path: &str) -> Result<T, BadValue> {
-    let contents = std::fs::read_to_string(path).map(Zeroizing::new);
-    let contents =
-        contents.map_err(|error| BadValue(format!("the file that it names cannot be read: {error}")))?;
+    let contents = read_secret(path.as_ref())
+        .map_err(|error| BadValue(format!("the file that it names cannot be read: {error}")))?;
     contents.trim().parse().map_err(|error| BadValue(format!("in the file that it names: {error}")))
+}
+
+/// The text in a file of a secret, without the byte order mark that editors on Windows put before it.
+pub fn read_secret(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(std::fs::read_to_string(path)?);
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(text)
 }

@@ -34,7 +34,8 @@ impl DatabaseUrl {
         &self.0
     }
 
-    pub(super) fn sqlite_in(data_dir: &Path) -> Self {
+    /// The embedded database of a data directory.
+    pub fn sqlite_in(data_dir: &Path) -> Self {
         // Left as they are, these two would end the path or begin an escape.
         let directory = data_dir.to_string_lossy().replace('%', "%25").replace('?', "%3F");
         Self(format!("sqlite://{}/tollgate.db", directory.trim_end_matches('/')))

@@ -1,5 +1,6 @@
 //! `/healthz` and `/readyz`: for whoever restarts us, and for whoever sends us traffic.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,15 +24,22 @@ pub async fn healthz() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// The store answers, the schema is there, and the server is not about to stop.
+/// The store answers, the schema is there, every background task runs, and the server is not about to stop.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Health)))]
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Health>, Failure> {
     if shared.is_draining.load(Ordering::Relaxed) {
-        let mut failure = Failure::of_status(StatusCode::SERVICE_UNAVAILABLE);
-        failure.description = "the server is stopping".into();
-        failure.retry_after_secs = Some(1);
-        return Err(failure);
+        return Err(not_ready("the server is stopping".into()));
+    }
+    if let Some(down) = shared.core.store.tasks().states().iter().find(|task| !task.is_up) {
+        return Err(not_ready(format!("the background task {} is being started anew", down.name).into()));
     }
     shared.core.store.ping().await?;
     Ok(Json(Health { status: "ready" }))
+}
+
+fn not_ready(description: Cow<'static, str>) -> Failure {
+    let mut failure = Failure::of_status(StatusCode::SERVICE_UNAVAILABLE);
+    failure.description = description;
+    failure.retry_after_secs = Some(1);
+    failure
 }

@@ -6,6 +6,7 @@ pub mod basic;
 pub mod console;
 pub mod context;
 pub mod error;
+mod exposition;
 pub mod form;
 pub mod health;
 pub mod layer;
@@ -46,6 +47,8 @@ pub struct Edge {
     pub forwarded_header: ForwardedHeader,
     /// After this a caller is told to try again; what its request began goes on.
     pub request_timeout: Duration,
+    /// Whether probes and scrapes that are answered well have a line in the log.
+    pub logs_probes: bool,
 }
 
 /// What every request shares.
@@ -109,6 +112,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .routes(routes!(health::readyz))
         .merge(admin)
         .split_for_parts();
+    shared.metrics.foresee(document.paths.paths.keys().map(String::as_str));
     let document = openapi::rendered(document);
     router
         .route("/openapi.json", get(async || openapi::response(document)))

@@ -24,6 +24,7 @@ use prometheus_client::registry::{Registry, Unit};
 use strum::VariantArray;
 
 use super::error::Failure;
+use super::exposition::{self, is_open_metrics_wanted};
 use super::metrics::Labels;
 use super::{Shared, every_call, health};
 use crate::domain::clock::Timestamp;
@@ -34,12 +35,13 @@ use crate::jobs::sweep::{Kind, Sweeper};
 use crate::store::batch::QueueState;
 use crate::store::estimates::{self, Backlog, SessionRows};
 use crate::store::{Store, StoreError};
+use crate::telemetry::lines;
+
+/// A scraper and a few probes.
+pub const CONNECTIONS_MAX: usize = 64;
 
 /// How long a scrape waits for the numbers that are in the store. Without them it tells the rest.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
-
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every route of the operations listener.
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -62,9 +64,11 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
         Err(_) => None,
     };
     let body = write(&shared, in_store).map_err(|_| Failure::fault("metrics could not be written"))?;
-    // Prometheus asks for OpenMetrics; to anything older it is text with comments that it ignores.
-    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let content_type = if accepted.contains("application/openmetrics-text") { OPEN_METRICS } else { PLAIN };
+    let (content_type, body) = if is_open_metrics_wanted(&headers) {
+        (exposition::OPEN_METRICS, body)
+    } else {
+        (exposition::PLAIN, exposition::plain(&body))
+    };
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
@@ -100,9 +104,10 @@ fn write(shared: &Shared, in_store: Option<InStore>) -> Result<String, fmt::Erro
     let core = &shared.core;
     flows(core, &mut registry);
     let dropped = ConstCounter::new(shared.exchanges.dropped());
-    registry.register("exchanges_dropped", "Exchange records never written, for want of room", dropped);
+    registry.register("exchanges_dropped", "Exchange records never written", dropped);
     sweeper(&shared.sweeper, &mut registry);
     store(&core.store, &mut registry);
+    process(&core.store, &mut registry);
     let is_up = ConstGauge::new(i64::from(in_store.is_some()));
     registry.register("store_up", "Whether the store answered when it was asked for this", is_up);
     if let Some(in_store) = in_store {
@@ -137,6 +142,21 @@ fn sweeper(sweeper: &Sweeper, registry: &mut Registry) {
     registry.register("swept_rows", "Rows that this replica removed because they had their time", swept);
     let walks = ConstCounter::new(sweeper.session_walks());
     registry.register("sweep_walks", "How often this replica went through all sessions of age", walks);
+}
+
+/// How the process itself is doing.
+fn process(store: &Store, registry: &mut Registry) {
+    let lost = ConstCounter::new(lines::lost());
+    registry.register("log_lines_lost", "Log lines that could not be written", lost);
+    let restarts = Family::<Labels<1>, Counter>::default();
+    let up = Family::<Labels<1>, Gauge>::default();
+    for task in store.tasks().states() {
+        let labels = [("task", task.name.to_owned())];
+        restarts.get_or_create(&labels).inc_by(task.restarts);
+        up.get_or_create(&labels).set(i64::from(task.is_up));
+    }
+    registry.register("task_restarts", "How often a background task failed and was started anew", restarts);
+    registry.register("task_up", "Whether a background task runs", up);
 }
 
 /// What this process has between it and the database.

@@ -120,26 +120,23 @@ impl Tls {
         Some(Timestamp::from_unix_secs(i64::try_from(expiry.as_secs()).ok()?))
     }
 
-    /// Looks at the files again and again, and at once on SIGHUP, until it is aborted.
+    /// Looks at the files again and again, until it is aborted.
     pub async fn watch(self: Arc<Self>) {
-        #[cfg(unix)]
-        let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
         loop {
-            #[cfg(unix)]
-            match &mut hangups {
-                Some(hangups) => drop(tokio::time::timeout(LOOK_INTERVAL, hangups.recv()).await),
-                None => tokio::time::sleep(LOOK_INTERVAL).await,
-            }
-            #[cfg(not(unix))]
             tokio::time::sleep(LOOK_INTERVAL).await;
-            match self.reload() {
-                Ok(true) => {
-                    let expires_at = self.expires_at().map(|time| time.to_rfc3339());
-                    tracing::info!(expires_at, "the TLS certificate was replaced");
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the TLS certificate is not replaced"),
+            self.look();
+        }
+    }
+
+    /// Takes over what the files hold now, and says in the log what came of it.
+    pub fn look(&self) {
+        match self.reload() {
+            Ok(true) => {
+                let expires_at = self.expires_at().map(|time| time.to_rfc3339());
+                tracing::info!(expires_at, "the TLS certificate was replaced");
             }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the TLS certificate is not replaced"),
         }
     }
 }

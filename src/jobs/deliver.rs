@@ -23,7 +23,7 @@ use crate::store::StoreError;
 
 /// Attempts under way at once: each is a connection and some kilobytes. Endpoints that fail are given
 /// one each, so it takes this many that hang before anybody waits for them.
-const ATTEMPTS_MAX: usize = 512;
+pub const ATTEMPTS_MAX: usize = 512;
 
 /// How often the record of an attempt is tried again, a [`POLL`] apart.
 const RECORD_RETRIES_MAX: u32 = 5;
@@ -37,6 +37,7 @@ pub struct Deliverer {
     /// Endpoints that have a worker.
     busy: Mutex<HashSet<ApiKeyId>>,
     attempts: Semaphore,
+    workers: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -48,6 +49,7 @@ impl Deliverer {
             egress,
             busy: Mutex::default(),
             attempts: Semaphore::new(ATTEMPTS_MAX),
+            workers: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
     }
@@ -64,12 +66,11 @@ impl Deliverer {
 
     /// Runs until [`Deliverer::stop`], and then until the attempts under way are recorded.
     pub async fn run(self: Arc<Self>) {
-        let workers = TaskTracker::new();
         while !self.stop.is_cancelled() {
             match self.core.due_endpoints().await {
                 Ok(endpoints) => {
                     for worker in endpoints.into_iter().filter_map(|key| self.take(key)) {
-                        workers.spawn(worker.run_and_log());
+                        self.workers.spawn(worker.run_and_log());
                     }
                 }
                 Err(error) => tracing::warn!(%error, "cannot look for webhooks to deliver"),
@@ -80,8 +81,8 @@ impl Deliverer {
                 () = tokio::time::sleep(POLL) => {}
             }
         }
-        workers.close();
-        workers.wait().await;
+        self.workers.close();
+        self.workers.wait().await;
     }
 
     /// Begins no further attempt.

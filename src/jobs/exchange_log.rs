@@ -1,9 +1,10 @@
 //! Writes exchange records in batches, off the hot path.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::flows::SharedCore;
 use crate::store::StoreError;
@@ -19,8 +20,12 @@ const BATCH_MAX: usize = 250;
 /// The pause after a batch that was not full, so that a quiet server writes few, larger batches.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a batch is tried again while the store does not answer, a second apart.
-const RETRIES_MAX: u32 = 30;
+/// The pause before a batch is tried again while the store does not answer. It is tried for as long as that
+/// lasts: meanwhile records wait in the queue.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for what is in the queue.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 enum Entry {
     Record(Box<Exchange>),
@@ -30,7 +35,7 @@ enum Entry {
 /// Where exchange records are handed in.
 pub struct ExchangeLog {
     queue: mpsc::Sender<Entry>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 impl ExchangeLog {
@@ -38,8 +43,14 @@ impl ExchangeLog {
     #[must_use]
     pub fn start(core: SharedCore) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(write_all(core, receiver));
-        Self { queue, dropped: AtomicU64::new(0) }
+        let receiver = Arc::new(Mutex::new(receiver));
+        let tasks = core.store.tasks().clone();
+        let dropped = Arc::<AtomicU64>::default();
+        let log = Self { queue, dropped: Arc::clone(&dropped) };
+        tasks.keep("exchange_log", move || {
+            write_all(Arc::clone(&core), Arc::clone(&receiver), Arc::clone(&dropped))
+        });
+        log
     }
 
     pub fn record(&self, exchange: Exchange) {
@@ -51,22 +62,28 @@ impl ExchangeLog {
         }
     }
 
-    /// Records that were never written, for want of room.
+    /// Records that were never written: for want of room, or because the store refused them.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Returns when everything recorded so far is written.
+    /// Returns when everything recorded so far is written, or after a while without a store.
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
-        if self.queue.send(Entry::Flush(done)).await.is_ok() {
-            let _ = written.await;
+        let flush = async {
+            if self.queue.send(Entry::Flush(done)).await.is_ok() {
+                let _ = written.await;
+            }
+        };
+        if tokio::time::timeout(FLUSH_TIMEOUT, flush).await.is_err() {
+            tracing::error!("exchange records lost: the store does not answer");
         }
     }
 }
 
-async fn write_all(core: SharedCore, mut receiver: mpsc::Receiver<Entry>) {
+async fn write_all(core: SharedCore, receiver: Arc<Mutex<mpsc::Receiver<Entry>>>, dropped: Arc<AtomicU64>) {
+    let mut receiver = receiver.lock().await;
     let mut entries = Vec::with_capacity(BATCH_MAX);
     while receiver.recv_many(&mut entries, BATCH_MAX).await > 0 {
         let was_full = entries.len() == BATCH_MAX;
@@ -78,7 +95,7 @@ async fn write_all(core: SharedCore, mut receiver: mpsc::Receiver<Entry>) {
                 Entry::Flush(done) => flushes.push(done),
             }
         }
-        write(&core, &exchanges).await;
+        dropped.fetch_add(write(&core, &exchanges).await, Ordering::Relaxed);
         let is_awaited = !flushes.is_empty();
         for done in flushes {
             let _ = done.send(());
@@ -89,21 +106,21 @@ async fn write_all(core: SharedCore, mut receiver: mpsc::Receiver<Entry>) {
     }
 }
 
-async fn write(core: &SharedCore, batch: &[Exchange]) {
+/// Writes a batch; how many records are lost.
+async fn write(core: &SharedCore, batch: &[Exchange]) -> u64 {
     if batch.is_empty() {
-        return;
+        return 0;
     }
-    for _ in 0..RETRIES_MAX {
+    loop {
         let result: Result<(), StoreError> =
             async { exchanges::insert(&mut core.store.write().await?, batch).await }.await;
         match result {
-            Ok(()) => return,
-            Err(error) if error.is_temporary() => tokio::time::sleep(Duration::from_secs(1)).await,
+            Ok(()) => return 0,
+            Err(error) if error.is_temporary() => tokio::time::sleep(RETRY_PAUSE).await,
             Err(error) => {
                 tracing::error!(%error, records = batch.len(), "exchange records lost");
-                return;
+                return batch.len() as u64;
             }
         }
     }
-    tracing::error!(records = batch.len(), "exchange records lost: the store does not answer");
 }

@@ -1,17 +1,21 @@
 //! A copy of an embedded database, made while it is in use.
 //!
 //! `vacuum into` reads one consistent state and lets writers go on. The copy has a name of its own until
-//! it is whole, checked and on disk, so that a file with the name asked for is always a good one.
+//! it is whole, checked and on disk, so that a file with the name asked for is always a good one. That it
+//! has never had a write-ahead log is what tells a log of the former database apart when it is restored.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use tempfile::NamedTempFile;
 
 use super::StoreError;
 use super::pool::Pool;
+use crate::supervise::Supervisor;
 
 /// Why there is no backup, in words for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +35,7 @@ pub enum BackupError {
 /// Copies the database at `url` to a new file, `to`. The schema is left as it is.
 ///
 /// # Errors
-/// [`BackupError`]; there is no file with that name then.
+/// [`BackupError`]; nothing is left of the copy then.
 pub async fn backup(url: &str, to: &Path, timeout: Duration) -> Result<(), BackupError> {
     if !url.starts_with("sqlite:") {
         return Err(BackupError::NotEmbedded);
@@ -39,65 +43,68 @@ pub async fn backup(url: &str, to: &Path, timeout: Duration) -> Result<(), Backu
     if to.exists() {
         return Err(BackupError::Exists(to.to_owned()));
     }
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let copied = copy(url, &partial, timeout).await;
-    let kept = match copied {
-        Ok(()) => keep(&partial, to).map_err(|source| BackupError::File { path: to.to_owned(), source }),
-        Err(error) => Err(error),
-    };
-    if kept.is_err() {
-        // Whatever is left of it is of no use; there may be nothing.
-        let _ = std::fs::remove_file(&partial);
-    }
-    kept
+    let file = |source| BackupError::File { path: to.to_owned(), source };
+    // For its owner alone, removed when it is dropped, and under a name that no other backup has.
+    let partial = tempfile::Builder::new()
+        .prefix(".tollgate-backup-")
+        .suffix(".partial")
+        .tempfile_in(directory_of(to))
+        .map_err(file)?;
+    copy(url, partial.path(), timeout).await?;
+    check(partial.path()).await?;
+    keep(partial, to).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
+        _ => file(error),
+    })
 }
 
-async fn copy(url: &str, partial: &Path, timeout: Duration) -> Result<(), BackupError> {
-    let file = |source| BackupError::File { path: partial.to_owned(), source };
-    let path = partial.to_str().ok_or_else(|| file(io::ErrorKind::InvalidFilename.into()))?;
-    make_private(partial).map_err(file)?;
-    let pool = Pool::open(url, false, 1, timeout).await?;
-    let copied = sqlx::query("vacuum into $1").bind(path).execute(readers(&pool)?).await;
-    pool.close().await;
-    copied.map_err(StoreError::from)?;
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
 
-    let pool = Pool::open(&format!("sqlite://{}", url_path(path)), false, 1, timeout).await?;
-    let checked = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(readers(&pool)?).await;
+/// Fills an empty file.
+async fn copy(url: &str, to: &Path, timeout: Duration) -> Result<(), BackupError> {
+    let path = to.to_str().ok_or_else(|| BackupError::File {
+        path: to.to_owned(),
+        source: io::ErrorKind::InvalidFilename.into(),
+    })?;
+    let pool = Pool::open(url, false, 1, timeout, &Supervisor::default()).await?;
+    let Pool::Sqlite { readers, .. } = &pool else { return Err(BackupError::NotEmbedded) };
+    let copied = sqlx::query("vacuum into $1").bind(path).execute(readers).await;
     pool.close().await;
+    copied.map(drop).map_err(|error| StoreError::from(error).into())
+}
+
+/// Nobody else knows the file, so it is read without locks, and without a log beside it.
+async fn check(path: &Path) -> Result<(), BackupError> {
+    let options = SqliteConnectOptions::new().filename(path).immutable(true);
+    let mut db = options.connect().await.map_err(StoreError::from)?;
+    let checked = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(&mut db).await;
+    db.close().await.map_err(StoreError::from)?;
     let verdict: String = checked.map_err(StoreError::from)?;
     if verdict == "ok" { Ok(()) } else { Err(BackupError::Damaged(verdict)) }
 }
 
-/// These statements are of SQLite alone.
-fn readers(pool: &Pool) -> Result<&SqlitePool, BackupError> {
-    match pool {
-        Pool::Sqlite { readers, .. } => Ok(readers),
-        Pool::Postgres(..) => Err(BackupError::NotEmbedded),
+/// Gives the copy its name, durably, and replaces no file that has come up meanwhile.
+fn keep(partial: NamedTempFile, to: &Path) -> io::Result<()> {
+    partial.as_file().sync_all()?;
+    match partial.persist_noclobber(to) {
+        Ok(_) => {}
+        Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => return Err(failed.error),
+        // A file system without hard links, such as FAT or a share: there the name is taken first.
+        Err(failed) => {
+            OpenOptions::new().write(true).create_new(true).open(to)?;
+            if let Err(failed) = failed.file.persist(to) {
+                std::fs::remove_file(to)?;
+                return Err(failed.error);
+            }
+        }
     }
-}
-
-/// An empty file for its owner alone: the engine fills it, and would make it for everybody to read.
-fn make_private(path: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
-}
-
-/// Gives the copy its name, durably.
-fn keep(partial: &Path, to: &Path) -> io::Result<()> {
-    File::open(partial)?.sync_all()?;
-    // A link, unlike a rename, does not replace a file that has come up meanwhile.
-    std::fs::hard_link(partial, to)?;
-    std::fs::remove_file(partial)?;
-    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// A path as it stands in a URL.
-fn url_path(path: &str) -> String {
-    path.replace('%', "%25").replace('?', "%3F")
+    match File::open(directory_of(to))?.sync_all() {
+        // Not every file system can: it keeps names by its own means.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
 }

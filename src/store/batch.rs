@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::error::StoreError;
+use crate::supervise::Supervisor;
 
 /// Rows of one statement. More gains little and makes the first caller of a batch wait for the last.
 const BATCH_MAX: usize = 128;
@@ -59,7 +60,7 @@ where
     O: Send + 'static,
 {
     /// Starts `workers` tasks, which end when this is dropped. `run` takes a batch and returns one result for each input, in order.
-    pub fn start<F, R>(workers: usize, timeout: Duration, run: F) -> Self
+    pub fn start<F, R>(workers: usize, timeout: Duration, tasks: &Supervisor, run: F) -> Self
     where
         F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Vec<O>, StoreError>> + Send + 'static,
@@ -69,7 +70,8 @@ where
         let run = Arc::new(run);
         let sizes = Histogram::new(SIZE_BUCKETS);
         for _ in 0..workers {
-            tokio::spawn(work(Arc::clone(&lane), Arc::clone(&run), sizes.clone()));
+            let (lane, run, sizes) = (Arc::clone(&lane), Arc::clone(&run), sizes.clone());
+            tasks.keep("batches", move || work(Arc::clone(&lane), Arc::clone(&run), sizes.clone()));
         }
         Self { queue, timeout, sizes }
     }

@@ -41,6 +41,11 @@ pub enum StoreError {
         "there is no database file {0}: check the path, run `tollgate migrate` to make it, or add ?mode=rwc to the URL"
     )]
     NoSuchFile(PathBuf),
+    #[error(
+        "{0} belongs to another database file than the one beside it, and would damage it: if that is a restored \
+         copy, remove {0} and the -shm file of the same name, and start again"
+    )]
+    ForeignLog(PathBuf),
 }
 
 impl StoreError {

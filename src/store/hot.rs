@@ -22,6 +22,7 @@ use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
 use crate::domain::merchant::MerchantRecord;
 use crate::domain::secret::SecretHash;
 use crate::domain::session::Session;
+use crate::supervise::Supervisor;
 
 /// Merchants kept in memory; a record is a few kilobytes.
 const RECORDS_MAX: u64 = 20_000;
@@ -49,17 +50,27 @@ pub struct HotPath {
 }
 
 impl HotPath {
-    pub(super) fn start(pool: &Pool, timeout: Duration) -> Self {
+    pub(super) fn start(pool: &Pool, timeout: Duration, tasks: &Supervisor) -> Self {
         Self {
-            open: batcher(pool, Access::Write, timeout, |db, opens| Box::pin(sessions::open(db, opens))),
-            rotate: batcher(pool, Access::Write, timeout, |db, rotations| {
+            open: batcher(pool, Access::Write, timeout, tasks, |db, opens| {
+                Box::pin(sessions::open(db, opens))
+            }),
+            rotate: batcher(pool, Access::Write, timeout, tasks, |db, rotations| {
                 Box::pin(sessions::rotate(db, rotations))
             }),
-            look_up: batcher(pool, Access::Read, timeout, |db, ids| Box::pin(sessions::look_up(db, ids))),
-            revisions: batcher(pool, Access::Read, timeout, |db, ids| Box::pin(sessions::revisions(db, ids))),
-            records: batcher(pool, Access::Read, timeout, |db, wanted| Box::pin(records(db, wanted))),
-            key_owners: batcher(pool, Access::Read, timeout, |db, hashes| Box::pin(key_owners(db, hashes))),
-            admin_tokens: batcher(pool, Access::Read, timeout, |db, hashes| Box::pin(tokens(db, hashes))),
+            look_up: batcher(pool, Access::Read, timeout, tasks, |db, ids| {
+                Box::pin(sessions::look_up(db, ids))
+            }),
+            revisions: batcher(pool, Access::Read, timeout, tasks, |db, ids| {
+                Box::pin(sessions::revisions(db, ids))
+            }),
+            records: batcher(pool, Access::Read, timeout, tasks, |db, wanted| Box::pin(records(db, wanted))),
+            key_owners: batcher(pool, Access::Read, timeout, tasks, |db, hashes| {
+                Box::pin(key_owners(db, hashes))
+            }),
+            admin_tokens: batcher(pool, Access::Read, timeout, tasks, |db, hashes| {
+                Box::pin(tokens(db, hashes))
+            }),
             record_cache: Cache::new(RECORDS_MAX),
             owner_cache: Cache::new(KEY_HASHES_MAX),
             session_cache: Cache::new(SESSIONS_MAX),
@@ -186,13 +197,19 @@ enum Access {
 
 type Run<I, O> = for<'c> fn(&'c mut Connection, &'c [I]) -> BoxFuture<'c, Result<Vec<O>, StoreError>>;
 
-fn batcher<I, O>(pool: &Pool, access: Access, timeout: Duration, run: Run<I, O>) -> Batcher<I, O>
+fn batcher<I, O>(
+    pool: &Pool,
+    access: Access,
+    timeout: Duration,
+    tasks: &Supervisor,
+    run: Run<I, O>,
+) -> Batcher<I, O>
 where
     I: Clone + Send + Sync + 'static,
     O: Send + 'static,
 {
     let pool = pool.clone();
-    Batcher::start(WORKERS, timeout, move |inputs| {
+    Batcher::start(WORKERS, timeout, tasks, move |inputs| {
         let pool = pool.clone();
         async move {
             let mut db = match access {

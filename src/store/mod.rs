@@ -29,6 +29,7 @@ pub mod outbox;
 pub mod pool;
 pub mod secrets;
 pub mod sessions;
+mod sqlite_file;
 pub mod surplus;
 pub mod sweep;
 pub mod users;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::domain::event::AuditEvent;
+use crate::supervise::Supervisor;
 
 pub use driver::{Connection, Engine, Tx};
 pub use error::StoreError;
@@ -69,6 +71,7 @@ pub struct Store {
     hot: HotPath,
     records: Batcher<AuditEvent, ()>,
     published: Arc<Notify>,
+    tasks: Supervisor,
 }
 
 impl Store {
@@ -78,11 +81,12 @@ impl Store {
     /// [`StoreError`] says in words for an operator what is wrong.
     pub async fn open(options: Options<'_>) -> Result<Self, StoreError> {
         let Options { url, may_create, connections_max, timeout } = options;
-        let pool = Pool::open(url, may_create, connections_max, timeout).await?;
+        let tasks = Supervisor::default();
+        let pool = Pool::open(url, may_create, connections_max, timeout, &tasks).await?;
         pool.migrate(url).await?;
-        let hot = HotPath::start(&pool, timeout);
-        let records = recorder(&pool, timeout);
-        Ok(Self { pool, timeout, hot, records, published: Arc::default() })
+        let hot = HotPath::start(&pool, timeout, &tasks);
+        let records = recorder(&pool, timeout, &tasks);
+        Ok(Self { pool, timeout, hot, records, published: Arc::default(), tasks })
     }
 
     #[must_use]
@@ -137,6 +141,12 @@ impl Store {
         self.pool.state()
     }
 
+    /// Its own background tasks, and those of whoever uses it.
+    #[must_use]
+    pub const fn tasks(&self) -> &Supervisor {
+        &self.tasks
+    }
+
     #[must_use]
     pub const fn hot(&self) -> &HotPath {
         &self.hot
@@ -157,9 +167,9 @@ impl Store {
     }
 }
 
-fn recorder(pool: &Pool, timeout: Duration) -> Batcher<AuditEvent, ()> {
+fn recorder(pool: &Pool, timeout: Duration, tasks: &Supervisor) -> Batcher<AuditEvent, ()> {
     let pool = pool.clone();
-    Batcher::start(RECORDERS, timeout, move |events: Arc<[AuditEvent]>| {
+    Batcher::start(RECORDERS, timeout, tasks, move |events: Arc<[AuditEvent]>| {
         let pool = pool.clone();
         async move {
             let mut tx = pool.begin(Arc::default()).await?;

@@ -1,6 +1,5 @@
 //! Opening the database of either engine, and handing out connections.
 
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,9 @@ use tokio::sync::Notify;
 use super::driver::{Connection, Engine, Tx};
 use super::error::StoreError;
 use super::lease::Lease;
+use super::sqlite_file;
 use super::wal::{self, Checkpointer};
+use crate::supervise::Supervisor;
 
 /// Connections that read a SQLite file side by side; the one writer is apart.
 const SQLITE_READERS: u32 = 4;
@@ -53,9 +54,10 @@ impl Pool {
         may_create: bool,
         connections_max: u32,
         timeout: Duration,
+        tasks: &Supervisor,
     ) -> Result<Self, StoreError> {
         if url.starts_with("sqlite:") {
-            Self::open_sqlite(url, may_create, timeout).await
+            Self::open_sqlite(url, may_create, timeout, tasks).await
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             Self::open_postgres(url, connections_max, timeout).await
         } else {
@@ -81,7 +83,12 @@ impl Pool {
         Ok(Self::Postgres(pool, timeout + CANCEL_GRACE))
     }
 
-    async fn open_sqlite(url: &str, may_create: bool, timeout: Duration) -> Result<Self, StoreError> {
+    async fn open_sqlite(
+        url: &str,
+        may_create: bool,
+        timeout: Duration,
+        tasks: &Supervisor,
+    ) -> Result<Self, StoreError> {
         let mut options = SqliteConnectOptions::from_str(url)
             .map_err(|_| StoreError::BadUrl)?
             .journal_mode(SqliteJournalMode::Wal)
@@ -90,23 +97,26 @@ impl Pool {
             .foreign_keys(true)
             .pragma("wal_autocheckpoint", wal::PAGES_MAX.to_string());
         let path = options.get_filename().to_owned();
-        if path.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
+        // Not of the whole URL: a directory may have any name.
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        let is_in_memory = url.starts_with("sqlite::memory:") || query.contains("mode=memory");
+        if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" || is_in_memory {
             // Each connection would have a database of its own.
             return Err(StoreError::InMemory);
         }
         if may_create {
             options = options.create_if_missing(true);
         }
-        if !may_create && !url.contains("mode=rwc") && !path.exists() {
+        if !may_create && !query.contains("mode=rwc") && !path.exists() {
             return Err(StoreError::NoSuchFile(path));
         }
+        sqlite_file::prepare(&path, may_create || query.contains("mode=rwc"))?;
         let writer = sqlite_pool(1, timeout).connect_with(options.clone()).await?;
-        protect(&path)?;
         let options = options.create_if_missing(false);
         let readers = sqlite_pool(SQLITE_READERS, timeout).connect_with(options.clone()).await?;
         // Opened when there is something to do: a command that only looks at the database has nothing.
         let moving = sqlite_pool(1, timeout).connect_lazy_with(options);
-        let checkpointer = Checkpointer::start(moving, writer.clone());
+        let checkpointer = Checkpointer::start(moving, writer.clone(), tasks);
         Ok(Self::Sqlite { readers, writer, checkpointer })
     }
 
@@ -196,14 +206,4 @@ fn limits(timeout: Duration) -> [(&'static str, String); 3] {
         ("lock_timeout", millis.clone()),
         ("idle_in_transaction_session_timeout", (timeout * 2).as_millis().to_string()),
     ]
-}
-
-/// The database holds the hashes and session secrets: for its owner alone.
-fn protect(path: &Path) -> Result<(), StoreError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(sqlx::Error::Io)?;
-    }
-    Ok(())
 }

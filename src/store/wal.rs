@@ -5,11 +5,14 @@
 //! writer. The log starts anew only when all of it has been moved, which a busy writer never lets happen:
 //! once it is long, the writer moves what came meanwhile, some hundred pages, between two transactions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::AbortHandle;
+
+use crate::supervise::Supervisor;
 
 /// From a write to the checkpoint that moves it. Less costs more: a page that is written again and again
 /// is moved once each time.
@@ -32,9 +35,12 @@ pub(super) struct Checkpointer {
 
 impl Checkpointer {
     /// `connection` is used for this alone.
-    pub(super) fn start(connection: SqlitePool, writer: SqlitePool) -> Self {
+    pub(super) fn start(connection: SqlitePool, writer: SqlitePool, tasks: &Supervisor) -> Self {
         let (written, writes) = mpsc::channel(1);
-        let task = tokio::spawn(run(connection.clone(), writer, writes)).abort_handle();
+        let writes = Arc::new(Mutex::new(writes));
+        let checkpoints = connection.clone();
+        let run = move || run(checkpoints.clone(), writer.clone(), Arc::clone(&writes));
+        let task = tasks.keep("checkpoints", run).abort_handle();
         Self { connection, written, task }
     }
 
@@ -51,7 +57,8 @@ impl Checkpointer {
     }
 }
 
-async fn run(connection: SqlitePool, writer: SqlitePool, mut writes: mpsc::Receiver<()>) {
+async fn run(connection: SqlitePool, writer: SqlitePool, writes: Arc<Mutex<mpsc::Receiver<()>>>) {
+    let mut writes = writes.lock().await;
     while writes.recv().await.is_some() {
         tokio::time::sleep(DELAY).await;
         let moved = match checkpoint(&connection).await {

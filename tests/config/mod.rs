@@ -38,7 +38,7 @@ impl Start {
     }
 
     fn env(mut self, variable: &str, value: &str) -> Self {
-        self.sources.environment.push((variable.to_owned(), value.to_owned()));
+        self.sources.environment.push((variable.into(), value.into()));
         self
     }
 

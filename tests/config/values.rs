@@ -223,3 +223,15 @@ fn settings_show_no_secret() {
         }
     }
 }
+
+#[test]
+fn files_of_secrets_may_come_from_windows() {
+    let keys = format!("\u{feff}# keys\r\n{KEY_1}\r\n{KEY_2}\r\n");
+    let start = start().other_file("keys", &keys).other_file("url", &format!("\u{feff}{URL}\r\n"));
+    let (keys, url) = (start.path("keys"), start.path("url"));
+    let start = start.env("TOLLGATE__TOKENS__KEYS_FILE", &keys).env("TOLLGATE__DATABASE__URL_FILE", &url);
+    let settings = start.file("\u{feff}[log]\r\nlevel = \"debug\"\r\n").loads();
+    assert_eq!(settings.tokens.keys.bytes().len(), 2);
+    assert_eq!(settings.database.url.expose(), URL);
+    assert_eq!(settings.log.level, "debug");
+}

@@ -99,6 +99,11 @@ impl TestApp {
         Self::on(Arc::clone(&self.database), self.clock.clone(), self.configure).await
     }
 
+    /// Stopped in good order.
+    pub(crate) async fn stopped(self) {
+        self.app.close().await;
+    }
+
     /// Stopped in good order, and started again on the same database.
     pub(crate) async fn restarted(self) -> Self {
         let Self { app, clock, database, configure, .. } = self;

@@ -59,6 +59,20 @@ impl Server {
         })
     }
 
+    /// `tollgate serve` whose log goes elsewhere than here; whoever calls it waits until it listens.
+    pub(crate) fn with_log_to(mut command: Command, address: SocketAddr, log: impl Into<Stdio>) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(log).spawn().expect("the program was built for this test");
+        // Nothing is written to it, and it closes at the end as standard error does.
+        let stdout = Lines::read(child.stdout.take().expect("it was piped above"));
+        Self { address, child, stderr: stdout.clone(), stdout }
+    }
+
+    /// A `serve` command as it is, without waiting for anything.
+    pub(crate) fn begin(command: &mut Command) -> Self {
+        Self::spawn(command)
+    }
+
     /// `tollgate demo` on a free port, and the text that it printed.
     pub(crate) fn demo(database: &Database) -> (Self, String) {
         let server = Self::spawn(&mut Self::command("demo", database)).once_ready(|server| {

@@ -75,6 +75,9 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
             latency,
         })
     });
+    if !shared.edge.logs_probes && response.status().is_success() && route.is_some_and(is_probe) {
+        return;
+    }
     tracing::info!(
         target: "tollgate::access",
         request_id = context.request_id(),
@@ -86,6 +89,11 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
         latency_us = micros_of(latency),
         trace_id = trace.map(display),
     );
+}
+
+/// What nobody asks but machines, every few seconds.
+fn is_probe(route: &str) -> bool {
+    matches!(route, "/healthz" | "/readyz" | "/metrics")
 }
 
 /// The caller's id where it is 1 to 64 characters of `[A-Za-z0-9._-]`.
