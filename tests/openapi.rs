@@ -36,3 +36,25 @@ async fn every_reference_in_the_document_leads_somewhere() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn every_operation_has_an_id_of_its_own_and_says_what_it_answers() {
+    each_engine(async |app| {
+        let document = app.send(Call::get("/openapi.json")).await.ok();
+        let paths = document["paths"].as_object().expect("the document has paths");
+        let mut ids = Vec::new();
+        for operation in
+            paths.values().flat_map(|path| path.as_object().expect("a path has operations").values())
+        {
+            ids.push(operation["operationId"].as_str().expect("an operation has an id"));
+            assert!(operation["summary"].is_string() && operation["security"].is_array(), "{operation:#}");
+            let responses = operation["responses"].as_object().expect("an operation has answers");
+            assert!(responses.values().all(|response| response["description"] != ""), "{operation:#}");
+        }
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "two operations have the same id");
+    })
+    .await;
+}

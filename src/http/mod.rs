@@ -113,7 +113,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .merge(admin)
         .split_for_parts();
     shared.metrics.foresee(document.paths.paths.keys().map(String::as_str));
-    let document = openapi::rendered(document);
+    let document = openapi::rendered(document, &shared.core.issuer);
     router
         .route("/openapi.json", get(async || openapi::response(document)))
         .merge(console::routes(&shared))

@@ -1,15 +1,17 @@
 //! The OpenAPI document: what the handlers say of themselves, and what is true of every one of them.
 
-use std::collections::BTreeMap;
-
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::openapi::content::Content;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::ArrayItems;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Response as Documented, SecurityRequirement};
+use utoipa::openapi::{
+    OpenApi as Document, Ref, RefOr, Response as Documented, Schema, SecurityRequirement, ServerBuilder,
+};
 use utoipa::{OpenApi, ToSchema};
 
 use crate::domain::licence::Product;
@@ -65,69 +67,127 @@ struct Base;
 pub fn base() -> Document {
     let mut document = Base::openapi();
     if let Some(components) = &mut document.components {
-        components.add_security_scheme(
-            "api_key",
-            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-KEY"))),
-        );
+        let http = |scheme, description: &str| {
+            SecurityScheme::Http(HttpBuilder::new().scheme(scheme).description(Some(description)).build())
+        };
+        let key = ApiKeyValue::with_description("X-API-KEY", "An API key: 64 hex characters.");
+        components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
+        let client = "A client id and secret (RFC 6749 2.3.1). They may stand in the body instead.";
+        components.add_security_scheme("client", http(HttpAuthScheme::Basic, client));
         components.add_security_scheme(
             "bearer",
-            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()),
+            http(HttpAuthScheme::Bearer, "An admin token or a service token."),
         );
     }
     document
 }
 
-const INTEGRATOR_ERRORS: [(&str, &str); 9] = [
-    ("400", "Malformed, or not granted"),
-    ("401", "Key, address, client or token not accepted"),
-    ("403", "Known, but may not pass"),
-    ("408", "The body took too long"),
-    ("413", "The body is too large"),
-    ("415", "None of the three body types"),
-    ("429", "Too many calls"),
-    ("500", "An internal error"),
-    ("503", "The store does not answer"),
+/// A status, what it means, and the `error` or `code` of an example.
+type DocumentedError = (u16, &'static str, &'static str);
+
+const INTEGRATOR_ERRORS: [DocumentedError; 9] = [
+    (400, "Malformed, or not granted", "invalid_grant"),
+    (401, "Key, address, client or token not accepted", "invalid_client"),
+    (403, "Known, but may not pass", "insufficient_scope"),
+    (408, "The body took too long", "invalid_request"),
+    (413, "The body is too large", "invalid_request"),
+    (415, "None of the three body types", "invalid_request"),
+    (429, "Too many calls", "slow_down"),
+    (500, "An internal error", "server_error"),
+    (503, "The store does not answer", "temporarily_unavailable"),
 ];
 
-const ADMIN_ERRORS: [(&str, &str); 11] = [
-    ("400", "Malformed; the detail names the field"),
-    ("401", "No live admin token"),
-    ("403", "The role may not do this"),
-    ("404", "No such object, or another merchant's"),
-    ("408", "The body took too long"),
-    ("409", "The state of the object does not allow it"),
-    ("412", "Changed by somebody else"),
-    ("413", "The body is too large"),
-    ("415", "Not JSON"),
-    ("500", "An internal error"),
-    ("503", "The store does not answer"),
+const ADMIN_ERRORS: [DocumentedError; 11] = [
+    (400, "Malformed; the detail names the field", "invalid_request"),
+    (401, "No live admin token", "invalid_client"),
+    (403, "The role may not do this", "forbidden"),
+    (404, "No such object, or another merchant's", "not_found"),
+    (408, "The body took too long", "invalid_request"),
+    (409, "The state of the object does not allow it", "conflict"),
+    (412, "Changed by somebody else", "version_mismatch"),
+    (413, "The body is too large", "invalid_request"),
+    (415, "Not JSON", "invalid_request"),
+    (500, "An internal error", "server_error"),
+    (503, "The store does not answer", "temporarily_unavailable"),
 ];
 
-/// The finished document as JSON: the errors that every operation has are added to each.
-pub fn rendered(mut document: Document) -> Bytes {
+/// The finished document as JSON, for the server that callers reach at `issuer`. What is true of every
+/// operation is added to each.
+pub fn rendered(mut document: Document, issuer: &str) -> Bytes {
+    document.servers = Some(vec![ServerBuilder::new().url(issuer).build()]);
+    if let Some(components) = &mut document.components {
+        components.schemas.iter_mut().for_each(|(name, schema)| refer_to_items(name, schema));
+    }
     for (path, item) in &mut document.paths.paths {
         let is_admin = path.starts_with("/admin/");
         for operation in [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete] {
             let Some(operation) = operation else { continue };
+            complete(operation);
             if is_admin {
-                add_errors(operation, &ADMIN_ERRORS, "application/problem+json", "Problem");
+                let example = |status, title: &str, code: &str| {
+                    json!({ "type": "about:blank", "title": title, "status": status, "detail": title, "code": code,
+                            "request_id": REQUEST_ID })
+                };
+                add_errors(operation, &ADMIN_ERRORS, "application/problem+json", "Problem", example);
                 let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
                 operation.security = Some(vec![bearer]);
             } else {
-                add_errors(operation, &INTEGRATOR_ERRORS, "application/json", "IntegratorError");
+                let example = |status, description: &str, error: &str| {
+                    json!({ "httpStatus": false, "error": error, "error_description": description,
+                            "request_id": REQUEST_ID,
+                            "status": { "statusCode": status, "statusDescription": description } })
+                };
+                add_errors(operation, &INTEGRATOR_ERRORS, "application/json", "IntegratorError", example);
             }
         }
     }
     Bytes::from(document.to_json().expect("a document of strings and maps serialises"))
 }
 
-fn add_errors(operation: &mut Operation, errors: &[(&str, &str)], content_type: &str, schema: &str) {
-    let responses: &mut BTreeMap<String, RefOr<Documented>> = &mut operation.responses.responses;
-    for (status, description) in errors {
+/// A page refers to its items by name, where the derived schema repeats them: generated clients then have one
+/// type for an object, however they came by it.
+fn refer_to_items(name: &str, schema: &mut RefOr<Schema>) {
+    if let Some(item) = name.strip_prefix("Page_")
+        && let RefOr::T(Schema::Object(page)) = schema
+        && let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items")
+    {
+        items.items = ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(item).into()));
+    }
+}
+
+const REQUEST_ID: &str = "01a20d60-fef6-7ad1-ae50-7286a391e4c4";
+
+/// Gives an operation an id of its own (a handler's name is unique in its file alone), says that it is
+/// open to everybody where it names no way to authenticate, and describes answers that say nothing.
+fn complete(operation: &mut Operation) {
+    if let (Some(id), Some([tag, ..])) = (&operation.operation_id, operation.tags.as_deref()) {
+        operation.operation_id = Some(format!("{}_{id}", tag.replace(' ', "_")));
+    }
+    operation.security.get_or_insert_default();
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            let status = status.parse::<StatusCode>().ok();
+            response.description =
+                status.and_then(|status| status.canonical_reason()).unwrap_or("Answer").to_owned();
+        }
+    }
+}
+
+fn add_errors(
+    operation: &mut Operation,
+    errors: &[DocumentedError],
+    content_type: &str,
+    schema: &str,
+    example: impl Fn(u16, &str, &str) -> Value,
+) {
+    for (status, description, code) in errors {
         let mut response = Documented::new(*description);
-        let content = Content::new(Some(Ref::from_schema_name(schema)));
+        let mut content = Content::new(Some(Ref::from_schema_name(schema)));
+        content.example = Some(example(*status, description, code));
         response.content.insert(content_type.to_owned(), RefOr::T(content));
-        responses.entry((*status).to_owned()).or_insert(RefOr::T(response));
+        operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(response));
     }
 }
 

@@ -78,7 +78,7 @@ pub struct NewToken {
 }
 
 /// Make an admin token.
-#[utoipa::path(post, path = "/admin/v1/tokens", tag = "people and tokens", request_body = NewToken,
+#[utoipa::path(post, path = "/admin/v1/tokens", tag = "admin tokens", request_body = NewToken,
     params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = TokenCreated)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
@@ -97,7 +97,7 @@ pub async fn create(
 }
 
 /// List admin tokens, newest first.
-#[utoipa::path(get, path = "/admin/v1/tokens", tag = "people and tokens", params(PageQuery),
+#[utoipa::path(get, path = "/admin/v1/tokens", tag = "admin tokens", params(PageQuery),
     responses((status = 200, body = Page<TokenView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
@@ -110,7 +110,7 @@ pub async fn list(
 }
 
 /// Revoke an admin token at once.
-#[utoipa::path(delete, path = "/admin/v1/tokens/{id}", tag = "people and tokens",
+#[utoipa::path(delete, path = "/admin/v1/tokens/{id}", tag = "admin tokens",
     params(("id" = AdminTokenId, Path)), responses((status = 204)))]
 pub async fn revoke(
     State(shared): State<Arc<Shared>>,

@@ -73,7 +73,7 @@ pub struct UserPatch {
 }
 
 /// Make a user of the console.
-#[utoipa::path(post, path = "/admin/v1/users", tag = "people and tokens", request_body = NewUser,
+#[utoipa::path(post, path = "/admin/v1/users", tag = "users", request_body = NewUser,
     params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = UserView)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
@@ -91,7 +91,7 @@ pub async fn create(
 }
 
 /// List users, newest first.
-#[utoipa::path(get, path = "/admin/v1/users", tag = "people and tokens", params(PageQuery),
+#[utoipa::path(get, path = "/admin/v1/users", tag = "users", params(PageQuery),
     responses((status = 200, body = Page<UserView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
@@ -104,7 +104,7 @@ pub async fn list(
 }
 
 /// Disable or enable a user, or set a new password.
-#[utoipa::path(patch, path = "/admin/v1/users/{id}", tag = "people and tokens", request_body = UserPatch,
+#[utoipa::path(patch, path = "/admin/v1/users/{id}", tag = "users", request_body = UserPatch,
     params(("id" = UserId, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = UserView)))]
 pub async fn update(

@@ -74,7 +74,7 @@ pub struct TokenRequest {
 }
 
 /// Start a session, or renew the one that `refresh_token` belongs to.
-#[utoipa::path(post, path = "/api/authorize", tag = "tokens", security(("api_key" = [])),
+#[utoipa::path(post, path = "/api/authorize", tag = "tokens", security(("api_key" = [], "client" = []), ("api_key" = [])),
     request_body(content((TokenRequest = "application/x-www-form-urlencoded"),
         (TokenRequest = "multipart/form-data"), (TokenRequest = "application/json"))),
     responses((status = 200, body = TokenResponse)))]
@@ -91,7 +91,7 @@ pub async fn authorize(
 }
 
 /// Renew the session that `refresh_token` belongs to.
-#[utoipa::path(post, path = "/api/refresh_token", tag = "tokens", security(("api_key" = [])),
+#[utoipa::path(post, path = "/api/refresh_token", tag = "tokens", security(("api_key" = [], "client" = []), ("api_key" = [])),
     request_body(content((TokenRequest = "application/x-www-form-urlencoded"),
         (TokenRequest = "multipart/form-data"), (TokenRequest = "application/json"))),
     responses((status = 200, body = TokenResponse)))]

@@ -91,7 +91,7 @@ pub struct TokenQuestion {
 
 /// Tell whether a token is active (RFC 7662).
 #[utoipa::path(post, path = "/api/introspect", tag = "tokens",
-    security(("api_key" = []), ("bearer" = [])),
+    security(("api_key" = [], "client" = []), ("api_key" = []), ("bearer" = []), ("client" = [])),
     request_body(content((TokenQuestion = "application/x-www-form-urlencoded"),
         (TokenQuestion = "multipart/form-data"), (TokenQuestion = "application/json"))),
     responses((status = 200, body = IntrospectionResponse)))]
@@ -112,7 +112,7 @@ pub async fn introspect(
 }
 
 /// End the session of a token (RFC 7009). A token that is unknown is no error.
-#[utoipa::path(post, path = "/api/revoke", tag = "tokens", security(("api_key" = []), ("bearer" = [])),
+#[utoipa::path(post, path = "/api/revoke", tag = "tokens", security(("api_key" = [], "client" = []), ("api_key" = []), ("bearer" = []), ("client" = [])),
     request_body(content((TokenQuestion = "application/x-www-form-urlencoded"),
         (TokenQuestion = "multipart/form-data"), (TokenQuestion = "application/json"))),
     responses((status = 200)))]
