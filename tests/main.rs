@@ -13,6 +13,7 @@ mod console;
 mod database_trouble;
 mod demo;
 mod disk_full;
+mod docs;
 mod domain;
 mod faults;
 mod fuzz_corpus;

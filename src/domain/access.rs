@@ -17,7 +17,7 @@ use super::secret::{SecretHash, StoredSecret};
 use super::session::Session;
 
 /// The `error` of an answer (RFC 6749 5.2, RFC 8628 3.5 for `slow_down`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum ErrorCode {
     InvalidRequest,

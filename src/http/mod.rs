@@ -5,6 +5,7 @@ pub mod api;
 pub mod basic;
 pub mod console;
 pub mod context;
+pub mod docs;
 pub mod error;
 mod exposition;
 pub mod form;
@@ -115,6 +116,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
     shared.metrics.foresee(document.paths.paths.keys().map(String::as_str));
     let document = openapi::rendered(document, &shared.core.issuer);
     router
+        .merge(docs::routes(&shared.core.issuer, &document))
         .route("/openapi.json", get(async || openapi::response(document)))
         .merge(console::routes(&shared))
         .fallback(async || StatusCode::NOT_FOUND)

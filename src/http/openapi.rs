@@ -14,6 +14,7 @@ use utoipa::openapi::{
 };
 use utoipa::{OpenApi, ToSchema};
 
+use super::docs;
 use crate::domain::licence::Product;
 use crate::http::api::verify;
 
@@ -26,6 +27,8 @@ pub struct IntegratorError {
     /// `unsupported_grant_type`, `invalid_scope`, `insufficient_scope`, `slow_down`, `temporarily_unavailable` or `server_error`.
     error: String,
     error_description: String,
+    /// Where the error is explained (RFC 6749 5.2).
+    error_uri: String,
     request_id: String,
     status: ErrorStatus,
 }
@@ -134,7 +137,7 @@ pub fn rendered(mut document: Document, issuer: &str) -> Bytes {
             } else {
                 let example = |status, description: &str, error: &str| {
                     json!({ "httpStatus": false, "error": error, "error_description": description,
-                            "request_id": REQUEST_ID,
+                            "error_uri": docs::error_uri(issuer, error), "request_id": REQUEST_ID,
                             "status": { "statusCode": status, "statusDescription": description } })
                 };
                 add_errors(operation, &INTEGRATOR_ERRORS, "application/json", "IntegratorError", example);

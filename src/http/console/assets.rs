@@ -30,7 +30,7 @@ static ICON: LazyLock<Asset> =
     LazyLock::new(|| asset("icon", "svg", "image/svg+xml", include_str!("icon.svg")));
 
 #[must_use]
-pub(super) fn style_url() -> String {
+pub(in crate::http) fn style_url() -> String {
     format!("/console/assets/{}", STYLE.name)
 }
 
@@ -40,7 +40,7 @@ pub(super) fn script_url() -> String {
 }
 
 #[must_use]
-pub(super) fn icon_url() -> String {
+pub(in crate::http) fn icon_url() -> String {
     format!("/console/assets/{}", ICON.name)
 }
 

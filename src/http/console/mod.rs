@@ -7,7 +7,7 @@
 
 mod access_keys;
 mod account;
-mod assets;
+pub(super) mod assets;
 mod audit;
 mod chart;
 mod cookie;

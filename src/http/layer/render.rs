@@ -10,6 +10,7 @@ use crate::flows::failures::Surface;
 use crate::http::Shared;
 use crate::http::console;
 use crate::http::context::RequestContext;
+use crate::http::docs;
 use crate::http::error::Failure;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -85,7 +86,7 @@ pub fn render(shared: &Shared, context: &RequestContext, reader: &Reader, respon
             let wait = || shared.core.limits.retry_after_secs(reader.surface(), reason, context.ip());
             failure.retry_after_secs = Some(failure.retry_after_secs.unwrap_or_else(wait));
         }
-        write(response, failure, reader.dialect, context.request_id());
+        write(response, failure, reader.dialect, context.request_id(), &shared.core.issuer);
     }
 }
 
@@ -96,7 +97,7 @@ fn asks_for_html(headers: &HeaderMap) -> bool {
         .is_some_and(|accepted| accepted.contains("text/html"))
 }
 
-fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id: &str) {
+fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id: &str, issuer: &str) {
     let status = failure.status.as_u16();
     let (content_type, body) = match dialect {
         Dialect::Person => (HTML, console::failure_body(&failure, request_id)),
@@ -106,6 +107,7 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
                 "httpStatus": false,
                 "error": failure.code,
                 "error_description": failure.description,
+                "error_uri": docs::error_uri(issuer, failure.code),
                 "request_id": request_id,
                 "status": { "statusCode": status, "statusDescription": failure.description },
             })
