@@ -5,8 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use tollgate::config::Settings;
-use tollgate::domain::address::reachable;
+use tollgate::domain::address::{canonical, reachable};
+use tollgate::http::proxy_protocol::OF_ITS_OWN;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -18,15 +20,23 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         None if has_tls => bail!("with TLS, this needs the operations listener: set ops.listen"),
         None => settings.server.listen,
     };
-    let status = ask(reachable(address)).with_context(|| format!("{address} does not answer"))?;
+    let proxies: &[IpNet] = match settings.ops.listen {
+        None if settings.server.proxy_protocol => &settings.server.trusted_proxies,
+        _ => &[],
+    };
+    let status = ask(reachable(address), proxies).with_context(|| format!("{address} does not answer"))?;
     if status.starts_with("HTTP/1.1 200 ") { Ok(()) } else { bail!("{address} answers {status:?}") }
 }
 
-/// The first line of the answer.
-fn ask(address: SocketAddr) -> std::io::Result<String> {
+/// The first line of the answer. Whoever calls from one of `proxies` must begin with a PROXY header.
+fn ask(address: SocketAddr, proxies: &[IpNet]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
+    let own = canonical(stream.local_addr()?.ip());
+    if proxies.iter().any(|net| net.contains(&own)) {
+        stream.write_all(OF_ITS_OWN)?;
+    }
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(4096).read_to_string(&mut answer)?;

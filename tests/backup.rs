@@ -122,3 +122,32 @@ async fn the_health_check_tells_a_server_that_is_up_from_one_that_is_not() {
     server.kill();
     assert!(!check());
 }
+
+#[tokio::test]
+async fn the_health_check_speaks_as_the_proxies_do_where_it_calls_from_one_of_their_addresses() {
+    for (proxies, is_one) in [("127.0.0.1", true), ("::ffff:127.0.0.0/104", true), ("192.0.2.1", false)] {
+        let database = Database::fresh(Engine::Sqlite).await;
+        let with_proxies = |command: &mut std::process::Command| {
+            command
+                .env("TOLLGATE__SERVER__PROXY_PROTOCOL", "true")
+                .env("TOLLGATE__SERVER__TRUSTED_PROXIES", proxies);
+        };
+        let mut command = Server::command("serve", &database);
+        with_proxies(&mut command);
+        let server = Server::start(&mut command);
+        let mut command = tollgate(&["healthcheck", &format!("--listen={}", server.address)]);
+        with_proxies(&mut command);
+        let checked = run(&mut command);
+        assert!(checked.status.success(), "{proxies}: {}", String::from_utf8_lossy(&checked.stderr));
+
+        // Whoever forgets the header is hung up on, and the log says so, but not each time.
+        let mut plain = tollgate(&["healthcheck", &format!("--listen={}", server.address)]);
+        assert_eq!(run(&mut plain).status.success(), !is_one, "{proxies}");
+        if is_one {
+            run(&mut plain);
+            server.wait_for_log("sent no valid PROXY header");
+            assert_eq!(server.log().matches("sent no valid PROXY header").count(), 1);
+        }
+        server.kill();
+    }
+}

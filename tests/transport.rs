@@ -257,6 +257,37 @@ async fn a_trusted_proxy_must_say_who_the_client_is_and_others_cannot() {
     assert_eq!(behind_proxy(address, b"", key).await, "", "a trusted proxy without a header");
     served.stop().await;
 
+    // A proxy that cannot name its client is not the client, even if it is on the list; nor are the client's own
+    // headers believed. Where every address is allowed there is nothing to hold it against.
+    let (listed, served) = {
+        let app = TestApp::with(Engine::Sqlite, |settings| {
+            settings.server.proxy_protocol = true;
+            settings.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+        })
+        .await;
+        let key = |ranges: &[&str]| {
+            let allowed_ips = ranges.iter().map(|range| (*range).to_owned()).collect();
+            tollgate::flows::manage_keys::NewApiKey { allowed_ips, ..plain_key() }
+        };
+        let listed = app.merchant_with(key(&["127.0.0.1", "192.0.2.7"])).await;
+        let open = app.key_of(listed.id, key(&[])).await;
+        for merchant in [&listed, &open] {
+            app.switch(merchant, false).await;
+        }
+        ([listed.key, open.key], app.serve().await)
+    };
+    let address = served.address;
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x11\x00\x00";
+    for header in [&b"PROXY UNKNOWN\r\n"[..], local] {
+        let [listed, open] = &listed;
+        assert_eq!(behind_proxy(address, header, listed).await, "HTTP/1.1 401 Unauthorized");
+        let claims = format!("{listed}\r\nx-forwarded-for: 192.0.2.7");
+        assert_eq!(behind_proxy(address, header, &claims).await, "HTTP/1.1 401 Unauthorized");
+        assert_eq!(behind_proxy(address, header, open).await, "HTTP/1.1 200 OK");
+    }
+    assert_eq!(behind_proxy(address, HEADER, &listed[0]).await, "HTTP/1.1 200 OK");
+    served.stop().await;
+
     let (merchant, served) = start(|settings| {
         settings.server.proxy_protocol = true;
         settings.server.trusted_proxies = vec!["198.51.100.1/32".parse().expect("a network")];

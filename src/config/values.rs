@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::domain::address::canonical_range;
 use crate::domain::scope::is_name;
 
 /// Enough for years of rotation; each may be tried on a token.
@@ -140,12 +141,14 @@ pub(super) fn file(path: &str) -> Result<PathBuf, BadValue> {
     Ok(path.into())
 }
 
-/// An address stands for the network of itself alone.
+/// An address stands for the network of itself alone. One that is IPv4-mapped is the IPv4 address.
 pub(super) fn network(text: &str) -> Result<IpNet, BadValue> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network
+        .ok()
+        .and_then(canonical_range)
         .map(|network| network.trunc())
-        .map_err(|_| BadValue(format!("{text:?} is neither an address nor a CIDR such as 10.0.0.0/8")))
+        .ok_or_else(|| BadValue(format!("{text:?} is neither an address nor a CIDR such as 10.0.0.0/8")))
 }
 
 pub(super) fn scope_name(text: &str) -> Result<String, BadValue> {

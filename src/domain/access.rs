@@ -193,7 +193,9 @@ pub enum AddressVerdict {
 
 #[must_use]
 pub fn judge_address(key: &ApiKey, address: &ClientAddress) -> AddressVerdict {
-    match (key.allow_list.allows(address.ip), key.ip_mode) {
+    let is_allowed =
+        key.allow_list.ranges().is_empty() || address.is_known && key.allow_list.allows(address.ip);
+    match (is_allowed, key.ip_mode) {
         (true, _) => AddressVerdict::Allowed,
         (false, IpMode::Observe) => AddressVerdict::Observed,
         (false, IpMode::Enforce) => AddressVerdict::Refused,

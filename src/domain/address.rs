@@ -4,21 +4,32 @@
 //! know. So the walk goes from the right and stops at the first hop that is not trusted: that one is
 //! the client. The leftmost entry is never believed (RFC 7239 8.1).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
+
+use super::parameters::{self, is_token};
 
 /// The address of a caller as decided, and the hops between it and us, nearest last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAddress {
     pub ip: IpAddr,
     pub hops: Vec<IpAddr>,
+    /// False where a proxy did not say for whom it speaks: `ip` is the proxy's own, and no allow list holds it.
+    pub is_known: bool,
 }
 
 impl ClientAddress {
     #[must_use]
     pub const fn direct(ip: IpAddr) -> Self {
-        Self { ip, hops: Vec::new() }
+        Self { ip, hops: Vec::new(), is_known: true }
+    }
+
+    /// Whoever it is that calls through `proxy`.
+    #[must_use]
+    pub const fn unknown(proxy: IpAddr) -> Self {
+        Self { ip: proxy, hops: Vec::new(), is_known: false }
     }
 }
 
@@ -50,6 +61,19 @@ pub fn network_of(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// The same for a range: `::ffff:192.0.2.0/120` is `192.0.2.0/24`. `None` for one that covers more than the
+/// mapped block: addresses are compared unmapped, so it means nothing.
+#[must_use]
+pub fn canonical_range(range: IpNet) -> Option<IpNet> {
+    match range {
+        IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {
+            Some(v4) => IpNet::new(v4.into(), v6.prefix_len().checked_sub(96)?).ok(),
+            None => Some(range),
+        },
+        IpNet::V4(_) => Some(range),
+    }
+}
+
 /// Decides the client's address.
 ///
 /// `forwarded` holds the entries of the one configured header, in the order in which they were
@@ -59,7 +83,7 @@ pub fn network_of(ip: IpAddr) -> IpAddr {
 /// [`Unreadable`] when the walk meets an entry that is no address.
 pub fn decide<'a>(
     peer: IpAddr,
-    forwarded: impl DoubleEndedIterator<Item = &'a str>,
+    forwarded: impl DoubleEndedIterator<Item = Cow<'a, str>>,
     trusted: &[IpNet],
 ) -> Result<ClientAddress, Unreadable> {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
@@ -68,27 +92,39 @@ pub fn decide<'a>(
         if !is_trusted(client.ip) {
             break;
         }
-        let ip = parse_hop(entry).ok_or(Unreadable)?;
+        let ip = parse_hop(&entry).ok_or(Unreadable)?;
         client.hops.insert(0, std::mem::replace(&mut client.ip, ip));
     }
     Ok(client)
 }
 
 /// The entries of `X-Forwarded-For` header lines.
-pub fn x_forwarded_for_entries(line: &str) -> impl DoubleEndedIterator<Item = &str> {
-    line.split(',').map(str::trim)
+pub fn x_forwarded_for_entries(line: &str) -> Vec<Cow<'_, str>> {
+    line.split(',').map(|entry| Cow::Borrowed(entry.trim())).collect()
 }
 
-/// The `for=` values of `Forwarded` header lines (RFC 7239 4). An element without one yields an
-/// entry that is no address, so that it is refused and not skipped.
-pub fn forwarded_entries(line: &str) -> impl DoubleEndedIterator<Item = &str> {
-    line.split(',').map(|element| {
-        element
-            .split(';')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))
-            .map_or("", |(_, value)| value.trim().trim_matches('"'))
-    })
+/// The `for=` values of a `Forwarded` header line (RFC 7239 4). An element without one yields an entry that is
+/// no address, so that it is refused and not skipped. A malformed line yields such an entry alone: where a
+/// quotation mark is left open, nobody can say what the proxy wrote and what its caller.
+#[must_use]
+pub fn forwarded_entries(line: &str) -> Vec<Cow<'_, str>> {
+    well_formed(line).unwrap_or_else(|| vec![Cow::Borrowed("")])
+}
+
+fn well_formed(mut line: &str) -> Option<Vec<Cow<'_, str>>> {
+    let mut entries = Vec::new();
+    loop {
+        let (element, rest) = parameters::read(line, is_token)?;
+        let mut addresses = element.into_iter().filter(|(name, _)| name.eq_ignore_ascii_case("for"));
+        entries.push(addresses.next().map_or(Cow::Borrowed(""), |(_, value)| value));
+        if addresses.next().is_some() {
+            return None;
+        }
+        match rest.strip_prefix(',') {
+            Some(rest) => line = rest,
+            None => return Some(entries),
+        }
+    }
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`. Nothing else:

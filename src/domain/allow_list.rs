@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::address::canonical;
+use super::address::{canonical, canonical_range};
 
 /// More ranges than anyone lists by hand; each call walks them all.
 pub const RANGES_MAX: usize = 100;
@@ -66,7 +66,7 @@ fn parse_range(text: &str) -> Result<IpNet, BadAllowList> {
         Ok(ip) => IpNet::from(canonical(ip)),
         Err(_) => IpNet::from_str(text)
             .ok()
-            .and_then(unmapped)
+            .and_then(canonical_range)
             .ok_or_else(|| BadAllowList::NotARange(text.chars().take(64).collect()))?,
     };
     if range.trunc() == range {
@@ -74,17 +74,5 @@ fn parse_range(text: &str) -> Result<IpNet, BadAllowList> {
     } else {
         // 203.0.113.7/24 may be a slip for /32 as well as for 203.0.113.0/24: the owner decides.
         Err(BadAllowList::HostBits { given: text.to_owned(), meant: range.trunc() })
-    }
-}
-
-/// `::ffff:192.0.2.0/120` is `192.0.2.0/24`: addresses are compared unmapped, so ranges must be too.
-/// A shorter prefix covers more than the mapped block and means nothing here.
-fn unmapped(range: IpNet) -> Option<IpNet> {
-    match range {
-        IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {
-            Some(v4) => IpNet::new(v4.into(), v6.prefix_len().checked_sub(96)?).ok(),
-            None => Some(range),
-        },
-        IpNet::V4(_) => Some(range),
     }
 }

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod keyring;
 pub mod licence;
 pub mod merchant;
+pub mod parameters;
 pub mod scope;
 pub mod secret;
 pub mod session;

@@ -159,6 +159,7 @@ impl Caller {
     fn admit_address(&self, _now: Timestamp) -> Result<AddressVerdict, Reason> {
         let key = self.key().ok_or(Reason::KeyUnknown)?;
         match access::judge_address(key, &self.address) {
+            AddressVerdict::Refused if !self.address.is_known => Err(Reason::AddressUnreadable),
             AddressVerdict::Refused => Err(Reason::AddressNotAllowed),
             verdict => Ok(verdict),
         }

@@ -13,9 +13,25 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::ExchangeId;
 use crate::flows::admission::{Caller, KeyOwner};
 
-/// The address of the connection's other end. Put into each request by whoever accepted it.
+/// The connection's other end. Put into each request by whoever accepted it.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+pub struct Peer {
+    pub ip: IpAddr,
+    /// False where it is a proxy that said by the PROXY protocol that it cannot name its client.
+    pub is_client: bool,
+}
+
+impl Peer {
+    #[must_use]
+    pub const fn client(ip: IpAddr) -> Self {
+        Self { ip, is_client: true }
+    }
+
+    #[must_use]
+    pub const fn proxy(ip: IpAddr) -> Self {
+        Self { ip, is_client: false }
+    }
+}
 
 /// One request. Cloning shares it.
 #[derive(Clone)]

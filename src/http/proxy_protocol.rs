@@ -5,6 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -17,6 +19,9 @@ const V1_BYTES_MAX: usize = 107;
 /// Addresses and extensions of version 2. Two addresses of Unix sockets are 216 bytes; the rest is
 /// what proxies add about TLS.
 const V2_BYTES_MAX: usize = 4096;
+
+/// What a caller on this machine sends that speaks for itself, such as a health check.
+pub const OF_ITS_OWN: &[u8] = b"PROXY UNKNOWN\r\n";
 
 /// Reads the header, and not a byte more. `None` when the proxy speaks for itself, as for a health
 /// check, or of something that has no IP address.
@@ -50,6 +55,27 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Ip
         line.push(stream.read_u8().await?);
     }
     parse_v1(&line).ok_or_else(invalid)
+}
+
+/// Tells the operator of proxies that do not send the header: the setting, or the proxy's own, is wrong, and
+/// every call is lost.
+#[derive(Default)]
+pub struct MissingHeaders(Mutex<Option<Instant>>);
+
+impl MissingHeaders {
+    const EVERY: Duration = Duration::from_secs(60);
+
+    /// Logs at most once a minute. A connection that is closed unused is no mistake.
+    pub fn note(&self, error: &io::Error, peer: IpAddr) {
+        if error.kind() != io::ErrorKind::InvalidData {
+            return;
+        }
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= Self::EVERY) {
+            *last = Some(Instant::now());
+            tracing::warn!(%peer, "a trusted proxy sent no valid PROXY header, and was hung up on; said at most once a minute");
+        }
+    }
 }
 
 fn invalid() -> io::Error {

@@ -24,7 +24,7 @@ use tower::ServiceExt;
 
 use super::context::Peer;
 use super::preface::Preface;
-use super::proxy_protocol;
+use super::proxy_protocol::{self, MissingHeaders};
 use super::tls::Tls;
 use crate::domain::address::canonical;
 
@@ -61,6 +61,7 @@ struct Listener {
     transport: Transport,
     builder: auto::Builder<TokioExecutor>,
     stop: watch::Receiver<bool>,
+    missing_headers: MissingHeaders,
 }
 
 /// Serves until `stop` resolves, then lets requests under way finish within the grace period.
@@ -75,7 +76,8 @@ pub async fn serve(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
     let (stopping, stopped) = watch::channel(false);
-    let shared = Arc::new(Listener { router, limits, transport, builder, stop: stopped });
+    let missing_headers = MissingHeaders::default();
+    let shared = Arc::new(Listener { router, limits, transport, builder, stop: stopped, missing_headers });
     let permits = Arc::new(Semaphore::new(limits.connections_max));
     let tasks = TaskTracker::new();
     let mut stop = pin!(stop);
@@ -155,15 +157,17 @@ impl Listener {
         }
     }
 
-    /// The address that a connection stands for: what a trusted proxy says, else the peer.
-    async fn client(&self, stream: &mut TcpStream, peer: IpAddr) -> std::io::Result<IpAddr> {
+    /// Whom a connection stands for: what a trusted proxy says, else the peer.
+    async fn client(&self, stream: &mut TcpStream, peer: IpAddr) -> std::io::Result<Peer> {
         if !self.transport.proxy_protocol_from.iter().any(|net| net.contains(&peer)) {
-            return Ok(peer);
+            return Ok(Peer::client(peer));
         }
-        Ok(proxy_protocol::read(stream).await?.map_or(peer, canonical))
+        let said =
+            proxy_protocol::read(stream).await.inspect_err(|error| self.missing_headers.note(error, peer))?;
+        Ok(said.map_or(Peer::proxy(peer), |client| Peer::client(canonical(client))))
     }
 
-    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: IpAddr) {
+    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Peer) {
         let limit = self.limits.header_timeout;
         let activity = Arc::new(Activity::default());
         let service = TowerToHyperService::new(counted(self.router.clone(), client, Arc::clone(&activity)));
@@ -224,7 +228,7 @@ impl Drop for UnderWay {
 
 fn counted(
     router: Router,
-    client: IpAddr,
+    client: Peer,
     activity: Arc<Activity>,
 ) -> impl tower::Service<
     Request<Incoming>,
@@ -235,7 +239,7 @@ fn counted(
     tower::service_fn(move |request: Request<Incoming>| {
         let under_way = UnderWay::new(Arc::clone(&activity));
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(client));
+        request.extensions_mut().insert(client);
         let answer = router.clone().oneshot(request);
         async move {
             let answer = answer.await;

@@ -28,12 +28,12 @@ fn shown(decided: Result<tollgate::domain::address::ClientAddress, Unreadable>) 
 }
 
 fn by_x_forwarded_for(peer: &str, lines: &[&str]) -> Decision {
-    let entries: Vec<&str> = lines.iter().flat_map(|line| x_forwarded_for_entries(line)).collect();
+    let entries: Vec<_> = lines.iter().flat_map(|line| x_forwarded_for_entries(line)).collect();
     shown(decide(ip(peer), entries.into_iter(), &trusted()))
 }
 
 fn by_forwarded(peer: &str, lines: &[&str]) -> Decision {
-    let entries: Vec<&str> = lines.iter().flat_map(|line| forwarded_entries(line)).collect();
+    let entries: Vec<_> = lines.iter().flat_map(|line| forwarded_entries(line)).collect();
     shown(decide(ip(peer), entries.into_iter(), &trusted()))
 }
 
@@ -88,8 +88,15 @@ fn forwarded_is_walked_the_same_way() {
         (&["for=6.6.6.6, for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
         (&["for=6.6.6.6", "for=192.0.2.1, for=10.2.3.4"], "192.0.2.1 < 10.2.3.4 < 10.0.0.1"),
         (&["for=unknown, for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
-        // A quotation mark that the client left open swallows nothing that a proxy wrote.
-        (&["for=\"6.6.6.6, for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
+        // What stands inside of quotation marks is no element and no parameter.
+        (&["for=192.0.2.1;host=\"a,for=6.6.6.6\""], "192.0.2.1 < 10.0.0.1"),
+        (&["for=192.0.2.1;host=\"a, for=6.6.6.6\";proto=https"], "192.0.2.1 < 10.0.0.1"),
+        (&["host=\"a;for=6.6.6.6\";for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
+        (&["host=\"a\\\",for=6.6.6.6\";for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
+        (&["for=\"192.0.\\2.1\";host=\"api.example:8443\""], "192.0.2.1 < 10.0.0.1"),
+        (&[";for=192.0.2.1;;proto=http;"], "192.0.2.1 < 10.0.0.1"),
+        // A line that a proxy wrote alone is read alone.
+        (&["for=\"6.6.6.6", "for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
     ];
     for (lines, expected) in table {
         assert_eq!(by_forwarded(PROXY, lines), Ok((*expected).to_owned()), "{lines:?}");
@@ -123,9 +130,27 @@ fn an_entry_that_is_no_address_is_refused_and_not_skipped() {
         assert_eq!(by_x_forwarded_for(PROXY, &["192.0.2.1", entry]), Err(Unreadable), "{entry:?}");
         assert_eq!(by_forwarded(PROXY, &[&format!("for=\"{entry}\"")]), Err(Unreadable), "{entry:?}");
     }
-    for line in
-        ["", "proto=https", "for", "for=", "192.0.2.1", "for=192.0.2.1,", "for=192.0.2.1, by=10.0.0.2"]
-    {
+    for line in [
+        "",
+        "proto=https",
+        "for",
+        "for=",
+        "192.0.2.1",
+        "for=192.0.2.1,",
+        "for=192.0.2.1, by=10.0.0.2",
+        // Whoever leaves a quotation mark open hides what comes after it.
+        "for=\"6.6.6.6, for=192.0.2.1",
+        "for=6.6.6.6;x=\", for=192.0.2.1;host=\",for=6.6.6.6;y=\\\"\"",
+        "for=192.0.2.1;host=\"a\"b",
+        "for=192.0.2.1;host=a b",
+        "for=192.0.2.1;for=6.6.6.6",
+        "for=192.0.2.1:80",
+        "for=[2001:db8::1]",
+        "for =192.0.2.1",
+        "for= 192.0.2.1",
+        "for=192.0.2.1;=x",
+        "for=192.0.2.1;proto",
+    ] {
         assert_eq!(by_forwarded(PROXY, &[line]), Err(Unreadable), "{line:?}");
     }
 }

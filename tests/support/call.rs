@@ -107,7 +107,8 @@ impl Call {
     }
 
     pub(crate) fn into_request(self) -> Request<Body> {
-        let mut request = Request::builder().method(self.method).uri(self.path).extension(Peer(self.peer));
+        let mut request =
+            Request::builder().method(self.method).uri(self.path).extension(Peer::client(self.peer));
         if let Some(headers) = request.headers_mut() {
             *headers = self.headers;
         }

@@ -1,6 +1,9 @@
 //! The outermost step: gives the request its id and its client's address, answers with the id, and
 //! writes the one log line.
 
+use std::borrow::Cow;
+use std::net::Ipv4Addr;
+
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::response::Response;
@@ -33,14 +36,14 @@ pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
     let request_id = request_id(request.headers()).map_or_else(|| id.to_string(), str::to_owned);
     // Without a peer nobody can say where the call comes from; only a wrong set-up leads here.
     let peer =
-        request.extensions().get::<Peer>().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+        request.extensions().get::<Peer>().map_or(Peer::client(Ipv4Addr::UNSPECIFIED.into()), |peer| *peer);
     let address = client_address(peer, request.headers(), &shared.edge);
     let comes_through_proxy = address.as_ref().is_ok_and(|address| !address.hops.is_empty());
     let parent = match &shared.traces {
         Some(traces) if comes_through_proxy => traces.named_by(request.headers()),
         _ => Context::new(),
     };
-    let context = RequestContext::new(id, request_id, at, peer, address);
+    let context = RequestContext::new(id, request_id, at, peer.ip, address);
     request.extensions_mut().insert(context.clone());
     Begun {
         context,
@@ -105,22 +108,20 @@ fn request_id(headers: &HeaderMap) -> Option<&str> {
     headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_fine)
 }
 
-fn client_address(
-    peer: std::net::IpAddr,
-    headers: &HeaderMap,
-    edge: &Edge,
-) -> Result<ClientAddress, Unreadable> {
-    let (name, entries): (_, fn(&str) -> Vec<&str>) = match edge.forwarded_header {
-        ForwardedHeader::XForwardedFor => {
-            ("x-forwarded-for", |line| address::x_forwarded_for_entries(line).collect())
-        }
-        ForwardedHeader::Forwarded => ("forwarded", |line| address::forwarded_entries(line).collect()),
+fn client_address(peer: Peer, headers: &HeaderMap, edge: &Edge) -> Result<ClientAddress, Unreadable> {
+    if !peer.is_client {
+        // Whoever calls through that proxy wrote the headers too.
+        return Ok(ClientAddress::unknown(peer.ip));
+    }
+    let (name, entries): (_, fn(&str) -> Vec<Cow<'_, str>>) = match edge.forwarded_header {
+        ForwardedHeader::XForwardedFor => ("x-forwarded-for", address::x_forwarded_for_entries),
+        ForwardedHeader::Forwarded => ("forwarded", address::forwarded_entries),
     };
     // A header line that is not text is an entry that names no address.
-    let entries: Vec<&str> = headers
+    let entries: Vec<Cow<'_, str>> = headers
         .get_all(name)
         .iter()
-        .flat_map(|line| line.to_str().map_or_else(|_| vec![""], entries))
+        .flat_map(|line| line.to_str().map_or_else(|_| vec![Cow::Borrowed("")], entries))
         .collect();
-    address::decide(peer, entries.into_iter(), &edge.trusted_proxies)
+    address::decide(peer.ip, entries.into_iter(), &edge.trusted_proxies)
 }
