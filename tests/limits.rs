@@ -190,7 +190,7 @@ async fn only_wrong_secrets_count_as_failures() {
                 .await
                 .refused(401, "invalid_client");
             app.send(merchant.refresh("junk").from(HERE)).await.refused(400, "invalid_grant");
-            app.send(merchant.call().form(&[]).from(HERE)).await.refused(400, "invalid_request");
+            app.send(merchant.call().form(&[]).from(HERE)).await.refused(401, "invalid_client");
             app.send(merchant.authorize().from(HERE)).await.tokens();
         }
     })

@@ -48,6 +48,8 @@ pub enum Reason {
     ApiKeysLicenceInactive,
     AddressUnreadable,
     AddressNotAllowed,
+    /// Neither client id nor secret came, nor an `Authorization` header.
+    ClientMissing,
     ClientUnknown,
     ClientOfAnotherKey,
     ClientSecretWrong,
@@ -78,6 +80,8 @@ pub enum Reason {
     /// The client and its key lost every scope that the session was granted.
     ScopesTakenAway,
     RequestInvalid,
+    /// PostgreSQL stores none, and no credential of ours has one: in a credential it is a failed attempt.
+    NulCharacter,
     TooManyFailures,
     TooManyCalls,
     TooManySessions,
@@ -102,6 +106,7 @@ impl Reason {
             | Self::ClientOfAnotherKey
             | Self::ClientSecretWrong
             | Self::ClientSecretReplaced
+            | Self::ClientMissing
             | Self::ServiceTokenUnknown
             | Self::SignInRefused => ErrorCode::InvalidClient,
             Self::EnhancedSecurityOff | Self::EnhancedSecurityLicenceInactive => {
@@ -119,7 +124,7 @@ impl Reason {
             Self::GrantTypeUnsupported => ErrorCode::UnsupportedGrantType,
             Self::ScopeInvalid | Self::ScopeNotAllowed | Self::ScopeNotGranted => ErrorCode::InvalidScope,
             Self::ScopeInsufficient => ErrorCode::InsufficientScope,
-            Self::RequestInvalid => ErrorCode::InvalidRequest,
+            Self::RequestInvalid | Self::NulCharacter => ErrorCode::InvalidRequest,
             Self::TooManyFailures | Self::TooManyCalls | Self::TooManySessions => ErrorCode::SlowDown,
         }
     }
@@ -140,6 +145,7 @@ impl Reason {
                 | Self::ClientSecretReplaced
                 | Self::ServiceTokenUnknown
                 | Self::SignInRefused
+                | Self::NulCharacter
         )
     }
 

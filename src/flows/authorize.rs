@@ -18,12 +18,14 @@ use crate::store::sessions::Open;
 pub struct ClientSecret {
     pub client_id: String,
     hash: SecretHash,
+    has_nul: bool,
 }
 
 impl ClientSecret {
     #[must_use]
     pub fn new(client_id: String, secret: &PlainSecret) -> Self {
-        Self { client_id, hash: secret.hash() }
+        let has_nul = client_id.contains('\0') || secret.expose().contains('\0');
+        Self { client_id, hash: secret.hash(), has_nul }
     }
 }
 
@@ -93,6 +95,9 @@ impl Core {
     ) -> Decided<Client> {
         let ip = caller.address.ip;
         let decision = |caller: &Caller, now| {
+            if presented.has_nul {
+                return Err(Reason::NulCharacter);
+            }
             access::admit_client(&caller.record, caller.key_id, &presented.client_id, &presented.hash, now)
                 .map(|(credential, secret)| Client {
                     credential: credential.id,

@@ -5,16 +5,18 @@ use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::Failure;
 use super::form::{Fields, form_decoded};
+use crate::domain::access::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::flows::authorize::ClientSecret;
 
-/// The user and password of an `Authorization: Basic` header; `None` for no header or another scheme.
+/// The user and password of an `Authorization: Basic` header; `None` for no header or another scheme, and for
+/// a Basic with neither, which some clients send beside credentials in the body.
 ///
 /// # Errors
 /// 400 for a header sent twice, or one that is not what RFC 7617 says.
@@ -33,29 +35,46 @@ pub fn credentials(headers: &HeaderMap) -> Result<Option<(String, PlainSecret)>,
     let decoded = STANDARD.decode(rest.trim()).map_err(|_| malformed())?;
     let decoded = PlainSecret::new(String::from_utf8(decoded).map_err(|_| malformed())?);
     let (user, password) = decoded.expose().split_once(':').ok_or_else(malformed)?;
-    let decode = |text: &str| form_decoded(text).ok_or_else(malformed);
+    if user.is_empty() && password.is_empty() {
+        return Ok(None);
+    }
+    let decode = |text: &str| String::from_utf8(form_decoded(text.as_bytes())).map_err(|_| malformed());
     Ok(Some((decode(user)?, PlainSecret::new(decode(password)?))))
 }
 
 /// What the `Authorization` header holds, for [`client`].
-pub struct Authorization(Result<Option<(String, PlainSecret)>, Failure>);
+pub struct Authorization {
+    basic: Result<Option<(String, PlainSecret)>, Failure>,
+    /// Whether there is one of another scheme.
+    is_other: bool,
+}
 
 impl<S: Sync> FromRequestParts<S> for Authorization {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(credentials(&parts.headers)))
+        let basic = credentials(&parts.headers);
+        let is_other = matches!(basic, Ok(None)) && has_other_scheme(&parts.headers);
+        Ok(Self { basic, is_other })
     }
+}
+
+fn has_other_scheme(headers: &HeaderMap) -> bool {
+    let is_basic = |value: &HeaderValue| {
+        let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"basic")
+    };
+    headers.get(header::AUTHORIZATION).is_some_and(|value| !is_basic(value))
 }
 
 /// The client id and secret of a request.
 ///
 /// # Errors
-/// 400 names the field that is missing, or says that there are two ways at once.
+/// 401 when there is no authentication at all, for clients that wait for a challenge (RFC 6749 5.2). 400 names the field that is missing, or says that there are two ways at once.
 pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<ClientSecret, Failure> {
     let in_body = fields.take_secret("client_secret");
     let client_id = fields.get("client_id").map(str::to_owned);
-    match (authorization.0?, in_body) {
+    match (authorization.basic?, in_body) {
         (Some(_), Some(_)) => Err(Failure::invalid_request(
             "client_secret: authenticate in the body or by HTTP Basic, not both",
         )),
@@ -64,6 +83,9 @@ pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<Clien
             Err(Failure::invalid_request("client_id: not the one in the Authorization header"))
         }
         (Some((user, password)), None) => Ok(ClientSecret::new(user, &password)),
+        (None, None) if client_id.is_none() && !authorization.is_other => {
+            Err(Failure::refused(Reason::ClientMissing))
+        }
         (None, in_body) => {
             let missing = |field: &'static str| Failure::invalid_request(format!("{field}: missing"));
             let client_id = client_id.ok_or_else(|| missing("client_id"))?;

@@ -29,6 +29,8 @@ pub struct Failure {
     pub retry_after_secs: Option<u32>,
     /// What is asked for: of a 401 where it is not the usual of its path, of a 403 where there is something.
     pub challenge: Option<Cow<'static, str>>,
+    /// Of a 415: in which coding the body is wanted (RFC 9110 15.5.16).
+    pub accept_encoding: Option<&'static str>,
 }
 
 impl Failure {
@@ -60,6 +62,9 @@ impl Failure {
                 (StatusCode::FORBIDDEN, "a scope is needed that this key or token does not have")
             }
             ErrorCode::SlowDown => (StatusCode::TOO_MANY_REQUESTS, "too many calls; wait and try again"),
+            ErrorCode::InvalidRequest if matches!(reason, Reason::NulCharacter) => {
+                (StatusCode::BAD_REQUEST, "a field has a NUL character in it")
+            }
             ErrorCode::InvalidRequest => (StatusCode::BAD_REQUEST, "the request is malformed"),
             ErrorCode::TemporarilyUnavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "the service cannot answer now; try again")
@@ -73,6 +78,7 @@ impl Failure {
             reason: Some(reason),
             retry_after_secs: None,
             challenge: None,
+            accept_encoding: None,
         }
     }
 
@@ -105,6 +111,7 @@ impl Failure {
             reason: None,
             retry_after_secs: None,
             challenge: None,
+            accept_encoding: None,
         }
     }
 
@@ -128,6 +135,7 @@ impl Failure {
             reason: None,
             retry_after_secs: None,
             challenge: None,
+            accept_encoding: None,
         }
     }
 }
@@ -144,7 +152,7 @@ impl From<Refused> for Failure {
             Refused::VersionMismatch => (StatusCode::PRECONDITION_FAILED, "version_mismatch"),
         };
         let description = Cow::Owned(refused.to_string());
-        Self { status, code, description, reason: None, retry_after_secs: None, challenge: None }
+        Self { code, description, ..Self::of_status(status) }
     }
 }
 
@@ -162,6 +170,7 @@ impl From<StoreError> for Failure {
             reason: None,
             retry_after_secs: Some(RETRY_AFTER_SECS),
             challenge: None,
+            accept_encoding: None,
         }
     }
 }

@@ -7,18 +7,17 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
-use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use zeroize::Zeroizing;
 
+use super::body;
 use super::error::Failure;
+use crate::domain::parameters::{self, is_token};
 use crate::domain::secret::PlainSecret;
 
 /// Three secrets and a grant type need under 1 KiB; the rest is room for what others may add.
@@ -26,8 +25,11 @@ pub const BODY_BYTES_MAX: usize = 16 * 1024;
 const FIELD_BYTES_MAX: usize = 4 * 1024;
 const FIELDS_MAX: usize = 32;
 
-/// How long a body may take to arrive. It fits a few packets; slower than this is on purpose.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Holds whatever somebody else handed to the caller. What cannot be a token of ours is no mistake of the
+/// caller, but a token that is not active (RFC 7662 2.2, RFC 7009 2.2).
+const TOKEN: &str = "token";
+
+const CREDENTIALS: [&str; 2] = ["client_id", "client_secret"];
 
 /// The fields of a body, each once. Values may be secrets: no `Debug`.
 pub struct Fields(Vec<(String, Zeroizing<String>)>);
@@ -42,11 +44,17 @@ impl Fields {
         if self.0.len() == FIELDS_MAX {
             return Err(Failure::invalid_request(format!("more than {FIELDS_MAX} fields")));
         }
-        if name.len() > FIELD_BYTES_MAX || value.len() > FIELD_BYTES_MAX {
+        let is_token = name == TOKEN;
+        if name.len() > FIELD_BYTES_MAX || value.len() > FIELD_BYTES_MAX && !is_token {
             return Err(Failure::invalid_request(format!("{}: longer than 4 KiB", shown(&name))));
         }
         if self.0.iter().any(|(known, _)| *known == name) {
             return Err(Failure::invalid_request(format!("{}: sent twice", shown(&name))));
+        }
+        // One in a credential is refused where credentials are, which counts it.
+        let is_judged_later = is_token || CREDENTIALS.contains(&name.as_str());
+        if name.contains('\0') || value.contains('\0') && !is_judged_later {
+            return Err(Failure::invalid_request(format!("{}: has a NUL character in it", shown(&name))));
         }
         self.0.push((name, value));
         Ok(())
@@ -82,10 +90,18 @@ impl<S: Sync> FromRequest<S> for Fields {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let content_type = content_type(request.headers())?.map(str::to_owned);
-        let body = read_body(request.into_body(), BODY_BYTES_MAX).await?;
-        parse(content_type.as_deref(), body).await
+        let (parts, body) = request.into_parts();
+        let body = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
+        labelled(&parts.headers, body).await
     }
+}
+
+/// Parses a body as its headers say.
+///
+/// # Errors
+/// As [`parse`]; 400 for two labels, or one that is not ASCII.
+pub async fn labelled(headers: &HeaderMap, body: Bytes) -> Result<Fields, Failure> {
+    parse(content_type(headers)?, body).await
 }
 
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
@@ -99,32 +115,14 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
         .transpose()
 }
 
-/// Reads a whole body of at most `limit` bytes.
-///
-/// # Errors
-/// 413 when it is larger, 408 when it takes too long, 400 when it breaks off.
-pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Failure::invalid_request_as(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
-        }
-        Ok(Err(_)) => Err(Failure::invalid_request("the body breaks off")),
-        Err(_) => {
-            Err(Failure::invalid_request_as(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"))
-        }
-    }
-}
-
 /// Parses a body as its label, or its first byte, says.
 ///
 /// # Errors
 /// 400 names what is wrong; 415 for another type.
 pub async fn parse(content_type: Option<&str>, body: Bytes) -> Result<Fields, Failure> {
     let label = content_type.unwrap_or("application/x-www-form-urlencoded");
-    let essence = label.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "multipart/form-data" => parse_multipart(label, body).await,
+    match body::media_type(label).as_str() {
+        "multipart/form-data" => parse_multipart(body::boundary(label)?, body).await,
         "application/json" => parse_json(&body),
         "application/x-www-form-urlencoded" if starts_like_json(&body) => parse_json(&body),
         "application/x-www-form-urlencoded" => parse_urlencoded(&body),
@@ -139,27 +137,36 @@ fn starts_like_json(body: &[u8]) -> bool {
     body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
-/// A form-urlencoded name or value in clear; `None` when it is not UTF-8.
-pub(super) fn form_decoded(text: &str) -> Option<String> {
-    if !text.contains(['+', '%']) {
-        return Some(text.to_owned());
-    }
-    percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(Cow::into_owned)
+/// A form-urlencoded name or value in clear, as bytes.
+pub(super) fn form_decoded(text: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    if spaced.contains(&b'%') { percent_decode(&spaced).collect() } else { spaced }
+}
+
+/// The text of a field. Bytes that are none are a mistake of the caller, a token's apart.
+fn field_text(name: &str, value: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(value).or_else(|error| match name {
+        TOKEN => Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        _ => Err(Failure::invalid_request(format!("{}: not UTF-8", shown(name)))),
+    })
 }
 
 fn parse_urlencoded(body: &[u8]) -> Result<Fields, Failure> {
-    let not_utf8 = || Failure::invalid_request("the body is not UTF-8");
-    let text = std::str::from_utf8(body).map_err(|_| not_utf8())?;
-    let decode = |part: &str| form_decoded(part).ok_or_else(not_utf8);
+    body::must_have_no_mark(body)?;
     let mut fields = Fields::new();
-    for pair in text.trim_end_matches(['\r', '\n']).split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        fields.add(decode(name)?, decode(value)?)?;
+    let end = body.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+    for pair in body[..end].split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let mut half = || form_decoded(halves.next().unwrap_or_default());
+        let name = field_text("", half())?;
+        let value = field_text(&name, half())?;
+        fields.add(name, value)?;
     }
     Ok(fields)
 }
 
 fn parse_json(body: &[u8]) -> Result<Fields, Failure> {
+    body::must_have_no_mark(body)?;
     let mut fields = Fields::new();
     let mut failure = None;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
@@ -219,24 +226,33 @@ enum JsonValue {
     Other(IgnoredAny),
 }
 
-async fn parse_multipart(label: &str, body: Bytes) -> Result<Fields, Failure> {
+async fn parse_multipart(boundary: String, body: Bytes) -> Result<Fields, Failure> {
     let malformed = |_| Failure::invalid_request("the multipart body is malformed");
-    // Two boundaries are read differently by different parsers: a way to smuggle fields past one.
-    if label.to_ascii_lowercase().matches("boundary=").count() != 1 {
-        return Err(Failure::invalid_request("Content-Type: one boundary is needed"));
-    }
-    let boundary = multer::parse_boundary(label).map_err(malformed)?;
     let stream = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(body)));
     let mut multipart = multer::Multipart::new(stream, boundary);
     let mut fields = Fields::new();
-    while let Some(field) = multipart.next_field().await.map_err(malformed)? {
-        let Some(name) = field.name().map(str::to_owned) else {
-            return Err(Failure::invalid_request("a part has no name"));
-        };
-        let value = field.bytes().await.map_err(malformed)?.to_vec();
-        let value = String::from_utf8(value)
-            .map_err(|_| Failure::invalid_request(format!("{}: not UTF-8", shown(&name))))?;
+    while let Some(part) = multipart.next_field().await.map_err(malformed)? {
+        let name = part_name(part.headers())?;
+        let value = field_text(&name, part.bytes().await.map_err(malformed)?.to_vec())?;
         fields.add(name, value)?;
     }
     Ok(fields)
+}
+
+/// The `name` of a part. multer would find one inside of a quoted file name as well.
+fn part_name(headers: &HeaderMap) -> Result<String, Failure> {
+    let Some(line) = headers.get(header::CONTENT_DISPOSITION) else {
+        return Err(Failure::invalid_request("a part has no Content-Disposition"));
+    };
+    // A file's name may be in any character set; it is not looked at.
+    let line = String::from_utf8_lossy(line.as_bytes());
+    let parameters = line.split_once(';').map_or("", |(_, parameters)| parameters);
+    let Some((parameters, "")) = parameters::read(parameters, is_token) else {
+        return Err(Failure::invalid_request("the Content-Disposition of a part is malformed"));
+    };
+    let mut named = parameters.into_iter().filter(|(name, _)| name.eq_ignore_ascii_case("name"));
+    match (named.next(), named.next()) {
+        (Some((_, name)), None) => Ok(name.into_owned()),
+        _ => Err(Failure::invalid_request("a part has no name, or two")),
+    }
 }

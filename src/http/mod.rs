@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod api;
 pub mod basic;
+pub mod body;
 pub mod console;
 pub mod context;
 pub mod docs;
@@ -109,6 +110,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/api/verify-scope/", verify_scope())
         .route("/api/verify-scope/{*scope_and_suffix}", verify_scope())
         .routes(routes!(api::metadata::metadata))
+        .route("/.well-known/oauth-authorization-server/{*issuer}", get(api::metadata::metadata_at_path))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .merge(admin)

@@ -40,6 +40,41 @@ async fn two_ways_at_once_are_refused() {
 }
 
 #[tokio::test]
+async fn whoever_sends_no_authentication_at_all_is_challenged() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let (id, secret) = (merchant.client_id.as_str(), merchant.client_secret.as_str());
+        let token = app.tokens(&merchant).await.access;
+        for call in [
+            merchant.call(),
+            merchant.call().form(&[("grant_type", "client_credentials")]),
+            merchant.call().form(&[("client_id", ""), ("client_secret", "")]),
+            merchant.call().basic("", ""),
+            merchant.call().header("authorization", "Basic"),
+            merchant.call().to("/api/refresh_token").form(&[("refresh_token", "x")]),
+            merchant.call().to("/api/introspect").form(&[("token", &token)]),
+            merchant.call().to("/api/revoke").form(&[("token", &token)]),
+        ] {
+            let reply = app.send(call).await;
+            reply.refused(401, "invalid_client");
+            assert!(
+                reply.header("www-authenticate").is_some_and(|challenge| challenge.starts_with("Basic "))
+            );
+        }
+        // Half of it, or another scheme, is an attempt that says what it lacks.
+        for (call, missing) in [
+            (merchant.call().form(&[("client_id", id)]), "client_secret: missing"),
+            (merchant.call().form(&[("client_secret", secret)]), "client_id: missing"),
+            (merchant.call().header("authorization", "Bearer x"), "client_id: missing"),
+        ] {
+            assert_eq!(app.send(call).await.refused(400, "invalid_request"), missing);
+        }
+        app.send(merchant.authorize().basic("", "")).await.tokens();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_authorization_header_that_cannot_be_read_is_refused_and_another_scheme_is_not_ours() {
     each_engine(async |app| {
         let merchant = app.merchant().await;

@@ -64,8 +64,10 @@ async fn refusals_about_the_body_the_client_and_the_token() {
         let with =
             |id: &str, secret: &str| merchant.call().form(&[("client_id", id), ("client_secret", secret)]);
         let table = [
-            (merchant.call().form(&[]), 400, "invalid_request", "request_invalid"),
-            (merchant.call().json(&[]), 400, "invalid_request", "request_invalid"),
+            (merchant.call().form(&[]), 401, "invalid_client", "client_missing"),
+            (merchant.call().json(&[]), 401, "invalid_client", "client_missing"),
+            (merchant.call().form(&[("client_id", "x")]), 400, "invalid_request", "request_invalid"),
+            (with("\0", "x"), 400, "invalid_request", "nul_character"),
             (merchant.call().body(Some("text/plain"), "x"), 415, "invalid_request", "request_invalid"),
             (merchant.call().body(Some("application/json"), "[]"), 400, "invalid_request", "request_invalid"),
             (

@@ -72,9 +72,7 @@ async fn a_malformed_body_is_refused_and_harms_nobody() {
 async fn odd_characters_in_values_are_only_values() {
     each_engine(async |app| {
         let merchant = app.merchant().await;
-        for odd in
-            ["\0", "\u{feff}", "a\r\nb", "\u{1b}[31m", "' or 1=1 --", "\u{202e}", "😀", "%00", "{", "\\"]
-        {
+        for odd in ["\u{feff}", "a\r\nb", "\u{1b}[31m", "' or 1=1 --", "\u{202e}", "😀", "%00", "{", "\\"] {
             let fields = [("client_id", odd), ("client_secret", odd)];
             for call in [
                 merchant.call().form(&fields),

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::flows::manage::By;
 use crate::flows::once::{Answer, OnceKey};
+use crate::http::body;
 use crate::http::error::Failure;
-use crate::http::form::read_body;
 
 /// A hundred address ranges and a URL are well within it.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -42,14 +42,32 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Creation<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
         must_be_json(&parts.headers)?;
-        let bytes = read_body(body, BODY_BYTES_MAX).await?;
+        let bytes = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
+        body::must_have_no_mark(&bytes)?;
         let key = once_key(&parts, &bytes)?;
         // No body is an empty object: all its fields may be optional.
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let body = serde_json::from_slice(text)
             .map_err(|error| Failure::invalid_request(format!("the body is not accepted: {error}")))?;
+        if has_nul(text) {
+            return Err(Failure::invalid_request("a field has a NUL character in it"));
+        }
         Ok(Self { body, key })
     }
+}
+
+/// Whether a string in well-formed JSON has the escape of a NUL; as itself it is not well-formed.
+fn has_nul(json: &[u8]) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        let escape = &rest[at + 1..];
+        if escape.starts_with(b"u0000") {
+            return true;
+        }
+        // Past what is escaped, which may be a backslash.
+        rest = escape.get(1..).unwrap_or_default();
+    }
+    false
 }
 
 fn must_be_json(headers: &HeaderMap) -> Result<(), Failure> {

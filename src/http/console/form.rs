@@ -5,8 +5,9 @@ use axum::http::{StatusCode, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
+use crate::domain::access::Reason;
+use crate::http::body;
 use crate::http::error::Failure;
-use crate::http::form::read_body;
 
 /// A hundred address ranges and a URL are well within it.
 const BODY_BYTES_MAX: usize = 32 * 1024;
@@ -22,7 +23,11 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
         if !essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
             return Err(Failure::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        let body = read_body(request.into_body(), BODY_BYTES_MAX).await?;
+        let (parts, body) = request.into_parts();
+        let body = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
+        if body.contains(&0) || body.windows(3).any(|encoded| encoded == b"%00") {
+            return Err(Failure::refused(Reason::NulCharacter));
+        }
         // The error would repeat what was sent, which may be a password.
         serde_urlencoded::from_bytes(&body)
             .map(Self)

@@ -108,8 +108,9 @@ pub(super) async fn show(Query(query): Query<Next>) -> Result<Response, Failure>
 pub(super) async fn submit(
     State(shared): State<Arc<Shared>>,
     context: RequestContext,
-    Form(form): Form<Password>,
+    form: Result<Form<Password>, Failure>,
 ) -> Result<Response, Failure> {
+    let form = tried(&shared, &context, form).await?;
     let password = PlainSecret::new(form.password);
     let origin = origin(&context);
     let attempt = shared.core.sign_in(&form.email, password, &origin);
@@ -132,8 +133,9 @@ pub(super) async fn submit_code(
     State(shared): State<Arc<Shared>>,
     context: RequestContext,
     headers: HeaderMap,
-    Form(form): Form<Code>,
+    form: Result<Form<Code>, Failure>,
 ) -> Result<Response, Failure> {
+    let form = tried(&shared, &context, form).await?;
     let Some(pending) = cookie::presented(&headers) else {
         return Ok(Redirect::to("/console/sign-in?lost=cookie").into_response());
     };
@@ -156,8 +158,9 @@ pub(super) async fn show_link(Query(link): Query<Link>) -> Result<Response, Fail
 pub(super) async fn submit_link(
     State(shared): State<Arc<Shared>>,
     context: RequestContext,
-    Form(form): Form<Link>,
+    form: Result<Form<Link>, Failure>,
 ) -> Result<Response, Failure> {
+    let form = tried(&shared, &context, form).await?;
     let (link, origin) = (PlainSecret::new(form.token), origin(&context));
     let attempt = shared.core.sign_in_by_link(&link, &origin);
     match counted(&shared, &context, attempt).await? {
@@ -168,6 +171,22 @@ pub(super) async fn submit_link(
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
+}
+
+/// The form of an attempt. One that is refused for what is in its fields counts as any attempt that fails.
+async fn tried<T>(
+    shared: &Shared,
+    context: &RequestContext,
+    form: Result<Form<T>, Failure>,
+) -> Result<T, Failure> {
+    let failure = match form {
+        Ok(Form(form)) => return Ok(form),
+        Err(failure) => failure,
+    };
+    let Some(reason) = failure.reason.filter(|reason| reason.is_failed_authentication()) else {
+        return Err(failure);
+    };
+    shared.core.guard(context.ip(), async { Ok(Err(reason)) }).await?.map_err(Failure::refused)
 }
 
 /// Runs an attempt within the failures that its address has left: who guesses at many accounts runs out

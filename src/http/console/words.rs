@@ -183,6 +183,7 @@ pub(super) const fn why(reason: Reason) -> &'static str {
         Reason::ApiKeysLicenceInactive => "The account has no active licence for API keys.",
         Reason::AddressUnreadable => "A proxy did not say which address the call came from.",
         Reason::AddressNotAllowed => "The address is not in this key's allowed addresses.",
+        Reason::ClientMissing => "The call had neither client ID nor client secret.",
         Reason::ClientUnknown => "The client ID does not exist.",
         Reason::ClientOfAnotherKey => "The client ID belongs to another API key.",
         Reason::ClientSecretWrong => "The client secret is wrong.",
@@ -207,6 +208,7 @@ pub(super) const fn why(reason: Reason) -> &'static str {
         }
         Reason::SessionEnded => "The token's session ended when Enhanced Security was switched OFF.",
         Reason::GrantTypeUnsupported => "The grant_type is neither client_credentials nor refresh_token.",
+        Reason::NulCharacter => "A field had a NUL character in it.",
         Reason::RequestInvalid => "The request was malformed.",
         Reason::TooManyFailures => "Too many failed calls came from this address.",
         Reason::TooManyCalls => "Too many calls came with this API key.",

@@ -138,6 +138,9 @@ fn write(response: &mut Response, failure: Failure, dialect: Dialect, request_id
         let challenge = HeaderValue::from_str(challenge).expect("a challenge is printable ASCII");
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
+    if let Some(coding) = failure.accept_encoding {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding));
+    }
     if let Some(secs) = failure.retry_after_secs {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
     }

@@ -1,0 +1,92 @@
+//! Request bodies before they are parsed: their labels, and reading them within limits.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::error::Failure;
+use crate::domain::parameters::{self, is_token};
+
+/// How long a body may take to arrive. It fits a few packets; slower than this is on purpose.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads a whole body of at most `limit` bytes.
+///
+/// # Errors
+/// 415 when it is compressed, 413 when it is larger, 408 when it takes too long, 400 when it breaks off.
+pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Failure> {
+    must_not_be_coded(headers)?;
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Failure::invalid_request_as(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
+        }
+        Ok(Err(_)) => Err(Failure::invalid_request("the body breaks off")),
+        Err(_) => {
+            Err(Failure::invalid_request_as(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"))
+        }
+    }
+}
+
+/// Bodies are small, so nothing is unpacked here. `utf-8` is no coding, but some send it and mean none.
+fn must_not_be_coded(headers: &HeaderMap) -> Result<(), Failure> {
+    let is_none = |coding: &[u8]| {
+        let coding = coding.trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") || coding.eq_ignore_ascii_case(b"utf-8")
+    };
+    let mut lines = headers.get_all(header::CONTENT_ENCODING).iter();
+    if lines.all(|line| line.as_bytes().split(|byte| *byte == b',').all(is_none)) {
+        return Ok(());
+    }
+    let what = "Content-Encoding: send the body as it is, without compression";
+    let mut failure = Failure::invalid_request_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
+    failure.accept_encoding = Some("identity");
+    Err(failure)
+}
+
+/// Without its parameters, in lower case.
+#[must_use]
+pub fn media_type(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
+}
+
+/// The boundary of a multipart body.
+///
+/// # Errors
+/// 400 when the header is malformed, and when it names none or two: parsers differ in which of two they take,
+/// which would be a way to smuggle fields past one.
+pub fn boundary(content_type: &str) -> Result<String, Failure> {
+    let parameters = content_type.split_once(';').map_or("", |(_, parameters)| parameters);
+    let Some((parameters, "")) = parameters::read(parameters, is_bare_boundary) else {
+        return Err(Failure::invalid_request("Content-Type: malformed"));
+    };
+    let mut named = parameters.into_iter().filter(|(name, _)| name.eq_ignore_ascii_case("boundary"));
+    match (named.next(), named.next()) {
+        (Some((_, boundary)), None) if !boundary.is_empty() => Ok(boundary.into_owned()),
+        _ => Err(Failure::invalid_request("Content-Type: one boundary is needed")),
+    }
+}
+
+/// A boundary with one of these should be quoted (RFC 2046 5.1.1). Many clients do not, and PHP reads it.
+const fn is_bare_boundary(byte: u8) -> bool {
+    is_token(byte)
+        || matches!(byte, b'=' | b'/' | b':' | b'?' | b'(' | b')' | b'@' | b'<' | b'>' | b'[' | b']')
+}
+
+/// Refuses a byte order mark by its name: nobody sees it in the text that they sent.
+///
+/// # Errors
+/// 400 when there is one.
+pub fn must_have_no_mark(body: &[u8]) -> Result<(), Failure> {
+    if body.starts_with(BYTE_ORDER_MARK) {
+        return Err(Failure::invalid_request(
+            "the body begins with a byte order mark (BOM): send it without",
+        ));
+    }
+    Ok(())
+}
