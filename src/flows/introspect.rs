@@ -25,7 +25,12 @@ pub enum Asker {
     /// A client: about its own tokens.
     Client { caller: Caller, presented: ClientSecret },
     /// One of the platform's services: about every token, or those of the token's one merchant.
-    Service(AdminToken),
+    Service {
+        service: AdminToken,
+        /// Whether it asks about a refresh token. Whoever guards a resource does not, and must not take one
+        /// for an access token.
+        expects_refresh_token: bool,
+    },
 }
 
 /// An active token.
@@ -74,8 +79,10 @@ impl Core {
                 }
                 Ok(Ok(self.active(&caller.record, &found.session, token.claims())))
             }
-            Asker::Service(service) => {
-                let Some(token) = token else { return Ok(Ok(None)) };
+            Asker::Service { service, expects_refresh_token } => {
+                let is_meant =
+                    |token: &SealedToken| token.claims().kind == TokenKind::Access || expects_refresh_token;
+                let Some(token) = token.filter(is_meant) else { return Ok(Ok(None)) };
                 let Some(found) = self.genuine_session(token).await? else { return Ok(Ok(None)) };
                 if service.merchant_id.is_some_and(|id| id != found.session.merchant_id) {
                     return Ok(Ok(None));

@@ -39,7 +39,7 @@ impl Core {
                     Err(reason) => return Ok(Err(reason)),
                 }
             }
-            Asker::Service(service) => {
+            Asker::Service { service, .. } => {
                 let id = Some(service.id.to_string());
                 let actor = Actor { kind: ActorKind::AdminToken, id, name: Some(service.name) };
                 (actor, None, service.merchant_id)

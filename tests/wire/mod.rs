@@ -1,4 +1,4 @@
-//! The two token endpoints as clients see them: bodies, authentication, errors, headers.
+//! The token endpoints as clients and resource servers see them: bodies, authentication, errors, headers.
 
 mod address;
 mod authentication;
@@ -6,3 +6,6 @@ mod bodies;
 mod errors;
 mod headers;
 mod hostile;
+mod labels;
+mod nul;
+mod resource_servers;

@@ -51,6 +51,7 @@ pub struct ActiveToken {
     #[schema(value_type = uuid::Uuid)]
     sub: MerchantId,
     environment: Environment,
+    /// One for each token.
     jti: String,
     iss: String,
     /// What it may do now, separated by spaces; not there where that is everything.
@@ -71,7 +72,10 @@ impl ActiveToken {
             iat: active.issued_at.unix_secs(),
             sub: active.merchant_id,
             environment: active.environment,
-            jti: format!("{}.{}", active.session, active.generation),
+            jti: match active.kind {
+                TokenKind::Access => format!("{}.{}", active.session, active.generation),
+                TokenKind::Refresh => format!("{}.{}.refresh", active.session, active.generation),
+            },
             iss: issuer.to_owned(),
             scope: active.scopes.map(|scopes| scopes.to_string()),
         }
@@ -82,8 +86,10 @@ impl ActiveToken {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the extractor reads fields one by one; this documents them")]
 pub struct TokenQuestion {
+    /// Anything that is not an active token is inactive, also what is too long or no text.
     token: String,
-    /// Accepted and not needed.
+    /// A service that asks about refresh tokens says `refresh_token`; to others they are inactive. A client's
+    /// own are looked at whatever it says.
     token_type_hint: Option<String>,
     client_id: Option<String>,
     client_secret: Option<String>,
@@ -140,7 +146,10 @@ fn question(
 ) -> Result<(Asker, crate::domain::secret::PlainSecret), Failure> {
     let token = fields.take_secret("token");
     let asker = match (service, caller) {
-        (Some(Extension(Service(service))), _) => Asker::Service(service),
+        (Some(Extension(Service(service))), _) => {
+            let expects_refresh_token = fields.get("token_type_hint") == Some("refresh_token");
+            Asker::Service { service, expects_refresh_token }
+        }
         (None, Some(Extension(caller))) => {
             let presented = basic::client(authorization, &mut fields)?;
             context.note_client(&caller, &presented.client_id);

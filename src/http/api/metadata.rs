@@ -1,13 +1,17 @@
-//! `GET /.well-known/oauth-authorization-server` (RFC 8414).
+//! `GET /.well-known/oauth-authorization-server` (RFC 8414), and the same with the issuer's path behind it.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{StatusCode, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::Shared;
+use crate::http::error::Failure;
+
+const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
 
 /// How clients authenticate; all of these work.
 const CLIENT_AUTH_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
@@ -35,9 +39,27 @@ pub struct Metadata {
 #[utoipa::path(get, path = "/.well-known/oauth-authorization-server", tag = "tokens",
     responses((status = 200, body = Metadata)))]
 pub async fn metadata(State(shared): State<Arc<Shared>>) -> Json<Metadata> {
+    Json(of_issuer(&shared))
+}
+
+/// An issuer with a path has its metadata between host and path (RFC 8414 3.1).
+pub async fn metadata_at_path(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Json<Metadata>, Failure> {
+    let issuer = &shared.core.issuer;
+    let path = issuer.splitn(4, '/').nth(3);
+    if uri.path().strip_prefix(WELL_KNOWN).and_then(|rest| rest.strip_prefix('/')) == path {
+        Ok(Json(of_issuer(&shared)))
+    } else {
+        Err(Failure::of_status(StatusCode::NOT_FOUND))
+    }
+}
+
+fn of_issuer(shared: &Shared) -> Metadata {
     let issuer = &shared.core.issuer;
     let [basic, post] = CLIENT_AUTH_METHODS;
-    Json(Metadata {
+    Metadata {
         issuer: issuer.clone(),
         token_endpoint: format!("{issuer}/api/authorize"),
         token_endpoint_auth_methods_supported: CLIENT_AUTH_METHODS,
@@ -48,5 +70,5 @@ pub async fn metadata(State(shared): State<Arc<Shared>>) -> Json<Metadata> {
         introspection_endpoint_auth_methods_supported: [basic, post, "Bearer"],
         revocation_endpoint: format!("{issuer}/api/revoke"),
         revocation_endpoint_auth_methods_supported: CLIENT_AUTH_METHODS,
-    })
+    }
 }

@@ -186,7 +186,11 @@ async fn tried<T>(
     let Some(reason) = failure.reason.filter(|reason| reason.is_failed_authentication()) else {
         return Err(failure);
     };
-    shared.core.guard(context.ip(), async { Ok(Err(reason)) }).await?.map_err(Failure::refused)
+    shared
+        .core
+        .guard(Surface::Console, context.ip(), async { Ok(Err(reason)) })
+        .await?
+        .map_err(Failure::refused)
 }
 
 /// Runs an attempt within the failures that its address has left: who guesses at many accounts runs out

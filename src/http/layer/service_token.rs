@@ -1,10 +1,11 @@
 //! Lets the platform's own services in by a service token, in place of an API key.
 //!
-//! It comes as `Authorization: Bearer`, or as HTTP Basic with the token's id and the token, because
-//! that is all that stock resource servers can send.
+//! It comes as `Authorization: Bearer`, or as a client's id and secret, by HTTP Basic or in the body, because that
+//! is all that stock resource servers can send: the token's id and the token.
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -16,8 +17,11 @@ use crate::domain::secret::{ADMIN_TOKEN_PREFIX, PlainSecret};
 use crate::flows::failures::Surface;
 use crate::http::Shared;
 use crate::http::basic;
+use crate::http::body;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
+use crate::http::form;
+use crate::http::layer::api_key::X_API_KEY;
 
 /// A service that was let in.
 #[derive(Clone)]
@@ -29,37 +33,73 @@ pub async fn service_token(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match admit(&shared, &context, request.headers()).await {
-        Ok(Some(service)) => {
+    let presented = match in_headers(request.headers()) {
+        None if may_be_in_body(request.headers()) => in_body(&mut request).await,
+        presented => presented,
+    };
+    let Some(presented) = presented else { return next.run(request).await };
+    match admit(&shared, &context, presented).await {
+        Ok(service) => {
             request.extensions_mut().insert(service);
             next.run(request).await
         }
-        Ok(None) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
 }
 
-/// `None` when what was sent is not an admin token at all, but a client's own credentials, say.
-async fn admit(
-    shared: &Shared,
-    context: &RequestContext,
-    headers: &HeaderMap,
-) -> Result<Option<Service>, Failure> {
-    let (id, presented) = match (bearer(headers), basic::credentials(headers)) {
-        (Some(token), _) => (None, token),
-        (None, Ok(Some((id, token)))) => (Some(id), token),
-        (None, _) => return Ok(None),
-    };
-    if !presented.expose().starts_with(ADMIN_TOKEN_PREFIX) {
-        return Ok(None);
+/// An admin token as it came.
+struct Presented {
+    /// `None` for a Bearer token.
+    id: Option<String>,
+    token: PlainSecret,
+}
+
+impl Presented {
+    /// `None` when it is not an admin token at all, but a client's own credentials, say.
+    fn new(id: Option<String>, token: PlainSecret) -> Option<Self> {
+        token.expose().starts_with(ADMIN_TOKEN_PREFIX).then_some(Self { id, token })
     }
+}
+
+fn in_headers(headers: &HeaderMap) -> Option<Presented> {
+    match (bearer(headers), basic::credentials(headers)) {
+        (Some(token), _) => Presented::new(None, token),
+        (None, Ok(Some((id, token)))) => Presented::new(Some(id), token),
+        (None, _) => None,
+    }
+}
+
+/// Whether nothing else says who calls. Clients come with a key, and their bodies are read once.
+fn may_be_in_body(headers: &HeaderMap) -> bool {
+    !headers.contains_key(X_API_KEY)
+        && bearer(headers).is_none()
+        && matches!(basic::credentials(headers), Ok(None))
+}
+
+/// Reads the body, and leaves it there for the handler. One that cannot be read names nobody, and without a key
+/// its sender is an outsider.
+async fn in_body(request: &mut Request) -> Option<Presented> {
+    let body = std::mem::take(request.body_mut());
+    let bytes = body::read(request.headers(), body, form::BODY_BYTES_MAX).await.ok()?;
+    *request.body_mut() = Body::from(bytes.clone());
+    let mut fields = form::labelled(request.headers(), bytes).await.ok()?;
+    let token = fields.take_secret("client_secret")?;
+    Presented::new(Some(fields.get("client_id")?.to_owned()), token)
+}
+
+async fn admit(shared: &Shared, context: &RequestContext, presented: Presented) -> Result<Service, Failure> {
+    let Presented { id, token } = presented;
     let is_bearer = id.is_none();
+    if token.expose().contains('\0') || id.as_ref().is_some_and(|id| id.contains('\0')) {
+        let attempt = async { Ok(Err(Reason::NulCharacter)) };
+        return shared.core.guard(Surface::Api, context.ip(), attempt).await?.map_err(Failure::refused);
+    }
     let fits = |token: &AdminToken| {
         id.as_ref().is_none_or(|id| *id == token.id.to_string())
             && token.permissions.contains(&Permission::Introspect)
     };
-    let decided = shared.core.admit_admin_token(Surface::Api, context.ip(), &presented, fits).await?;
-    Ok(Some(Service(decided.map_err(|reason| refused(reason, is_bearer))?)))
+    let decided = shared.core.admit_admin_token(Surface::Api, context.ip(), &token, fits).await?;
+    Ok(Service(decided.map_err(|reason| refused(reason, is_bearer))?))
 }
 
 /// Whoever came by Bearer is answered as RFC 6750 3 has it (RFC 7662 2.3).
