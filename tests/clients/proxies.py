@@ -1,5 +1,7 @@
 """The real proxies, each started from its own example in config/proxies with nothing changed but ports and paths."""
 
+import base64
+import hashlib
 import http.server
 import json
 import os
@@ -137,7 +139,17 @@ class Envoy(Proxy):
                 "--log-level", "warning"]
 
 
-ALL = [Nginx, Apache, Caddy, Traefik, Envoy]
+class Haproxy(Proxy):
+    def command(self):
+        script = example("haproxy-tollgate.lua", self.directory, self.tollgate)
+        config = example("haproxy.cfg", self.directory, self.api | {
+            "bind :8000": f"bind 127.0.0.1:{self.port}",
+            "/etc/haproxy/haproxy-tollgate.lua": str(script),
+        })
+        return [found("haproxy"), "-db", "-f", config]
+
+
+ALL = [Nginx, Apache, Caddy, Traefik, Envoy, Haproxy]
 
 
 def found(name):
@@ -155,7 +167,23 @@ class Api:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def switched(self):
+                """What follows an upgrade is sent back as it came."""
+                self.send_response(101)
+                self.send_header("Upgrade", "websocket")
+                self.send_header("Connection", "Upgrade")
+                # RFC 6455 4.2.2: HAProxy looks whether it fits.
+                key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+                accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+                self.send_header("Sec-WebSocket-Accept", accept)
+                self.end_headers()
+                self.close_connection = True
+                while data := self.connection.recv(4096):
+                    self.wfile.write(data)
+
             def answer(self):
+                if self.headers.get("Upgrade", "").lower() == "websocket":
+                    return self.switched()
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 seen = {"method": self.command, "path": self.path, "headers": self.headers.items(),
                         "body": body.decode()}

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import socket
 
 import pytest
 
@@ -229,6 +230,35 @@ def test_identity_cannot_be_dropped_as_hop_by_hop(proxy, shop, kept):
 def test_paths_that_look_like_ours_are_the_apis(proxy, shop):
     for path in ["/api/verify", "/_tollgate/verify", "/_tollgate/refusal", "//", "/a/../b", "/%2e%2e/x", "/?a=%00"]:
         assert get(proxy, path=path).status in (400, 401, 404), path
+
+
+def raw(proxy, target, *headers):
+    """A call as it is typed, and its open connection."""
+    connection = socket.create_connection(("127.0.0.1", proxy.port), 20, source_address=(CALLER, 0))
+    lines = [f"{name}: {value}" for name, value in headers]
+    connection.sendall("\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *lines, "", ""]).encode())
+    return connection, int(connection.recv(4096)[9:12])
+
+
+@pytest.mark.parametrize("query", ["amount>10", 'filter={"state":"open"}', "q=<a>"])
+def test_a_query_that_is_no_uri_changes_nothing(proxy, shop, query):
+    for own, status in [(key(shop.plain), 200), (("X-API-KEY", "0" * 64), 401)]:
+        connection, answered = raw(proxy, f"/orders?{query}", own, ("Connection", "close"))
+        connection.close()
+        assert answered == status
+
+
+def test_a_websocket_is_opened_for_a_good_key_alone(proxy, shop):
+    wish = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]
+    connection, status = raw(proxy, "/live", ("X-API-KEY", "0" * 64), *wish)
+    connection.close()
+    assert status == 401
+    connection, status = raw(proxy, "/live", key(shop.plain), *wish)
+    with connection:
+        assert status == 101
+        connection.sendall(b"hello")
+        assert connection.recv(5) == b"hello"
 
 
 def test_a_failure_of_the_api_is_its_own(proxy, shop):
