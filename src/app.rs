@@ -119,6 +119,7 @@ impl App {
         let limits = ListenerLimits {
             connections_max: settings.server.connections_max,
             header_timeout: settings.server.header_timeout,
+            idle_timeout: settings.server.idle_timeout,
             shutdown_grace: settings.server.shutdown_grace,
         };
         let proxies: &[IpNet] =

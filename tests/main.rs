@@ -38,5 +38,6 @@ mod surroundings;
 mod sweep;
 mod traces;
 mod transport;
+mod unread;
 mod webhooks;
 mod wire;

@@ -123,6 +123,10 @@ impl Failure {
             StatusCode::METHOD_NOT_ALLOWED => "this path does not take that method",
             StatusCode::REQUEST_TIMEOUT => "the request took too long to arrive",
             StatusCode::PAYLOAD_TOO_LARGE => "the body is too large",
+            StatusCode::URI_TOO_LONG => "the path and query are longer than 8 KiB",
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                "the request's head is longer than 32 KiB or has more than 200 fields"
+            }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "that content type is not accepted here",
             _ if status.is_server_error() => "an internal error",
             _ => "the request is malformed",

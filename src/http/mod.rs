@@ -4,20 +4,24 @@ pub mod admin;
 pub mod api;
 pub mod basic;
 pub mod body;
+pub mod connection;
 pub mod console;
 pub mod context;
 pub mod docs;
 pub mod error;
 mod exposition;
 pub mod form;
+pub mod head;
 pub mod health;
 pub mod layer;
 pub mod metrics;
 pub mod openapi;
 pub mod ops;
-pub mod preface;
 pub mod proxy_protocol;
+pub mod refusal;
+pub mod rest;
 pub mod server;
+pub mod stream;
 pub mod tls;
 
 use std::sync::Arc;
@@ -28,7 +32,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
@@ -135,7 +139,10 @@ pub(in crate::http) async fn every_call(
 ) -> Response {
     let begun = layer::context::begin(&shared, &mut request);
     let reader = layer::render::Reader::of(&request);
-    let mut response = layer::detach::detach(&shared, next.run(request)).await;
+    let mut response = match request.extensions_mut().remove::<head::Refused>() {
+        Some(head::Refused(failure)) => failure.into_response(),
+        None => layer::detach::detach(&shared, next.run(request)).await,
+    };
     layer::render::render(&shared, &begun.context, &reader, &mut response);
     layer::context::end(&shared, &begun, &mut response);
     response

@@ -1,17 +1,12 @@
 //! The listener: accepts connections within a cap, with time-outs, and stops gracefully.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -20,11 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
+use super::connection::{self, Activity};
 use super::context::Peer;
-use super::preface::Preface;
+use super::head::{FIELDS_MAX, HEAD_BYTES_MAX};
 use super::proxy_protocol::{self, MissingHeaders};
+use super::refusal::Refuser;
+use super::stream::Stream;
 use super::tls::Tls;
 use crate::domain::address::canonical;
 
@@ -34,14 +31,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests that one HTTP/2 connection may have under way.
 const HTTP2_STREAMS_MAX: u32 = 256;
 
+/// Past this, the library refuses a head by itself, without a body. Larger than [`HEAD_BYTES_MAX`], so that
+/// what is refused for that is told in our words; and HTTP/2 counts 32 bytes more for each field.
+const HTTP2_HEAD_BYTES_MAX: u32 = 64 * 1024;
+
+/// What a client may send ahead of being read, and so what we may have to keep: several bodies of the
+/// largest size for a connection, and one for each stream.
+const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
+const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
+
 /// What a listener allows.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerLimits {
     /// Connections open at a time; further ones wait in the kernel's queue.
     pub connections_max: usize,
-    /// How long a PROXY header, a TLS handshake and a request's head may each take to arrive, and how
-    /// long a connection may be without a request.
+    /// How long a PROXY header, a TLS handshake and a request's head may each take to arrive.
     pub header_timeout: Duration,
+    /// How long a connection may be without a request after it had one.
+    pub idle_timeout: Duration,
     /// How long connections may go on after the stop.
     pub shutdown_grace: Duration,
 }
@@ -73,8 +80,15 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
+    // The time for a head is kept by [`Stream`], which knows an idle connection from a slow one.
+    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).max_headers(FIELDS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_header_list_size(HTTP2_HEAD_BYTES_MAX)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW);
     let (stopping, stopped) = watch::channel(false);
     let missing_headers = MissingHeaders::default();
     let shared = Arc::new(Listener { router, limits, transport, builder, stop: stopped, missing_headers });
@@ -168,17 +182,18 @@ impl Listener {
     }
 
     async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Peer) {
-        let limit = self.limits.header_timeout;
+        let ListenerLimits { header_timeout, idle_timeout, .. } = self.limits;
         let activity = Arc::new(Activity::default());
-        let service = TowerToHyperService::new(counted(self.router.clone(), client, Arc::clone(&activity)));
-        let stream = TokioIo::new(Preface::new(stream, limit));
-        let mut connection = pin!(self.builder.serve_connection(stream, service));
+        let service = connection::service(self.router.clone(), client, Arc::clone(&activity));
+        let refuser = Refuser { router: self.router.clone(), client };
+        let stream = TokioIo::new(Stream::new(stream, Arc::clone(&activity), refuser, header_timeout));
+        let mut connection = pin!(self.builder.serve_connection(stream, TowerToHyperService::new(service)));
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = activity.idle_for(limit) => {
+            () = activity.idle_for(idle_timeout) => {
                 connection.as_mut().graceful_shutdown();
                 // It has no request, so there is nothing to wait for but the client's farewell.
-                let _ = tokio::time::timeout(limit, connection).await;
+                let _ = tokio::time::timeout(header_timeout, connection).await;
                 return;
             }
             () = self.stopped() => {}
@@ -186,65 +201,4 @@ impl Listener {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
-}
-
-/// The requests of one connection.
-#[derive(Default)]
-struct Activity {
-    begun: AtomicU64,
-    under_way: AtomicUsize,
-}
-
-impl Activity {
-    /// Returns once there has been no request for as long as `limit`, give or take another.
-    async fn idle_for(&self, limit: Duration) {
-        loop {
-            let begun = self.begun.load(Ordering::Relaxed);
-            tokio::time::sleep(limit).await;
-            let is_quiet = self.under_way.load(Ordering::Relaxed) == 0;
-            if is_quiet && self.begun.load(Ordering::Relaxed) == begun {
-                return;
-            }
-        }
-    }
-}
-
-/// A request under way, for as long as this lives.
-struct UnderWay(Arc<Activity>);
-
-impl UnderWay {
-    fn new(activity: Arc<Activity>) -> Self {
-        activity.begun.fetch_add(1, Ordering::Relaxed);
-        activity.under_way.fetch_add(1, Ordering::Relaxed);
-        Self(activity)
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn counted(
-    router: Router,
-    client: Peer,
-    activity: Arc<Activity>,
-) -> impl tower::Service<
-    Request<Incoming>,
-    Response = axum::response::Response,
-    Error = Infallible,
-    Future = impl Future<Output = Result<axum::response::Response, Infallible>> + Send,
-> + Clone {
-    tower::service_fn(move |request: Request<Incoming>| {
-        let under_way = UnderWay::new(Arc::clone(&activity));
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(client);
-        let answer = router.clone().oneshot(request);
-        async move {
-            let answer = answer.await;
-            drop(under_way);
-            answer
-        }
-    })
 }

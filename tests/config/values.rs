@@ -46,6 +46,7 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.server.forwarded_header, ForwardedHeader::XForwardedFor);
     assert_eq!(settings.server.connections_max, 10_000);
     assert_eq!(settings.server.header_timeout, Duration::from_secs(10));
+    assert_eq!(settings.server.idle_timeout, Duration::from_secs(75));
     assert_eq!(settings.server.request_timeout, Duration::from_secs(30));
     assert_eq!(settings.server.shutdown_grace, Duration::from_secs(25));
     assert_eq!(settings.ops.listen, None);

@@ -5,6 +5,7 @@ mod authentication;
 mod bodies;
 mod errors;
 mod headers;
+mod heads;
 mod hostile;
 mod labels;
 mod nul;

@@ -149,9 +149,16 @@ fn insufficient_scope(needed: Option<&Scopes>) -> Failure {
     Failure { challenge: Some(challenge.into()), ..Failure::refused(Reason::ScopeInsufficient) }
 }
 
+/// Whether a path asks for forward authentication.
+#[must_use]
+pub fn is_verify(path: &str) -> bool {
+    path.strip_prefix("/api/verify")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with("-scope/"))
+}
+
 /// The refusal in the two codes that every proxy passes on: 403 for whom we know but may not pass,
 /// 401 for all else. A limit is no exception; the exchange record has its exact reason.
-fn as_verify(mut failure: Failure) -> Failure {
+pub(in crate::http) fn as_verify(mut failure: Failure) -> Failure {
     if failure.status.is_server_error() {
         return failure;
     }

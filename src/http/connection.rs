@@ -1,0 +1,122 @@
+//! The requests of one connection: counted, judged by their heads, and answered by the router.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::{Body as _, Incoming};
+use tower::{Service, ServiceExt};
+
+use super::context::Peer;
+use super::head::{self, Refused};
+use super::rest;
+
+/// In how many parts the quiet of a connection is measured: it may last this part of the limit longer.
+const QUIET_PARTS: u32 = 4;
+
+/// The requests of one connection.
+#[derive(Default)]
+pub struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    under_way: AtomicUsize,
+    is_rest_unread: AtomicBool,
+}
+
+impl Activity {
+    /// Requests so far.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// Something that the client sent was not and will not be read.
+    #[must_use]
+    pub fn is_rest_unread(&self) -> bool {
+        self.is_rest_unread.load(Ordering::Relaxed)
+    }
+
+    pub fn leave_rest_unread(&self) {
+        self.is_rest_unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns once there has been no request for as long as `limit`, or a quarter longer.
+    pub async fn idle_for(&self, limit: Duration) {
+        let moves = || (self.begun(), self.ended.load(Ordering::Relaxed));
+        let (mut seen, mut quiet) = (moves(), 0);
+        // The first part may have begun before the connection was quiet.
+        while quiet <= QUIET_PARTS {
+            tokio::time::sleep(limit / QUIET_PARTS).await;
+            let now = moves();
+            quiet = if self.is_quiet() && now == seen { quiet + 1 } else { 0 };
+            seen = now;
+        }
+    }
+}
+
+/// A request under way, for as long as this lives.
+pub struct UnderWay(Arc<Activity>);
+
+impl UnderWay {
+    fn new(activity: Arc<Activity>) -> Self {
+        activity.begun.fetch_add(1, Ordering::Relaxed);
+        activity.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+
+    pub fn left_unread(&self) {
+        self.0.leave_rest_unread();
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What hyper calls for each request.
+pub fn service(
+    router: Router,
+    client: Peer,
+    activity: Arc<Activity>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response, Infallible>> + Send,
+> + Clone {
+    tower::service_fn(move |request: Request<Incoming>| {
+        let under_way = UnderWay::new(Arc::clone(&activity));
+        let (mut head, body) = request.into_parts();
+        head.extensions.insert(client);
+        if let Some(failure) = head::judge(&head) {
+            head.extensions.insert(Refused(failure));
+        }
+        let (body, rest) = if body.is_end_stream() {
+            (Body::empty(), None)
+        } else {
+            let (body, rest) = rest::watch(&head, body);
+            (Body::new(body), Some(rest))
+        };
+        let answer = router.clone().oneshot(Request::from_parts(head, body));
+        async move {
+            let mut answer = answer.await?;
+            if let Some(rest) = rest {
+                rest.settle(&mut answer, under_way).await;
+            }
+            Ok(answer)
+        }
+    })
+}
