@@ -118,6 +118,7 @@ impl App {
         });
         let limits = ListenerLimits {
             connections_max: settings.server.connections_max,
+            connections_per_address_max: settings.server.connections_per_address_max,
             header_timeout: settings.server.header_timeout,
             idle_timeout: settings.server.idle_timeout,
             shutdown_grace: settings.server.shutdown_grace,
@@ -187,7 +188,11 @@ impl App {
     /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
     pub async fn run(mut self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let ops = self.ops.take().map(|listener| {
-            let limits = ListenerLimits { connections_max: http::ops::CONNECTIONS_MAX, ..self.limits };
+            let limits = ListenerLimits {
+                connections_max: http::ops::CONNECTIONS_MAX,
+                connections_per_address_max: 0,
+                ..self.limits
+            };
             // To the end: whoever watches must see the stop through.
             let transport = Transport::default();
             tokio::spawn(serve(listener, self.ops_router(), limits, transport, std::future::pending()))
@@ -207,6 +212,7 @@ impl App {
         let transport = Transport {
             tls: self.shared.tls.clone(),
             proxy_protocol_from: Arc::clone(&self.proxy_protocol_from),
+            trusted_proxies: self.shared.edge.trusted_proxies.as_slice().into(),
         };
         serve(listener, self.router(), self.limits, transport, stop).await;
         for job in loops {

@@ -66,6 +66,8 @@ pub struct Server {
     pub proxy_protocol: bool,
     pub forwarded_header: ForwardedHeader,
     pub connections_max: usize,
+    /// Zero: off.
+    pub connections_per_address_max: u32,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub request_timeout: Duration,
@@ -265,6 +267,7 @@ impl Server {
             proxy_protocol: reader.switch("server.proxy_protocol"),
             forwarded_header: reader.text("server.forwarded_header", one_of(&headers)),
             connections_max: reader.number("server.connections_max", 1..=100_000) as usize,
+            connections_per_address_max: reader.number("server.connections_per_address_max", 0..=100_000),
             header_timeout: reader.duration("server.header_timeout_secs", 1..=300),
             idle_timeout: reader.duration("server.idle_timeout_secs", 1..=3600),
             request_timeout: reader.duration("server.request_timeout_secs", 1..=600),

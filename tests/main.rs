@@ -5,6 +5,7 @@ mod abuse;
 mod admin;
 mod audit_chain;
 mod backup;
+mod bounds;
 mod budget;
 mod command_line;
 mod concurrency;

@@ -60,6 +60,7 @@ async fn metrics_tell_what_was_answered_issued_and_refused() {
             (r#"tollgate_batch_size_sum{operation="open_session"}"#, 1.0),
             (r#"tollgate_queue_depth{operation="open_session"}"#, 0.0),
             ("tollgate_exchanges_dropped_total", 0.0),
+            ("tollgate_exchanges_unrecorded_total", 0.0),
             ("tollgate_store_up", 1.0),
         ] {
             assert_eq!(metrics.value(series), value, "{series}");

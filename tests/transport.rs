@@ -14,7 +14,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tollgate::config::Settings;
@@ -397,6 +397,41 @@ async fn connections_past_the_cap_wait_for_a_place() {
     let reply = tokio::time::timeout(PATIENCE, waiting).await.expect("its turn comes");
     assert_eq!(reply.expect("an answer").status, 200);
     drop(first);
+    served.stop().await;
+}
+
+/// Connects from an address of this machine, and returns whether a call is answered.
+async fn is_served_from(source: [u8; 4], address: SocketAddr) -> (TcpStream, bool) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((source, 0).into()).expect("every 127.x.y.z is this machine");
+    let mut stream = socket.connect(address).await.expect("the kernel takes it");
+    let call = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    let is_served = stream.write_all(call).await.is_ok() && stream.read_u8().await.is_ok();
+    (stream, is_served)
+}
+
+#[tokio::test]
+async fn an_address_has_its_share_of_the_connections_and_no_more() {
+    let app = TestApp::with(Engine::Sqlite, |settings| {
+        settings.server.connections_per_address_max = 2;
+        settings.server.trusted_proxies = vec!["127.0.0.3/32".parse().expect("a network")];
+    })
+    .await;
+    let served = app.serve().await;
+    let first = is_served_from([127, 0, 0, 1], served.address).await;
+    let second = is_served_from([127, 0, 0, 1], served.address).await;
+    assert!(first.1 && second.1);
+    assert!(!is_served_from([127, 0, 0, 1], served.address).await.1, "a third one");
+    assert!(is_served_from([127, 0, 0, 2], served.address).await.1, "another address");
+    let mut of_proxy = Vec::new();
+    for _ in 0..5 {
+        of_proxy.push(is_served_from([127, 0, 0, 3], served.address).await);
+    }
+    assert!(of_proxy.iter().all(|(_, is_served)| *is_served), "a trusted proxy has everybody's");
+    drop(first);
+    // Its place is free once the server has seen it go.
+    while !is_served_from([127, 0, 0, 1], served.address).await.1 {}
+    drop((second, of_proxy));
     served.stop().await;
 }
 

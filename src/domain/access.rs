@@ -129,6 +129,12 @@ impl Reason {
         }
     }
 
+    /// Whether the caller was refused for who he is, before anything was done for him.
+    #[must_use]
+    pub const fn is_of_an_outsider(self) -> bool {
+        matches!(self.error(), ErrorCode::InvalidClient) || matches!(self, Self::TooManyFailures)
+    }
+
     /// Whether a secret was presented that is wrong, or works no longer: what guessing looks like. A
     /// suspended merchant or a lapsed licence is no guess, nor is a token that has had its time.
     #[must_use]

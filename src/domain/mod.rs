@@ -16,6 +16,7 @@ pub mod entropy;
 pub mod event;
 pub mod ids;
 pub mod keyring;
+pub mod lengths;
 pub mod licence;
 pub mod merchant;
 pub mod parameters;

@@ -12,6 +12,7 @@ use crate::domain::admin::{AdminToken, Role, User};
 use crate::domain::api_key::Environment;
 use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome, WebhookEvent};
 use crate::domain::ids::{EventId, MerchantId};
+use crate::domain::lengths::{OBJECT_ID_BYTES_MAX, cut};
 use crate::domain::licence::Product;
 use crate::domain::merchant::Merchant;
 use crate::store::outbox::Audience;
@@ -218,7 +219,7 @@ impl Change<'_> {
     /// Names the object and its merchant in the audit event.
     pub(super) fn concerns(&mut self, merchant: Option<MerchantId>, object: impl ToString) {
         self.event.merchant_id = merchant.or(self.event.merchant_id);
-        self.event.object_id = Some(object.to_string());
+        self.event.object_id = Some(cut(&object.to_string(), OBJECT_ID_BYTES_MAX).to_owned());
     }
 
     /// Tells webhooks of the change.

@@ -17,6 +17,7 @@ pub mod layer;
 pub mod metrics;
 pub mod openapi;
 pub mod ops;
+pub mod places;
 pub mod proxy_protocol;
 pub mod refusal;
 pub mod rest;

@@ -105,6 +105,12 @@ fn write(shared: &Shared, in_store: Option<InStore>) -> Result<String, fmt::Erro
     flows(core, &mut registry);
     let dropped = ConstCounter::new(shared.exchanges.dropped());
     registry.register("exchanges_dropped", "Exchange records never written", dropped);
+    let unrecorded = ConstCounter::new(shared.exchanges.unrecorded());
+    registry.register(
+        "exchanges_unrecorded",
+        "Refused calls without an exchange record, past what one address gets",
+        unrecorded,
+    );
     sweeper(&shared.sweeper, &mut registry);
     store(&core.store, &mut registry);
     process(&core.store, &mut registry);

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::{self, Activity};
 use super::context::Peer;
 use super::head::{FIELDS_MAX, HEAD_BYTES_MAX};
+use super::places::Places;
 use super::proxy_protocol::{self, MissingHeaders};
 use super::refusal::Refuser;
 use super::stream::Stream;
@@ -45,6 +46,8 @@ const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 pub struct ListenerLimits {
     /// Connections open at a time; further ones wait in the kernel's queue.
     pub connections_max: usize,
+    /// Of one address, an IPv6 /64; zero is "off". Trusted proxies have none.
+    pub connections_per_address_max: u32,
     /// How long a PROXY header, a TLS handshake and a request's head may each take to arrive.
     pub header_timeout: Duration,
     /// How long a connection may be without a request after it had one.
@@ -59,6 +62,8 @@ pub struct Transport {
     pub tls: Option<Arc<Tls>>,
     /// Peers that begin each connection with a PROXY header; all others must not.
     pub proxy_protocol_from: Arc<[IpNet]>,
+    /// Peers whose connections are not counted by address: everybody comes through them.
+    pub trusted_proxies: Arc<[IpNet]>,
 }
 
 /// What the tasks of one listener share.
@@ -67,6 +72,7 @@ struct Listener {
     limits: ListenerLimits,
     transport: Transport,
     builder: auto::Builder<TokioExecutor>,
+    places: Places,
     stop: watch::Receiver<bool>,
     missing_headers: MissingHeaders,
 }
@@ -90,8 +96,15 @@ pub async fn serve(
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW);
     let (stopping, stopped) = watch::channel(false);
-    let missing_headers = MissingHeaders::default();
-    let shared = Arc::new(Listener { router, limits, transport, builder, stop: stopped, missing_headers });
+    let shared = Arc::new(Listener {
+        router,
+        limits,
+        transport,
+        builder,
+        places: Places::new(limits.connections_per_address_max),
+        stop: stopped,
+        missing_headers: MissingHeaders::default(),
+    });
     let permits = Arc::new(Semaphore::new(limits.connections_max));
     let tasks = TaskTracker::new();
     let mut stop = pin!(stop);
@@ -146,6 +159,11 @@ impl Listener {
     async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer.ip());
         let Some(client) = self.in_time(self.client(&mut stream, peer)).await else { return };
+        let is_proxy = self.transport.trusted_proxies.iter().any(|net| net.contains(&client.ip));
+        let place = if is_proxy { None } else { Some(self.places.take(client.ip)) };
+        if let Some(None) = place {
+            return;
+        }
         match &self.transport.tls {
             None => self.http(stream, client).await,
             Some(tls) => {

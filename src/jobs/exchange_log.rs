@@ -1,18 +1,32 @@
 //! Writes exchange records in batches, off the hot path.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
+use crate::domain::address::network_of;
+use crate::domain::clock::Timestamp;
 use crate::flows::SharedCore;
 use crate::store::StoreError;
 use crate::store::exchanges::{self, Exchange};
 
-/// Records that may wait: about a second of a busy server, some megabytes. Past it, records are
-/// dropped and counted, since troubleshooting data must not hold up the calls it is about.
+/// Records that may wait: about a second of a busy server. Past it, records are dropped and counted,
+/// since troubleshooting data must not hold up the calls it is about.
 const QUEUE_MAX: usize = 50_000;
+
+/// What the records that wait may take in memory, the batch included that is being written.
+pub const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Of the calls refused for who made them, how many of one address (an IPv6 /64) are recorded in a minute.
+/// The rest is only counted.
+pub const REFUSALS_PER_ADDRESS_AND_MINUTE: u32 = 30;
+
+/// Addresses that are counted apart in a minute. The refusals of further ones are not recorded.
+const ADDRESSES_MAX: usize = 10_000;
 
 /// Records of one statement: a few milliseconds of SQLite's one writer.
 const BATCH_MAX: usize = 250;
@@ -35,7 +49,18 @@ enum Entry {
 /// Where exchange records are handed in.
 pub struct ExchangeLog {
     queue: mpsc::Sender<Entry>,
+    /// Of the records that wait.
+    bytes: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
+    refusals: Mutex<Refusals>,
+    unrecorded: AtomicU64,
+}
+
+/// The refusals that were recorded in a minute, by address.
+#[derive(Default)]
+struct Refusals {
+    minute: i64,
+    recorded: HashMap<IpAddr, u32>,
 }
 
 impl ExchangeLog {
@@ -43,23 +68,58 @@ impl ExchangeLog {
     #[must_use]
     pub fn start(core: SharedCore) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let tasks = core.store.tasks().clone();
-        let dropped = Arc::<AtomicU64>::default();
-        let log = Self { queue, dropped: Arc::clone(&dropped) };
-        tasks.keep("exchange_log", move || {
-            write_all(Arc::clone(&core), Arc::clone(&receiver), Arc::clone(&dropped))
+        let receiver = Arc::new(AsyncMutex::new(receiver));
+        let (bytes, dropped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicU64>::default());
+        let log = Self {
+            queue,
+            bytes: Arc::clone(&bytes),
+            dropped: Arc::clone(&dropped),
+            refusals: Mutex::default(),
+            unrecorded: AtomicU64::new(0),
+        };
+        core.store.tasks().clone().keep("exchange_log", move || {
+            let (core, receiver) = (Arc::clone(&core), Arc::clone(&receiver));
+            write_all(core, receiver, Arc::clone(&bytes), Arc::clone(&dropped))
         });
         log
     }
 
     pub fn record(&self, exchange: Exchange) {
-        if self.queue.try_send(Entry::Record(Box::new(exchange))).is_err() {
+        let bytes = exchange.bytes();
+        let is_full = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX;
+        if is_full || self.queue.try_send(Entry::Record(Box::new(exchange))).is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if dropped.is_power_of_two() {
                 tracing::warn!(dropped, "exchange records dropped: the store is too slow");
             }
         }
+    }
+
+    /// Whether one more refusal of `ip` is to be recorded; counts it either way.
+    pub fn has_room_for_refusal(&self, ip: IpAddr, at: Timestamp) -> bool {
+        let minute = at.unix_secs().div_euclid(60);
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.minute != minute {
+            *refusals = Refusals { minute, recorded: HashMap::new() };
+        }
+        let network = network_of(ip);
+        let is_known = refusals.recorded.contains_key(&network);
+        let has_room = (is_known || refusals.recorded.len() < ADDRESSES_MAX) && {
+            let recorded = refusals.recorded.entry(network).or_default();
+            *recorded += 1;
+            *recorded <= REFUSALS_PER_ADDRESS_AND_MINUTE
+        };
+        if !has_room {
+            self.unrecorded.fetch_add(1, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    /// Refusals that were not recorded because their address had too many.
+    #[must_use]
+    pub fn unrecorded(&self) -> u64 {
+        self.unrecorded.load(Ordering::Relaxed)
     }
 
     /// Records that were never written: for want of room, or because the store refused them.
@@ -82,7 +142,12 @@ impl ExchangeLog {
     }
 }
 
-async fn write_all(core: SharedCore, receiver: Arc<Mutex<mpsc::Receiver<Entry>>>, dropped: Arc<AtomicU64>) {
+async fn write_all(
+    core: SharedCore,
+    receiver: Arc<AsyncMutex<mpsc::Receiver<Entry>>>,
+    bytes: Arc<AtomicUsize>,
+    dropped: Arc<AtomicU64>,
+) {
     let mut receiver = receiver.lock().await;
     let mut entries = Vec::with_capacity(BATCH_MAX);
     while receiver.recv_many(&mut entries, BATCH_MAX).await > 0 {
@@ -96,6 +161,7 @@ async fn write_all(core: SharedCore, receiver: Arc<Mutex<mpsc::Receiver<Entry>>>
             }
         }
         dropped.fetch_add(write(&core, &exchanges).await, Ordering::Relaxed);
+        bytes.fetch_sub(exchanges.iter().map(Exchange::bytes).sum(), Ordering::Relaxed);
         let is_awaited = !flushes.is_empty();
         for done in flushes {
             let _ = done.send(());

@@ -30,6 +30,24 @@ pub struct Exchange {
     pub latency_us: i64,
 }
 
+impl Exchange {
+    /// What it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let hops: usize = self.hops.iter().map(|hop| size_of::<String>() + hop.len()).sum();
+        size_of::<Self>()
+            + self.request_id.len()
+            + self.method.len()
+            + self.path.len()
+            + self.client_ip.len()
+            + of(&self.error)
+            + of(&self.reason)
+            + of(&self.client_id)
+            + hops
+    }
+}
+
 const INSERT: Sql = Sql {
     postgres: "insert into exchanges (id, merchant_id, at, request_id, method, path, status, error, reason, \
                client_ip, hops, api_key_id, client_id, latency_us) \

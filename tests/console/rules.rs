@@ -2,13 +2,15 @@
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
+use tollgate::config::Settings;
 use tollgate::domain::admin::Role;
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::manage::By;
 use tollgate::flows::manage_users::UserChanges;
+use tollgate::store::Engine;
 
 use super::people::{PASSWORD, cookie_of, field, from_a_page, sign_in_form};
-use crate::support::{Call, each_engine, each_engine_with};
+use crate::support::{Call, TestApp, each_engine, each_engine_with};
 
 const ADA: &str = "ada@harbour.example";
 const MOMENT: TimeDelta = TimeDelta::microseconds(1);
@@ -250,6 +252,18 @@ async fn every_answer_of_the_console_has_a_strict_policy() {
         assert_eq!(app.send(Call::get("/console/assets/console.css")).await.status, 404);
     })
     .await;
+}
+
+#[tokio::test]
+async fn browsers_that_came_over_tls_are_told_to_stay_there() {
+    let hsts = async |configure: fn(&mut Settings)| {
+        let app = TestApp::with(Engine::Sqlite, configure).await;
+        let header = async |path: &str| app.send(Call::get(path)).await.header("strict-transport-security");
+        (header("/console/sign-in").await, header("/api/verify").await)
+    };
+    let over_tls = hsts(|settings| settings.server.issuer = "https://pay.example".to_owned()).await;
+    assert_eq!(over_tls, (Some("max-age=63072000".to_owned()), None));
+    assert_eq!(hsts(|_| {}).await, (None, None));
 }
 
 #[tokio::test]

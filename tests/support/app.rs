@@ -15,7 +15,7 @@ use tollgate::app::{App, Create};
 use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
-use tollgate::flows::{Core, SharedCore};
+use tollgate::flows::SharedCore;
 use tollgate::jobs::pace::Step;
 use tollgate::jobs::sweep::Kind;
 use tollgate::store::Engine;
@@ -111,7 +111,7 @@ impl TestApp {
         Self::on(database, clock, configure).await
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &SharedCore {
         self.app.core()
     }
 

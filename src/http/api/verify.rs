@@ -152,8 +152,8 @@ fn insufficient_scope(needed: Option<&Scopes>) -> Failure {
 /// Whether a path asks for forward authentication.
 #[must_use]
 pub fn is_verify(path: &str) -> bool {
-    path.strip_prefix("/api/verify")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with("-scope/"))
+    let rest = path.strip_prefix("/api/verify-scope").or_else(|| path.strip_prefix("/api/verify"));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The refusal in the two codes that every proxy passes on: 403 for whom we know but may not pass,

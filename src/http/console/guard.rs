@@ -21,7 +21,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; scr
      img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Puts in the headers of every answer under `/console`, errors and files included.
-pub fn put_headers(headers: &mut HeaderMap) {
+///
+/// `is_https`: whether browsers reach the console over TLS, here or at a proxy in front.
+pub fn put_headers(headers: &mut HeaderMap, is_https: bool) {
     let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
@@ -30,6 +32,10 @@ pub fn put_headers(headers: &mut HeaderMap) {
     set(header::REFERRER_POLICY, "same-origin");
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    if is_https {
+        // Two years (RFC 6797). This host alone: of others on its domain we know nothing.
+        set(header::STRICT_TRANSPORT_SECURITY, "max-age=63072000");
+    }
 }
 
 #[must_use]

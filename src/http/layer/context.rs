@@ -12,6 +12,7 @@ use opentelemetry::Context;
 use crate::config::ForwardedHeader;
 use crate::domain::address::{self, ClientAddress, Unreadable};
 use crate::domain::ids::ExchangeId;
+use crate::domain::lengths::{METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
 use crate::http::context::{Peer, RequestContext, micros_of};
 use crate::http::error::Failure;
 use crate::http::{Edge, Shared};
@@ -63,6 +64,8 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
     let reason = response.extensions().get::<Failure>().and_then(|failure| failure.reason);
     let (status, latency) = (response.status().as_u16(), context.latency());
     let route = begun.route.as_ref().map(MatchedPath::as_str);
+    let method = cut(begun.method.as_str(), METHOD_BYTES_MAX);
+    let path = cut(begun.uri.path(), PATH_BYTES_MAX);
     shared.metrics.count(route, status, reason, latency);
     let trace = shared.traces.as_ref().and_then(|traces| {
         traces.record(&Call {
@@ -71,7 +74,7 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
             request_id: context.request_id(),
             method: &begun.method,
             route,
-            path: begun.uri.path(),
+            path,
             status,
             reason: reason.map(|reason| reason.name()),
             client_ip: context.ip(),
@@ -84,8 +87,8 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
     tracing::info!(
         target: "tollgate::access",
         request_id = context.request_id(),
-        method = begun.method.as_str(),
-        path = begun.uri.path(),
+        method,
+        path,
         status,
         reason = reason.map(|reason| reason.name()),
         client_ip = %context.ip(),

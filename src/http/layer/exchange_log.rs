@@ -1,7 +1,9 @@
 //! Records each call for "API details": who, from where, what came of it and exactly why.
 //!
 //! The record is handed to a writer and costs the call nothing more. A call whose key names no
-//! merchant belongs in nobody's details; its log line has the reason.
+//! merchant belongs in nobody's details; its log line has the reason. Of the calls that were refused for
+//! who made them, so many of an address are recorded in a minute: whoever finds a key that works no longer
+//! must not write with it what he likes.
 
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use crate::domain::access::Reason;
+use crate::domain::lengths::{HOPS_MAX, METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
 use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
@@ -30,20 +34,26 @@ pub async fn exchange_log(
     let notes = context.notes();
     let Some(owner) = notes.owner else { return response };
     let failure = response.extensions().get::<Failure>();
-    let reason = failure.and_then(|failure| failure.reason).map(|reason| reason.name());
+    let reason = failure.and_then(|failure| failure.reason);
+    if reason.is_some_and(Reason::is_of_an_outsider)
+        && !shared.exchanges.has_room_for_refusal(context.ip(), context.at())
+    {
+        return response;
+    }
+    let reason = reason.map(Reason::name);
     let hops = context.address().map(|address| address.hops.as_slice()).unwrap_or_default();
     shared.exchanges.record(Exchange {
         id: context.id(),
         merchant_id: owner.merchant_id,
         at: context.at(),
         request_id: context.request_id().to_owned(),
-        method: method.to_string(),
-        path: uri.path().to_owned(),
+        method: cut(method.as_str(), METHOD_BYTES_MAX).to_owned(),
+        path: cut(uri.path(), PATH_BYTES_MAX).to_owned(),
         status: response.status().as_u16(),
         error: failure.map(|failure| failure.code.to_owned()),
         reason: reason.or(notes.observed.then_some(OBSERVED)).map(str::to_owned),
         client_ip: context.ip().to_string(),
-        hops: hops.iter().map(ToString::to_string).collect(),
+        hops: hops[hops.len().saturating_sub(HOPS_MAX)..].iter().map(ToString::to_string).collect(),
         api_key_id: Some(owner.api_key_id),
         client_id: notes.client_id,
         latency_us: context.latency_us(),

@@ -71,7 +71,8 @@ pub fn render(shared: &Shared, context: &RequestContext, reader: &Reader, respon
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     }
     if reader.is_console {
-        console::guard::put_headers(response.headers_mut());
+        let is_https = shared.tls.is_some() || shared.core.issuer.starts_with("https://");
+        console::guard::put_headers(response.headers_mut(), is_https);
     }
     let status = response.status();
     let is_failure = status.is_client_error() || status.is_server_error();

@@ -1,0 +1,78 @@
+"""Calls that are refused before their body was read: no answer is lost, and neither is the next call on the connection.
+
+curl sends over one connection, plain and TLS, HTTP/1.1 and HTTP/2; Node through an agent that keeps its connections.
+"""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from world import PATIENCE_SECS, Program, free_port
+
+NODE = pathlib.Path(os.environ["TOLLGATE_CLIENTS_CACHE"]) / "node"
+
+# Within what is read and dropped over any connection, and past it.
+SIZES = {"small": 20_000, "medium": 200_000, "large": 8_000_000}
+
+REFUSED = [("/api/authorize", "401"), ("/api/nothing", "404"), ("/healthz", "405"), ("/api/verify", "401")]
+
+
+@pytest.fixture(scope="module")
+def secure(shop):
+    """A Tollgate that speaks TLS."""
+    directory, port = shop.world.directory, free_port()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", "tls.key", "-out", "tls.pem"],
+        cwd=directory, check=True, capture_output=True, timeout=PATIENCE_SECS)
+    server = Program(
+        "tollgate-tls", [shop.world.binary, "serve", "--data-dir", directory / "tls", "--listen", f"127.0.0.1:{port}"],
+        directory, port,
+        shop.world.environment(
+            SERVER__TLS_CERTIFICATE_FILE=str(directory / "tls.pem"), SERVER__TLS_KEY_FILE=str(directory / "tls.key")))
+    yield f"https://127.0.0.1:{port}"
+    server.stop()
+
+
+def curl(calls):
+    """The status and the number of new connections of each call, over as few connections as curl makes."""
+    command = ["curl"]
+    for options in calls:
+        command += [*options, "-sS", "-k", "-o", os.devnull, "-w", "%{http_code} %{num_connects}\n", "--next"]
+    ended = subprocess.run(command[:-1], capture_output=True, text=True, timeout=PATIENCE_SECS * 3)
+    assert ended.returncode == 0, ended.stderr
+    return [tuple(line.split()) for line in ended.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_curl_over_one_connection(secure, directory, version, size):
+    body = directory / f"{size}.body"
+    body.write_bytes(b"a" * SIZES[size])
+    calls, expected = [], []
+    for path, status in REFUSED * 3:
+        calls += [[version, "--data-binary", f"@{body}", secure + path], [version, f"{secure}/healthz"]]
+        expected += [status, "200"]
+    answers = curl(calls)
+    assert [status for status, _ in answers] == expected
+    # Over HTTP/1.1 curl itself hangs up when an answer overtakes its body.
+    if size == "small" or version == "--http2":
+        assert sum(int(connects) for _, connects in answers) == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_curl_over_http2_in_clear(shop, directory, size):
+    body = directory / f"{size}.body"
+    body.write_bytes(b"a" * SIZES[size])
+    for path, status in REFUSED * 3:
+        # One at a time: curl 7.88 uses no connection of this kind twice.
+        assert curl([["--http2-prior-knowledge", "--data-binary", f"@{body}", shop.world.issuer + path]]) == [(status, "1")]
+
+
+def test_keep_alive_node_agent(shop):
+    ended = subprocess.run(
+        ["node", NODE / "keepalive.mjs"], capture_output=True, text=True, timeout=PATIENCE_SECS * 3,
+        env=os.environ | {"ISSUER": shop.world.issuer, "API_KEY": shop.plain.key})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
