@@ -40,12 +40,13 @@ pub fn routes(issuer: &str, document: &[u8]) -> Router<Arc<Shared>> {
         )
     };
     let start = page.clone();
+    let is_https = issuer.starts_with("https:");
     Router::new()
         .route("/", get(async || Redirect::temporary("/docs")))
         .route("/docs", get(async move || start(String::new())))
         .route("/docs/{page}", get(async move |Path(name): Path<String>| page(name)))
-        .layer(map_response(async |mut response: Response| {
-            guard::put_headers(response.headers_mut());
+        .layer(map_response(move |mut response: Response| async move {
+            guard::put_headers(response.headers_mut(), is_https);
             let an_hour = HeaderValue::from_static("public, max-age=3600");
             response.headers_mut().insert(header::CACHE_CONTROL, an_hour);
             response
