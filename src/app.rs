@@ -37,6 +37,7 @@ use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::{SweepSettings, Sweeper};
 use crate::jobs::{notices, tidy, usage};
+use crate::store::postgres::ReadAgain;
 use crate::store::{Options, Store, StoreError};
 use crate::telemetry::traces::Traces;
 
@@ -277,6 +278,7 @@ pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, Bu
         may_create: is_embedded || create != Create::Embedded,
         connections_max: settings.database.connections_max,
         timeout: settings.database.timeout,
+        read_again: settings.database.url_file.as_deref().map(reads_again),
     })
     .await?)
 }
@@ -340,7 +342,19 @@ async fn reload_at(mut hangups: watch::Receiver<()>, shared: Arc<Shared>) {
         if let Some(tls) = &shared.tls {
             tls.look();
         }
+        shared.core.store.read_url_again();
     }
+}
+
+fn reads_again(url_file: &Path) -> ReadAgain {
+    let path = url_file.to_owned();
+    Arc::new(move || match DatabaseUrl::read_from(&path) {
+        Ok(url) => Some(url.expose().to_owned()),
+        Err(error) => {
+            tracing::error!(%error, "database.url_file");
+            None
+        }
+    })
 }
 
 fn sweep_settings(settings: &Settings) -> SweepSettings {

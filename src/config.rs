@@ -94,6 +94,8 @@ pub struct Ops {
 pub struct Database {
     /// SQLite in `server.data_dir` if it is not set.
     pub url: DatabaseUrl,
+    /// The file that it came from, if it came from one.
+    pub url_file: Option<PathBuf>,
     pub connections_max: u32,
     /// How long a call waits for the store.
     pub timeout: Duration,
@@ -292,6 +294,7 @@ impl Database {
         });
         Self {
             url,
+            url_file: reader.file_of("database.url_file"),
             connections_max: reader.number("database.connections_max", 1..=1000),
             timeout: reader.duration("database.timeout_secs", 1..=60),
         }

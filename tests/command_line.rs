@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use tollgate::store::Engine;
 
@@ -175,5 +177,31 @@ fn a_data_directory_may_have_any_name() {
             stdout_of(&mut tollgate(&["operator", "add", "Ada", &data_dir]));
         }
         assert!(directory.join("tollgate.db").is_file() && directory.join("token.keys").is_file(), "{name}");
+    }
+}
+
+#[test]
+fn a_database_that_cannot_be_reached_is_told_of_by_its_cause() {
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+    let url = format!("--database-url=postgres://u:pass-word@127.0.0.1:{port}/d");
+    let error = refusal(tollgate(&["migrate", &url]).env("TOLLGATE__DATABASE__TIMEOUT_SECS", "1"));
+    assert!(error.contains("refused") && !error.contains("pool") && !error.contains("pass-word"), "{error}");
+}
+
+#[test]
+fn a_new_sqlite_file_is_migrated_once_however_many_start_at_the_same_time() {
+    for _ in 0..3 {
+        let database = Database::without_schema(Engine::Sqlite);
+        let url = format!("--database-url={}", database.url);
+        let children: Vec<_> = (0..6)
+            .map(|_| {
+                tollgate(&["migrate", &url]).stderr(Stdio::piped()).spawn().expect("the program is there")
+            })
+            .collect();
+        for child in children {
+            let output = child.wait_with_output().expect("it ends");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }

@@ -10,10 +10,17 @@ use tokio::sync::watch;
 use tollgate::config::Settings;
 use tollgate::store::Engine;
 
+use super::admin::Admin;
 use super::support::{Call, Reply, TestApp, engines};
 
 /// What a call is to wait for the store, in these tests.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+#[track_caller]
+fn is_503_of_admin(reply: &Reply) {
+    reply.problem(503, "temporarily_unavailable");
+    assert!(reply.header("retry-after").is_some());
+}
 
 /// Until when an answer has come that had to wait for the time-out, on a busy machine.
 const LATEST: Duration = Duration::from_secs(8);
@@ -73,35 +80,53 @@ async fn calls_that_wait_for_a_lock_are_told_to_come_back_and_health_is_not_held
 
 #[tokio::test]
 async fn a_pool_without_a_free_connection_is_503_within_the_time_out() {
-    for engine in engines() {
-        let app = impatient(engine).await;
-        let merchant = app.merchant().await;
-        let mut held = Vec::new();
-        for _ in 0..4 {
-            held.push(app.core().store.read().await.expect("the pool has four"));
-        }
-        let writer = match engine {
-            Engine::Sqlite => Some(app.core().store.write().await.expect("there is one writer")),
-            Engine::Postgres => None,
-        };
-        let started = Instant::now();
-        is_503(&app.send(merchant.authorize()).await);
-        assert!(started.elapsed() < LATEST, "{engine:?}: {:?}", started.elapsed());
-        let asked = Instant::now();
-        assert_eq!(app.send(Call::get("/healthz")).await.status, 200);
-        assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
-        assert_eq!(app.send(Call::get("/readyz")).await.status, 503);
-        // Metrics say so, and are not held up by it for long.
-        let metrics = app.send_to_ops(Call::get("/metrics")).await;
-        assert!(metrics.text().contains("tollgate_store_up 0"), "{}", metrics.text());
-
-        drop((held, writer));
-        until(async || app.send(merchant.authorize()).await.status == 200).await;
+    let app = impatient(Engine::Sqlite).await;
+    let merchant = app.merchant().await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(app.core().store.read().await.expect("there are four readers"));
     }
+    held.push(app.core().store.write().await.expect("there is one writer"));
+    let started = Instant::now();
+    is_503(&app.send(merchant.authorize()).await);
+    assert!(started.elapsed() < LATEST, "{:?}", started.elapsed());
+    let asked = Instant::now();
+    assert_eq!(app.send(Call::get("/healthz")).await.status, 200);
+    assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+    assert_eq!(app.send(Call::get("/readyz")).await.status, 503);
+    // Metrics say so, and are not held up by it for long.
+    let metrics = app.send_to_ops(Call::get("/metrics")).await;
+    assert!(metrics.text().contains("tollgate_store_up 0"), "{}", metrics.text());
+
+    drop(held);
+    until(async || app.send(merchant.authorize()).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn whoever_holds_all_other_connections_of_postgresql_holds_up_no_call_for_tokens() {
+    let app = impatient(Engine::Postgres).await;
+    let merchant = app.merchant().await;
+    let operator = Admin::operator(&app).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(app.core().store.begin().await.expect("half of the four are for the rest"));
+    }
+    let started = Instant::now();
+    is_503_of_admin(&operator.get("/merchants").await);
+    assert!(started.elapsed() < LATEST, "{:?}", started.elapsed());
+    let asked = Instant::now();
+    let tokens = app.tokens(&merchant).await;
+    let tokens = app.send(merchant.refresh(&tokens.refresh)).await.tokens();
+    assert_eq!(app.send(merchant.verify(&tokens.access)).await.status, 200);
+    assert_eq!(app.send(Call::get("/readyz")).await.status, 200);
+    assert!(asked.elapsed() < TIMEOUT, "{:?}", asked.elapsed());
+
+    drop(held);
+    until(async || operator.get("/merchants").await.status == 200).await;
 }
 
 /// Runs it again and again until it holds.
-async fn until(mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {
         assert!(started.elapsed() < Duration::from_secs(30), "it does not come back");
@@ -109,7 +134,7 @@ async fn until(mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Passes connections on to `to` while it is told to; otherwise it accepts them and says nothing, as a
-/// network does that swallows packets.
+/// network does that swallows packets. Whatever it is told, connections from before are swallowed.
 struct Network {
     address: SocketAddr,
     passes: watch::Sender<bool>,
@@ -130,12 +155,12 @@ impl Network {
 }
 
 async fn pass(mut client: TcpStream, to: SocketAddr, mut passing: watch::Receiver<bool>) {
-    if *passing.borrow()
+    if *passing.borrow_and_update()
         && let Ok(mut server) = TcpStream::connect(to).await
     {
         tokio::select! {
             _ = copy_bidirectional(&mut client, &mut server) => return,
-            _ = passing.wait_for(|passes| !passes) => {}
+            _ = passing.changed() => {}
         }
         // Neither side learns anything: both sockets stay open, for ever.
         std::future::pending::<()>().await;
@@ -165,4 +190,33 @@ async fn a_network_that_swallows_everything_holds_nobody_for_ever() {
     until(async || app.send(merchant.authorize()).await.status == 200).await;
     let replies = join_all((0..50).map(|_| app.send(merchant.authorize()))).await;
     replies.iter().for_each(|reply| assert_eq!(reply.status, 200, "{}", reply.text()));
+}
+
+#[tokio::test]
+async fn idle_connections_that_a_firewall_forgot_cost_one_call_a_second() {
+    let home = TestApp::new(Engine::Postgres).await;
+    let url = &home.database.url;
+    let to = url.split('@').nth(1).and_then(|rest| rest.split('/').next()).expect("the URL has a host");
+    let network = Network::to(to.parse().expect("the host is an address")).await;
+    let app = home.replica_at(&url.replace(to, &network.address.to_string()), |_| {}).await;
+    let merchant = app.merchant().await;
+    let tokens = app.tokens(&merchant).await;
+    // As many connections of the hot path as it has, all of them idle for long enough to be doubted.
+    let idle = || app.core().store.pools()[0].idle;
+    join_all(
+        (0..100).map(|n| {
+            app.send(if n % 2 == 0 { merchant.authorize() } else { merchant.verify(&tokens.access) })
+        }),
+    )
+    .await;
+    assert!(idle() > 1, "one connection is no test");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    network.passes.send_replace(true);
+
+    let started = Instant::now();
+    app.send(merchant.authorize()).await.tokens();
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    let started = Instant::now();
+    assert_eq!(app.send(merchant.verify(&tokens.access)).await.status, 200);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }

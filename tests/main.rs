@@ -11,6 +11,7 @@ mod command_line;
 mod concurrency;
 mod config;
 mod console;
+mod database_refuses;
 mod database_trouble;
 mod demo;
 mod disk_full;

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -157,6 +157,13 @@ impl Reader {
         }
     }
 
+    /// The file that the secret in effect came from, after [`Reader::secret`] has read it.
+    pub(super) fn file_of(&self, file_key: &'static str) -> Option<PathBuf> {
+        let is_in_effect = self.origins.iter().any(|origin| origin.key == file_key && origin.shown != "\"\"");
+        let set = || self.layers.iter().rev().find_map(|layer| set_text(layer, file_key));
+        is_in_effect.then(set).flatten().map(|(path, _)| path.into())
+    }
+
     /// Shows a value in effect that was made from others, since the key itself is not set.
     pub(super) fn show(&mut self, key: &'static str, shown: String) {
         self.origins
@@ -218,7 +225,7 @@ fn set_text<'a>(layer: &'a Layer, key: &str) -> Option<(&'a str, &'a Place)> {
 }
 
 /// The secret in a file. Its path is not repeated: someone may have put the secret itself there.
-fn secret_file<T: FromStr<Err = BadValue>>(path: &str) -> Result<T, BadValue> {
+pub(super) fn secret_file<T: FromStr<Err = BadValue>>(path: &str) -> Result<T, BadValue> {
     let contents = read_secret(path.as_ref())
         .map_err(|error| BadValue(format!("the file that it names cannot be read: {error}")))?;
     contents.trim().parse().map_err(|error| BadValue(format!("in the file that it names: {error}")))

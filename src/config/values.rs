@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::reader::secret_file;
 use crate::domain::address::canonical_range;
 use crate::domain::scope::is_name;
 
@@ -35,6 +36,11 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// The URL that a file holds now. The error repeats neither its path nor the URL.
+    pub fn read_from(path: &Path) -> Result<Self, BadValue> {
+        secret_file(&path.to_string_lossy())
+    }
+
     /// The embedded database of a data directory.
     pub fn sqlite_in(data_dir: &Path) -> Self {
         // Left as they are, these two would end the path or begin an escape.
@@ -47,11 +53,8 @@ impl FromStr for DatabaseUrl {
     type Err = BadValue;
 
     fn from_str(url: &str) -> Result<Self, BadValue> {
-        if ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
-            Ok(Self(url.to_owned()))
-        } else {
-            Err(BadValue("the URL must begin with sqlite:, postgres: or postgresql:".to_owned()))
-        }
+        crate::store::url::check(url).map_err(|error| BadValue(error.to_string()))?;
+        Ok(Self(url.to_owned()))
     }
 }
 

@@ -166,7 +166,8 @@ impl From<StoreError> for Failure {
         if !error.is_temporary() {
             return Self::fault(&error.to_string());
         }
-        tracing::warn!(%error, "answered 503");
+        // An outage is told of by the store, once. The access log has each call.
+        tracing::debug!(%error, "answered 503");
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: ErrorCode::TemporarilyUnavailable.into(),

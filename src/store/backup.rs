@@ -68,7 +68,7 @@ async fn copy(url: &str, to: &Path, timeout: Duration) -> Result<(), BackupError
         path: to.to_owned(),
         source: io::ErrorKind::InvalidFilename.into(),
     })?;
-    let pool = Pool::open(url, false, 1, timeout, &Supervisor::default()).await?;
+    let pool = Pool::open(url, false, 1, timeout, None, &Supervisor::default()).await?;
     let Pool::Sqlite { readers, .. } = &pool else { return Err(BackupError::NotEmbedded) };
     let copied = sqlx::query("vacuum into $1").bind(path).execute(readers).await;
     pool.close().await;

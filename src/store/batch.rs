@@ -154,9 +154,8 @@ where
         return vec![Err(error)];
     }
     // Out of reach for one is out of reach for all: asking again for each would only pile up.
-    if matches!(error, StoreError::Unavailable(_) | StoreError::Busy) {
-        tracing::warn!(%error, calls = inputs.len(), "a batch failed");
-        return inputs.iter().map(|_| Err(StoreError::Busy)).collect();
+    if let StoreError::Unavailable(fault, cause) = &error {
+        return inputs.iter().map(|_| Err(StoreError::Unavailable(*fault, Arc::clone(cause)))).collect();
     }
     tracing::warn!(%error, calls = inputs.len(), "a batch failed; its calls run one by one");
     let mut results = Vec::with_capacity(inputs.len());

@@ -15,7 +15,9 @@ use tokio::sync::Notify;
 
 use super::columns::{Column, rows_as_json};
 use super::error::StoreError;
+use super::fault;
 use super::lease::{Lease, in_time};
+use super::outage::Outages;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -29,11 +31,15 @@ pub struct Sql {
     pub sqlite: &'static str,
 }
 
+/// A file that takes none fails at the next write.
+const TAKES_WRITES: Sql =
+    Sql { postgres: "select current_setting('transaction_read_only') = 'off'", sqlite: "select true" };
+
 /// A connection out of the pool, inside a transaction or not.
 pub enum Connection {
     Postgres(Lease),
-    Sqlite(PoolConnection<Sqlite>),
-    SqliteTx(Transaction<'static, Sqlite>),
+    Sqlite(PoolConnection<Sqlite>, Arc<Outages>),
+    SqliteTx(Transaction<'static, Sqlite>, Arc<Outages>),
 }
 
 impl Connection {
@@ -65,11 +71,20 @@ impl Connection {
         Query { link, sql, failed: None }
     }
 
+    /// Asks whether the database answers, and takes writes.
+    pub(super) async fn ping(&mut self) -> Result<(), StoreError> {
+        let (takes_writes,) = self.query_of(&TAKES_WRITES).one::<(bool,)>().await?;
+        match self {
+            Self::Postgres(lease) if !takes_writes => Ok(lease.settle(Err(fault::read_only()))?),
+            _ => Ok(()),
+        }
+    }
+
     fn link(&mut self) -> Link<'_> {
         match self {
             Self::Postgres(c) => Link::Postgres(c, PgArguments::default()),
-            Self::Sqlite(c) => Link::Sqlite(c, SqliteArguments::default()),
-            Self::SqliteTx(c) => Link::Sqlite(c, SqliteArguments::default()),
+            Self::Sqlite(c, outages) => Link::Sqlite(c, outages, SqliteArguments::default()),
+            Self::SqliteTx(c, outages) => Link::Sqlite(c, outages, SqliteArguments::default()),
         }
     }
 }
@@ -99,8 +114,8 @@ impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.connection {
             Connection::Postgres(lease) => lease.commit().await?,
-            Connection::SqliteTx(tx) => tx.commit().await?,
-            Connection::Sqlite(_) => {
+            Connection::SqliteTx(tx, outages) => outages.note(tx.commit().await)?,
+            Connection::Sqlite(..) => {
                 debug_assert!(false, "Pool::begin makes transactions");
             }
         }
@@ -140,7 +155,7 @@ impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, Sqli
 
 enum Link<'c> {
     Postgres(&'c mut Lease, PgArguments),
-    Sqlite(&'c mut SqliteConnection, SqliteArguments),
+    Sqlite(&'c mut SqliteConnection, &'c Outages, SqliteArguments),
 }
 
 /// A statement and its parameters, on a connection.
@@ -155,7 +170,7 @@ impl Query<'_> {
     pub fn bind<T: Value>(mut self, value: T) -> Self {
         let added = match &mut self.link {
             Link::Postgres(_, arguments) => arguments.add(value),
-            Link::Sqlite(_, arguments) => arguments.add(value),
+            Link::Sqlite(_, _, arguments) => arguments.add(value),
         };
         if let Err(error) = added {
             self.failed = Some(sqlx::Error::Encode(error));
@@ -190,8 +205,8 @@ impl Query<'_> {
                 let done = in_time(limit, sqlx::query_with(self.sql, arguments).execute(c)).await;
                 lease.settle(done)?.rows_affected()
             }
-            Link::Sqlite(c, arguments) => {
-                sqlx::query_with(self.sql, arguments).execute(c).await?.rows_affected()
+            Link::Sqlite(c, outages, arguments) => {
+                outages.note(sqlx::query_with(self.sql, arguments).execute(c).await)?.rows_affected()
             }
         })
     }
@@ -206,7 +221,9 @@ impl Query<'_> {
                 let done = in_time(limit, sqlx::query_as_with(self.sql, arguments).fetch_all(c)).await;
                 lease.settle(done)?
             }
-            Link::Sqlite(c, arguments) => sqlx::query_as_with(self.sql, arguments).fetch_all(c).await?,
+            Link::Sqlite(c, outages, arguments) => {
+                outages.note(sqlx::query_as_with(self.sql, arguments).fetch_all(c).await)?
+            }
         })
     }
 
@@ -220,7 +237,9 @@ impl Query<'_> {
                 let done = in_time(limit, sqlx::query_as_with(self.sql, arguments).fetch_optional(c)).await;
                 lease.settle(done)?
             }
-            Link::Sqlite(c, arguments) => sqlx::query_as_with(self.sql, arguments).fetch_optional(c).await?,
+            Link::Sqlite(c, outages, arguments) => {
+                outages.note(sqlx::query_as_with(self.sql, arguments).fetch_optional(c).await)?
+            }
         })
     }
 

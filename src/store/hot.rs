@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use moka::sync::Cache;
+use tracing::Level;
 
 use super::batch::{Batcher, QueueState};
 use super::driver::Connection;
+use super::fault::Fault;
 use super::pool::Pool;
+use super::postgres::Lane;
 use super::sessions::{Found, Open, Rotate, Rotated};
 use super::{StoreError, admin_tokens, merchants, secrets, sessions};
 use crate::domain::admin::AdminToken;
@@ -37,6 +40,7 @@ const SESSIONS_MAX: u64 = 20_000;
 const WORKERS: usize = 2;
 
 pub struct HotPath {
+    pool: Pool,
     open: Batcher<Open, bool>,
     rotate: Batcher<Rotate, Option<Rotated>>,
     look_up: Batcher<SessionId, Option<Found>>,
@@ -52,6 +56,7 @@ pub struct HotPath {
 impl HotPath {
     pub(super) fn start(pool: &Pool, timeout: Duration, tasks: &Supervisor) -> Self {
         Self {
+            pool: pool.clone(),
             open: batcher(pool, Access::Write, timeout, tasks, |db, opens| {
                 Box::pin(sessions::open(db, opens))
             }),
@@ -96,7 +101,7 @@ impl HotPath {
     /// # Errors
     /// [`StoreError`], as for all below.
     pub async fn open_session(&self, open: Open) -> Result<bool, StoreError> {
-        self.open.call(open).await
+        self.noted(self.open.call(open).await)
     }
 
     /// Moves a session to its next generation; `None` when the row was no longer as expected.
@@ -104,13 +109,13 @@ impl HotPath {
     /// # Errors
     /// [`StoreError`].
     pub async fn rotate_session(&self, rotation: Rotate) -> Result<Option<Rotated>, StoreError> {
-        self.rotate.call(rotation).await
+        self.noted(self.rotate.call(rotation).await)
     }
 
     /// # Errors
     /// [`StoreError`].
     pub async fn look_up_session(&self, id: SessionId) -> Result<Option<Found>, StoreError> {
-        self.look_up.call(id).await
+        self.noted(self.look_up.call(id).await)
     }
 
     /// The session as it was when it was rotated here, however late.
@@ -129,7 +134,7 @@ impl HotPath {
     /// # Errors
     /// [`StoreError`].
     pub async fn revision(&self, id: MerchantId) -> Result<Option<i64>, StoreError> {
-        self.revisions.call(id).await
+        self.noted(self.revisions.call(id).await)
     }
 
     /// The key that a hash is of, if this replica has met it.
@@ -146,7 +151,7 @@ impl HotPath {
         if let Some(owner) = self.owner_cache.get(&hash) {
             return Ok(Some(owner));
         }
-        let owner = self.key_owners.call(hash).await?;
+        let owner = self.noted(self.key_owners.call(hash).await)?;
         if let Some(owner) = owner {
             self.owner_cache.insert(hash, owner);
         }
@@ -158,7 +163,7 @@ impl HotPath {
     /// # Errors
     /// [`StoreError`].
     pub async fn admin_token(&self, hash: SecretHash) -> Result<Option<AdminToken>, StoreError> {
-        self.admin_tokens.call(hash).await
+        self.noted(self.admin_tokens.call(hash).await)
     }
 
     /// The record in memory, however late.
@@ -176,7 +181,7 @@ impl HotPath {
         id: MerchantId,
         now: Timestamp,
     ) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
-        let record = self.records.call((id, now)).await?;
+        let record = self.noted(self.records.call((id, now)).await)?;
         if let Some(record) = &record {
             self.record_cache.insert(id, Arc::clone(record));
             for key in &record.api_keys {
@@ -186,6 +191,16 @@ impl HotPath {
             }
         }
         Ok(record)
+    }
+}
+
+impl HotPath {
+    /// A queue that does not empty in time is an outage too, though no statement failed.
+    fn noted<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ StoreError::Busy) = &done {
+            self.pool.outages().tell(Fault::QueueFull, Level::WARN, error);
+        }
+        done
     }
 }
 
@@ -213,8 +228,8 @@ where
         let pool = pool.clone();
         async move {
             let mut db = match access {
-                Access::Read => pool.read().await?,
-                Access::Write => pool.write().await?,
+                Access::Read => pool.read(Lane::Hot).await?,
+                Access::Write => pool.write(Lane::Hot).await?,
             };
             run(&mut db, &inputs).await
         }

@@ -2,29 +2,34 @@
 //!
 //! The server ends what takes too long (`statement_timeout`), but a server that is gone, or a network
 //! that swallows packets, ends nothing. So each statement has a limit here as well. A connection whose
-//! statement ran into it or was dropped half-way, or that is inside a transaction, is in no state to be
-//! used by somebody else: it is closed instead of going back, which rolls back too. (sqlx 0.9 would put
-//! a connection back whose `begin` was cancelled half-way, inside an open transaction.)
+//! statement ran into it, was dropped half-way or failed in a way after which the table of faults closes
+//! it, or that is inside a transaction, is in no state to be used by somebody else: it is closed instead
+//! of going back, which rolls back too.
 
 use std::future::Future;
-use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
-use sqlx::{Executor, PgConnection, Postgres};
+use deadpool::managed::Object;
+use sqlx::{Executor, PgConnection};
+
+use super::fault::{self, Link};
+use super::postgres::{Pooled, Source};
 
 pub struct Lease {
-    connection: PoolConnection<Postgres>,
+    /// There until it is dropped.
+    connection: Option<Pooled>,
+    source: Arc<Source>,
     /// How long a statement may take.
     limit: Duration,
     in_transaction: bool,
-    /// A statement has begun and not ended.
-    in_flight: bool,
+    /// A statement has begun and not ended, or has left the connection in doubt.
+    in_doubt: bool,
 }
 
 impl Lease {
-    pub(super) fn new(connection: PoolConnection<Postgres>, limit: Duration) -> Self {
-        Self { connection, limit, in_transaction: false, in_flight: false }
+    pub(super) const fn new(connection: Pooled, source: Arc<Source>, limit: Duration) -> Self {
+        Self { connection: Some(connection), source, limit, in_transaction: false, in_doubt: false }
     }
 
     pub(super) async fn begin(mut self) -> Result<Self, sqlx::Error> {
@@ -47,14 +52,18 @@ impl Lease {
 
     /// The connection for one statement, and how long that may take. [`Lease::settle`] ends it.
     pub(super) fn start(&mut self) -> (&mut PgConnection, Duration) {
-        self.in_flight = true;
-        (&mut self.connection, self.limit)
+        self.in_doubt = true;
+        let connection = self.connection.as_mut().expect("it is taken out only when this is dropped");
+        (connection, self.limit)
     }
 
     pub(super) fn settle<T>(&mut self, done: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        // After these nobody knows how much of an answer is still to come.
-        self.in_flight = matches!(done, Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)));
-        done
+        let link = done.as_ref().err().map_or(Link::Keep, |error| fault::of(error).link);
+        if link == Link::CloseAll {
+            self.source.distrust(Instant::now());
+        }
+        self.in_doubt = link != Link::Keep;
+        self.source.outages.note(done)
     }
 }
 
@@ -63,15 +72,16 @@ pub(super) async fn in_time<T>(
     limit: Duration,
     statement: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(limit, statement).await.unwrap_or_else(|_| {
-        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
-    })
+    tokio::time::timeout(limit, statement).await.unwrap_or_else(|_| Err(fault::no_answer()))
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.in_transaction || self.in_flight {
-            self.connection.close_on_drop();
+        if (self.in_transaction || self.in_doubt)
+            && let Some(connection) = self.connection.take()
+        {
+            // Out of the pool and dropped: the server rolls back when the socket closes.
+            drop(Object::take(connection));
         }
     }
 }

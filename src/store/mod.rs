@@ -19,19 +19,23 @@ pub mod driver;
 pub mod error;
 pub mod estimates;
 pub mod exchanges;
+pub mod fault;
 pub mod figures;
 pub mod hot;
 pub mod idempotency;
 pub mod lease;
 pub mod merchants;
 mod migrate;
+mod outage;
 pub mod outbox;
 pub mod pool;
+pub mod postgres;
 pub mod secrets;
 pub mod sessions;
 mod sqlite_file;
 pub mod surplus;
 pub mod sweep;
+pub mod url;
 pub mod users;
 mod wal;
 pub mod webhook_secrets;
@@ -51,6 +55,7 @@ pub use pool::PoolState;
 use batch::{Batcher, QueueState};
 use hot::HotPath;
 use pool::Pool;
+use postgres::{Lane, ReadAgain};
 
 /// One batch of audit events at a time: they would wait for each other at the chain's head anyway.
 const RECORDERS: usize = 1;
@@ -60,8 +65,11 @@ pub struct Options<'a> {
     pub url: &'a str,
     /// Whether a SQLite file that is not there is made.
     pub may_create: bool,
+    /// Of PostgreSQL, for the hot path and the rest together.
     pub connections_max: u32,
     pub timeout: Duration,
+    /// Reads `url` again where it is kept in a file.
+    pub read_again: Option<ReadAgain>,
 }
 
 /// The open database.
@@ -80,10 +88,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] says in words for an operator what is wrong.
     pub async fn open(options: Options<'_>) -> Result<Self, StoreError> {
-        let Options { url, may_create, connections_max, timeout } = options;
+        let Options { url, may_create, connections_max, timeout, read_again } = options;
         let tasks = Supervisor::default();
-        let pool = Pool::open(url, may_create, connections_max, timeout, &tasks).await?;
-        pool.migrate(url).await?;
+        let pool = Pool::open(url, may_create, connections_max, timeout, read_again, &tasks).await?;
+        pool.migrate().await?;
         let hot = HotPath::start(&pool, timeout, &tasks);
         let records = recorder(&pool, timeout, &tasks);
         Ok(Self { pool, timeout, hot, records, published: Arc::default(), tasks })
@@ -99,7 +107,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn read(&self) -> Result<Connection, StoreError> {
-        self.pool.read().await
+        self.pool.read(Lane::Rest).await
     }
 
     /// A connection for single statements that write.
@@ -107,7 +115,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn write(&self) -> Result<Connection, StoreError> {
-        self.pool.write().await
+        self.pool.write(Lane::Rest).await
     }
 
     /// # Errors
@@ -152,12 +160,18 @@ impl Store {
         &self.hot
     }
 
-    /// Whether the store answers now.
+    /// Takes up a database URL that has changed in its file.
+    pub fn read_url_again(&self) {
+        self.pool.read_url_again();
+    }
+
+    /// Whether the store answers now, and takes writes.
     ///
     /// # Errors
     /// [`StoreError`] when it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let ping = async { self.read().await?.query("select 1").execute().await.map(drop) };
+        // As calls for tokens do: others may be short of connections without harm to these.
+        let ping = async { self.pool.read(Lane::Hot).await?.ping().await };
         tokio::time::timeout(self.timeout, ping).await.unwrap_or(Err(StoreError::Busy))
     }
 

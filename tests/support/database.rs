@@ -85,6 +85,12 @@ async fn migrated_postgres() -> &'static str {
 
 /// The store alone, with the schema brought up to date.
 pub(crate) async fn open(url: &str) -> Store {
-    let options = Options { url, may_create: true, connections_max: 4, timeout: Duration::from_secs(10) };
+    let options = Options {
+        url,
+        may_create: true,
+        connections_max: 4,
+        timeout: Duration::from_secs(10),
+        read_again: None,
+    };
     Store::open(options).await.expect("the database opens and migrates")
 }
