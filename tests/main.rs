@@ -20,6 +20,7 @@ mod domain;
 mod faults;
 mod fuzz_corpus;
 mod hang_ups;
+mod integrator;
 mod limits;
 mod log_lines;
 mod model;

@@ -66,6 +66,12 @@ impl Timestamp {
         self.date_time().to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
+    /// `Mon, 23 Nov 2026 17:05:57 GMT` (RFC 9110 5.6.7).
+    #[must_use]
+    pub fn to_http_date(self) -> String {
+        self.date_time().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
+
     fn date_time(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }

@@ -23,7 +23,7 @@ pub struct Caller {
     pub record: Arc<MerchantRecord>,
     pub key_id: ApiKeyId,
     pub address: ClientAddress,
-    hash: SecretHash,
+    pub(super) hash: SecretHash,
     /// Whether the record was read from the database during this call.
     is_fresh: bool,
 }

@@ -7,6 +7,7 @@ use super::failures::Surface;
 use super::{Core, DECISIONS_MAX, Decided};
 use crate::domain::access::{self, Reason};
 use crate::domain::clock::Timestamp;
+use crate::domain::credential::Credential;
 use crate::domain::ids::{CredentialId, SessionId};
 use crate::domain::scope::Scopes;
 use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
@@ -17,7 +18,7 @@ use crate::store::sessions::Open;
 /// A client id and secret as presented.
 pub struct ClientSecret {
     pub client_id: String,
-    hash: SecretHash,
+    pub(super) hash: SecretHash,
     has_nul: bool,
 }
 
@@ -117,6 +118,19 @@ impl Core {
             }
         }
         Ok(decided)
+    }
+
+    /// The client, if it is one by the current truth: for calls that no statement of theirs checks.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn authenticate(&self, caller: &mut Caller, presented: &ClientSecret) -> Decided<Credential> {
+        if let Err(reason) = self.confirm(caller).await? {
+            return Ok(Err(reason));
+        }
+        let client = self.admit_client(caller, presented).await?;
+        let credential = client.map(|client| caller.record.credential(client.credential).cloned());
+        Ok(credential.and_then(|found| found.ok_or(Reason::ClientUnknown)))
     }
 
     /// Makes sure that the record which let the client in is the current truth, before a refusal that

@@ -105,6 +105,13 @@ impl Failures {
         addresses
     }
 
+    /// How many failures `ip` has left at this moment.
+    pub(super) fn left(&self, ip: IpAddr) -> u32 {
+        let network = network_of(ip);
+        let failures = self.current(network).get(&network).map_or(0, |address| address.failures);
+        self.max.saturating_sub(failures)
+    }
+
     /// How long until `ip` may try again: zero unless it has no failures left.
     #[must_use]
     pub fn locked_for(&self, ip: IpAddr) -> Duration {

@@ -15,6 +15,8 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use moka::sync::Cache;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::failures::{Failures, Surface};
 use crate::domain::access::Reason;
@@ -45,7 +47,18 @@ pub struct LimitSettings {
     pub admin_calls_per_token_per_minute: u32,
 }
 
+/// The limits of one caller; null where one is switched off.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct LimitsOf {
+    calls_per_key_per_second: Option<u32>,
+    new_sessions_per_client_per_minute: Option<u32>,
+    failures_per_address_per_minute: u32,
+    /// Failed authentications that this address has left at this moment.
+    failures_left: u32,
+}
+
 pub struct Limits {
+    settings: LimitSettings,
     api_failures: Failures,
     admin_failures: Failures,
     console_failures: Failures,
@@ -65,6 +78,7 @@ impl Limits {
         let time = AppClock(clock.clone());
         let failures = || Failures::new(settings.failures_per_address_per_minute, clock);
         Self {
+            settings,
             api_failures: failures(),
             admin_failures: failures(),
             console_failures: failures(),
@@ -84,6 +98,18 @@ impl Limits {
             Surface::Api => &self.api_failures,
             Surface::Admin => &self.admin_failures,
             Surface::Console => &self.console_failures,
+        }
+    }
+
+    /// The limits that hold for a caller from `ip`.
+    #[must_use]
+    pub fn of(&self, ip: IpAddr) -> LimitsOf {
+        let is_on = |limit: u32| (limit > 0).then_some(limit);
+        LimitsOf {
+            calls_per_key_per_second: is_on(self.settings.calls_per_key_per_second),
+            new_sessions_per_client_per_minute: is_on(self.settings.new_sessions_per_client_per_minute),
+            failures_per_address_per_minute: self.settings.failures_per_address_per_minute,
+            failures_left: self.api_failures.left(ip),
         }
     }
 

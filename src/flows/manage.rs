@@ -10,6 +10,7 @@ use super::record::audit_event;
 use super::sign_in::Origin;
 use crate::domain::admin::{AdminToken, Role, User};
 use crate::domain::api_key::Environment;
+use crate::domain::credential::Credential;
 use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome, WebhookEvent};
 use crate::domain::ids::{EventId, MerchantId};
 use crate::domain::lengths::{OBJECT_ID_BYTES_MAX, cut};
@@ -70,6 +71,19 @@ impl By {
             lacks_second_factor,
             client_ip: Some(origin.client_ip.to_string()),
             request_id: Some(origin.request_id),
+        }
+    }
+
+    /// An integration that acts on its own credentials.
+    #[must_use]
+    pub fn client(credential: &Credential, client_ip: String, request_id: String) -> Self {
+        Self {
+            actor: Actor { kind: ActorKind::Client, id: Some(credential.client_id.clone()), name: None },
+            role: Role::MerchantAdmin,
+            merchant_id: Some(credential.merchant_id),
+            lacks_second_factor: false,
+            client_ip: Some(client_ip),
+            request_id: Some(request_id),
         }
     }
 

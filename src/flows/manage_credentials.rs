@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Core;
+use super::authorize::ClientSecret;
 use super::manage::{By, Change, Managed, Refused, Stop};
 use super::manage_keys::WithSecret;
 use super::once::{Answer, Once};
@@ -116,6 +117,25 @@ impl Core {
         change.finish_once(result, once).await
     }
 
+    /// The same by the client itself, with a secret that works at that very moment.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn rotate_own_secret(
+        &self,
+        by: &By,
+        presented: &ClientSecret,
+        overlap_secs: i64,
+        once: Once<WithSecret<Credential>>,
+    ) -> Managed<Answer<WithSecret<Credential>>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
+        let mut change = self.change(by, "credentials.secret_rotated").await?;
+        let result = rotate_own(&mut change, by, presented, overlap_secs).await;
+        change.finish_once(result, once).await
+    }
+
     /// Ends one earlier secret now, instead of at the end of its overlap.
     ///
     /// # Errors
@@ -224,7 +244,32 @@ async fn rotate(
     client_id: &str,
     overlap_secs: i64,
 ) -> Result<WithSecret<Credential>, Stop> {
-    let mut credential = locked(change, by, client_id).await?;
+    let credential = locked(change, by, client_id).await?;
+    add_secret(change, credential, overlap_secs).await
+}
+
+async fn rotate_own(
+    change: &mut Change<'_>,
+    by: &By,
+    presented: &ClientSecret,
+    overlap_secs: i64,
+) -> Result<WithSecret<Credential>, Stop> {
+    let credential = locked(change, by, &presented.client_id).await?;
+    // Looked at again under the lock: it was let in before, and may have ended since.
+    let now = change.event.at;
+    let is_live =
+        credential.secrets.iter().any(|secret| secret.hash.matches(&presented.hash) && secret.is_live(now));
+    if !is_live || !credential.enabled {
+        return Err(Refused::Conflict("the secret has just ended".to_owned()).into());
+    }
+    add_secret(change, credential, overlap_secs).await
+}
+
+async fn add_secret(
+    change: &mut Change<'_>,
+    mut credential: Credential,
+    overlap_secs: i64,
+) -> Result<WithSecret<Credential>, Stop> {
     change.must_be_licensed(credential.merchant_id, Product::EnhancedSecurity).await?;
     let plain = PlainSecret::client_secret(&change.core.entropy);
     let owner = Owner::Credential(credential.id);

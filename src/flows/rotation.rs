@@ -3,11 +3,15 @@
 //! The same for both kinds. Keys and credentials keep their id, settings and sessions; only the secret
 //! changes hands, and both work until the overlap is over.
 
+use chrono::TimeDelta;
+
 use super::Core;
+use super::admission::Caller;
+use super::authorize::ClientSecret;
 use super::manage::{Change, Refused, Stop};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, SecretId};
-use crate::domain::secret::{PlainSecret, StoredSecret};
+use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
 use crate::store::secrets::{self, Owner};
 
 /// The longest overlap: 30 days.
@@ -75,6 +79,53 @@ pub(super) async fn end_secret(
     }
     change.event.detail = serde_json::json!({ "secret_id": id });
     Ok(())
+}
+
+/// How long before its end a key or a secret says so. It is also the longest overlap.
+const ENDING: TimeDelta = TimeDelta::days(30);
+
+/// The end of what a caller authenticated with (RFC 8594).
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    pub at: Timestamp,
+    /// Since when there is a newer secret in use, where that is why (RFC 9745).
+    pub replaced_at: Option<Timestamp>,
+}
+
+impl Ending {
+    /// The first of two.
+    #[must_use]
+    pub fn first(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        [a, b].into_iter().flatten().min_by_key(|ending| ending.at)
+    }
+
+    fn of_secret(secrets: &[StoredSecret], hash: &SecretHash) -> Option<Self> {
+        let own = secrets.iter().find(|secret| secret.hash.matches(hash))?;
+        let newer = secrets.iter().filter(|secret| secret.number > own.number);
+        let replaced_at = newer.filter_map(|secret| secret.first_used_at).min();
+        own.ends_at.map(|at| Self { at, replaced_at })
+    }
+
+    fn soon(self, now: Timestamp) -> Option<Self> {
+        (self.at <= now.plus(ENDING)).then_some(self)
+    }
+}
+
+impl Caller {
+    /// When the key, or the secret of it that this call came with, ends, if that is soon.
+    #[must_use]
+    pub fn ending(&self, now: Timestamp) -> Option<Ending> {
+        let key = self.key()?;
+        let expiry = key.expires_at.map(|at| Ending { at, replaced_at: None });
+        Ending::first(expiry, Ending::of_secret(&key.secrets, &self.hash))?.soon(now)
+    }
+
+    /// The same of a client secret.
+    #[must_use]
+    pub fn client_ending(&self, presented: &ClientSecret, now: Timestamp) -> Option<Ending> {
+        let credential = self.record.credential_by_client_id(&presented.client_id)?;
+        Ending::of_secret(&credential.secrets, &presented.hash)?.soon(now)
+    }
 }
 
 /// Whether nothing would break if this secret ended: a newer one is in use, and this one has not been

@@ -12,6 +12,7 @@ use crate::domain::address::{ClientAddress, Unreadable};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::ExchangeId;
 use crate::flows::admission::{Caller, KeyOwner};
+use crate::flows::rotation::Ending;
 
 /// The connection's other end. Put into each request by whoever accepted it.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,8 @@ struct Inner {
 pub struct Notes {
     pub owner: Option<KeyOwner>,
     pub client_id: Option<String>,
+    /// When what the caller authenticated with ends, if that is soon.
+    pub ending: Option<Ending>,
     /// Set on a call that passed although its address is outside an observed allow list.
     pub observed: bool,
 }
@@ -116,6 +119,11 @@ impl RequestContext {
         if caller.record.credential_by_client_id(client_id).is_some() {
             self.note(|notes| notes.client_id = Some(client_id.to_owned()));
         }
+    }
+
+    /// Notes that the caller's client secret ends soon.
+    pub fn note_ending(&self, ending: Option<Ending>) {
+        self.note(|notes| notes.ending = Ending::first(notes.ending, ending));
     }
 
     #[must_use]

@@ -204,10 +204,9 @@ impl<'de> Visitor<'de> for JsonFields<'_> {
             let value = match map.next_value::<JsonValue>()? {
                 JsonValue::Text(text) => Ok(text),
                 JsonValue::Null => Ok(String::new()),
-                JsonValue::Other(_) if matches!(shown(&name), Cow::Borrowed("a field")) => Ok(String::new()),
-                JsonValue::Other(_) => {
-                    Err(Failure::invalid_request(format!("{}: must be a string", shown(&name))))
-                }
+                JsonValue::Number(number) if name == "overlap_secs" => Ok(number.to_string()),
+                _ if matches!(shown(&name), Cow::Borrowed("a field")) => Ok(String::new()),
+                _ => Err(Failure::invalid_request(format!("{}: must be a string", shown(&name)))),
             };
             if let Err(failure) = value.and_then(|value| self.fields.add(name, value)) {
                 *self.failure = Some(failure);
@@ -222,6 +221,7 @@ impl<'de> Visitor<'de> for JsonFields<'_> {
 #[serde(untagged)]
 enum JsonValue {
     Text(String),
+    Number(i64),
     Null,
     Other(IgnoredAny),
 }

@@ -108,6 +108,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .routes(routes!(api::authorize::refresh_token).map(integrator))
         .routes(routes!(api::introspect::introspect).map(checking))
         .routes(routes!(api::introspect::revoke).map(checking))
+        .routes(routes!(api::rotate_secret::rotate_secret).map(integrator))
+        .routes(routes!(api::whoami::whoami).map(integrator))
         .routes(routes!(api::verify::verify).map(|_| verify()))
         .route("/api/verify/", verify())
         .route("/api/verify/{*suffix}", verify())

@@ -84,12 +84,19 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), Failure> {
     ))
 }
 
+/// The caller's `Idempotency-Key`.
+///
+/// # Errors
+/// 400 for one that is no key.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=255).contains(&key.len()));
+    key.map(Some)
+        .ok_or_else(|| Failure::invalid_request("Idempotency-Key: must be 1 to 255 printable characters"))
+}
+
 fn once_key(parts: &Parts, body: &[u8]) -> Result<Option<OnceKey>, Failure> {
-    let Some(value) = parts.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let key =
-        value.to_str().ok().filter(|key| (1..=255).contains(&key.len())).ok_or_else(|| {
-            Failure::invalid_request("Idempotency-Key: must be 1 to 255 printable characters")
-        })?;
+    let Some(key) = idempotency_key(&parts.headers)? else { return Ok(None) };
     let actor = parts
         .extensions
         .get::<By>()

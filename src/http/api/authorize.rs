@@ -130,6 +130,7 @@ async fn issue(
             core.refresh(&mut caller, &client, token.expose(), asked, context.request_id()).await?
         }
     };
+    context.note_ending(caller.client_ending(&client, core.now()));
     decided.map(|issued| Json(issued.into())).map_err(Failure::refused)
 }
 

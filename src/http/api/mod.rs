@@ -3,4 +3,6 @@
 pub mod authorize;
 pub mod introspect;
 pub mod metadata;
+pub mod rotate_secret;
 pub mod verify;
+pub mod whoami;

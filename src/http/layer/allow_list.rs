@@ -41,7 +41,11 @@ pub(in crate::http) async fn admit(
     caller: &mut Caller,
 ) -> Result<(), Failure> {
     let verdict = shared.core.admit_address(caller).await?.map_err(Failure::refused)?;
-    context.note(|notes| notes.observed = verdict == AddressVerdict::Observed);
+    let ending = caller.ending(shared.core.now());
+    context.note(|notes| {
+        notes.observed = verdict == AddressVerdict::Observed;
+        notes.ending = ending;
+    });
     if shared.core.limits.count_call(caller.key_id) {
         Ok(())
     } else {

@@ -1,4 +1,5 @@
-//! Records each call for "API details": who, from where, what came of it and exactly why.
+//! Records each call for "API details": who, from where, what came of it and exactly why; and tells a caller
+//! whose key or secret ends soon.
 //!
 //! The record is handed to a writer and costs the call nothing more. A call whose key names no
 //! merchant belongs in nobody's details; its log line has the reason. Of the calls that were refused for
@@ -8,11 +9,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::domain::access::Reason;
 use crate::domain::lengths::{HOPS_MAX, METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
+use crate::flows::rotation::Ending;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
@@ -29,9 +32,12 @@ pub async fn exchange_log(
 ) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
 
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
 
     let notes = context.notes();
+    if let (Some(ending), true) = (notes.ending, response.status().is_success()) {
+        put_ending(response.headers_mut(), ending);
+    }
     let Some(owner) = notes.owner else { return response };
     let failure = response.extensions().get::<Failure>();
     let reason = failure.and_then(|failure| failure.reason);
@@ -59,4 +65,15 @@ pub async fn exchange_log(
         latency_us: context.latency_us(),
     });
     response
+}
+
+/// `Sunset` (RFC 8594): when the key or secret of this call stops working; `Deprecation` (RFC 9745): since
+/// when there is a newer one.
+fn put_ending(headers: &mut HeaderMap, ending: Ending) {
+    let date = HeaderValue::from_str(&ending.at.to_http_date()).expect("a date is printable ASCII");
+    headers.insert("sunset", date);
+    if let Some(at) = ending.replaced_at {
+        let date = HeaderValue::from_str(&format!("@{}", at.unix_secs())).expect("digits are ASCII");
+        headers.insert("deprecation", date);
+    }
 }

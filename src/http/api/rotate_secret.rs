@@ -1,0 +1,76 @@
+//! `POST /api/rotate_secret`: a client rolls its own secret, so that a deployment needs no admin for it.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use crate::flows::admission::Caller;
+use crate::flows::manage::By;
+use crate::flows::once::{Once, OnceKey};
+use crate::flows::rotation::OVERLAP_SECS_MAX;
+use crate::http::Shared;
+use crate::http::admin::body::{created, idempotency_key};
+use crate::http::admin::credentials::{CredentialCreated, render};
+use crate::http::basic::{self, Authorization};
+use crate::http::context::RequestContext;
+use crate::http::error::Failure;
+use crate::http::form::Fields;
+
+const OVERLAP_SECS_DEFAULT: i64 = 3600;
+
+/// In any of three body types. HTTP Basic may stand in for id and secret.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the extractor reads fields one by one; this documents them")]
+pub struct SecretRotationRequest {
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    /// Seconds that this secret goes on after the new one is first used; an hour where not given.
+    #[schema(minimum = 0, maximum = 2_592_000)]
+    overlap_secs: Option<i64>,
+}
+
+/// Give the calling client a new secret.
+#[utoipa::path(post, path = "/api/rotate_secret", tag = "tokens", security(("api_key" = [])),
+    params(("Idempotency-Key" = Option<String>, Header)),
+    request_body(content((SecretRotationRequest = "application/x-www-form-urlencoded"),
+        (SecretRotationRequest = "multipart/form-data"), (SecretRotationRequest = "application/json"))),
+    responses((status = 201, body = CredentialCreated),
+        (status = 409, description = "Too many secrets are live, or the key came with another request",
+            body = crate::http::openapi::IntegratorError)))]
+pub async fn rotate_secret(
+    State(shared): State<Arc<Shared>>,
+    Extension(mut caller): Extension<Caller>,
+    context: RequestContext,
+    authorization: Authorization,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> Result<Response, Failure> {
+    let overlap_secs = overlap_secs(&fields)?;
+    let key = idempotency_key(&headers)?;
+    let presented = basic::client(authorization, &mut fields)?;
+    context.note_client(&caller, &presented.client_id);
+    let core = &shared.core;
+    let client = core.authenticate(&mut caller, &presented).await?.map_err(Failure::refused)?;
+    let by = By::client(&client, context.ip().to_string(), context.request_id().to_owned());
+    let request_hash = Sha256::new()
+        .chain_update("rotate_secret\0")
+        .chain_update(overlap_secs.to_be_bytes())
+        .finalize()
+        .into();
+    let key = key.map(|key| OnceKey { actor: client.id.uuid(), key: key.to_owned(), request_hash });
+    let answer = core.rotate_own_secret(&by, &presented, overlap_secs, Once { key, render }).await??;
+    Ok(created(&answer, render))
+}
+
+fn overlap_secs(fields: &Fields) -> Result<i64, Failure> {
+    let Some(text) = fields.get("overlap_secs") else { return Ok(OVERLAP_SECS_DEFAULT) };
+    text.parse()
+        .ok()
+        .filter(|secs| (0..=OVERLAP_SECS_MAX).contains(secs))
+        .ok_or_else(|| Failure::invalid_request(format!("overlap_secs: must be 0 to {OVERLAP_SECS_MAX}")))
+}

@@ -1,0 +1,69 @@
+//! `GET /api/whoami`: what a key is and may do, for whoever holds it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::api_key::{Environment, IpMode};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, MerchantId};
+use crate::domain::scope::Scopes;
+use crate::flows::admission::Caller;
+use crate::flows::limits::LimitsOf;
+use crate::http::Shared;
+use crate::http::error::Failure;
+
+#[derive(Serialize, ToSchema)]
+pub struct Whoami {
+    merchant_id: MerchantId,
+    api_key_id: ApiKeyId,
+    name: String,
+    /// The last characters of the key that this call came with.
+    key_hint: String,
+    environment: Environment,
+    /// Null for everything.
+    scopes: Option<Vec<String>>,
+    expires_at: Option<Timestamp>,
+    /// Whether other calls need an access token besides the key.
+    enhanced_security: bool,
+    /// Where the call came from, and the trusted proxies it came through, nearest last.
+    #[schema(value_type = String)]
+    client_ip: IpAddr,
+    #[schema(value_type = Vec<String>)]
+    hops: Vec<IpAddr>,
+    ip_mode: IpMode,
+    limits: LimitsOf,
+}
+
+/// Show what the key of this call is and may do. The key alone is enough.
+#[utoipa::path(get, path = "/api/whoami", tag = "tokens", security(("api_key" = [])),
+    responses((status = 200, body = Whoami)))]
+pub async fn whoami(
+    State(shared): State<Arc<Shared>>,
+    Extension(mut caller): Extension<Caller>,
+) -> Result<Json<Whoami>, Failure> {
+    let core = &shared.core;
+    core.confirm(&mut caller).await?.map_err(Failure::refused)?;
+    let unknown = || Failure::fault("a key that was let in is not in its record");
+    let key = caller.key().ok_or_else(unknown)?;
+    let secret = caller.key_secret().ok_or_else(unknown)?;
+    core.note_use(caller.record.merchant.id, secret, &caller.address).await?;
+    Ok(Json(Whoami {
+        merchant_id: key.merchant_id,
+        api_key_id: key.id,
+        name: key.name.clone(),
+        key_hint: secret.hint.clone(),
+        environment: key.environment,
+        scopes: key.scopes.as_ref().map(Scopes::to_strings),
+        expires_at: key.expires_at,
+        enhanced_security: caller.record.has_enhanced_security(key.id),
+        client_ip: caller.address.ip,
+        hops: caller.address.hops.clone(),
+        ip_mode: key.ip_mode,
+        limits: core.limits.of(caller.address.ip),
+    }))
+}
