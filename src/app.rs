@@ -26,6 +26,7 @@ use crate::flows::counters::Counters;
 use crate::flows::limits::{LimitSettings, Limits};
 use crate::flows::refusals::Refusals;
 use crate::flows::sign_in::Console;
+use crate::flows::trail::Readers;
 use crate::flows::usage::Usage;
 use crate::flows::{Core, SharedCore};
 use crate::http::metrics::EdgeMetrics;
@@ -330,6 +331,7 @@ pub async fn open_core(
             allow_http: settings.webhooks.allow_http,
         },
         blocked: Blocked::default(),
+        readers: Readers::default(),
         refusals: Refusals::default(),
         console: Console::new(settings.console.totp_required_for_live),
     })

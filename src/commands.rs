@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -26,7 +27,9 @@ use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::manage_users::NewUser;
 use tollgate::flows::once::{Answer, Once};
-use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens, users};
+use tollgate::flows::trail::Reading;
+use tollgate::http::admin::{api_keys, audit, body, credentials, merchants, tokens, users};
+use tollgate::store::audit::Filter;
 
 #[derive(Subcommand)]
 pub(crate) enum Job {
@@ -58,7 +61,7 @@ pub(crate) enum OperatorJob {
     /// Make an operator token. It is printed once.
     Add {
         name: String,
-        /// Also let it introspect every merchant's tokens: a service token.
+        /// A service token instead, which may introspect every merchant's tokens and nothing else.
         #[arg(long)]
         introspect: bool,
         /// Print {"id", "token"}.
@@ -196,6 +199,15 @@ pub(crate) enum RoleName {
 pub(crate) enum AuditJob {
     /// Walk the hash chain; exits 0 when it holds.
     Verify,
+    /// Print events, oldest first, one line of JSON each.
+    Tail {
+        /// A `seq`: the events that come after it.
+        #[arg(long, default_value_t = 0)]
+        after: i64,
+        /// Go on with those that are still to come.
+        #[arg(long)]
+        follow: bool,
+    },
 }
 
 /// Does a job and prints what came of it.
@@ -255,6 +267,7 @@ async fn perform(core: &Core, job: Job) -> anyhow::Result<()> {
         }
         Job::User(job) => user(core, &by, job).await,
         Job::Audit(AuditJob::Verify) => verify_audit(core).await,
+        Job::Audit(AuditJob::Tail { after, follow }) => tail_audit(core, &by, after, follow).await,
     }
 }
 
@@ -265,8 +278,12 @@ async fn add_operator(
     introspect: bool,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let permissions = if introspect { vec![Permission::Introspect] } else { Vec::new() };
-    let new = NewAdminToken { name, role: Role::Operator, merchant_id: None, permissions, expires_at: None };
+    let (role, permissions) = match introspect {
+        true => (Role::Service, vec![Permission::Introspect]),
+        false => (Role::Operator, Vec::new()),
+    };
+    let allowed_ips = Vec::new();
+    let new = NewAdminToken { name, role, merchant_id: None, permissions, allowed_ips, expires_at: None };
     let made = made_now(core.create_admin_token(by, new, Once::never()).await??)?;
     if as_json {
         let line = serde_json::json!({ "id": made.object.id, "token": made.secret.expose() });
@@ -338,6 +355,21 @@ async fn verify_audit(core: &Core) -> anyhow::Result<()> {
         }
         ChainVerdict::Short { last, expected } => {
             bail!("events are missing: the last is {last}, the chain says {expected}")
+        }
+    }
+}
+
+async fn tail_audit(core: &Core, by: &By, mut after: i64, follow: bool) -> anyhow::Result<()> {
+    let wait = if follow { Duration::from_secs(60) } else { Duration::ZERO };
+    loop {
+        let reading = Reading { filter: Filter::default(), after, limit: 200, wait };
+        let found = core.trail(by, reading, || false).await??;
+        if found.is_empty() && !follow {
+            return Ok(());
+        }
+        for event in found {
+            after = event.seq;
+            print(std::str::from_utf8(&body::json_bytes(&audit::AuditEventView::from(event)))?)?;
         }
     }
 }

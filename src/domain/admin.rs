@@ -1,9 +1,12 @@
 //! People and programs that administer: roles, permissions and their tokens.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
+use super::allow_list::AllowList;
 use super::clock::Timestamp;
 use super::ids::{AdminTokenId, MerchantId, UserId};
 
@@ -17,13 +20,53 @@ pub enum Role {
     MerchantAdmin,
     /// The same, reading only.
     MerchantViewer,
+    /// A program, of one merchant or of the platform: what its permissions name and nothing else.
+    Service,
 }
 
+/// What a service token may do. Which calls that is: [`crate::http::admin::permissions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
 pub enum Permission {
-    /// See and check every client's tokens: for the platform's own services.
+    /// See what every client's tokens are worth.
+    #[serde(rename = "introspect")]
     Introspect,
+    /// End sessions.
+    #[serde(rename = "revoke")]
+    Revoke,
+    /// Hand in events for webhooks.
+    #[serde(rename = "events.write")]
+    EventsWrite,
+    /// Read exchanges, sessions and webhook deliveries.
+    #[serde(rename = "exchanges.read")]
+    ExchangesRead,
+    #[serde(rename = "audit.read")]
+    AuditRead,
+    /// Report secrets that were found in public.
+    #[serde(rename = "leaks.report")]
+    LeaksReport,
+    #[serde(rename = "merchants.write")]
+    MerchantsWrite,
+    #[serde(rename = "licences.write")]
+    LicencesWrite,
+    /// API keys and what hangs on them: credentials, secrets, webhook settings.
+    #[serde(rename = "keys.write")]
+    KeysWrite,
+}
+
+impl Permission {
+    /// Whether only the platform can give it.
+    #[must_use]
+    pub const fn is_of_platform(self) -> bool {
+        matches!(self, Self::MerchantsWrite | Self::LicencesWrite)
+    }
+}
+
+/// A rotation of an admin token that is not over: the secret before the newest works too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenOverlap {
+    pub secs: i64,
+    /// `None` until the newest is first used.
+    pub earlier_ends_at: Option<Timestamp>,
 }
 
 /// A token for the admin API. Its secret is shown once; its SHA-256 is kept.
@@ -32,9 +75,11 @@ pub struct AdminToken {
     pub id: AdminTokenId,
     pub name: String,
     pub role: Role,
-    /// Set for the merchant roles alone.
+    /// Always set for the merchant roles, never for operators; of a service token, `None` is every merchant.
     pub merchant_id: Option<MerchantId>,
     pub permissions: Vec<Permission>,
+    pub allow_list: AllowList,
+    pub overlap: Option<TokenOverlap>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
@@ -45,6 +90,22 @@ impl AdminToken {
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// Whether it may be used from there; `None` where nobody can tell where that is.
+    #[must_use]
+    pub fn may_come_from(&self, ip: Option<IpAddr>) -> bool {
+        self.allow_list.ranges().is_empty() || ip.is_some_and(|ip| self.allow_list.allows(ip))
+    }
+
+    /// Whether it may call `/api/introspect` or `/api/revoke`. Before there were service tokens, the
+    /// permission to introspect on other roles was for both.
+    #[must_use]
+    pub fn has(&self, permission: Permission) -> bool {
+        self.permissions.contains(&permission)
+            || (self.role != Role::Service
+                && permission == Permission::Revoke
+                && self.permissions.contains(&Permission::Introspect))
     }
 }
 

@@ -1,8 +1,10 @@
 //! What is recorded: audit events and the events that webhooks tell of.
 
+use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use strum::{EnumString, IntoStaticStr};
+use utoipa::ToSchema;
 
 use super::admin::User;
 use super::clock::Timestamp;
@@ -41,7 +43,8 @@ impl Actor {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr, EnumString, ToSchema)]
+#[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     Done,

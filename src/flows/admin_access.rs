@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
+use chrono::TimeDelta;
+
 use super::failures::Surface;
 use super::{Core, Decided};
 use crate::domain::access::Reason;
-use crate::domain::admin::AdminToken;
+use crate::domain::admin::{AdminToken, TokenOverlap};
 use crate::domain::secret::{ADMIN_TOKEN_CHARS, ADMIN_TOKEN_PREFIX, PlainSecret};
 use crate::store::StoreError;
+use crate::store::admin_tokens::{self, Presented};
 
 impl Core {
     /// Decides about an admin token that came from `ip`, and that must also be `fit` for what is asked.
@@ -21,10 +24,8 @@ impl Core {
         presented: &PlainSecret,
         fit: impl Fn(&AdminToken) -> bool,
     ) -> Decided<AdminToken> {
-        let attempt = async || {
-            let token = self.admin_token(presented).await?;
-            Ok(token.filter(&fit).ok_or(Reason::ServiceTokenUnknown))
-        };
+        let attempt =
+            async || Ok(self.admin_token(presented, &fit).await?.ok_or(Reason::ServiceTokenUnknown));
         let (hash, good) = (presented.hash(), &self.limits.good_tokens);
         if good.contains_key(&hash) {
             if let Ok(token) = attempt().await? {
@@ -39,20 +40,33 @@ impl Core {
         Ok(decided)
     }
 
-    /// The live admin token that was presented; `None` for any other text.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn admin_token(&self, presented: &PlainSecret) -> Result<Option<AdminToken>, StoreError> {
+    /// The live admin token that was presented, if it is `fit`; `None` for any other text.
+    async fn admin_token(
+        &self,
+        presented: &PlainSecret,
+        fit: impl Fn(&AdminToken) -> bool,
+    ) -> Result<Option<AdminToken>, StoreError> {
         let text = presented.expose();
         if text.len() != ADMIN_TOKEN_CHARS || !text.starts_with(ADMIN_TOKEN_PREFIX) {
             return Ok(None);
         }
-        let token = self.store.hot().admin_token(presented.hash()).await?;
-        let live = token.filter(|token| token.is_live(self.now()));
-        if let Some(token) = &live {
-            self.note_admin_token_use(token.id);
+        let Some(Presented { token, is_earlier }) = self.store.hot().admin_token(presented.hash()).await?
+        else {
+            return Ok(None);
+        };
+        let now = self.now();
+        let earlier_ends_at = token.overlap.and_then(|overlap| overlap.earlier_ends_at);
+        let has_ended = is_earlier && earlier_ends_at.is_some_and(|end| end <= now);
+        if has_ended || !token.is_live(now) || !fit(&token) {
+            return Ok(None);
         }
-        Ok(live)
+        if let (false, Some(TokenOverlap { secs, earlier_ends_at: None })) = (is_earlier, token.overlap) {
+            // The first use of the newest secret: the one before it ends when the overlap is over.
+            let mut tx = self.store.begin().await?;
+            admin_tokens::end_earlier(&mut tx, token.id, now.plus(TimeDelta::seconds(secs))).await?;
+            tx.commit().await?;
+        }
+        self.note_admin_token_use(token.id);
+        Ok(Some(token))
     }
 }

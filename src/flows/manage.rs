@@ -101,8 +101,10 @@ impl By {
     pub fn may_see(&self, merchant: MerchantId) -> Result<(), Refused> {
         match self.role {
             Role::Operator => Ok(()),
-            Role::MerchantAdmin | Role::MerchantViewer if self.merchant_id == Some(merchant) => Ok(()),
-            Role::MerchantAdmin | Role::MerchantViewer => Err(Refused::NotFound),
+            Role::Service if self.merchant_id.is_none() => Ok(()),
+            Role::MerchantAdmin | Role::MerchantViewer | Role::Service => {
+                if self.merchant_id == Some(merchant) { Ok(()) } else { Err(Refused::NotFound) }
+            }
         }
     }
 
@@ -114,6 +116,15 @@ impl By {
             return Err(Refused::Forbidden("this role may only look"));
         }
         Ok(())
+    }
+
+    /// For what the platform does: operators, and service tokens with the permission for the call, without
+    /// which none gets this far.
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`] for the merchant roles.
+    pub fn must_be_of_platform(&self) -> Result<(), Refused> {
+        if self.role == Role::Service { Ok(()) } else { self.must_be_operator() }
     }
 
     /// # Errors
@@ -130,6 +141,8 @@ pub enum Refused {
     NotFound,
     #[error("{0}")]
     Forbidden(&'static str),
+    #[error("the token lacks the permission for this")]
+    InsufficientPermission,
     #[error("{field}: {detail}")]
     Invalid { field: &'static str, detail: String },
     #[error("the merchant has no active licence for `{}`", <&str>::from(*.0))]

@@ -382,7 +382,7 @@ async fn end_leaked(change: &mut Change<'_>, presented: &PlainSecret) -> Result<
     Ok(())
 }
 
-fn parse_allow_list(ranges: &[String]) -> Result<AllowList, Refused> {
+pub(super) fn parse_allow_list(ranges: &[String]) -> Result<AllowList, Refused> {
     AllowList::parse(ranges).map_err(|error| Refused::invalid("allowed_ips", error.to_string()))
 }
 

@@ -5,8 +5,10 @@ use serde_json::json;
 use super::Core;
 use super::manage::{By, Change, Managed, Refused, Stop, check_name};
 use super::manage_keys::WithSecret;
+use super::manage_keys::parse_allow_list;
 use super::once::{Answer, Once};
-use crate::domain::admin::{AdminToken, Permission, Role};
+use super::rotation::check_overlap;
+use crate::domain::admin::{AdminToken, Permission, Role, TokenOverlap};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId};
 use crate::domain::secret::PlainSecret;
@@ -19,6 +21,7 @@ pub struct NewAdminToken {
     pub role: Role,
     pub merchant_id: Option<MerchantId>,
     pub permissions: Vec<Permission>,
+    pub allowed_ips: Vec<String>,
     pub expires_at: Option<Timestamp>,
 }
 
@@ -54,6 +57,25 @@ impl Core {
         admin_tokens::list(&mut self.store.read().await?, by.merchant_id, before, limit).await
     }
 
+    /// Gives a token a new secret. The earlier one ends `overlap_secs` after the new one is first used.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn rotate_admin_token(
+        &self,
+        by: &By,
+        id: AdminTokenId,
+        overlap_secs: i64,
+        once: Once<WithSecret<AdminToken>>,
+    ) -> Managed<Answer<WithSecret<AdminToken>>> {
+        if let Some(answer) = self.again(&once).await? {
+            return Ok(answer);
+        }
+        let mut change = self.change(by, "admin_token.rotated").await?;
+        let result = rotate(&mut change, by, id, overlap_secs).await;
+        change.finish_once(result, once).await
+    }
+
     /// # Errors
     /// A fault of the store.
     pub async fn revoke_admin_token(&self, by: &By, id: AdminTokenId) -> Managed<()> {
@@ -70,6 +92,7 @@ async fn create(
 ) -> Result<WithSecret<AdminToken>, Stop> {
     let now = change.event.at;
     check_role(change, by, new.role, new.merchant_id).await?;
+    check_permissions(by, new.role, &new.permissions)?;
     check_name("name", &new.name)?;
     if new.expires_at.is_some_and(|end| end <= now) {
         return Err(Refused::invalid("expires_at", "must be in the future").into());
@@ -81,6 +104,8 @@ async fn create(
         role: new.role,
         merchant_id: new.merchant_id,
         permissions: new.permissions,
+        allow_list: parse_allow_list(&new.allowed_ips)?,
+        overlap: None,
         created_at: now,
         expires_at: new.expires_at,
         revoked_at: None,
@@ -88,7 +113,38 @@ async fn create(
     };
     admin_tokens::insert(&mut change.tx, &token, plain.hash()).await?;
     change.concerns(token.merchant_id, token.id);
-    change.event.detail = json!({ "name": token.name, "role": token.role, "permissions": token.permissions });
+    change.event.detail = json!({
+        "name": token.name, "role": token.role, "permissions": token.permissions,
+        "allowed_ips": token.allow_list.to_strings(),
+    });
+    Ok(WithSecret { object: token, secret: plain })
+}
+
+async fn rotate(
+    change: &mut Change<'_>,
+    by: &By,
+    id: AdminTokenId,
+    overlap_secs: i64,
+) -> Result<WithSecret<AdminToken>, Stop> {
+    change.concerns(None, id);
+    check_overlap(overlap_secs)?;
+    let mut token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
+    may_change_of(by, token.merchant_id)?;
+    change.event.merchant_id = token.merchant_id;
+    // Whoever gets the new secret may do what it may.
+    check_permissions(by, token.role, &token.permissions)?;
+    let now = change.event.at;
+    if !token.is_live(now) {
+        return Err(Refused::Conflict("the token has ended".to_owned()).into());
+    }
+    let ends_at = token.overlap.and_then(|overlap| overlap.earlier_ends_at);
+    if ends_at.is_some_and(|end| now < end) {
+        return Err(Refused::Conflict("an earlier secret of the token still works".to_owned()).into());
+    }
+    let plain = PlainSecret::admin_token(&change.core.entropy);
+    admin_tokens::rotate(&mut change.tx, id, plain.hash(), overlap_secs).await?;
+    token.overlap = Some(TokenOverlap { secs: overlap_secs, earlier_ends_at: None });
+    change.event.detail = json!({ "overlap_secs": overlap_secs });
     Ok(WithSecret { object: token, secret: plain })
 }
 
@@ -110,15 +166,28 @@ pub(super) fn may_change_of(by: &By, merchant: Option<MerchantId>) -> Result<(),
     }
 }
 
+/// Whether the actor may give a token of this role these permissions: nobody gives what they do not have.
+fn check_permissions(by: &By, role: Role, permissions: &[Permission]) -> Result<(), Refused> {
+    if role == Role::Service && permissions.is_empty() {
+        return Err(Refused::invalid("permissions", "a service token needs one at least"));
+    }
+    if role != Role::Service && permissions.iter().any(|one| *one != Permission::Introspect) {
+        return Err(Refused::invalid("permissions", "are for the role `service`"));
+    }
+    if permissions.iter().any(|one| one.is_of_platform()) { by.must_be_operator() } else { Ok(()) }
+}
+
 /// Whether the actor may give somebody this role over this merchant, if there is one.
 pub(super) fn may_give(by: &By, role: Role, merchant: Option<MerchantId>) -> Result<(), Refused> {
     match (role, merchant) {
         (Role::Operator, Some(_)) => Err(Refused::invalid("merchant_id", "an operator has no merchant")),
-        (Role::Operator, None) => by.must_be_operator(),
+        (Role::Operator | Role::Service, None) => by.must_be_operator(),
         (Role::MerchantAdmin | Role::MerchantViewer, None) => {
             Err(Refused::invalid("merchant_id", "this role needs a merchant"))
         }
-        (Role::MerchantAdmin | Role::MerchantViewer, Some(merchant)) => by.may_change(merchant),
+        (Role::MerchantAdmin | Role::MerchantViewer | Role::Service, Some(merchant)) => {
+            by.may_change(merchant)
+        }
     }
 }
 

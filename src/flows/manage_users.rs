@@ -124,6 +124,9 @@ impl Core {
 
 /// What can be said of a new user without the store, before the password costs a hash.
 fn check_new(by: &By, new: &NewUser) -> Result<(), Refused> {
+    if new.role == Role::Service {
+        return Err(Refused::invalid("role", "`service` is for tokens"));
+    }
     may_give(by, new.role, new.merchant_id)?;
     check_email(&new.email)?;
     password::check(&new.password)

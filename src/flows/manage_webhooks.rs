@@ -238,7 +238,7 @@ async fn hand_in(
     new: NewEvent,
 ) -> Result<EventId, Stop> {
     by.may_see(merchant)?;
-    by.must_be_operator()?;
+    by.must_be_of_platform()?;
     check_event_type(&new.event_type)?;
     if let Some(key) = &new.idempotency_key {
         check_idempotency_key(key)?;

@@ -34,6 +34,7 @@ pub mod rotation;
 pub mod scopes;
 pub mod second_factor;
 pub mod sign_in;
+pub mod trail;
 pub mod usage;
 
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub struct Core {
     /// Where webhooks may go.
     pub destinations: DestinationRules,
     pub blocked: blocked::Blocked,
+    /// Of the audit trail.
+    pub readers: trail::Readers,
     pub refusals: refusals::Refusals,
     pub console: sign_in::Console,
 }

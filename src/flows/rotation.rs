@@ -36,6 +36,14 @@ pub(super) fn first_secret(core: &Core, plain: &PlainSecret, now: Timestamp) -> 
     }
 }
 
+pub(super) fn check_overlap(overlap_secs: i64) -> Result<(), Refused> {
+    if (0..=OVERLAP_SECS_MAX).contains(&overlap_secs) {
+        Ok(())
+    } else {
+        Err(Refused::invalid("overlap_secs", format!("must be 0 to {OVERLAP_SECS_MAX}")))
+    }
+}
+
 /// Adds a secret to those of its owner. The others go on until `overlap_secs` after its first use.
 pub(super) async fn add_secret(
     change: &mut Change<'_>,
@@ -45,9 +53,7 @@ pub(super) async fn add_secret(
     plain: &PlainSecret,
     overlap_secs: i64,
 ) -> Result<(), Stop> {
-    if !(0..=OVERLAP_SECS_MAX).contains(&overlap_secs) {
-        return Err(Refused::invalid("overlap_secs", format!("must be 0 to {OVERLAP_SECS_MAX}")).into());
-    }
+    check_overlap(overlap_secs)?;
     let now = change.event.at;
     if secrets.iter().filter(|secret| secret.is_live(now)).count() >= LIVE_MAX {
         return Err(

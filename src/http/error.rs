@@ -150,6 +150,7 @@ impl From<Refused> for Failure {
         let (status, code) = match &refused {
             Refused::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Refused::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Refused::InsufficientPermission => (StatusCode::FORBIDDEN, "insufficient_permission"),
             Refused::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_request"),
             Refused::NotLicensed(_) => (StatusCode::CONFLICT, "not_licensed"),
             Refused::Conflict(_) => (StatusCode::CONFLICT, "conflict"),

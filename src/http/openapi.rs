@@ -15,6 +15,7 @@ use utoipa::openapi::{
 use utoipa::{OpenApi, ToSchema};
 
 use super::docs;
+use crate::domain::event::Outcome;
 use crate::domain::licence::Product;
 use crate::http::api::verify;
 
@@ -61,8 +62,8 @@ pub struct Problem {
     ),
     // Any method and suffix: routed by hand.
     paths(verify::verify_scope),
-    // Product: a path parameter, whose type is not collected from the handler.
-    components(schemas(IntegratorError, ErrorStatus, Problem, Product))
+    // Outcome and Product: parameters, whose types are not collected from the handler.
+    components(schemas(IntegratorError, ErrorStatus, Outcome, Problem, Product))
 )]
 struct Base;
 

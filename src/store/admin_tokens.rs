@@ -1,9 +1,12 @@
 //! Admin tokens: who may call the admin API, and introspect.
 
+use std::fmt::Display;
+
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, parse_name, touched};
-use crate::domain::admin::{AdminToken, Permission};
+use crate::domain::admin::{AdminToken, Permission, TokenOverlap};
+use crate::domain::allow_list::AllowList;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId};
 use crate::domain::secret::SecretHash;
@@ -15,26 +18,44 @@ struct AdminTokenRow {
     role: String,
     merchant_id: Option<MerchantId>,
     permissions: String,
+    allowed_ips: String,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     last_used_at: Option<Timestamp>,
+    overlap_secs: Option<i64>,
+    earlier_ends_at: Option<Timestamp>,
+    is_earlier: bool,
+}
+
+/// A token, found by one of its two secrets.
+#[derive(Clone)]
+pub struct Presented {
+    pub token: AdminToken,
+    /// By the secret before the newest.
+    pub is_earlier: bool,
 }
 
 impl TryFrom<AdminTokenRow> for AdminToken {
     type Error = StoreError;
     fn try_from(row: AdminTokenRow) -> Result<Self, StoreError> {
+        let impossible = |column: &str, error: &dyn Display| StoreError::Impossible {
+            table: "admin_tokens",
+            what: format!("{column} of {}: {error}", row.id),
+        };
         let permissions: Vec<Permission> =
-            serde_json::from_str(&row.permissions).map_err(|error| StoreError::Impossible {
-                table: "admin_tokens",
-                what: format!("permissions of {}: {error}", row.id),
-            })?;
+            serde_json::from_str(&row.permissions).map_err(|error| impossible("permissions", &error))?;
+        let ranges: Vec<String> =
+            serde_json::from_str(&row.allowed_ips).map_err(|error| impossible("allowed_ips", &error))?;
+        let allow_list = AllowList::parse(&ranges).map_err(|error| impossible("allowed_ips", &error))?;
         Ok(Self {
             id: row.id,
             name: row.name,
             role: parse_name("admin_tokens", &row.role)?,
             merchant_id: row.merchant_id,
             permissions,
+            allow_list,
+            overlap: row.overlap_secs.map(|secs| TokenOverlap { secs, earlier_ends_at: row.earlier_ends_at }),
             created_at: row.created_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
@@ -50,8 +71,8 @@ pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result
         .map_err(|error| StoreError::Impossible { table: "admin_tokens", what: error.to_string() })?;
     let rows = tx
         .query(
-            "insert into admin_tokens (id, name, role, merchant_id, permissions, hash, created_at, expires_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "insert into admin_tokens (id, name, role, merchant_id, permissions, hash, created_at, expires_at, \
+             allowed_ips) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(token.id)
         .bind(token.name.clone())
@@ -61,6 +82,7 @@ pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result
         .bind(hash.bytes().to_vec())
         .bind(token.created_at)
         .bind(token.expires_at)
+        .bind(serde_json::Value::from(token.allow_list.to_strings()).to_string())
         .execute()
         .await?;
     touched("admin_tokens", rows, 1)
@@ -68,24 +90,25 @@ pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result
 
 /// # Errors
 /// [`StoreError`].
-pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<AdminToken>, StoreError> {
-    db.query(
-        "select id, name, role, merchant_id, permissions, created_at, expires_at, revoked_at, last_used_at \
-         from admin_tokens where hash = $1",
+pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<Presented>, StoreError> {
+    let row = db
+        .query(
+        "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
+         overlap_secs, earlier_ends_at, hash <> $1 as is_earlier \
+         from admin_tokens where hash = $1 or earlier_hash = $1",
     )
-    .bind(hash.bytes().to_vec())
-    .optional::<AdminTokenRow>()
-    .await?
-    .map(AdminToken::try_from)
-    .transpose()
+        .bind(hash.bytes().to_vec())
+        .optional::<AdminTokenRow>()
+        .await?;
+    row.map(|row| Ok(Presented { is_earlier: row.is_earlier, token: row.try_into()? })).transpose()
 }
 
 /// # Errors
 /// [`StoreError`].
 pub async fn by_id(db: &mut Connection, id: AdminTokenId) -> Result<Option<AdminToken>, StoreError> {
     db.query(
-        "select id, name, role, merchant_id, permissions, created_at, expires_at, revoked_at, last_used_at \
-         from admin_tokens where id = $1",
+        "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
+         overlap_secs, earlier_ends_at, false as is_earlier from admin_tokens where id = $1",
     )
     .bind(id)
     .optional::<AdminTokenRow>()
@@ -105,8 +128,8 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<AdminToken>, StoreError> {
     db.query(
-        "select id, name, role, merchant_id, permissions, created_at, expires_at, revoked_at, last_used_at \
-         from admin_tokens where (merchant_id = $1 or $1 is null) and (id < $2 or $2 is null) \
+        "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
+         overlap_secs, earlier_ends_at, false as is_earlier from admin_tokens where (merchant_id = $1 or $1 is null) and (id < $2 or $2 is null) \
          order by id desc limit $3",
     )
     .bind(merchant)
@@ -117,6 +140,47 @@ pub async fn list(
     .into_iter()
     .map(AdminToken::try_from)
     .collect()
+}
+
+/// Gives a token a new secret. The one that it had works on beside it; but where that one was never used,
+/// the one before it does.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn rotate(
+    tx: &mut Tx,
+    id: AdminTokenId,
+    hash: SecretHash,
+    overlap_secs: i64,
+) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "update admin_tokens set hash = $2, overlap_secs = $3, \
+             earlier_hash = case when overlap_secs is null or earlier_ends_at is not null then hash \
+             else earlier_hash end, earlier_ends_at = null where id = $1",
+        )
+        .bind(id)
+        .bind(hash.bytes().to_vec())
+        .bind(overlap_secs)
+        .execute()
+        .await?;
+    touched("admin_tokens", rows, 1)
+}
+
+/// Sets the end of the secret before the newest, at the first use of the newest.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn end_earlier(tx: &mut Tx, id: AdminTokenId, at: Timestamp) -> Result<(), StoreError> {
+    tx.query(
+        "update admin_tokens set earlier_ends_at = $2 \
+         where id = $1 and overlap_secs is not null and earlier_ends_at is null",
+    )
+    .bind(id)
+    .bind(at)
+    .execute()
+    .await
+    .map(drop)
 }
 
 /// Ends a token; `false` when it had ended before.

@@ -4,7 +4,7 @@ use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, parse_name, touched};
 use crate::domain::clock::Timestamp;
-use crate::domain::event::{Actor, AuditEvent};
+use crate::domain::event::{Actor, AuditEvent, Outcome};
 use crate::domain::ids::{EventId, MerchantId};
 
 const INSERT: Sql = Sql {
@@ -63,7 +63,9 @@ pub async fn append_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StoreE
     let rows = tx.batch(&INSERT, columns).execute().await?;
     touched("audit_events", rows, u64::try_from(count).unwrap_or(0))?;
     let rows = tx.query("update audit_chain set hash = $1 where id = 1").bind(hash).execute().await?;
-    touched("audit_chain", rows, 1)
+    touched("audit_chain", rows, 1)?;
+    tx.leaves_events((last - count + 1..).zip(events.iter().cloned()));
+    Ok(())
 }
 
 #[derive(sqlx::FromRow)]
@@ -140,6 +142,45 @@ pub async fn list(
     )
     .bind(merchant)
     .bind(before)
+    .bind(limit)
+    .all::<AuditRow>()
+    .await?
+    .into_iter()
+    .map(Chained::try_from)
+    .collect()
+}
+
+/// Which events of the trail; `None` is any.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub merchant: Option<MerchantId>,
+    pub actor_id: Option<String>,
+    pub action: Option<String>,
+    pub object_id: Option<String>,
+    pub outcome: Option<Outcome>,
+}
+
+/// Events of all merchants in the order of their commits: those after number `after`, up to `through`.
+pub async fn trail(
+    db: &mut Connection,
+    filter: &Filter,
+    (after, through): (i64, i64),
+    limit: i64,
+) -> Result<Vec<Chained>, StoreError> {
+    db.query(
+        "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
+         outcome, client_ip, request_id, detail, hash from audit_events \
+         where seq > $1 and seq <= $2 and (merchant_id = $3 or $3 is null) and (actor_id = $4 or $4 is null) \
+         and (action = $5 or $5 is null) and (object_id = $6 or $6 is null) and (outcome = $7 or $7 is null) \
+         order by seq limit $8",
+    )
+    .bind(after)
+    .bind(through)
+    .bind(filter.merchant)
+    .bind(filter.actor_id.clone())
+    .bind(filter.action.clone())
+    .bind(filter.object_id.clone())
+    .bind(filter.outcome.map(<&str>::from))
     .bind(limit)
     .all::<AuditRow>()
     .await?

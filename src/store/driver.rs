@@ -18,6 +18,10 @@ use super::error::StoreError;
 use super::fault;
 use super::lease::{Lease, in_time};
 use super::outage::Outages;
+use crate::domain::event::AuditEvent;
+
+/// The log's target for events of the audit trail.
+const AUDIT_LOG: &str = "tollgate::audit";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -94,17 +98,26 @@ pub struct Tx {
     connection: Connection,
     published: Arc<Notify>,
     leaves_deliveries: bool,
+    /// What it put into the audit trail, with the numbers there.
+    events: Vec<(i64, AuditEvent)>,
 }
 
 impl Tx {
     /// `published` is told of the commit if it leaves something to deliver.
     pub(super) const fn new(connection: Connection, published: Arc<Notify>) -> Self {
-        Self { connection, published, leaves_deliveries: false }
+        Self { connection, published, leaves_deliveries: false, events: Vec::new() }
     }
 
     /// Has the deliverer of this process woken once the changes are durable.
     pub(super) const fn leaves_deliveries(&mut self) {
         self.leaves_deliveries = true;
+    }
+
+    /// Has events of the audit trail written to the log once they are durable.
+    pub(super) fn leaves_events(&mut self, events: impl Iterator<Item = (i64, AuditEvent)>) {
+        if tracing::enabled!(target: AUDIT_LOG, tracing::Level::INFO) {
+            self.events.extend(events);
+        }
     }
 
     /// Returns once the changes are durable.
@@ -122,8 +135,32 @@ impl Tx {
         if self.leaves_deliveries {
             self.published.notify_one();
         }
+        for (seq, event) in &self.events {
+            log(*seq, event);
+        }
         Ok(())
     }
+}
+
+/// One line for an event of the audit trail, for whoever collects them from the log.
+fn log(seq: i64, event: &AuditEvent) {
+    tracing::info!(
+        target: AUDIT_LOG,
+        seq,
+        id = %event.id,
+        at = %event.at,
+        merchant_id = event.merchant_id.map(tracing::field::display),
+        actor_kind = <&str>::from(event.actor.kind),
+        actor_id = event.actor.id.as_deref(),
+        actor_name = event.actor.name.as_deref(),
+        action = event.action.as_str(),
+        object_kind = event.object_kind.as_str(),
+        object_id = event.object_id.as_deref(),
+        outcome = <&str>::from(event.outcome),
+        client_ip = event.client_ip.as_deref(),
+        request_id = event.request_id.as_deref(),
+        detail = event.detail.to_string().as_str(),
+    );
 }
 
 impl Deref for Tx {

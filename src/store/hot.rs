@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use moka::sync::Cache;
 use tracing::Level;
 
+use super::admin_tokens::Presented;
 use super::batch::{Batcher, QueueState};
 use super::driver::Connection;
 use super::fault::Fault;
@@ -19,7 +20,6 @@ use super::pool::Pool;
 use super::postgres::Lane;
 use super::sessions::{Found, Open, Rotate, Rotated};
 use super::{StoreError, admin_tokens, merchants, secrets, sessions};
-use crate::domain::admin::AdminToken;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
 use crate::domain::merchant::MerchantRecord;
@@ -47,7 +47,7 @@ pub struct HotPath {
     revisions: Batcher<MerchantId, Option<i64>>,
     records: Batcher<(MerchantId, Timestamp), Option<Arc<MerchantRecord>>>,
     key_owners: Batcher<SecretHash, Option<(MerchantId, ApiKeyId)>>,
-    admin_tokens: Batcher<SecretHash, Option<AdminToken>>,
+    admin_tokens: Batcher<SecretHash, Option<Presented>>,
     record_cache: Cache<MerchantId, Arc<MerchantRecord>>,
     owner_cache: Cache<SecretHash, (MerchantId, ApiKeyId)>,
     session_cache: Cache<SessionId, Session>,
@@ -162,7 +162,7 @@ impl HotPath {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn admin_token(&self, hash: SecretHash) -> Result<Option<AdminToken>, StoreError> {
+    pub async fn admin_token(&self, hash: SecretHash) -> Result<Option<Presented>, StoreError> {
         self.noted(self.admin_tokens.call(hash).await)
     }
 
@@ -262,8 +262,8 @@ async fn key_owners(
 }
 
 /// Reads each token of a batch once: a busy service asks with one and the same.
-async fn tokens(db: &mut Connection, hashes: &[SecretHash]) -> Result<Vec<Option<AdminToken>>, StoreError> {
-    let mut read: HashMap<SecretHash, Option<AdminToken>> = HashMap::new();
+async fn tokens(db: &mut Connection, hashes: &[SecretHash]) -> Result<Vec<Option<Presented>>, StoreError> {
+    let mut read: HashMap<SecretHash, Option<Presented>> = HashMap::new();
     for hash in hashes {
         if let Entry::Vacant(entry) = read.entry(*hash) {
             entry.insert(admin_tokens::by_hash(db, *hash).await?);

@@ -49,6 +49,7 @@ const TABLE: &[Row] = &[
     ("delete", "/sessions/{id}", "", [401, 401, 404, 403, 204, 204]),
     ("get", "/merchants/{id}/exchanges", "", [401, 401, 404, 200, 200, 200]),
     ("get", "/merchants/{id}/audit-events", "", [401, 401, 404, 200, 200, 200]),
+    ("get", "/audit-events", "", [401, 401, 403, 403, 403, 200]),
     ("get", "/merchants/{id}/webhook-deliveries", "", [401, 401, 404, 200, 200, 200]),
     (
         "post",
@@ -78,6 +79,7 @@ const TABLE: &[Row] = &[
     ("post", "/leaked-keys", r#"{"key":"unknown"}"#, [401, 401, 202, 202, 202, 202]),
     ("post", "/tokens", r#"{"name":"t","role":"operator"}"#, [401, 401, 403, 403, 403, 201]),
     ("get", "/tokens", "", [401, 401, 200, 200, 200, 200]),
+    ("post", "/tokens/{id}/rotate", r#"{"overlap_secs":60}"#, [401, 401, 404, 403, 201, 201]),
     ("delete", "/tokens/{id}", "", [401, 401, 404, 403, 204, 204]),
     (
         "post",
@@ -90,6 +92,72 @@ const TABLE: &[Row] = &[
     ("delete", "/api-keys/{id}", "", [401, 401, 404, 403, 204, 204]),
     ("post", "/api-keys/{id}/restore", "", [401, 401, 404, 403, 200, 200]),
 ];
+
+/// The permission with which a service token may make a call of [`TABLE`]; none stands for no service at all.
+fn permission_for(method: &str, path: &str) -> Option<&'static str> {
+    let is_of_keys = path.contains("/api-keys") || path.starts_with("/credentials/");
+    match (method, path) {
+        ("post" | "get", "/merchants") | ("get" | "patch", "/merchants/{id}") => Some("merchants.write"),
+        (_, "/merchants/{id}/licences/{product}") => Some("licences.write"),
+        ("delete", "/sessions/{id}") => Some("revoke"),
+        ("post", "/merchants/{id}/events") => Some("events.write"),
+        ("post", "/leaked-keys") => Some("leaks.report"),
+        ("get", path) if path.ends_with("/audit-events") => Some("audit.read"),
+        ("get", path)
+            if ["sessions", "exchanges", "webhook-deliveries"].iter().any(|end| path.ends_with(end)) =>
+        {
+            Some("exchanges.read")
+        }
+        _ => is_of_keys.then_some("keys.write"),
+    }
+}
+
+const PERMISSIONS: [&str; 9] = [
+    "introspect",
+    "revoke",
+    "events.write",
+    "exchanges.read",
+    "audit.read",
+    "leaks.report",
+    "merchants.write",
+    "licences.write",
+    "keys.write",
+];
+
+#[tokio::test]
+async fn a_service_token_makes_the_calls_of_its_permission_and_no_others() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let objects = Objects::make(&operator, &merchant).await;
+        let service = async |permissions: Vec<&str>| {
+            let body = json!({ "name": "s", "role": "service", "permissions": permissions });
+            let made = operator.post("/tokens", body).await.created();
+            Admin { app: &app, token: text(&made, "token").to_owned() }
+        };
+        for (method, path, body, expected) in TABLE {
+            let needed = permission_for(method, path);
+            let filled = objects.fill(path, "operator");
+            let call = |by: &Admin| {
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+                let call = by.call(method, &filled);
+                if body.is_empty() { call } else { call.body(Some("application/json"), *body) }
+            };
+            // A licence is shown with its merchant.
+            let is_also_of_licences = (*method, *path) == ("get", "/merchants/{id}");
+            let others = PERMISSIONS
+                .into_iter()
+                .filter(|one| Some(*one) != needed && !(is_also_of_licences && *one == "licences.write"));
+            let lacking = service(others.collect()).await;
+            app.send(call(&lacking)).await.problem(403, "insufficient_permission");
+            if let Some(needed) = needed {
+                let reply = app.send(call(&service(vec![needed]).await)).await;
+                assert_eq!(reply.status, expected[5], "{method} {path} with {needed}: {}", reply.text());
+            }
+        }
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn every_route_answers_every_role_as_the_table_says() {

@@ -8,6 +8,8 @@ mod people;
 mod record;
 mod repeat;
 mod replicas;
+mod service;
+mod trail;
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -95,7 +97,7 @@ impl<'a> Admin<'a> {
 
 /// A token that sees the worth of every other token, and may do nothing else.
 pub(crate) async fn service_token(app: &TestApp) -> String {
-    admin_token(app, Role::Operator, None, vec![Permission::Introspect]).await
+    admin_token(app, Role::Service, None, vec![Permission::Introspect]).await
 }
 
 /// Asks what a token is worth with the token of [`service_token`].
@@ -105,13 +107,14 @@ pub(crate) fn introspect_as(service: &str, token: &str) -> Call {
         .form(&[("token", token)])
 }
 
-async fn admin_token(
+pub(crate) async fn admin_token(
     app: &TestApp,
     role: Role,
     merchant_id: Option<MerchantId>,
     permissions: Vec<Permission>,
 ) -> String {
-    let new = NewAdminToken { name: "Ops".to_owned(), role, merchant_id, permissions, expires_at: None };
+    let (name, allowed_ips) = ("Ops".to_owned(), Vec::new());
+    let new = NewAdminToken { name, role, merchant_id, permissions, allowed_ips, expires_at: None };
     let made = done(app.core().create_admin_token(&By::command_line(), new, Once::never()).await);
     made.made().expect("it is asked for once").secret.expose().to_owned()
 }

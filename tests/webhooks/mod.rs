@@ -66,6 +66,7 @@ impl TestApp {
             role,
             merchant_id,
             permissions: Vec::new(),
+            allowed_ips: Vec::new(),
             expires_at: None,
         };
         let made = made(self.core().create_admin_token(&By::command_line(), new, Once::never()).await);

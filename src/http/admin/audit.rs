@@ -1,20 +1,27 @@
 //! The audit trail.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
-use utoipa::ToSchema;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
+use super::body::json_bytes;
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
+use crate::domain::event::Outcome;
 use crate::domain::ids::{EventId, MerchantId};
 use crate::flows::manage::By;
+use crate::flows::trail::Reading;
 use crate::http::Shared;
 use crate::http::error::Failure;
-use crate::store::audit::Chained;
+use crate::store::audit::{Chained, Filter};
 
 #[derive(Serialize, ToSchema)]
 pub struct AuditEventView {
@@ -22,6 +29,8 @@ pub struct AuditEventView {
     /// Its place in the hash chain.
     seq: i64,
     at: Timestamp,
+    /// Null for what concerns the platform itself.
+    merchant_id: Option<MerchantId>,
     actor: ActorView,
     /// `object.verb`, such as `api_key.revoked`.
     action: String,
@@ -52,6 +61,7 @@ impl From<Chained> for AuditEventView {
             id: event.id,
             seq: chained.seq,
             at: event.at,
+            merchant_id: event.merchant_id,
             actor: ActorView { kind: event.actor.kind.into(), id: event.actor.id, name: event.actor.name },
             action: event.action,
             object_kind: event.object_kind,
@@ -77,4 +87,74 @@ pub async fn list(
     let wanted = Wanted::new(&shared.core, format!("audit-events of {id}"), page)?;
     let found = shared.core.audit_events(&by, id, wanted.before, wanted.to_read()).await??;
     Ok(Json(wanted.page(found, |chained| chained.seq, AuditEventView::from)))
+}
+
+/// Which events of the whole trail, and how long to wait for one.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct TrailQuery {
+    /// A `seq`: the events that come after it. Without it, from the beginning.
+    #[param(minimum = 0)]
+    after: Option<i64>,
+    /// The id of a token or user, or a client id.
+    actor: Option<String>,
+    /// Such as `api_key.revoked`.
+    action: Option<String>,
+    /// The id of an object.
+    object: Option<String>,
+    outcome: Option<Outcome>,
+    /// Seconds to wait where there is no such event yet; 25 at most, more is taken for that.
+    wait: Option<u32>,
+    /// Objects of a page, 1 to 200; 50 where it is not given.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+const WAIT_MAX: Duration = Duration::from_secs(25);
+
+const NDJSON: &str = "application/x-ndjson";
+
+/// List the events of the whole platform in the order of commits, oldest first: for operators, and for service
+/// tokens with `audit.read`, of which one of a merchant sees that merchant's. To follow, ask again after the
+/// last `seq`. With `Accept: application/x-ndjson` the answer is one event a line. A reader is on record once
+/// an hour.
+#[utoipa::path(get, path = "/admin/v1/audit-events", tag = "audit", params(TrailQuery),
+    responses((status = 200, content((Page<AuditEventView> = "application/json"),
+        (AuditEventView = "application/x-ndjson")))))]
+pub async fn trail(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Query(query): Query<TrailQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let after = query.after.unwrap_or(0);
+    if after < 0 {
+        return Err(Failure::invalid_request("after: must be 0 or more"));
+    }
+    let page = PageQuery { limit: query.limit, cursor: query.cursor };
+    let wanted = Wanted::new(&shared.core, "audit-events".to_owned(), page)?;
+    // Well before the time that a request has.
+    let wait_max = WAIT_MAX.min(shared.edge.request_timeout / 2);
+    let reading = Reading {
+        filter: Filter {
+            merchant: None,
+            actor_id: query.actor,
+            action: query.action,
+            object_id: query.object,
+            outcome: query.outcome,
+        },
+        after: wanted.before.unwrap_or(after),
+        limit: wanted.to_read(),
+        wait: Duration::from_secs(query.wait.unwrap_or(0).into()).min(wait_max),
+    };
+    let found = shared.core.trail(&by, reading, || shared.is_draining.load(Ordering::Relaxed)).await??;
+    let page = wanted.page(found, |chained| chained.seq, AuditEventView::from);
+    if headers.get(header::ACCEPT).is_none_or(|accepted| accepted != NDJSON) {
+        return Ok(Json(page).into_response());
+    }
+    let lines = page.items.iter().flat_map(|event| [json_bytes(event), b"\n".to_vec()].concat());
+    Ok(([(header::CONTENT_TYPE, NDJSON)], lines.collect::<Vec<u8>>()).into_response())
 }

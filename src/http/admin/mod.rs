@@ -1,6 +1,7 @@
 //! The admin API: JSON in, one flow, JSON out; errors are RFC 9457 problems.
 //!
-//! Who calls is decided by [`super::layer::admin_token`]; what they may do, by the flows.
+//! Who calls is decided by [`super::layer::admin_token`]; what they may do, by the flows, and of service tokens
+//! by [`permissions`] before them.
 
 pub mod api_keys;
 pub mod audit;
@@ -9,6 +10,7 @@ pub mod credentials;
 pub mod exchanges;
 pub mod merchants;
 pub mod page;
+pub mod permissions;
 pub mod secrets;
 pub mod sessions;
 pub mod tokens;
@@ -43,8 +45,10 @@ pub fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(sessions::end))
         .routes(routes!(exchanges::list))
         .routes(routes!(audit::list))
+        .routes(routes!(audit::trail))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::rotate))
         .routes(routes!(users::create, users::list))
         .routes(routes!(users::update))
         .routes(routes!(webhooks::list))

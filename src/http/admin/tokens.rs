@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::body::{Creation, created, json_bytes};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
+use super::secrets::Rotation;
 use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId};
@@ -28,6 +29,10 @@ pub struct TokenView {
     role: Role,
     merchant_id: Option<MerchantId>,
     permissions: Vec<Permission>,
+    /// Addresses and CIDR ranges it may be used from; empty for any.
+    allowed_ips: Vec<String>,
+    /// When the secret before the newest ends, once that is known.
+    earlier_secret_ends_at: Option<Timestamp>,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
@@ -42,6 +47,8 @@ impl From<&AdminToken> for TokenView {
             role: token.role,
             merchant_id: token.merchant_id,
             permissions: token.permissions.clone(),
+            allowed_ips: token.allow_list.to_strings(),
+            earlier_secret_ends_at: token.overlap.and_then(|overlap| overlap.earlier_ends_at),
             created_at: token.created_at,
             expires_at: token.expires_at,
             revoked_at: token.revoked_at,
@@ -69,11 +76,14 @@ pub fn render(made: &WithSecret<AdminToken>) -> Vec<u8> {
 pub struct NewToken {
     name: String,
     role: Role,
-    /// For the merchant roles.
+    /// For the merchant roles, and for a service token of one merchant.
     merchant_id: Option<MerchantId>,
-    /// `introspect` makes a service token.
+    /// Of a service token. Other roles take `introspect` alone.
     #[serde(default)]
     permissions: Vec<Permission>,
+    /// Addresses and CIDR ranges, at most 100; empty for any address.
+    #[serde(default)]
+    allowed_ips: Vec<String>,
     expires_at: Option<Timestamp>,
 }
 
@@ -90,6 +100,7 @@ pub async fn create(
         role: body.role,
         merchant_id: body.merchant_id,
         permissions: body.permissions,
+        allowed_ips: body.allowed_ips,
         expires_at: body.expires_at,
     };
     let answer = shared.core.create_admin_token(&by, new, Once { key, render }).await??;
@@ -107,6 +118,21 @@ pub async fn list(
     let wanted = Wanted::new(&shared.core, "tokens".to_owned(), page)?;
     let found = shared.core.admin_tokens(&by, wanted.before, wanted.to_read()).await?;
     Ok(axum::Json(wanted.page(found, |token| token.id, |token| TokenView::from(&token))))
+}
+
+/// Give an admin token a new secret.
+#[utoipa::path(post, path = "/admin/v1/tokens/{id}/rotate", tag = "people and tokens", request_body = Rotation,
+    params(("id" = AdminTokenId, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = TokenCreated)))]
+pub async fn rotate(
+    State(shared): State<Arc<Shared>>,
+    Extension(by): Extension<By>,
+    Path(id): Path<AdminTokenId>,
+    Creation { body, key }: Creation<Rotation>,
+) -> Result<Response, Failure> {
+    let once = Once { key, render };
+    let answer = shared.core.rotate_admin_token(&by, id, body.overlap_secs, once).await??;
+    Ok(created(&answer, render))
 }
 
 /// Revoke an admin token at once.

@@ -8,11 +8,13 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::domain::admin::Permission;
 use crate::domain::api_key::Environment;
 use crate::domain::ids::MerchantId;
 use crate::domain::token::TokenKind;
 use crate::flows::admission::Caller;
 use crate::flows::introspect::{Active, Asker};
+use crate::flows::manage::Refused;
 use crate::flows::revoke::Origin;
 use crate::http::Shared;
 use crate::http::basic::{self, Authorization};
@@ -109,7 +111,7 @@ pub async fn introspect(
     authorization: Authorization,
     fields: Fields,
 ) -> Result<Json<IntrospectionResponse>, Failure> {
-    let (asker, token) = question(caller, service, &context, authorization, fields)?;
+    let (asker, token) = question(caller, service, Permission::Introspect, &context, authorization, fields)?;
     let active = shared.core.introspect(asker, token.expose()).await?.map_err(Failure::refused)?;
     Ok(Json(match active {
         Some(active) => IntrospectionResponse::Active(ActiveToken::new(active, &shared.core.issuer)),
@@ -130,7 +132,7 @@ pub async fn revoke(
     authorization: Authorization,
     fields: Fields,
 ) -> Result<StatusCode, Failure> {
-    let (asker, token) = question(caller, service, &context, authorization, fields)?;
+    let (asker, token) = question(caller, service, Permission::Revoke, &context, authorization, fields)?;
     let origin = Origin { client_ip: context.ip().to_string(), request_id: context.request_id() };
     shared.core.revoke(asker, token.expose(), origin).await?.map_err(Failure::refused)?;
     Ok(StatusCode::OK)
@@ -140,12 +142,16 @@ pub async fn revoke(
 fn question(
     caller: Option<Extension<Caller>>,
     service: Option<Extension<Service>>,
+    permission: Permission,
     context: &RequestContext,
     authorization: Authorization,
     mut fields: Fields,
 ) -> Result<(Asker, crate::domain::secret::PlainSecret), Failure> {
     let token = fields.take_secret("token");
     let asker = match (service, caller) {
+        (Some(Extension(Service(service))), _) if !service.has(permission) => {
+            return Err(Refused::InsufficientPermission.into());
+        }
         (Some(Extension(Service(service))), _) => {
             let expects_refresh_token = fields.get("token_type_hint") == Some("refresh_token");
             Asker::Service { service, expects_refresh_token }

@@ -335,13 +335,13 @@ pub(super) async fn add_token(people: People, Form(form): Form<NewToken>) -> Res
 }
 
 fn wanted_token(people: &People, form: &NewToken) -> Result<NewAdminToken, String> {
-    let permissions =
-        if form.introspect && people.merchant.is_none() { vec![Permission::Introspect] } else { Vec::new() };
+    let is_service = form.introspect && people.merchant.is_none();
     Ok(NewAdminToken {
         name: form.name.trim().to_owned(),
-        role: chosen("Role", &form.role)?,
+        role: if is_service { Role::Service } else { chosen("Role", &form.role)? },
         merchant_id: people.merchant,
-        permissions,
+        permissions: if is_service { vec![Permission::Introspect] } else { Vec::new() },
+        allowed_ips: Vec::new(),
         expires_at: form.expires_on.as_deref().map(end_of_day).transpose()?,
     })
 }

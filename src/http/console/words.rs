@@ -56,6 +56,7 @@ pub(super) const fn role(role: Role) -> &'static str {
         Role::Operator => "Operator",
         Role::MerchantAdmin => "Administrator",
         Role::MerchantViewer => "Viewer",
+        Role::Service => "Service",
     }
 }
 
@@ -115,6 +116,7 @@ pub(super) fn refusal(refused: &Refused) -> String {
                 "allowed_ips" => "Allowed addresses",
                 "webhook_url" => "Webhook URL",
                 "webhook_format" => "Output type",
+                "scopes" => "Scopes",
                 "expires_at" => "Expiry",
                 "overlap_secs" => "Overlap",
                 "email" => "E-mail",
@@ -135,6 +137,7 @@ pub(super) fn refusal(refused: &Refused) -> String {
             "Somebody else changed this meanwhile. Open it again to see what it is now.".to_owned()
         }
         Refused::Forbidden(why) => sentence(why),
+        Refused::InsufficientPermission => sentence(&refused.to_string()),
         Refused::Conflict(why) => sentence(why),
     }
 }

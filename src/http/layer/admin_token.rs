@@ -10,9 +10,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::service_token::bearer;
 use crate::domain::access::Reason;
+use crate::domain::admin::AdminToken;
 use crate::flows::failures::Surface;
-use crate::flows::manage::By;
+use crate::flows::manage::{By, Refused};
 use crate::http::Shared;
+use crate::http::admin::permissions;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 
@@ -27,10 +29,15 @@ pub async fn admin_token(
     if let Err(secs) = core.limits.admin_calls.may_call(&hash) {
         return Failure::too_many_calls(secs).into_response();
     }
-    match core.admit_admin_token(Surface::Admin, context.ip(), &presented, |_| true).await {
+    let from = context.address().ok().map(|address| address.ip);
+    let fits = |token: &AdminToken| token.may_come_from(from);
+    match core.admit_admin_token(Surface::Admin, context.ip(), &presented, fits).await {
         Ok(Ok(token)) => {
             if let Err(secs) = core.limits.admin_calls.count(hash) {
                 return Failure::too_many_calls(secs).into_response();
+            }
+            if !permissions::may_call(&token, &request) {
+                return Failure::from(Refused::InsufficientPermission).into_response();
             }
             let by = By::admin_token(&token, context.ip().to_string(), context.request_id().to_owned());
             request.extensions_mut().insert(by);

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::access::Reason;
-use crate::domain::admin::{AdminToken, Permission};
+use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::secret::{ADMIN_TOKEN_PREFIX, PlainSecret};
 use crate::flows::failures::Surface;
 use crate::http::Shared;
@@ -94,9 +94,12 @@ async fn admit(shared: &Shared, context: &RequestContext, presented: Presented) 
         let attempt = async { Ok(Err(Reason::NulCharacter)) };
         return shared.core.guard(Surface::Api, context.ip(), attempt).await?.map_err(Failure::refused);
     }
+    let from = context.address().ok().map(|address| address.ip);
+    // Which of the calls it may make, the handlers see to.
     let fits = |token: &AdminToken| {
         id.as_ref().is_none_or(|id| *id == token.id.to_string())
-            && token.permissions.contains(&Permission::Introspect)
+            && (token.role == Role::Service || token.has(Permission::Introspect))
+            && token.may_come_from(from)
     };
     let decided = shared.core.admit_admin_token(Surface::Api, context.ip(), &token, fits).await?;
     Ok(Service(decided.map_err(|reason| refused(reason, is_bearer))?))

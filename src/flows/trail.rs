@@ -1,0 +1,93 @@
+//! The platform's whole audit trail, in the order of commits: read once, or followed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::Core;
+use super::manage::{By, Managed};
+use crate::domain::clock::Timestamp;
+use crate::store::audit::{self, Chained, Filter};
+
+/// How often one reader is on record. Each read would be an event that the next read finds.
+const RECORDED_EVERY: TimeDelta = TimeDelta::hours(1);
+
+/// Followers that wait at a time. One more is answered at once, with nothing.
+const WAITING_MAX: usize = 64;
+
+/// How often a follower that waits looks again: another replica may have written.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Who reads the trail.
+pub struct Readers {
+    /// When each was recorded last; by the id of the token, or empty for the command line.
+    recorded: Mutex<HashMap<String, Timestamp>>,
+    waiting: Semaphore,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self { recorded: Mutex::default(), waiting: Semaphore::new(WAITING_MAX) }
+    }
+}
+
+impl Readers {
+    fn is_due(&self, reader: &str, now: Timestamp) -> bool {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.retain(|_, at| now < at.plus(RECORDED_EVERY));
+        if recorded.contains_key(reader) {
+            return false;
+        }
+        recorded.insert(reader.to_owned(), now);
+        true
+    }
+}
+
+/// What to read: events after number `after`, and how long to wait for one where there is none.
+pub struct Reading {
+    pub filter: Filter,
+    pub after: i64,
+    pub limit: i64,
+    pub wait: Duration,
+}
+
+impl Core {
+    /// For operators, and service tokens that may read the trail; one of a merchant sees that merchant's.
+    /// `is_stopping` ends the wait.
+    pub async fn trail(
+        &self,
+        by: &By,
+        reading: Reading,
+        is_stopping: impl Fn() -> bool,
+    ) -> Managed<Vec<Chained>> {
+        let mut event = self.event_by(by, "audit_events.read");
+        if let Err(refused) = by.must_be_of_platform() {
+            return self.refused(event, refused).await;
+        }
+        let Reading { mut filter, mut after, limit, wait } = reading;
+        filter.merchant = by.merchant_id;
+        if self.readers.is_due(by.actor.id.as_deref().unwrap_or_default(), self.now()) {
+            event.detail = json!({ "after": after });
+            self.store.record(event).await?;
+        }
+        self.write_all_refusals().await?;
+        let end = Instant::now() + wait;
+        let turn = self.readers.waiting.try_acquire();
+        loop {
+            let mut db = self.store.read().await?;
+            let last = audit::ends(&mut db).await?.seq;
+            let found = audit::trail(&mut db, &filter, (after, last), limit).await?;
+            drop(db);
+            if !found.is_empty() || turn.is_err() || is_stopping() || Instant::now() >= end {
+                return Ok(Ok(found));
+            }
+            after = after.max(last);
+            tokio::time::sleep(LOOK_EVERY.min(end - Instant::now())).await;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Which calls a service token may make: those whose permission it has, and no others.
+//!
+//! The flows then hold it to its merchant, if it is of one, as they hold everybody.
+
+use axum::extract::{MatchedPath, Request};
+
+use crate::domain::admin::Permission::{
+    self, AuditRead, EventsWrite, ExchangesRead, KeysWrite, LeaksReport, LicencesWrite, MerchantsWrite,
+    Revoke,
+};
+use crate::domain::admin::{AdminToken, Role};
+
+/// A method and path, and the permissions of which any will do. What is not here is for people and admins.
+pub const CALLS: &[(&str, &str, &[Permission])] = &[
+    ("POST", "/admin/v1/merchants", &[MerchantsWrite]),
+    ("GET", "/admin/v1/merchants", &[MerchantsWrite]),
+    ("GET", "/admin/v1/merchants/{id}", &[MerchantsWrite, LicencesWrite]),
+    ("PATCH", "/admin/v1/merchants/{id}", &[MerchantsWrite]),
+    ("PUT", "/admin/v1/merchants/{id}/licences/{product}", &[LicencesWrite]),
+    ("POST", "/admin/v1/merchants/{id}/api-keys", &[KeysWrite]),
+    ("GET", "/admin/v1/merchants/{id}/api-keys", &[KeysWrite]),
+    ("GET", "/admin/v1/api-keys/{id}", &[KeysWrite]),
+    ("PATCH", "/admin/v1/api-keys/{id}", &[KeysWrite]),
+    ("DELETE", "/admin/v1/api-keys/{id}", &[KeysWrite]),
+    ("POST", "/admin/v1/api-keys/{id}/restore", &[KeysWrite]),
+    ("POST", "/admin/v1/api-keys/{id}/rotate", &[KeysWrite]),
+    ("DELETE", "/admin/v1/api-keys/{id}/secrets/{secret_id}", &[KeysWrite]),
+    ("GET", "/admin/v1/api-keys/{id}/suggested-ips", &[KeysWrite]),
+    ("POST", "/admin/v1/api-keys/{id}/test-webhook", &[KeysWrite]),
+    ("POST", "/admin/v1/api-keys/{id}/rotate-webhook-secret", &[KeysWrite]),
+    ("POST", "/admin/v1/api-keys/{id}/credentials", &[KeysWrite]),
+    ("GET", "/admin/v1/api-keys/{id}/credentials", &[KeysWrite]),
+    ("GET", "/admin/v1/credentials/{client_id}", &[KeysWrite]),
+    ("PATCH", "/admin/v1/credentials/{client_id}", &[KeysWrite]),
+    ("POST", "/admin/v1/credentials/{client_id}/rotate-secret", &[KeysWrite]),
+    ("DELETE", "/admin/v1/credentials/{client_id}/secrets/{secret_id}", &[KeysWrite]),
+    ("GET", "/admin/v1/merchants/{id}/sessions", &[ExchangesRead]),
+    ("GET", "/admin/v1/merchants/{id}/exchanges", &[ExchangesRead]),
+    ("GET", "/admin/v1/merchants/{id}/webhook-deliveries", &[ExchangesRead]),
+    ("DELETE", "/admin/v1/sessions/{id}", &[Revoke]),
+    ("POST", "/admin/v1/merchants/{id}/events", &[EventsWrite]),
+    ("GET", "/admin/v1/merchants/{id}/audit-events", &[AuditRead]),
+    ("GET", "/admin/v1/audit-events", &[AuditRead]),
+    ("POST", "/admin/v1/leaked-keys", &[LeaksReport]),
+];
+
+/// Whether a token may make this call. Of other roles the flows decide.
+#[must_use]
+pub fn may_call(token: &AdminToken, request: &Request) -> bool {
+    if token.role != Role::Service {
+        return true;
+    }
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    CALLS.iter().any(|(method, of, any_of)| {
+        request.method().as_str() == *method
+            && path == Some(of)
+            && any_of.iter().any(|permission| token.permissions.contains(permission))
+    })
+}
