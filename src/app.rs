@@ -11,24 +11,25 @@ use chrono::TimeDelta;
 use ipnet::IpNet;
 use opentelemetry_otlp::ExporterBuildError;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{self, DatabaseUrl, Settings};
+use crate::config::{self, DatabaseUrl, Settings, TokenKeys};
 use crate::domain::clock::Clock;
 use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
-use crate::domain::keyring::Keyring;
+use crate::domain::keyring::{Keyring, ServerKey};
 use crate::domain::session::Lifetimes;
 use crate::flows::blocked::Blocked;
 use crate::flows::counters::Counters;
 use crate::flows::limits::{LimitSettings, Limits};
 use crate::flows::refusals::Refusals;
 use crate::flows::sign_in::Console;
+use crate::flows::token_keys::{KeySource, ReadKeys};
 use crate::flows::trail::Readers;
 use crate::flows::usage::Usage;
-use crate::flows::{Core, SharedCore};
+use crate::flows::{self, Core, SharedCore};
 use crate::http::metrics::EdgeMetrics;
 use crate::http::server::{ListenerLimits, Transport, serve};
 use crate::http::tls::{Tls, TlsError, TlsFiles};
@@ -37,9 +38,9 @@ use crate::jobs::deliver::Deliverer;
 use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::{SweepSettings, Sweeper};
-use crate::jobs::{notices, tidy, usage};
+use crate::jobs::{notices, tidy, token_keys, usage};
 use crate::store::postgres::ReadAgain;
-use crate::store::{Options, Store, StoreError};
+use crate::store::{Engine, Options, Store, StoreError};
 use crate::telemetry::traces::Traces;
 
 /// Where embedded installations keep their token keys, in the data directory.
@@ -48,6 +49,11 @@ const TOKEN_KEYS_FILE: &str = "token.keys";
 /// What may be made where it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Create {
+    /// Nothing at all: for commands that only look.
+    Nothing,
+    /// As below, but no token keys in place of those that a server beside it has: for commands that change
+    /// something. None of them seals anything that must be opened again.
+    Beside,
     /// The embedded default's own files: the data directory, its database, its token keys.
     Embedded,
     /// Also a SQLite file that a URL names: `migrate`.
@@ -74,6 +80,11 @@ pub enum BuildError {
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}: not a token keys file: one key of 64 hex characters a line, newest first")]
     BadTokenKeys(PathBuf),
+    #[error(
+        "token keys are missing that the database needs: {0}. Put them into the key file again; or, if nobody has \
+         them any more, start with --allow-missing-token-keys once: what they sealed is then lost for good"
+    )]
+    MissingTokenKeys(String),
 }
 
 /// The application, ready to run.
@@ -99,6 +110,7 @@ impl App {
         entropy: Entropy,
     ) -> Result<Self, BuildError> {
         let core = Arc::new(open_core(settings, create, clock, entropy).await?);
+        join(&core, settings.tokens.allow_missing_keys).await?;
         let egress = Arc::new(Egress::new(core.destinations));
         let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
@@ -234,12 +246,13 @@ impl App {
     fn start_loops(&self) -> Vec<JoinHandle<()>> {
         let (shared, tasks) = (&self.shared, self.core().store.tasks());
         let with_core = || Arc::clone(&shared.core);
-        let (uses, limits, notes) = (with_core(), with_core(), with_core());
+        let (uses, limits, notes, keys) = (with_core(), with_core(), with_core(), with_core());
         let sweeper = Arc::clone(&shared.sweeper);
         let mut loops = vec![
             tasks.keep("last_used", move || usage::run(Arc::clone(&uses))),
             tasks.keep("limits", move || tidy::run(Arc::clone(&limits))),
             tasks.keep("notices", move || notices::run(Arc::clone(&notes))),
+            tasks.keep("token_keys", move || token_keys::run(Arc::clone(&keys))),
             tasks.keep("sweep", move || Arc::clone(&sweeper).run()),
         ];
         if let Some(tls) = shared.tls.clone() {
@@ -257,6 +270,9 @@ impl App {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         self.flush().await;
+        if let Err(error) = self.shared.core.leave().await {
+            tracing::debug!(%error, "the other replicas learn late that this one is gone");
+        }
         if let Some(traces) = &self.shared.traces {
             traces.stop().await;
         }
@@ -271,12 +287,16 @@ impl App {
 pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, BuildError> {
     let url = settings.database.url.expose();
     let is_embedded = url == DatabaseUrl::sqlite_in(&settings.server.data_dir).expose();
-    if is_embedded {
+    if is_embedded && create != Create::Nothing {
         make_directory(&settings.server.data_dir)?;
     }
     Ok(Store::open(Options {
         url,
-        may_create: is_embedded || create != Create::Embedded,
+        may_create: match create {
+            Create::Nothing => false,
+            Create::Beside | Create::Embedded => is_embedded,
+            Create::Database | Create::Everything => true,
+        },
         connections_max: settings.database.connections_max,
         timeout: settings.database.timeout,
         read_again: settings.database.url_file.as_deref().map(reads_again),
@@ -294,17 +314,26 @@ pub async fn open_core(
     clock: Clock,
     entropy: Entropy,
 ) -> Result<Core, BuildError> {
-    let url = settings.database.url.expose();
     let store = open_store(settings, create).await?;
-    let may_make_keys = url.starts_with("sqlite:") || create == Create::Everything;
-    let keyring = match Keyring::new(settings.tokens.keys.bytes()) {
+    let keys_file = key_file(settings);
+    let keyring = match Keyring::of(server_keys(&settings.tokens.keys)) {
         Some(keyring) => keyring,
-        None if may_make_keys => local_keyring(&settings.server.data_dir, &entropy)?,
-        None => return Err(BuildError::NoTokenKeys),
+        None => local_keyring(settings, create, &store, &clock, &entropy).await?,
     };
     Ok(Core {
         store,
         keyring,
+        key_source: KeySource {
+            read: keys_file.map(|path| {
+                let read = move || match TokenKeys::from_file(&path) {
+                    Ok(keys) => Ok(server_keys(&keys)),
+                    Err(error) => Err(format!("{}: {error}", path.display())),
+                };
+                Box::new(read) as ReadKeys
+            }),
+            replica: uuid::Uuid::from_bytes(entropy.bytes()),
+            wanted: Notify::new(),
+        },
         entropy,
         lifetimes: Lifetimes {
             access_ttl: settings.tokens.access_ttl,
@@ -345,6 +374,7 @@ async fn reload_at(mut hangups: watch::Receiver<()>, shared: Arc<Shared>) {
             tls.look();
         }
         shared.core.store.read_url_again();
+        shared.core.key_source.wanted.notify_one();
     }
 }
 
@@ -384,28 +414,92 @@ fn make_directory(path: &Path) -> Result<(), BuildError> {
     builder.recursive(true).create(path).map_err(|source| BuildError::File { path: path.to_owned(), source })
 }
 
-/// Reads the token keys in the data directory; makes one where there is none.
-fn local_keyring(data_dir: &Path, entropy: &Entropy) -> Result<Keyring, BuildError> {
-    let path = data_dir.join(TOKEN_KEYS_FILE);
-    let fail = |source| BuildError::File { path: path.clone(), source };
+/// Registers this replica and its token keys with the others. It does not start without those that the
+/// database needs, unless it may.
+async fn join(core: &Core, may_give_up: bool) -> Result<(), BuildError> {
+    match core.choose_token_key().await {
+        // The job that does it again and again will, once the store takes writes.
+        Err(error) if error.is_temporary() => tracing::warn!(%error, "the choice of a token key is put off"),
+        chosen => chosen?,
+    }
+    let missing = core.missing_token_keys().await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let told = flows::token_keys::in_words(&missing);
+    if !may_give_up {
+        core.leave().await?;
+        return Err(BuildError::MissingTokenKeys(told));
+    }
+    tracing::warn!(missing = told, "token keys are given up for lost");
+    core.give_up_token_keys(&missing.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await?;
+    Ok(())
+}
+
+/// The keys that settings give, for a ring.
+fn server_keys(keys: &TokenKeys) -> Vec<ServerKey> {
+    keys.bytes().iter().zip(keys.states()).map(|(key, state)| ServerKey::new(*key, *state)).collect()
+}
+
+/// The file that the token keys are in; `None` when the settings give the keys themselves.
+#[must_use]
+pub fn key_file(settings: &Settings) -> Option<PathBuf> {
+    match &settings.tokens {
+        tokens if tokens.keys_file.is_some() => tokens.keys_file.clone(),
+        tokens if tokens.keys.bytes().is_empty() => Some(settings.server.data_dir.join(TOKEN_KEYS_FILE)),
+        _ => None,
+    }
+}
+
+/// The token keys in the data directory. One is made where there is none, and none is needed.
+async fn local_keyring(
+    settings: &Settings,
+    create: Create,
+    store: &Store,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> Result<Keyring, BuildError> {
+    let path = settings.server.data_dir.join(TOKEN_KEYS_FILE);
+    let may_be_local = store.engine() == Engine::Sqlite || create == Create::Everything;
+    if !path.exists() || !may_be_local {
+        let is_needed = flows::token_keys::is_in_use(store, clock.now()).await?;
+        match create {
+            // One that nothing is ever opened by again.
+            Create::Nothing => return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key")),
+            _ if !may_be_local => return Err(BuildError::NoTokenKeys),
+            Create::Beside if is_needed => {
+                return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key"));
+            }
+            _ if is_needed && !settings.tokens.allow_missing_keys => {
+                return Err(BuildError::MissingTokenKeys(format!("there is no {}", path.display())));
+            }
+            _ => make_key(&path, &settings.server.data_dir, entropy)?,
+        }
+    }
+    let text =
+        config::read_secret(&path).map_err(|source| BuildError::File { path: path.clone(), source })?;
+    let keys = text.parse::<TokenKeys>().map_err(|_| BuildError::BadTokenKeys(path.clone()))?;
+    Keyring::of(server_keys(&keys)).ok_or(BuildError::BadTokenKeys(path))
+}
+
+/// Makes a token key, if nobody else does at this moment.
+fn make_key(path: &Path, data_dir: &Path, entropy: &Entropy) -> Result<(), BuildError> {
+    let fail = |source| BuildError::File { path: path.to_owned(), source };
     make_directory(data_dir)?;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(&path) {
+    match options.open(path) {
         Ok(mut file) => {
             use std::io::Write;
             writeln!(file, "{}", hex::encode(entropy.bytes::<32>())).map_err(fail)?;
             // A key that seals tokens must be as durable as they are.
             file.sync_all().map_err(fail)?;
             tracing::info!(path = %path.display(), "made a token key");
+            Ok(())
         }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(fail(error)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(fail(error)),
     }
-    let text = config::read_secret(&path).map_err(fail)?;
-    let keys =
-        text.parse::<crate::config::TokenKeys>().map_err(|_| BuildError::BadTokenKeys(path.clone()))?;
-    Keyring::new(keys.bytes()).ok_or(BuildError::BadTokenKeys(path))
 }

@@ -105,6 +105,10 @@ pub struct Database {
 #[derive(Debug)]
 pub struct Tokens {
     pub keys: TokenKeys,
+    /// The file that the keys came from, to be read again; `None` where they came from no file.
+    pub keys_file: Option<PathBuf>,
+    /// Whether to start without keys that the database needs; no setting, but a flag of `serve`.
+    pub allow_missing_keys: bool,
     pub access_ttl: TimeDelta,
     pub refresh_ttl: TimeDelta,
     pub session_ttl: TimeDelta,
@@ -248,6 +252,16 @@ impl Settings {
     }
 }
 
+impl TokenKeys {
+    /// What a token keys file holds now.
+    ///
+    /// # Errors
+    /// In words that hold neither the path nor anything of what is in the file.
+    pub fn from_file(path: &Path) -> Result<Self, BadValue> {
+        reader::secret_file(path)
+    }
+}
+
 impl Server {
     fn read(reader: &mut Reader) -> Self {
         let listen = reader.text("server.listen", address);
@@ -294,7 +308,7 @@ impl Database {
         });
         Self {
             url,
-            url_file: reader.file_of("database.url_file"),
+            url_file: reader.secret_file("database.url", "database.url_file"),
             connections_max: reader.number("database.connections_max", 1..=1000),
             timeout: reader.duration("database.timeout_secs", 1..=60),
         }
@@ -307,6 +321,8 @@ impl Tokens {
             keys: reader
                 .secret("tokens.keys", "tokens.keys_file")
                 .unwrap_or_else(|| TokenKeys::new(Vec::new())),
+            keys_file: reader.secret_file("tokens.keys", "tokens.keys_file"),
+            allow_missing_keys: false,
             access_ttl: reader.time_delta("tokens.access_ttl_secs", 1..=2_592_000),
             refresh_ttl: reader.time_delta("tokens.refresh_ttl_secs", 1..=31_536_000),
             session_ttl: reader.time_delta("tokens.session_ttl_secs", 1..=315_360_000),

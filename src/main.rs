@@ -56,7 +56,12 @@ struct Common {
 #[derive(Subcommand)]
 enum Command {
     /// Run the server.
-    Serve,
+    Serve {
+        /// Start although token keys are gone that the database needs. Sessions, webhook secrets and second
+        /// factors that they sealed are lost for good. It has to be said once.
+        #[arg(long)]
+        allow_missing_token_keys: bool,
+    },
     /// Run the server with a demo merchant, and print curl commands to paste.
     Demo,
     /// Bring the database schema up to date, and stop.
@@ -108,13 +113,16 @@ async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
         print(&hex::encode(Entropy::System.bytes::<32>()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let settings = Settings::load(&sources(cli.common))?;
+    let mut settings = Settings::load(&sources(cli.common))?;
     let _logging = telemetry::start(&settings.log).context("cannot start to log")?;
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
     match cli.command {
-        Command::Serve => serve(settings, signals).await?,
+        Command::Serve { allow_missing_token_keys } => {
+            settings.tokens.allow_missing_keys = allow_missing_token_keys;
+            serve(settings, signals).await?;
+        }
         Command::Demo => run_demo(settings, signals).await?,
         command => tokio::select! {
             done = run_command(command, &settings) => done?,
@@ -126,7 +134,7 @@ async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
 
 async fn run_command(command: Command, settings: &Settings) -> anyhow::Result<()> {
     match command {
-        Command::Serve | Command::Demo | Command::KeyGen => Ok(()),
+        Command::Serve { .. } | Command::Demo | Command::KeyGen => Ok(()),
         Command::Migrate => {
             open_store(settings, Create::Database).await?.close().await;
             Ok(())

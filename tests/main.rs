@@ -39,6 +39,7 @@ mod store;
 mod support;
 mod surroundings;
 mod sweep;
+mod token_keys;
 mod traces;
 mod transport;
 mod unread;

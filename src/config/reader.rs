@@ -124,17 +124,13 @@ impl Reader {
     where
         T: FromStr<Err = BadValue>,
     {
-        let mut effective = None;
         for layer in &self.layers {
-            let (direct, file) = (set_text(layer, key), set_text(layer, file_key));
-            if let (Some(_), Some((_, place))) = (direct, file) {
+            if let (Some(_), Some((_, place))) = (set_text(layer, key), set_text(layer, file_key)) {
                 let message = format!("{key} is set in the same layer; only one of the two may be");
                 self.mistakes.push(Mistake::new(place, file_key, message));
             }
-            let direct = direct.map(|(secret, place)| (key, secret, place));
-            let file = file.map(|(path, place)| (file_key, path, place));
-            effective = direct.or(file).or(effective);
         }
+        let effective = effective_secret(&self.layers, key, file_key);
         let origin =
             |key, shown: &str, place: &Place| Origin { key, shown: shown.to_owned(), place: place.clone() };
         let unset = |key| origin(key, "\"\"", &Place::Default);
@@ -157,11 +153,10 @@ impl Reader {
         }
     }
 
-    /// The file that the secret in effect came from, after [`Reader::secret`] has read it.
-    pub(super) fn file_of(&self, file_key: &'static str) -> Option<PathBuf> {
-        let is_in_effect = self.origins.iter().any(|origin| origin.key == file_key && origin.shown != "\"\"");
-        let set = || self.layers.iter().rev().find_map(|layer| set_text(layer, file_key));
-        is_in_effect.then(set).flatten().map(|(path, _)| path.into())
+    /// The file that the secret `key` was read from; `None` if it did not come from one.
+    pub(super) fn secret_file(&self, key: &'static str, file_key: &'static str) -> Option<PathBuf> {
+        let (from, path, _) = effective_secret(&self.layers, key, file_key)?;
+        (from == file_key).then(|| path.into())
     }
 
     /// Shows a value in effect that was made from others, since the key itself is not set.
@@ -224,8 +219,20 @@ fn set_text<'a>(layer: &'a Layer, key: &str) -> Option<(&'a str, &'a Place)> {
     }
 }
 
+/// Which of the two keys a secret comes from, with the text that is set there: the highest layer that sets
+/// one of them decides.
+fn effective_secret<'a>(
+    layers: &'a [Layer],
+    key: &'static str,
+    file_key: &'static str,
+) -> Option<(&'static str, &'a str, &'a Place)> {
+    let of =
+        |layer: &'a Layer, key: &'static str| set_text(layer, key).map(|(text, place)| (key, text, place));
+    layers.iter().rev().find_map(|layer| of(layer, key).or_else(|| of(layer, file_key)))
+}
+
 /// The secret in a file. Its path is not repeated: someone may have put the secret itself there.
-pub(super) fn secret_file<T: FromStr<Err = BadValue>>(path: &str) -> Result<T, BadValue> {
+pub(super) fn secret_file<T: FromStr<Err = BadValue>>(path: impl AsRef<Path>) -> Result<T, BadValue> {
     let contents = read_secret(path.as_ref())
         .map_err(|error| BadValue(format!("the file that it names cannot be read: {error}")))?;
     contents.trim().parse().map_err(|error| BadValue(format!("in the file that it names: {error}")))

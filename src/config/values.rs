@@ -15,6 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::reader::secret_file;
 use crate::domain::address::canonical_range;
+use crate::domain::keyring::KeyState;
 use crate::domain::scope::is_name;
 
 /// Enough for years of rotation; each may be tried on a token.
@@ -38,7 +39,7 @@ impl DatabaseUrl {
 
     /// The URL that a file holds now. The error repeats neither its path nor the URL.
     pub fn read_from(path: &Path) -> Result<Self, BadValue> {
-        secret_file(&path.to_string_lossy())
+        secret_file(path)
     }
 
     /// The embedded database of a data directory.
@@ -64,54 +65,66 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// The master keys of the tokens, newest first; wiped from memory when dropped.
-pub struct TokenKeys(Vec<[u8; 32]>);
+/// The master keys of the tokens, newest first, each with what it may do; wiped from memory when dropped.
+pub struct TokenKeys {
+    keys: Vec<[u8; 32]>,
+    states: Vec<KeyState>,
+}
 
 impl TokenKeys {
+    /// All of them may sign.
     pub fn new(keys: Vec<[u8; 32]>) -> Self {
-        Self(keys)
+        Self { states: vec![KeyState::Sign; keys.len()], keys }
     }
 
     /// The keys, newest first. None if none is set.
     pub fn bytes(&self) -> &[[u8; 32]] {
-        &self.0
+        &self.keys
+    }
+
+    /// What each of the keys may do.
+    pub fn states(&self) -> &[KeyState] {
+        &self.states
     }
 }
 
 /// Keys of 64 hexadecimal digits, separated by commas or new lines; lines that begin with `#` are
-/// ignored.
+/// ignored. After a key and a space comes what it may do, `sign` or `verify`; nothing stands for `sign`.
 impl FromStr for TokenKeys {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         // Of its full size from the start, so that it never moves and leaves a copy behind.
-        let mut keys = TokenKeys(Vec::with_capacity(TOKEN_KEYS_MAX));
+        let mut read = TokenKeys::new(Vec::with_capacity(TOKEN_KEYS_MAX));
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        for digits in
-            lines.flat_map(|line| line.split(',')).map(str::trim).filter(|digits| !digits.is_empty())
-        {
-            let number = keys.0.len() + 1;
+        for entry in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty()) {
+            let number = read.keys.len() + 1;
             if number > TOKEN_KEYS_MAX {
                 return Err(BadValue(format!("more than {TOKEN_KEYS_MAX} keys")));
             }
+            let (digits, state) = entry.split_once(char::is_whitespace).unwrap_or((entry, "sign"));
             let mut key = Zeroizing::new([0; 32]);
             hex::decode_to_slice(digits, key.as_mut())
                 .map_err(|_| BadValue(format!("key {number} is not 64 hexadecimal digits")))?;
-            keys.0.push(*key);
+            let state = state.trim().parse().map_err(|_| {
+                BadValue(format!("what follows key {number} is neither \"sign\" nor \"verify\""))
+            })?;
+            read.keys.push(*key);
+            read.states.push(state);
         }
-        if keys.0.is_empty() { Err(BadValue("there is no key in it".to_owned())) } else { Ok(keys) }
+        if read.keys.is_empty() { Err(BadValue("there is no key in it".to_owned())) } else { Ok(read) }
     }
 }
 
 impl Drop for TokenKeys {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.keys.zeroize();
     }
 }
 
 impl fmt::Debug for TokenKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenKeys({} redacted)", self.0.len())
+        write!(f, "TokenKeys({} redacted)", self.keys.len())
     }
 }
 

@@ -152,7 +152,7 @@ impl Core {
             merchant_id: caller.record.merchant.id,
             credential_id: client.credential,
             epoch: client.epoch,
-            token_key_id: self.keyring.newest().id(),
+            token_key_id: self.keyring.signing().id(),
             secret: Zeroizing::new(self.entropy.bytes::<32>().to_vec()),
             scopes: None,
             generation: 1,
@@ -165,11 +165,9 @@ impl Core {
 
     /// The pair of a session's current generation.
     pub(super) fn pair_of(&self, session: &Session) -> Result<Pair, StoreError> {
-        let key = self.keyring.by_id(session.token_key_id).ok_or_else(|| StoreError::Impossible {
-            table: "sessions",
-            what: format!("{} is sealed by a key that is not in the keyring", session.id),
-        })?;
-        Ok(session.pair(key, self.lifetimes, self.now()))
+        let key = session.token_key_id;
+        let key = self.keyring.by_id(key).ok_or_else(|| self.key_missing(key))?;
+        Ok(session.pair(&key, self.lifetimes, self.now()))
     }
 }
 

@@ -113,8 +113,8 @@ impl Core {
         Ok(SignedMessage::new(url, event, endpoint.format, secrets, now.unix_secs()))
     }
 
-    /// The secrets of a key that sign now, newest first. One that cannot be opened is left out, and
-    /// the log told: its server key is gone.
+    /// The secrets of a key that sign now, newest first. One whose server key is lost is left out, and the
+    /// log told.
     pub(super) async fn webhook_secrets(
         &self,
         db: &mut Connection,
@@ -122,6 +122,9 @@ impl Core {
         now: Timestamp,
     ) -> Result<Vec<WebhookSecret>, StoreError> {
         let sealed = webhook_secrets::live(db, key, now).await?;
+        if let Some(key) = sealed.iter().find_map(|secret| self.keyring.missing_for(&secret.sealed)) {
+            return Err(self.key_missing(key));
+        }
         Ok(sealed.iter().filter_map(|secret| self.open_webhook_secret(secret)).collect())
     }
 

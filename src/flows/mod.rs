@@ -34,6 +34,7 @@ pub mod rotation;
 pub mod scopes;
 pub mod second_factor;
 pub mod sign_in;
+pub mod token_keys;
 pub mod trail;
 pub mod usage;
 
@@ -55,6 +56,7 @@ const DECISIONS_MAX: usize = 64;
 pub struct Core {
     pub store: Store,
     pub keyring: Keyring,
+    pub key_source: token_keys::KeySource,
     pub clock: Clock,
     pub entropy: Entropy,
     pub lifetimes: Lifetimes,

@@ -109,7 +109,7 @@ impl Core {
         let now = self.now();
         let Ok(backing) = access::session_is_backed(&caller.record, &session, now) else { return Ok(None) };
         let may_rotate = session.credential_id == credential
-            && self.is_genuine(token, &session)
+            && self.is_genuine(token, &session)?
             && session.has_scopes(asked)
             && judge_refresh(&session, token.claims(), self.lifetimes, now) == Verdict::Rotate;
         if may_rotate { self.rotate(caller, session, backing.scopes).await } else { Ok(None) }
@@ -147,15 +147,16 @@ impl Core {
         let Some(found) = self.store.hot().look_up_session(token.claims().session).await? else {
             return Ok(None);
         };
-        Ok(self.is_genuine(token, &found.session).then_some(found))
+        Ok(self.is_genuine(token, &found.session)?.then_some(found))
     }
 
-    fn is_genuine(&self, token: SealedToken, session: &Session) -> bool {
-        let Some(key) = self.keyring.by_id(session.token_key_id) else {
-            tracing::warn!(session = %session.id, "sealed by a key that is not in the keyring");
-            return false;
-        };
-        token.is_genuine(key, &session.secret)
+    /// An `Err` where the key is not here that would tell.
+    fn is_genuine(&self, token: SealedToken, session: &Session) -> Result<bool, StoreError> {
+        match self.keyring.by_id(session.token_key_id) {
+            Some(key) => Ok(token.is_genuine(&key, &session.secret)),
+            None if self.keyring.is_lost(session.token_key_id) => Ok(false),
+            None => Err(self.key_missing(session.token_key_id)),
+        }
     }
 
     /// Somebody holds a token they should not: the session ends, and that is on record and committed

@@ -138,6 +138,9 @@ impl Core {
     ) -> Result<Option<&'static str>, StoreError> {
         let now = self.now();
         let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
+        if let Some(key) = sealed.and_then(|sealed| self.keyring.missing_for(sealed)) {
+            return Err(self.key_missing(key));
+        }
         let opened = sealed.and_then(|sealed| self.open_totp(user, sealed));
         if let Some(step) = opened.and_then(|secret| secret.step_of(&digits, now)) {
             let is_first = users::use_totp_step(tx, user, step).await?;

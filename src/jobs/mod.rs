@@ -8,4 +8,5 @@ pub mod pace;
 mod surplus;
 pub mod sweep;
 pub mod tidy;
+pub mod token_keys;
 pub mod usage;

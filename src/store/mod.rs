@@ -35,6 +35,7 @@ pub mod sessions;
 mod sqlite_file;
 pub mod surplus;
 pub mod sweep;
+pub mod token_keys;
 pub mod url;
 pub mod users;
 mod wal;

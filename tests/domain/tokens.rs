@@ -21,11 +21,11 @@ fn claims(kind: TokenKind) -> Claims {
 }
 
 fn sealed(kind: TokenKind) -> String {
-    claims(kind).seal(keyring(1).newest(), SECRET).expose().to_owned()
+    claims(kind).seal(&keyring(1).signing(), SECRET).expose().to_owned()
 }
 
 fn is_ours(token: &str) -> bool {
-    SealedToken::parse(token).is_some_and(|token| token.is_genuine(keyring(1).newest(), SECRET))
+    SealedToken::parse(token).is_some_and(|token| token.is_genuine(&keyring(1).signing(), SECRET))
 }
 
 #[test]
@@ -83,9 +83,9 @@ fn what_is_not_sixty_characters_of_the_alphabet_is_not_even_parsed() {
 #[test]
 fn a_token_is_of_one_kind_one_key_and_one_session() {
     let token = SealedToken::parse(&sealed(TokenKind::Access)).expect("it was just sealed");
-    assert!(!token.is_genuine(keyring(2).newest(), SECRET), "another key");
-    assert!(!token.is_genuine(keyring(1).newest(), &[4; 32]), "another session's secret");
-    assert!(!token.is_genuine(keyring(1).newest(), &[]), "no secret");
+    assert!(!token.is_genuine(&keyring(2).signing(), SECRET), "another key");
+    assert!(!token.is_genuine(&keyring(1).signing(), &[4; 32]), "another session's secret");
+    assert!(!token.is_genuine(&keyring(1).signing(), &[]), "no secret");
 
     // The first byte is the kind: each kind has a key of its own, so relabelling does not pass.
     let relabelled = format!("{}{}", &sealed(TokenKind::Refresh)[..2], &sealed(TokenKind::Access)[2..]);
@@ -103,7 +103,7 @@ fn a_hundred_thousand_tokens_are_all_different() {
         for kind in [TokenKind::Access, TokenKind::Refresh] {
             for generation in [number, number + 1] {
                 let claims = Claims { kind, session, generation, expires_at: now };
-                let token = claims.seal(keyring.newest(), &secret).expose().to_owned();
+                let token = claims.seal(&keyring.signing(), &secret).expose().to_owned();
                 assert!(seen.insert(token), "a token came twice");
             }
         }

@@ -2,6 +2,8 @@
 //!
 //! The same flows as the admin API, and with `--json` the same answers.
 
+mod token_keys;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub(crate) enum Job {
     /// The audit trail.
     #[command(subcommand)]
     Audit(AuditJob),
+    /// The server's token keys.
+    Keys(token_keys::Keys),
 }
 
 #[derive(Subcommand)]
@@ -212,13 +216,14 @@ pub(crate) enum AuditJob {
 
 /// Does a job and prints what came of it.
 pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
-    let core = open_core(settings, Create::Embedded, Clock::System, Entropy::System).await?;
-    let done = perform(&core, job).await;
+    let core = open_core(settings, Create::Beside, Clock::System, Entropy::System).await?;
+    core.follow_token_key().await?;
+    let done = perform(settings, &core, job).await;
     core.store.close().await;
     done
 }
 
-async fn perform(core: &Core, job: Job) -> anyhow::Result<()> {
+async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<()> {
     let by = By::command_line();
     match job {
         Job::Operator(OperatorJob::Add { name, introspect, json }) => {
@@ -268,6 +273,7 @@ async fn perform(core: &Core, job: Job) -> anyhow::Result<()> {
         Job::User(job) => user(core, &by, job).await,
         Job::Audit(AuditJob::Verify) => verify_audit(core).await,
         Job::Audit(AuditJob::Tail { after, follow }) => tail_audit(core, &by, after, follow).await,
+        Job::Keys(keys) => token_keys::run(settings, core, &by, keys).await,
     }
 }
 

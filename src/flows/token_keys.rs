@@ -1,0 +1,343 @@
+//! Token keys over all replicas: which one signs, which are missing, and what each still holds.
+//!
+//! No token that one replica gave out may be called bad by another that lacks its key. Three things see to
+//! that, whatever the order in which replicas get a new key and are restarted:
+//!
+//! - Each replica says every few seconds which keys it has. A key begins to sign when every running replica
+//!   has it, and has been known for half a minute.
+//! - A replica does not start without a key that has signed what is still in use.
+//! - One that meets such a key all the same answers 503, never "inactive", and reads its key file again.
+//!
+//! The choice and the registration of a replica take turns. So either the choice sees that the replica lacks
+//! the key, or the replica sees at its start that the key signs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::Core;
+use super::manage::{By, Managed};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::SessionId;
+use crate::domain::keyring::{KeyState, Keyring, Purpose, ServerKey, ServerKeyId, name_of, sealer};
+use crate::store::token_keys::{self, Known, Replica, Secrets};
+use crate::store::{Connection, Store, StoreError, sweep};
+
+/// How often a replica says that it runs.
+pub const BEAT: Duration = Duration::from_secs(5);
+
+/// A replica that was not heard of for so long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a key must have been known before it signs.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
+
+/// Rows looked at in one statement.
+const STEP: i64 = 20_000;
+
+/// What the key file holds now, newest first, or what is wrong with it.
+pub type ReadKeys = Box<dyn Fn() -> Result<Vec<ServerKey>, String> + Send + Sync>;
+
+/// What a replica needs to know of its keys besides the keys.
+pub struct KeySource {
+    /// Reads the key file again; `None` where the keys came from no file.
+    pub read: Option<ReadKeys>,
+    /// This replica.
+    pub replica: Uuid,
+    /// Somebody met a key that is not here, or an operator has put one in.
+    pub wanted: Notify,
+}
+
+/// What a key still holds: it must stay for as long as that is more than nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub sessions: i64,
+    /// When the last of these sessions ends at the latest.
+    pub sessions_until: Option<Timestamp>,
+    pub webhook_secrets: i64,
+    pub second_factors: i64,
+    /// Running replicas that sign with it.
+    pub replicas: i64,
+}
+
+impl Held {
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A token key as an operator sees it.
+pub struct KeyReport {
+    pub id: ServerKeyId,
+    /// What its line in the key file lets it do; `None` when it is not here.
+    pub state: Option<KeyState>,
+    pub known: Option<Known>,
+    pub held: Held,
+    /// Running replicas that do not have it.
+    pub lacking: usize,
+}
+
+/// Whether a database holds anything that a token key has sealed, so that a new key alone would not do.
+pub async fn is_in_use(store: &Store, now: Timestamp) -> Result<bool, StoreError> {
+    let mut db = store.read().await?;
+    Ok(token_keys::has_session(&mut db, now).await?
+        || !token_keys::sealed_secrets(&mut db, now).await?.is_empty()
+        || !token_keys::running(&mut db, micros(GONE_AFTER)).await?.is_empty())
+}
+
+impl Core {
+    /// Registers this replica, and finds out which key it signs with.
+    pub async fn choose_token_key(&self) -> Result<(), StoreError> {
+        let own = self.keyring.keys();
+        let mut tx = self.store.begin().await?;
+        token_keys::take_turn(&mut tx).await?;
+        let mut known = token_keys::known(&mut tx, micros(SETTLED_AFTER)).await?;
+        if own.iter().any(|own| known.iter().all(|key| key.id != own.id())) {
+            for key in &own {
+                token_keys::note(&mut tx, key.id()).await?;
+            }
+            known = token_keys::known(&mut tx, micros(SETTLED_AFTER)).await?;
+        }
+        let replicas = token_keys::running(&mut tx, micros(GONE_AFTER)).await?;
+        let others: Vec<_> =
+            replicas.iter().filter(|other| other.id != self.key_source.replica).map(keys_of).collect();
+        let may_sign: Vec<_> =
+            own.iter().filter(|key| key.state() == KeyState::Sign).map(|key| key.id()).collect();
+        let signing = choose(&may_sign, &known, &others).unwrap_or_else(|| self.keyring.signing().id());
+        if known.iter().any(|key| key.id == signing && key.signs_since.is_none()) {
+            token_keys::activate(&mut tx, signing).await?;
+        }
+        for key in known.iter().filter(|key| key.lost_at.is_some() && self.keyring.by_id(key.id).is_some()) {
+            token_keys::set_lost(&mut tx, key.id, None).await?;
+        }
+        let ids: Vec<_> = own.iter().map(|key| key.id()).collect();
+        let replica =
+            Replica { id: self.key_source.replica, token_keys: json!(ids).to_string(), signs_with: signing };
+        token_keys::beat(&mut tx, replica).await?;
+        token_keys::clear_replicas(&mut tx, micros(GONE_AFTER)).await?;
+        tx.commit().await?;
+        self.settle(signing, &known);
+        Ok(())
+    }
+
+    /// The key that signs, for a command that runs beside the replicas and takes no part in their choice.
+    pub async fn follow_token_key(&self) -> Result<(), StoreError> {
+        let known = token_keys::known(&mut self.store.read().await?, 0).await?;
+        let own = self.keyring.keys();
+        let may_sign = own.iter().filter(|key| key.state() == KeyState::Sign).map(|key| key.id());
+        let signs = |id: &ServerKeyId| known.iter().any(|key| key.id == *id && key.signs_since.is_some());
+        let signing = may_sign.into_iter().find(signs).unwrap_or_else(|| self.keyring.signing().id());
+        self.settle(signing, &known);
+        Ok(())
+    }
+
+    fn settle(&self, signing: ServerKeyId, known: &[Known]) {
+        if self.keyring.signing().id() != signing {
+            tracing::info!(key = name_of(signing), "another token key signs");
+        }
+        let lost: Vec<_> = known.iter().filter(|key| key.lost_at.is_some()).map(|key| key.id).collect();
+        self.keyring.settle(signing, &lost);
+    }
+
+    /// Tells the others that this replica is gone.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        token_keys::leave(&mut self.store.write().await?, self.key_source.replica).await
+    }
+
+    /// Takes over what the key file holds now, where there is one.
+    pub fn reread_token_keys(&self) {
+        let Some(read) = &self.key_source.read else { return };
+        match read() {
+            Ok(keys) => {
+                if self.keyring.replace(keys) {
+                    tracing::info!("the token keys were replaced");
+                }
+            }
+            Err(error) => tracing::warn!(error, "the token keys are not replaced"),
+        }
+    }
+
+    /// What nobody may judge without a key that is not here: the caller is to try again, and meanwhile the
+    /// key file is read again.
+    pub(super) fn key_missing(&self, id: ServerKeyId) -> StoreError {
+        self.key_source.wanted.notify_one();
+        StoreError::TokenKeyMissing(name_of(id))
+    }
+
+    /// The keys that hold something and are not here.
+    pub async fn missing_token_keys(&self) -> Result<Vec<(ServerKeyId, Held)>, StoreError> {
+        let is_missing = |id| self.keyring.by_id(id).is_none() && !self.keyring.is_lost(id);
+        let mut db = self.store.read().await?;
+        let known = token_keys::known(&mut db, 0).await?;
+        let missing: Vec<_> =
+            known.iter().filter(|key| key.signs_since.is_some() && is_missing(key.id)).collect();
+        let sealed = token_keys::sealed_secrets(&mut db, self.now()).await?;
+        let is_complete =
+            missing.is_empty() && !sealed.iter().filter_map(|by| sealer(&by.key)).any(is_missing);
+        if is_complete {
+            return Ok(Vec::new());
+        }
+        let held = self.held(&mut db).await?;
+        drop(db);
+        let mut tx = self.store.begin().await?;
+        for key in missing.iter().filter(|key| !held.contains_key(&key.id)) {
+            token_keys::forget(&mut tx, key.id).await?;
+        }
+        tx.commit().await?;
+        Ok(held.into_iter().filter(|(id, _)| is_missing(*id)).collect())
+    }
+
+    /// Takes keys for lost: what they signed counts as never issued from now on, on every replica.
+    pub async fn give_up_token_keys(&self, ids: &[ServerKeyId]) -> Result<(), StoreError> {
+        let mut tx = self.store.begin().await?;
+        for id in ids {
+            token_keys::note(&mut tx, *id).await?;
+            token_keys::set_lost(&mut tx, *id, Some(self.now())).await?;
+        }
+        tx.commit().await?;
+        self.choose_token_key().await
+    }
+
+    /// Every key that is here, known, or named by anything in the database.
+    pub async fn token_key_reports(&self) -> Result<Vec<KeyReport>, StoreError> {
+        let mut db = self.store.read().await?;
+        let known = token_keys::known(&mut db, micros(SETTLED_AFTER)).await?;
+        let replicas: Vec<_> =
+            token_keys::running(&mut db, micros(GONE_AFTER)).await?.iter().map(keys_of).collect();
+        let mut held = self.held(&mut db).await?;
+        let mut ids: Vec<_> = self.keyring.keys().iter().map(|key| key.id()).collect();
+        for id in known.iter().map(|key| key.id).chain(held.keys().copied()) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        let report = |id| KeyReport {
+            id,
+            state: self.keyring.by_id(id).map(|key| key.state()),
+            known: known.iter().find(|key| key.id == id).copied(),
+            held: held.remove(&id).unwrap_or_default(),
+            lacking: replicas.iter().filter(|keys| !keys.contains(&id)).count(),
+        };
+        Ok(ids.into_iter().map(report).collect())
+    }
+
+    /// What each key holds, of those that hold anything. It goes through all sessions, in steps.
+    async fn held(&self, db: &mut Connection) -> Result<BTreeMap<ServerKeyId, Held>, StoreError> {
+        let (now, mut held) = (self.now(), BTreeMap::<ServerKeyId, Held>::new());
+        for by in token_keys::sealed_secrets(db, now).await? {
+            let Some(id) = sealer(&by.key) else { continue };
+            let entry = held.entry(id).or_default();
+            match &*by.kind {
+                "webhook_secrets" => entry.webhook_secrets = by.held,
+                _ => entry.second_factors = by.held,
+            }
+        }
+        for replica in token_keys::running(db, micros(GONE_AFTER)).await? {
+            if replica.id != self.key_source.replica {
+                held.entry(replica.signs_with).or_default().replicas += 1;
+            }
+        }
+        let (mut after, last) = (SessionId::nil(), SessionId::from_uuid(Uuid::max()));
+        let idle_since = now.minus(self.lifetimes.refresh_ttl);
+        loop {
+            let end = sweep::session_step(db, after, last, STEP).await?;
+            for of in token_keys::sessions(db, after, end.unwrap_or(last), now, idle_since).await? {
+                let entry = held.entry(of.key).or_default();
+                entry.sessions += of.live;
+                entry.sessions_until = entry.sessions_until.max(Some(of.until));
+            }
+            match end {
+                Some(end) => after = end,
+                None => return Ok(held),
+            }
+        }
+    }
+
+    /// Seals every secret anew that another key than the signing one has sealed; how many.
+    pub async fn reseal_secrets(&self, by: &By) -> Managed<u64> {
+        let mut change = self.change(by, "token_keys.resealed").await?;
+        let mut resealed = 0;
+        for kind in [Secrets::Webhooks, Secrets::SecondFactors] {
+            let mut after = Uuid::nil();
+            loop {
+                let page = token_keys::page(&mut change.tx, kind, after, 500).await?;
+                let Some(last) = page.last() else { break };
+                after = last.owner;
+                for secret in page.into_iter().filter(|secret| !self.keyring.is_fresh(&secret.sealed)) {
+                    if let Some(fresh) = resealed_as(&self.keyring, kind, &secret, &self.entropy) {
+                        let is_done =
+                            token_keys::reseal(&mut change.tx, kind, secret.owner, secret.sealed, fresh)
+                                .await?;
+                        resealed += u64::from(is_done);
+                    }
+                }
+            }
+        }
+        change.concerns(None, name_of(self.keyring.signing().id()));
+        change.event.detail = json!({ "resealed": resealed });
+        change.finish(Ok(resealed)).await
+    }
+}
+
+/// Which keys hold what, for an operator.
+#[must_use]
+pub fn in_words(keys: &[(ServerKeyId, Held)]) -> String {
+    let one = |(id, held): &(ServerKeyId, Held)| {
+        let counts = [
+            (held.sessions, "live sessions"),
+            (held.webhook_secrets, "webhook secrets"),
+            (held.second_factors, "second factors"),
+            (held.replicas, "running replicas that sign with it"),
+        ];
+        let held =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        format!("key {} holds {}", name_of(*id), held.collect::<Vec<_>>().join(", "))
+    };
+    keys.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// The same secret under the key that signs; `None` when the key that sealed it is not here.
+fn resealed_as(
+    keyring: &Keyring,
+    kind: Secrets,
+    secret: &token_keys::Sealed,
+    entropy: &crate::domain::entropy::Entropy,
+) -> Option<Vec<u8>> {
+    let purpose = match kind {
+        Secrets::Webhooks => Purpose::WebhookSecret,
+        Secrets::SecondFactors => Purpose::TotpSecret,
+    };
+    let owner = secret.owner.as_bytes();
+    let plain = keyring.open(purpose, owner, &secret.sealed)?;
+    Some(keyring.seal(purpose, owner, &plain, entropy))
+}
+
+/// The key that a replica signs with, of those that it may sign with, newest first: the newest that signs
+/// already, or that every other replica has.
+///
+/// Where none has ever signed it is the oldest: of replicas that start together with different files, each
+/// has that one.
+fn choose(may_sign: &[ServerKeyId], known: &[Known], others: &[Vec<ServerKeyId>]) -> Option<ServerKeyId> {
+    let is_everywhere = |id: ServerKeyId| others.iter().all(|keys| keys.contains(&id));
+    let of = |id: ServerKeyId| known.iter().find(|key| key.id == id);
+    let signs = |id| of(id).is_some_and(|key| key.signs_since.is_some());
+    let may_begin = |id| of(id).is_some_and(|key| key.is_settled) && is_everywhere(id);
+    may_sign
+        .iter()
+        .copied()
+        .find(|id| signs(*id) || may_begin(*id))
+        .or_else(|| may_sign.iter().rev().copied().find(|id| is_everywhere(*id)))
+        .or_else(|| may_sign.last().copied())
+}
+
+fn keys_of(replica: &Replica) -> Vec<ServerKeyId> {
+    serde_json::from_str(&replica.token_keys).unwrap_or_default()
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
