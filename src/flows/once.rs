@@ -1,10 +1,14 @@
 //! Creations that can be asked for again: a lost answer orphans nothing.
 //!
-//! The answer to a creation, its secret included, is kept sealed for 24 hours under the caller's
-//! `Idempotency-Key`, in the very transaction that makes the object. So there is never one without
-//! the other, whatever dies when.
+//! The answer to a creation, its secret included, is kept sealed for 24 hours, in the very transaction that
+//! makes the object. So there is never one without the other, whatever dies when.
+//!
+//! The seal is by a token key and by the caller's `Idempotency-Key`, of which the database has the hash
+//! alone. So the database and the token keys together do not open it. A caller whose key can be guessed
+//! gives that away.
 
 use chrono::TimeDelta;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -16,12 +20,20 @@ use crate::store::{StoreError, idempotency};
 pub const KEPT_FOR: TimeDelta = TimeDelta::hours(24);
 
 /// A caller's `Idempotency-Key`, with the hash of the request it came with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OnceKey {
     /// The admin token or user that sent it: keys of different callers never meet.
     pub actor: Uuid,
     pub key: String,
     pub request_hash: [u8; 32],
+}
+
+impl OnceKey {
+    /// What the database knows it by.
+    fn hash(&self) -> String {
+        let digest = Sha256::new().chain_update(self.actor).chain_update(&self.key).finalize();
+        hex::encode(digest)
+    }
 }
 
 /// How a creation is answered, and under which key the answer is kept, if any.
@@ -87,9 +99,10 @@ impl Change<'_> {
     async fn keep(&mut self, key: &OnceKey, answer: &[u8]) -> Result<(), StoreError> {
         let core = self.core;
         let kept = Zeroizing::new([&key.request_hash[..], answer].concat());
-        let sealed = core.keyring.seal(Purpose::IdempotentAnswer, &owner(key), &kept, &core.entropy);
+        let purpose = Purpose::IdempotentAnswer(key.key.as_bytes());
+        let sealed = core.keyring.seal(purpose, key.actor.as_bytes(), &kept, &core.entropy);
         let since = self.event.at.minus(KEPT_FOR);
-        idempotency::keep(&mut self.tx, key.actor, &key.key, sealed, self.event.at, since).await
+        idempotency::keep(&mut self.tx, key.actor, &key.hash(), sealed, self.event.at, since).await
     }
 }
 
@@ -105,10 +118,14 @@ impl super::Core {
     ) -> Result<Option<Result<Vec<u8>, Refused>>, StoreError> {
         let since = self.now().minus(KEPT_FOR);
         let mut db = self.store.read().await?;
-        let Some(sealed) = idempotency::find(&mut db, key.actor, &key.key, since).await? else {
+        let Some(sealed) = idempotency::find(&mut db, key.actor, &key.hash(), since).await? else {
             return Ok(None);
         };
-        let kept = self.keyring.open(Purpose::IdempotentAnswer, &owner(key), &sealed);
+        if let Some(missing) = self.keyring.missing_for(&sealed) {
+            return Err(self.key_missing(missing));
+        }
+        let purpose = Purpose::IdempotentAnswer(key.key.as_bytes());
+        let kept = self.keyring.open(purpose, key.actor.as_bytes(), &sealed);
         match kept.as_deref().and_then(|kept| kept.split_first_chunk::<32>()) {
             Some((request_hash, answer)) if *request_hash == key.request_hash => {
                 Ok(Some(Ok(answer.to_vec())))
@@ -116,10 +133,9 @@ impl super::Core {
             Some(_) => {
                 Ok(Some(Err(Refused::Conflict("this Idempotency-Key came with another request".to_owned()))))
             }
-            None => Err(StoreError::Impossible {
-                table: "idempotency_keys",
-                what: "an answer sealed by a key that is not in the keyring".to_owned(),
-            }),
+            None => Ok(Some(Err(Refused::Conflict(
+                "this Idempotency-Key came before, and its answer is lost with a token key".to_owned(),
+            )))),
         }
     }
 
@@ -131,9 +147,4 @@ impl super::Core {
         let Some(key) = &once.key else { return Ok(None) };
         Ok(self.earlier_answer(key).await?.map(|earlier| earlier.map(Answer::Again)))
     }
-}
-
-/// What a kept answer is bound to.
-fn owner(key: &OnceKey) -> Vec<u8> {
-    [key.actor.as_bytes(), key.key.as_bytes()].concat()
 }

@@ -6,7 +6,7 @@ use super::driver::{Connection, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 
-/// The answer kept for an actor's key, if it is younger than `since`.
+/// The answer kept for an actor's key, if it is younger than `since`. `key` is its hash.
 ///
 /// # Errors
 /// [`StoreError`], as for all below.

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use tollgate::domain::keyring::Purpose;
 
 use super::{Admin, text};
 use crate::support::{Reply, TestApp, each_engine};
@@ -37,6 +38,25 @@ async fn the_same_key_and_body_give_the_first_answer_again_secret_included() {
         app.advance(TimeDelta::hours(1));
         let fresh = repeated(&app, &operator, &path, "one", &body).await.created();
         assert_ne!(text(&fresh, "id"), text(&key, "id"), "answers are forgotten after a day");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kept_answer_opens_with_the_callers_own_key_alone() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let body = json!({ "name": "Acme", "gateway": "g" });
+        repeated(&app, &operator, "/merchants", "the-callers-own", &body).await.created();
+        let mut db = app.core().store.read().await.expect("the store answers");
+        let query = db.query("select actor_id, key, sealed from idempotency_keys");
+        let (actor, key, sealed) = query.one::<(uuid::Uuid, String, Vec<u8>)>().await.expect("it was kept");
+        assert!(!key.contains("the-callers-own"));
+        let open = |callers: &[u8]| {
+            app.core().keyring.open(Purpose::IdempotentAnswer(callers), actor.as_bytes(), &sealed).is_some()
+        };
+        assert!(open(b"the-callers-own"));
+        assert!(!open(key.as_bytes()) && !open(b"") && !open(b"tollgate seal"));
     })
     .await;
 }
