@@ -39,6 +39,7 @@ use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::{SweepSettings, Sweeper};
 use crate::jobs::{notices, tidy, token_keys, usage};
+use crate::store::audit_head::Sealer;
 use crate::store::postgres::ReadAgain;
 use crate::store::{Engine, Options, Store, StoreError};
 use crate::telemetry::traces::Traces;
@@ -111,6 +112,7 @@ impl App {
     ) -> Result<Self, BuildError> {
         let core = Arc::new(open_core(settings, create, clock, entropy).await?);
         join(&core, settings.tokens.allow_missing_keys).await?;
+        core.seal_audit_trail().await?;
         let egress = Arc::new(Egress::new(core.destinations));
         let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
@@ -320,6 +322,8 @@ pub async fn open_core(
         Some(keyring) => keyring,
         None => local_keyring(settings, create, &store, &clock, &entropy).await?,
     };
+    let keyring = Arc::new(keyring);
+    store.seal_with(Sealer { keyring: Arc::clone(&keyring), entropy: entropy.clone() });
     Ok(Core {
         store,
         keyring,

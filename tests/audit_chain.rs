@@ -4,6 +4,7 @@
 use chrono::TimeDelta;
 use tollgate::flows::audit_chain::ChainVerdict;
 use tollgate::jobs::sweep::Kind;
+use tollgate::store::audit_head::Head;
 
 use super::support::{TestApp, each_engine};
 
@@ -71,6 +72,81 @@ async fn events_removed_by_hand_are_missed_also_after_a_cut() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_head_that_was_set_back_is_missed_also_when_events_follow() {
+    let set_back = "update audit_chain set seq = seq - 2, \
+                    hash = (select a.hash from audit_events a where a.seq = audit_chain.seq - 2)";
+    each_engine(async |app| {
+        app.merchant().await;
+        app.run_sql(set_back).await;
+        app.run_sql("delete from audit_events where seq > (select seq from audit_chain)").await;
+        assert!(matches!(verdict(&app).await, ChainVerdict::Short { .. }), "{:?}", verdict(&app).await);
+        // Enough events to reach the sealed number again.
+        app.merchant().await;
+        assert!(matches!(verdict(&app).await, ChainVerdict::ForgedHead { .. }), "{:?}", verdict(&app).await);
+        let restarted = app.restarted().await;
+        let found = verdict(&restarted).await;
+        assert!(matches!(found, ChainVerdict::ForgedHead { .. }), "a start heals nothing: {found:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_seal_that_was_moved_or_taken_away_is_missed() {
+    for harm in [
+        "update audit_chain set head_seal = null",
+        "update audit_chain set sealed_seq = sealed_seq - 1, \
+         sealed_hash = (select a.hash from audit_events a where a.seq = sealed_seq - 1)",
+        "update audit_chain set head_seal = cut_seal",
+    ] {
+        each_engine(async |app| {
+            app.merchant().await;
+            app.run_sql(harm).await;
+            app.merchant().await;
+            let found = verdict(&app).await;
+            assert!(matches!(found, ChainVerdict::ForgedHead { .. }), "{harm}: {found:?}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_trail_without_a_seal_is_sealed_at_the_next_start_and_says_so() {
+    each_engine(async |app| {
+        app.merchant().await;
+        app.run_sql("update audit_chain set head_seal = null, sealed_seq = 0").await;
+        let app = app.restarted().await;
+        assert!(matches!(verdict(&app).await, ChainVerdict::Holds { .. }));
+        let sealed = "select count(*) from audit_events where action = 'audit.sealed'";
+        assert_eq!(app.number(sealed).await, 1);
+        assert_eq!(app.restarted().await.number(sealed).await, 1, "once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_was_set_back_whole_is_missed_by_a_head_kept_elsewhere() {
+    each_engine(async |app| {
+        app.merchant().await;
+        let kept = app.core().audit_head().await.expect("the store answers");
+        let compared =
+            async |head: Head| app.core().verify_audit_head(&head).await.expect("the store answers");
+        assert_eq!(compared(kept.clone()).await, None);
+        app.merchant().await;
+        assert_eq!(compared(kept.clone()).await, None, "it goes on from there");
+        assert_eq!(compared(Head { hash: kept.hash[..6].to_vec(), ..kept.clone() }).await, None);
+        for other in [
+            Head { seq: kept.seq - 1, ..kept.clone() },
+            Head { seq: kept.seq + 1000, ..kept.clone() },
+            Head { hash: vec![0; 32], ..kept.clone() },
+        ] {
+            let missed = ChainVerdict::NotTheHeadKept { seq: other.seq };
+            assert_eq!(compared(other).await, Some(missed));
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

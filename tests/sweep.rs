@@ -193,7 +193,11 @@ async fn kept_answers_go_after_a_day() {
         app.advance(SECOND);
         assert_eq!(app.sweep(Kind::IdempotencyKeys).await, 1);
         app.send(create("two")).await.created();
-        assert_eq!(app.number("select count(*) from merchants").await, 2, "the second is still answered again");
+        assert_eq!(
+            app.number("select count(*) from merchants").await,
+            2,
+            "the second is still answered again"
+        );
     })
     .await;
 }

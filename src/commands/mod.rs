@@ -2,11 +2,11 @@
 //!
 //! The same flows as the admin API, and with `--json` the same answers.
 
+mod audit;
 mod token_keys;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -22,16 +22,13 @@ use tollgate::domain::ids::{ApiKeyId, MerchantId, UserId};
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
-use tollgate::flows::audit_chain::ChainVerdict;
 use tollgate::flows::manage::By;
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::manage_users::NewUser;
 use tollgate::flows::once::{Answer, Once};
-use tollgate::flows::trail::Reading;
-use tollgate::http::admin::{api_keys, audit, body, credentials, merchants, tokens, users};
-use tollgate::store::audit::Filter;
+use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens, users};
 
 #[derive(Subcommand)]
 pub(crate) enum Job {
@@ -55,7 +52,7 @@ pub(crate) enum Job {
     User(UserJob),
     /// The audit trail.
     #[command(subcommand)]
-    Audit(AuditJob),
+    Audit(audit::Job),
     /// The server's token keys.
     Keys(token_keys::Keys),
 }
@@ -199,21 +196,6 @@ pub(crate) enum RoleName {
     MerchantViewer,
 }
 
-#[derive(Subcommand)]
-pub(crate) enum AuditJob {
-    /// Walk the hash chain; exits 0 when it holds.
-    Verify,
-    /// Print events, oldest first, one line of JSON each.
-    Tail {
-        /// A `seq`: the events that come after it.
-        #[arg(long, default_value_t = 0)]
-        after: i64,
-        /// Go on with those that are still to come.
-        #[arg(long)]
-        follow: bool,
-    },
-}
-
 /// Does a job and prints what came of it.
 pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
     let core = open_core(settings, Create::Beside, Clock::System, Entropy::System).await?;
@@ -271,8 +253,7 @@ async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<(
             switch(core, &by, &client_id, false, json).await
         }
         Job::User(job) => user(core, &by, job).await,
-        Job::Audit(AuditJob::Verify) => verify_audit(core).await,
-        Job::Audit(AuditJob::Tail { after, follow }) => tail_audit(core, &by, after, follow).await,
+        Job::Audit(job) => audit::run(core, &by, job).await,
         Job::Keys(keys) => token_keys::run(settings, core, &by, keys).await,
     }
 }
@@ -350,34 +331,6 @@ async fn put_licence(
 async fn switch(core: &Core, by: &By, client_id: &str, on: bool, as_json: bool) -> anyhow::Result<()> {
     let credential = core.update_credentials(by, client_id, None, CredentialChanges::switch(on)).await??;
     show(&body::json_bytes(&credentials::CredentialView::new(&credential, core.now())), as_json)
-}
-
-async fn verify_audit(core: &Core) -> anyhow::Result<()> {
-    match core.verify_audit_chain().await? {
-        ChainVerdict::Holds { events } => print(&format!("the chain holds: {events} events")),
-        ChainVerdict::Broken { seq } => bail!("the chain is broken at event {seq}"),
-        ChainVerdict::ForgedCut { seq } => {
-            bail!("the chain was cut at event {seq}, but not by this server: events are missing")
-        }
-        ChainVerdict::Short { last, expected } => {
-            bail!("events are missing: the last is {last}, the chain says {expected}")
-        }
-    }
-}
-
-async fn tail_audit(core: &Core, by: &By, mut after: i64, follow: bool) -> anyhow::Result<()> {
-    let wait = if follow { Duration::from_secs(60) } else { Duration::ZERO };
-    loop {
-        let reading = Reading { filter: Filter::default(), after, limit: 200, wait };
-        let found = core.trail(by, reading, || false).await??;
-        if found.is_empty() && !follow {
-            return Ok(());
-        }
-        for event in found {
-            after = event.seq;
-            print(std::str::from_utf8(&body::json_bytes(&audit::AuditEventView::from(event)))?)?;
-        }
-    }
 }
 
 fn made_now<T>(answer: Answer<T>) -> anyhow::Result<T> {

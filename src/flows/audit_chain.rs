@@ -6,11 +6,20 @@
 //! - Events are verified before they go. A chain that is broken is not cut, and stays broken for all to see.
 //! - The anchor is sealed with the server key. Who can only write to the database cannot move it over
 //!   events that they deleted; and without it moved, these are missing.
+//!
+//! The head is sealed as well ([`crate::store::audit_head`]). What no seal can tell is that the whole database
+//! was set back to an earlier copy, seal included: for that, keep the head elsewhere and compare.
+
+use std::sync::Arc;
+
+use serde_json::json;
 
 use super::Core;
+use super::record::audit_event;
 use crate::domain::clock::Timestamp;
-use crate::domain::keyring::Purpose;
+use crate::domain::keyring::{Purpose, sealer};
 use crate::store::audit::{ChainEnds, Chained, Cut};
+use crate::store::audit_head::{Head, Sealer};
 use crate::store::{Connection, StoreError, audit};
 
 /// Events read at a time.
@@ -27,6 +36,12 @@ pub enum ChainVerdict {
     Short { last: i64, expected: i64 },
     /// Rows up to this number are missing, and it was not this server that cut them off.
     ForgedCut { seq: i64 },
+    /// The head is not one that a server has sealed: rows after some number may be missing.
+    ForgedHead { seq: i64 },
+    /// A seal names a token key that is not here, so that nothing can be said of it.
+    KeyMissing { key: i64 },
+    /// The trail does not have the event that a head kept elsewhere names.
+    NotTheHeadKept { seq: i64 },
 }
 
 /// What came of cutting.
@@ -77,10 +92,11 @@ impl Core {
     }
 
     async fn walk_chain(&self, ends: &ChainEnds, db: &mut Connection) -> Result<ChainVerdict, StoreError> {
-        let mut last = match self.anchor(ends) {
+        let mut last = match self.anchor(ends).and_then(|link| self.head(ends).map(|()| link)) {
             Ok(link) => link,
             Err(verdict) => return Ok(verdict),
         };
+        let sealed = ends.sealed_head().head;
         while last.seq < ends.seq {
             let page = audit::chain(db, last.seq, PAGE).await?;
             if page.is_empty() {
@@ -88,6 +104,9 @@ impl Core {
             }
             for chained in page.iter().filter(|chained| chained.seq <= ends.seq) {
                 match last.next(chained) {
+                    Ok(link) if link.seq == sealed.seq && link.hash != sealed.hash => {
+                        return Ok(ChainVerdict::ForgedHead { seq: sealed.seq });
+                    }
                     Ok(link) => last = link,
                     Err(verdict) => return Ok(verdict),
                 }
@@ -100,11 +119,91 @@ impl Core {
         }
     }
 
+    /// Whether the chain ends at the sealed head or later.
+    fn head(&self, ends: &ChainEnds) -> Result<(), ChainVerdict> {
+        let sealed = ends.sealed_head();
+        match sealed.seal.as_deref().map(|seal| self.keyring.missing_for(seal)) {
+            None if ends.seq == 0 => return Ok(()),
+            Some(Some(key)) => return Err(ChainVerdict::KeyMissing { key }),
+            _ => {}
+        }
+        if !self.head_sealer().is_genuine(&sealed) {
+            return Err(ChainVerdict::ForgedHead { seq: ends.seq });
+        }
+        if ends.seq < sealed.head.seq {
+            return Err(ChainVerdict::Short { last: ends.seq, expected: sealed.head.seq });
+        }
+        Ok(())
+    }
+
+    fn head_sealer(&self) -> Sealer {
+        Sealer { keyring: Arc::clone(&self.keyring), entropy: self.entropy.clone() }
+    }
+
+    /// Number and hash of the last event, to be kept elsewhere.
+    pub async fn audit_head(&self) -> Result<Head, StoreError> {
+        let ends = audit::ends(&mut self.store.read().await?).await?;
+        Ok(Head { seq: ends.seq, hash: ends.hash })
+    }
+
+    /// Whether the trail still has the event that a head kept elsewhere names. Of the hash, its first bytes
+    /// are enough. A head from before what was cut off by age tells nothing, and is refused.
+    pub async fn verify_audit_head(&self, kept: &Head) -> Result<Option<ChainVerdict>, StoreError> {
+        let mut db = self.store.read().await?;
+        let ends = audit::ends(&mut db).await?;
+        let hash = match kept.seq {
+            0 => Some(vec![0; 32]),
+            seq if seq == ends.cut_seq => Some(ends.cut_hash),
+            seq => {
+                audit::chain(&mut db, seq - 1, 1).await?.pop().filter(|at| at.seq == seq).map(|at| at.hash)
+            }
+        };
+        let is_there = hash.is_some_and(|hash| hash.starts_with(&kept.hash));
+        Ok((!is_there).then_some(ChainVerdict::NotTheHeadKept { seq: kept.seq }))
+    }
+
+    /// Seals the ends of a chain that nobody could verify otherwise: it was made by a release that did not
+    /// seal, or its token key is gone. That this was done is on record in the trail itself: an event
+    /// `audit.sealed` that no upgrade and no lost key explains is a sign of somebody in the database.
+    pub async fn seal_audit_trail(&self) -> Result<(), StoreError> {
+        let is_here = |seal: &[u8]| sealer(seal).is_some_and(|id| self.keyring.by_id(id).is_some());
+        let ends = audit::ends(&mut self.store.read().await?).await?;
+        if ends.seq == 0 || ends.head_seal.as_deref().is_some_and(is_here) {
+            return Ok(());
+        }
+        let mut tx = self.store.begin().await?;
+        let ends = audit::lock_ends(&mut tx).await?;
+        if ends.head_seal.as_deref().is_some_and(is_here) {
+            return Ok(());
+        }
+        let head_seal = self.head_sealer().seal(&Head { seq: ends.seq, hash: ends.hash });
+        let cut_seal = match ends.cut_seal {
+            Some(seal) if !is_here(&seal) => {
+                let anchor = anchored(ends.cut_seq, &ends.cut_hash);
+                Some(self.keyring.seal(Purpose::AuditAnchor, &anchor, &[], &self.entropy))
+            }
+            as_it_is => as_it_is,
+        };
+        audit::seal_ends(&mut tx, head_seal, cut_seal).await?;
+        let mut event = audit_event(self, "audit.sealed", "audit", ends.seq.to_string());
+        event.detail = json!({ "was_sealed": ends.head_seal.is_some() });
+        audit::append(&mut tx, &event).await?;
+        tx.commit().await?;
+        tracing::warn!(
+            seq = ends.seq,
+            "the audit trail had no seal of a token key that is here, and was sealed"
+        );
+        Ok(())
+    }
+
     /// Where the chain begins, if this server left it so.
     fn anchor(&self, ends: &ChainEnds) -> Result<Link, ChainVerdict> {
         let is_ours = match &ends.cut_seal {
             None => ends.cut_seq == 0 && ends.cut_hash == [0; 32],
             Some(seal) => {
+                if let Some(key) = self.keyring.missing_for(seal) {
+                    return Err(ChainVerdict::KeyMissing { key });
+                }
                 let anchor = anchored(ends.cut_seq, &ends.cut_hash);
                 self.keyring.open(Purpose::AuditAnchor, &anchor, seal).is_some()
             }

@@ -55,7 +55,7 @@ const DECISIONS_MAX: usize = 64;
 /// What every flow works with.
 pub struct Core {
     pub store: Store,
-    pub keyring: Keyring,
+    pub keyring: Arc<Keyring>,
     pub key_source: token_keys::KeySource,
     pub clock: Clock,
     pub entropy: Entropy,

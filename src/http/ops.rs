@@ -32,6 +32,7 @@ use crate::domain::ids::SessionId;
 use crate::domain::session::Earliest;
 use crate::flows::Core;
 use crate::jobs::sweep::{Kind, Sweeper};
+use crate::store::audit_head::Head;
 use crate::store::batch::QueueState;
 use crate::store::estimates::{self, Backlog, SessionRows};
 use crate::store::{Store, StoreError};
@@ -77,6 +78,7 @@ struct InStore {
     backlog: Backlog,
     rows: SessionRows,
     earliest: Earliest,
+    audit_head: Head,
 }
 
 async fn in_store(core: &Core) -> Result<InStore, StoreError> {
@@ -86,6 +88,7 @@ async fn in_store(core: &Core) -> Result<InStore, StoreError> {
         backlog: estimates::outbox(&mut db).await?,
         rows: estimates::session_rows(&mut db).await?,
         earliest: estimates::earliest(&mut db, floor).await?,
+        audit_head: core.audit_head().await?,
     })
 }
 
@@ -204,12 +207,20 @@ impl EncodeMetric for BatchSizes {
 
 /// What is in the database: the same on every replica.
 fn tables(in_store: &InStore, core: &Core, registry: &mut Registry) {
-    let InStore { backlog, rows, earliest } = in_store;
+    let InStore { backlog, rows, earliest, audit_head } = in_store;
     let now = core.now();
     let since = |time: Option<Timestamp>| {
         let micros = time.map_or(0, |time| now.since(time).num_microseconds().unwrap_or(i64::MAX));
         ConstGauge::new(micros.max(0) as f64 / 1e6)
     };
+    registry.register(
+        "audit_head_seq",
+        "Number of the last event of the audit trail",
+        ConstGauge::new(audit_head.seq),
+    );
+    // 48 bits are a number that every reader of metrics keeps to the last digit.
+    let start = audit_head.hash.iter().take(6).fold(0, |number, byte| number << 8 | i64::from(*byte));
+    registry.register("audit_head_hash", "The first 48 bits of that event's hash", ConstGauge::new(start));
     let deliveries = ConstGauge::new(backlog.deliveries);
     registry.register("outbox_deliveries", "Webhook deliveries still to be made", deliveries);
     registry.register_with_unit(

@@ -1,5 +1,6 @@
 //! The audit trail: appended in the transaction of the change, each row chained to the one before.
 
+use super::audit_head::{Head, SealedHead};
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, parse_name, touched};
@@ -30,11 +31,16 @@ pub async fn append(tx: &mut Tx, event: &AuditEvent) -> Result<(), StoreError> {
 /// to no change goes through [`super::Store::record`] instead, where many share one transaction.
 pub async fn append_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StoreError> {
     let count = i64::try_from(events.len()).expect("events in memory are no more than an i64 counts");
-    let (last, mut hash) = tx
-        .query("update audit_chain set seq = seq + $1 where id = 1 returning seq, hash")
+    let (last, mut hash, sealed_seq, sealed_hash, seal) = tx
+        .query(
+            "update audit_chain set seq = seq + $1 where id = 1 \
+             returning seq, hash, sealed_seq, sealed_hash, head_seal",
+        )
         .bind(count)
-        .one::<(i64, Vec<u8>)>()
+        .one::<(i64, Vec<u8>, i64, Vec<u8>, Option<Vec<u8>>)>()
         .await?;
+    let found = Head { seq: last - count, hash: hash.clone() };
+    let sealed = SealedHead { head: Head { seq: sealed_seq, hash: sealed_hash }, seal };
     let (mut details, mut hashes) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
     for (seq, event) in (last - count + 1..).zip(events) {
         let detail = event.detail.to_string();
@@ -62,10 +68,49 @@ pub async fn append_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StoreE
     ];
     let rows = tx.batch(&INSERT, columns).execute().await?;
     touched("audit_events", rows, u64::try_from(count).unwrap_or(0))?;
-    let rows = tx.query("update audit_chain set hash = $1 where id = 1").bind(hash).execute().await?;
+    let seal = match tx.sealer() {
+        Some(sealer) if sealer.may_seal(tx, &sealed, &found).await? => {
+            Some(sealer.seal(&Head { seq: last, hash: hash.clone() }))
+        }
+        Some(_) => {
+            tracing::warn!(
+                seq = last,
+                "the audit trail goes on, but nobody has sealed its head: see `tollgate audit verify`"
+            );
+            None
+        }
+        None => None,
+    };
+    let rows = match seal {
+        Some(seal) => {
+            let seals = tx.query(
+                "update audit_chain set hash = $1, sealed_seq = seq, sealed_hash = $1, head_seal = $2 where id = 1",
+            );
+            seals.bind(hash).bind(seal).execute().await?
+        }
+        None => tx.query("update audit_chain set hash = $1 where id = 1").bind(hash).execute().await?,
+    };
     touched("audit_chain", rows, 1)?;
     tx.leaves_events((last - count + 1..).zip(events.iter().cloned()));
     Ok(())
+}
+
+/// Seals the head as it is, and the foot, whatever sealed them before.
+pub async fn seal_ends(tx: &mut Tx, head_seal: Vec<u8>, cut_seal: Option<Vec<u8>>) -> Result<(), StoreError> {
+    let query = "update audit_chain set sealed_seq = seq, sealed_hash = hash, head_seal = $1, cut_seal = $2 \
+                 where id = 1";
+    let rows = tx.query(query).bind(head_seal).bind(cut_seal).execute().await?;
+    touched("audit_chain", rows, 1)
+}
+
+/// Holds the head until the transaction ends: nobody appends meanwhile.
+pub async fn lock_ends(tx: &mut Tx) -> Result<ChainEnds, StoreError> {
+    tx.query(
+        "update audit_chain set seq = seq where id = 1 \
+         returning seq, hash, cut_seq, cut_hash, cut_seal, sealed_seq, sealed_hash, head_seal",
+    )
+    .one()
+    .await
 }
 
 #[derive(sqlx::FromRow)]
@@ -199,12 +244,29 @@ pub struct ChainEnds {
     pub cut_seq: i64,
     pub cut_hash: Vec<u8>,
     pub cut_seal: Option<Vec<u8>>,
+    /// The head as it was last sealed.
+    pub sealed_seq: i64,
+    pub sealed_hash: Vec<u8>,
+    pub head_seal: Option<Vec<u8>>,
+}
+
+impl ChainEnds {
+    #[must_use]
+    pub fn sealed_head(&self) -> SealedHead {
+        let head = Head { seq: self.sealed_seq, hash: self.sealed_hash.clone() };
+        SealedHead { head, seal: self.head_seal.clone() }
+    }
 }
 
 /// # Errors
 /// [`StoreError`].
 pub async fn ends(db: &mut Connection) -> Result<ChainEnds, StoreError> {
-    db.query("select seq, hash, cut_seq, cut_hash, cut_seal from audit_chain where id = 1").one().await
+    db.query(
+        "select seq, hash, cut_seq, cut_hash, cut_seal, sealed_seq, sealed_hash, head_seal \
+         from audit_chain where id = 1",
+    )
+    .one()
+    .await
 }
 
 /// Where the chain is to be cut: through the event with this number and hash.

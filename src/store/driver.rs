@@ -5,7 +5,7 @@
 //! group-commit statements ([`Sql`]), the engine's own statistics, the sweeper's turns, and the migrations.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -13,6 +13,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments, Encode, FromRow, Postgres, Sqlite, SqliteConnection, Transaction, Type};
 use tokio::sync::Notify;
 
+use super::audit_head::Sealer;
 use super::columns::{Column, rows_as_json};
 use super::error::StoreError;
 use super::fault;
@@ -93,19 +94,26 @@ impl Connection {
     }
 }
 
+/// What the transactions of a process share.
+#[derive(Default)]
+pub(super) struct Around {
+    /// Told of a commit that leaves something to deliver.
+    pub(super) published: Notify,
+    pub(super) sealer: OnceLock<Arc<Sealer>>,
+}
+
 /// A transaction. Dropped without [`Tx::commit`], it rolls back.
 pub struct Tx {
     connection: Connection,
-    published: Arc<Notify>,
+    around: Arc<Around>,
     leaves_deliveries: bool,
     /// What it put into the audit trail, with the numbers there.
     events: Vec<(i64, AuditEvent)>,
 }
 
 impl Tx {
-    /// `published` is told of the commit if it leaves something to deliver.
-    pub(super) const fn new(connection: Connection, published: Arc<Notify>) -> Self {
-        Self { connection, published, leaves_deliveries: false, events: Vec::new() }
+    pub(super) const fn new(connection: Connection, around: Arc<Around>) -> Self {
+        Self { connection, around, leaves_deliveries: false, events: Vec::new() }
     }
 
     /// Has the deliverer of this process woken once the changes are durable.
@@ -118,6 +126,11 @@ impl Tx {
         if tracing::enabled!(target: AUDIT_LOG, tracing::Level::INFO) {
             self.events.extend(events);
         }
+    }
+
+    /// What seals the head of the audit chain; `None` before the token keys are known.
+    pub(super) fn sealer(&self) -> Option<Arc<Sealer>> {
+        self.around.sealer.get().cloned()
     }
 
     /// Returns once the changes are durable.
@@ -133,7 +146,7 @@ impl Tx {
             }
         }
         if self.leaves_deliveries {
-            self.published.notify_one();
+            self.around.published.notify_one();
         }
         for (seq, event) in &self.events {
             log(*seq, event);

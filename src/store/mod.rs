@@ -6,6 +6,7 @@
 pub mod admin_tokens;
 pub mod api_keys;
 pub mod audit;
+pub mod audit_head;
 pub mod backup;
 pub mod batch;
 pub mod client_activity;
@@ -53,7 +54,9 @@ pub use driver::{Connection, Engine, Tx};
 pub use error::StoreError;
 pub use pool::PoolState;
 
+use audit_head::Sealer;
 use batch::{Batcher, QueueState};
+use driver::Around;
 use hot::HotPath;
 use pool::Pool;
 use postgres::{Lane, ReadAgain};
@@ -79,7 +82,7 @@ pub struct Store {
     timeout: Duration,
     hot: HotPath,
     records: Batcher<AuditEvent, ()>,
-    published: Arc<Notify>,
+    around: Arc<Around>,
     tasks: Supervisor,
 }
 
@@ -94,8 +97,15 @@ impl Store {
         let pool = Pool::open(url, may_create, connections_max, timeout, read_again, &tasks).await?;
         pool.migrate().await?;
         let hot = HotPath::start(&pool, timeout, &tasks);
-        let records = recorder(&pool, timeout, &tasks);
-        Ok(Self { pool, timeout, hot, records, published: Arc::default(), tasks })
+        let around = Arc::default();
+        let records = recorder(&pool, timeout, &around, &tasks);
+        Ok(Self { pool, timeout, hot, records, around, tasks })
+    }
+
+    /// Has the head of the audit chain sealed from now on, whoever appends to it.
+    pub fn seal_with(&self, sealer: Sealer) {
+        // A store is opened for one set of token keys.
+        let _ = self.around.sealer.set(Arc::new(sealer));
     }
 
     #[must_use]
@@ -122,7 +132,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        self.pool.begin(Arc::clone(&self.published)).await
+        self.pool.begin(Arc::clone(&self.around)).await
     }
 
     /// Puts an event that belongs to no change into the audit trail. All that wait share a transaction.
@@ -141,7 +151,7 @@ impl Store {
     /// Told whenever this process has committed something to deliver. It remembers one such commit.
     #[must_use]
     pub fn published(&self) -> &Notify {
-        &self.published
+        &self.around.published
     }
 
     /// How many connections are open, and how many of them have nothing to do.
@@ -182,12 +192,17 @@ impl Store {
     }
 }
 
-fn recorder(pool: &Pool, timeout: Duration, tasks: &Supervisor) -> Batcher<AuditEvent, ()> {
-    let pool = pool.clone();
+fn recorder(
+    pool: &Pool,
+    timeout: Duration,
+    around: &Arc<Around>,
+    tasks: &Supervisor,
+) -> Batcher<AuditEvent, ()> {
+    let (pool, around) = (pool.clone(), Arc::clone(around));
     Batcher::start(RECORDERS, timeout, tasks, move |events: Arc<[AuditEvent]>| {
-        let pool = pool.clone();
+        let (pool, around) = (pool.clone(), Arc::clone(&around));
         async move {
-            let mut tx = pool.begin(Arc::default()).await?;
+            let mut tx = pool.begin(around).await?;
             audit::append_all(&mut tx, &events).await?;
             tx.commit().await?;
             Ok(vec![(); events.len()])

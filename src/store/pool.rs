@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::Notify;
 
-use super::driver::{Connection, Engine, Tx};
+use super::driver::{Around, Connection, Engine, Tx};
 use super::error::StoreError;
 use super::outage::Outages;
 use super::postgres::{Lane, Postgres, ReadAgain, Source};
@@ -113,8 +112,7 @@ impl Pool {
         })
     }
 
-    /// A transaction; `published` is told of its commit if it leaves something to deliver.
-    pub(super) async fn begin(&self, published: Arc<Notify>) -> Result<Tx, StoreError> {
+    pub(super) async fn begin(&self, around: Arc<Around>) -> Result<Tx, StoreError> {
         let connection = match self {
             Self::Postgres(pools) => Connection::Postgres(pools.lease(Lane::Rest).await?.begin().await?),
             // `immediate` takes the write lock at once; a transaction that starts by reading could
@@ -125,7 +123,7 @@ impl Pool {
                 Connection::SqliteTx(tx, Arc::clone(outages))
             }
         };
-        Ok(Tx::new(connection, published))
+        Ok(Tx::new(connection, around))
     }
 
     /// Takes up a database URL that has changed in its file, and leaves the connections to the former one.
