@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tollgate::app::{App, Create, open_store};
@@ -27,9 +27,11 @@ use commands::{Job, print};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 a command line that cannot be read.";
+
 /// Issues and verifies API credentials for the merchants of a payment platform.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -77,6 +79,8 @@ enum Command {
     Healthcheck,
     /// Print a fresh token key, for tokens.keys_file.
     KeyGen,
+    /// Print a script that completes this command line, for your shell.
+    Completions { shell: clap_complete::Shell },
     #[command(flatten)]
     Job(Job),
 }
@@ -142,6 +146,11 @@ async fn run_command(command: Command, settings: &Settings) -> anyhow::Result<()
         Command::CheckConfig => print(&settings.explain()),
         Command::Backup { to } => back_up(settings, &to).await,
         Command::Healthcheck => health_check::run(settings),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut script);
+            print(std::str::from_utf8(&script)?)
+        }
         Command::Job(job) => commands::run(settings, job).await,
     }
 }

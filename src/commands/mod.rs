@@ -3,6 +3,7 @@
 //! The same flows as the admin API, and with `--json` the same answers.
 
 mod audit;
+mod look;
 mod token_keys;
 
 use std::io::Write;
@@ -18,7 +19,7 @@ use tollgate::domain::admin::{Permission, Role};
 use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
-use tollgate::domain::ids::{ApiKeyId, MerchantId, UserId};
+use tollgate::domain::ids::{AdminTokenId, ApiKeyId, MerchantId, SessionId, UserId};
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
@@ -29,6 +30,8 @@ use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::manage_users::NewUser;
 use tollgate::flows::once::{Answer, Once};
 use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens, users};
+
+use look::Listing;
 
 #[derive(Subcommand)]
 pub(crate) enum Job {
@@ -53,6 +56,12 @@ pub(crate) enum Job {
     /// The audit trail.
     #[command(subcommand)]
     Audit(audit::Job),
+    /// Admin tokens, of operators too.
+    #[command(subcommand)]
+    Token(TokenJob),
+    /// Sessions.
+    #[command(subcommand)]
+    Session(SessionJob),
     /// The server's token keys.
     Keys(token_keys::Keys),
 }
@@ -82,6 +91,54 @@ pub(crate) enum MerchantJob {
         #[arg(long)]
         json: bool,
     },
+    /// List merchants, newest first.
+    List {
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Show a merchant.
+    Show {
+        /// Id or name.
+        merchant: String,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenJob {
+    /// List admin tokens, newest first.
+    List {
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Show an admin token.
+    Show {
+        token: AdminTokenId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke an admin token at once.
+    Revoke { token: AdminTokenId },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SessionJob {
+    /// List a merchant's sessions, newest first.
+    List {
+        /// Id or name.
+        merchant: String,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Show a session.
+    Show {
+        session: SessionId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a session and all its tokens.
+    End { session: SessionId },
 }
 
 #[derive(Subcommand)]
@@ -133,6 +190,25 @@ pub(crate) enum KeyJob {
         #[arg(long)]
         json: bool,
     },
+    /// List a merchant's API keys, newest first.
+    List {
+        /// Id or name.
+        merchant: String,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Show an API key.
+    Show {
+        key: ApiKeyId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Undo a revocation, within the hour.
+    Restore {
+        key: ApiKeyId,
+        #[arg(long)]
+        json: bool,
+    },
     /// Revoke an API key at once.
     Revoke {
         key: ApiKeyId,
@@ -146,6 +222,18 @@ pub(crate) enum CredentialsJob {
     /// Generate tokens: a client id and secret for a key, switched OFF. The secret is printed once.
     Add {
         key: ApiKeyId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// List all credentials of a key, newest first.
+    List {
+        key: ApiKeyId,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Show credentials.
+    Show {
+        client_id: String,
         #[arg(long)]
         json: bool,
     },
@@ -179,6 +267,17 @@ pub(crate) enum UserJob {
         #[arg(long)]
         json: bool,
     },
+    /// List users, newest first.
+    List {
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Show a user.
+    Show {
+        email: String,
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a link that signs a user in once, within the hour.
     Link {
         email: String,
@@ -196,9 +295,28 @@ pub(crate) enum RoleName {
     MerchantViewer,
 }
 
+impl Job {
+    /// Whether it changes nothing: then it makes no directory, key or database either.
+    const fn only_looks(&self) -> bool {
+        match self {
+            Self::Merchant(job) => matches!(job, MerchantJob::List { .. } | MerchantJob::Show { .. }),
+            Self::Key(job) => matches!(job, KeyJob::List { .. } | KeyJob::Show { .. }),
+            Self::Credentials(job) => {
+                matches!(job, CredentialsJob::List { .. } | CredentialsJob::Show { .. })
+            }
+            Self::User(job) => matches!(job, UserJob::List { .. } | UserJob::Show { .. }),
+            Self::Token(job) => matches!(job, TokenJob::List { .. } | TokenJob::Show { .. }),
+            Self::Session(job) => matches!(job, SessionJob::List { .. } | SessionJob::Show { .. }),
+            Self::Audit(_) => true,
+            Self::Operator(_) | Self::Licence(_) | Self::Keys(_) => false,
+        }
+    }
+}
+
 /// Does a job and prints what came of it.
 pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
-    let core = open_core(settings, Create::Beside, Clock::System, Entropy::System).await?;
+    let create = if job.only_looks() { Create::Nothing } else { Create::Beside };
+    let core = open_core(settings, create, Clock::System, Entropy::System).await?;
     core.follow_token_key().await?;
     let done = perform(settings, &core, job).await;
     core.store.close().await;
@@ -214,6 +332,34 @@ async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<(
         Job::Merchant(MerchantJob::Add { name, gateway, json }) => {
             let made = core.create_merchant(&by, name, gateway, Once::never()).await??;
             show(&merchants::render(&made_now(made)?), json)
+        }
+        Job::Merchant(MerchantJob::List { listing }) => look::merchants(core, &by, &listing).await,
+        Job::Merchant(MerchantJob::Show { merchant, json }) => {
+            show(&merchants::render(&look::merchant(core, &by, &merchant).await?), json)
+        }
+        Job::Token(TokenJob::List { listing }) => look::tokens(core, &by, &listing).await,
+        Job::Token(TokenJob::Show { token, json }) => look::token(core, &by, token, json).await,
+        Job::Token(TokenJob::Revoke { token }) => Ok(core.revoke_admin_token(&by, token).await??),
+        Job::Session(SessionJob::List { merchant, listing }) => {
+            look::sessions(core, &by, &merchant, &listing).await
+        }
+        Job::Session(SessionJob::Show { session, json }) => look::session(core, &by, session, json).await,
+        Job::Session(SessionJob::End { session }) => Ok(core.end_session_by(&by, session).await??),
+        Job::Key(KeyJob::List { merchant, listing }) => look::keys(core, &by, &merchant, &listing).await,
+        Job::Key(KeyJob::Show { key, json }) => {
+            let key = core.api_key(&by, key).await??;
+            show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
+        }
+        Job::Key(KeyJob::Restore { key, json }) => {
+            let key = core.restore_api_key(&by, key).await??;
+            show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
+        }
+        Job::Credentials(CredentialsJob::List { key, listing }) => {
+            look::credentials(core, &by, key, &listing).await
+        }
+        Job::Credentials(CredentialsJob::Show { client_id, json }) => {
+            let credential = core.credential(&by, &client_id).await??;
+            show(&body::json_bytes(&credentials::CredentialView::new(&credential, core.now())), json)
         }
         Job::Licence(LicenceJob::Grant { merchant, product, expires_at, json }) => {
             let expires_at = expires_at.map(|at| Timestamp::from_micros(at.timestamp_micros()));
@@ -295,6 +441,11 @@ async fn user(core: &Core, by: &By, job: UserJob) -> anyhow::Result<()> {
                 answer["sign_in_link"] = sign_in_link(core, by, made.id).await?.into();
             }
             show(&body::json_bytes(&answer), json)
+        }
+        UserJob::List { listing } => look::users(core, by, &listing).await,
+        UserJob::Show { email, json } => {
+            let user = core.user_by_email(by, &email).await??;
+            show(&body::json_bytes(&users::UserView::from(&user)), json)
         }
         UserJob::Link { email, json } => {
             let user = core.user_by_email(by, &email).await??;

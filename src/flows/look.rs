@@ -42,6 +42,13 @@ impl Core {
         Ok(Ok(sessions::list(&mut self.store.read().await?, merchant, before, limit).await?))
     }
 
+    /// A session, live or not.
+    pub async fn session(&self, by: &By, id: SessionId) -> Managed<Listed> {
+        let mut db = self.store.read().await?;
+        let found = sessions::one(&mut db, id).await?;
+        Ok(found.filter(|session| by.may_see(session.merchant_id).is_ok()).ok_or(Refused::NotFound))
+    }
+
     /// Ends a session and all its tokens.
     ///
     /// # Errors

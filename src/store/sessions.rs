@@ -274,6 +274,19 @@ pub struct Listed {
     pub revoked_reason: Option<String>,
 }
 
+/// A session, live or not.
+pub async fn one(db: &mut Connection, id: SessionId) -> Result<Option<Listed>, StoreError> {
+    db.query(
+        "select s.id, s.merchant_id, c.client_id, c.api_key_id, s.epoch, c.epoch as credential_epoch, \
+         s.generation, s.started_at, s.rotated_at, s.expires_at, s.revoked_at, s.revoked_reason \
+         from sessions s join credentials c on c.id = s.credential_id \
+         where s.id = $1",
+    )
+    .bind(id)
+    .optional()
+    .await
+}
+
 /// A page of a merchant's sessions, newest first, from before `before`.
 ///
 /// # Errors

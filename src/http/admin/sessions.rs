@@ -35,7 +35,8 @@ pub struct SessionView {
 }
 
 impl SessionView {
-    fn new(session: Listed, now: Timestamp) -> Self {
+    #[must_use]
+    pub fn new(session: Listed, now: Timestamp) -> Self {
         let active = session.revoked_at.is_none()
             && now < session.expires_at
             && session.epoch == session.credential_epoch;
