@@ -24,6 +24,7 @@ use crate::domain::session::Lifetimes;
 use crate::flows::blocked::Blocked;
 use crate::flows::counters::Counters;
 use crate::flows::limits::{LimitSettings, Limits};
+use crate::flows::pings::Pings;
 use crate::flows::refusals::Refusals;
 use crate::flows::sign_in::Console;
 use crate::flows::token_keys::{KeySource, ReadKeys};
@@ -113,7 +114,7 @@ impl App {
         let core = Arc::new(open_core(settings, create, clock, entropy).await?);
         join(&core, settings.tokens.allow_missing_keys).await?;
         core.seal_audit_trail().await?;
-        let egress = Arc::new(Egress::new(core.destinations));
+        let egress = Arc::new(Egress::new(core.destinations).through(settings.webhooks.proxy.clone()));
         let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
             exchanges: ExchangeLog::start(Arc::clone(&core)),
@@ -365,6 +366,7 @@ pub async fn open_core(
         },
         blocked: Blocked::default(),
         readers: Readers::default(),
+        pings: Pings::default(),
         refusals: Refusals::default(),
         console: Console::new(settings.console.totp_required_for_live),
     })

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 pub use layers::{Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use reader::read_secret;
-pub use values::{BadValue, DatabaseUrl, TokenKeys};
+pub use values::{BadValue, DatabaseUrl, ProxyUrl, TokenKeys};
 
 use layers::near_misses;
 use reader::{Origin, Reader};
@@ -123,6 +123,8 @@ pub struct Tokens {
 pub struct Webhooks {
     pub allow_private_networks: bool,
     pub allow_http: bool,
+    /// The HTTP proxy that they go through.
+    pub proxy: Option<ProxyUrl>,
 }
 
 /// `[limits]`: how often something may happen before it is answered with 429.
@@ -337,6 +339,7 @@ impl Webhooks {
         Self {
             allow_private_networks: reader.switch("webhooks.allow_private_networks"),
             allow_http: reader.switch("webhooks.allow_http"),
+            proxy: reader.secret("webhooks.proxy", "webhooks.proxy_file"),
         }
     }
 }

@@ -9,8 +9,10 @@ use std::str::FromStr;
 
 use hyper::Uri;
 use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::reader::secret_file;
@@ -62,6 +64,58 @@ impl FromStr for DatabaseUrl {
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DatabaseUrl(redacted)")
+    }
+}
+
+/// The URL of an HTTP proxy. It may hold a password, so it shows itself only piece by piece.
+#[derive(Clone)]
+pub struct ProxyUrl {
+    host: String,
+    port: u16,
+    credentials: Option<Zeroizing<String>>,
+}
+
+impl ProxyUrl {
+    /// A name, or an address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `user:password`, as it goes into a Basic header.
+    pub fn credentials(&self) -> Option<&str> {
+        self.credentials.as_deref().map(String::as_str)
+    }
+}
+
+impl FromStr for ProxyUrl {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad =
+            || BadValue("the proxy is no URL such as http://user:password@proxy.internal:3128".to_owned());
+        let url = Url::parse(text).map_err(|_| bad())?;
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        if url.scheme() != "http" || !is_bare || host.is_empty() {
+            return Err(bad());
+        }
+        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        let credentials = has_user.then(|| {
+            let password = Zeroizing::new(decoded(url.password().unwrap_or_default()));
+            Zeroizing::new(format!("{}:{}", decoded(url.username()), *password))
+        });
+        Ok(Self { host, port: url.port_or_known_default().unwrap_or(80), credentials })
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProxyUrl(redacted)")
     }
 }
 

@@ -3,7 +3,9 @@
 //! A delivery is pending until it is delivered or given up. Redelivering starts a new round: the
 //! attempts go on counting, the schedule starts again.
 
-use chrono::{DateTime, TimeDelta};
+use std::time::UNIX_EPOCH;
+
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
@@ -20,7 +22,7 @@ const HOURLY: TimeDelta = TimeDelta::hours(1);
 /// No attempt begins later than this after the first of its round.
 pub const ROUND: TimeDelta = TimeDelta::hours(24);
 
-/// An endpoint that has done nothing but fail for this long is disabled.
+/// An endpoint that has done nothing but fail for this long is disabled when a round is given up.
 pub const PATIENCE: TimeDelta = TimeDelta::days(7);
 
 /// Bytes of an answer that are kept.
@@ -48,7 +50,20 @@ pub enum SendError {
     AddressNotAllowed,
     ConnectionRefused,
     ConnectFailed,
+    /// The connection broke, or the receiver gave up, during the handshake.
     TlsFailed,
+    /// The receiver's certificate is for another name.
+    TlsNameMismatch,
+    /// It has expired, or is not valid yet.
+    TlsCertificateExpired,
+    /// No authority that is trusted vouches for it.
+    TlsUnknownAuthority,
+    /// No version or cipher in common, or no TLS at all.
+    TlsProtocol,
+    /// There is no connection to the proxy of `[webhooks] proxy`.
+    ProxyUnreachable,
+    /// The proxy answered, and did not connect to the receiver.
+    ProxyRefused,
     ConnectionLost,
     /// What came back was not HTTP.
     AnswerMalformed,
@@ -169,7 +184,7 @@ fn next_attempt(
     (next <= end).then_some(next)
 }
 
-/// Seconds or a date (RFC 9110 10.2.3).
+/// Seconds, or a date in any of the three forms (RFC 9110 10.2.3 and 5.6.7).
 fn parse_retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -177,11 +192,11 @@ fn parse_retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
         let secs = value.parse::<u32>().unwrap_or(u32::MAX);
         return Some(now.plus(TimeDelta::seconds(secs.into())));
     }
-    let date = DateTime::parse_from_rfc2822(value).ok()?;
-    Some(Timestamp::from_unix_secs(date.timestamp()))
+    let since_epoch = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_secs()).ok().map(Timestamp::from_unix_secs)
 }
 
-/// Whether an endpoint that fails again has failed for too long.
+/// Whether an endpoint that a round was given up for has failed for too long.
 #[must_use]
 pub fn is_hopeless(failing_since: Option<Timestamp>, now: Timestamp) -> bool {
     failing_since.is_some_and(|since| now >= since.plus(PATIENCE))
@@ -238,7 +253,11 @@ mod tests {
         let at = |secs| Verdict::RetryAt(START.plus(TimeDelta::seconds(secs)));
         assert_eq!(first("600"), at(600));
         assert_eq!(first("1"), at(60));
-        assert_eq!(first("Mon, 23 Nov 2026 17:15:57 GMT"), at(600));
+        for date in
+            ["Mon, 23 Nov 2026 17:15:57 GMT", "Monday, 23-Nov-26 17:15:57 GMT", "Mon Nov 23 17:15:57 2026"]
+        {
+            assert_eq!(first(date), at(600), "{date}");
+        }
         assert_eq!(first("Mon, 23 Nov 2020 17:15:57 GMT"), at(60));
         for nonsense in ["", "soon", "-5", "1.5", "+600"] {
             assert_eq!(first(nonsense), at(60), "{nonsense}");

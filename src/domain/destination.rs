@@ -99,6 +99,12 @@ impl WebhookUrl {
         }
     }
 
+    /// The host as it is written in a URL: an IPv6 address in brackets.
+    #[must_use]
+    pub fn host_text(&self) -> &str {
+        self.0.host_str().unwrap_or_default()
+    }
+
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or(443)
@@ -170,6 +176,9 @@ pub fn reach(ip: IpAddr) -> Reach {
 
 const fn reach_v4(ip: Ipv4Addr) -> Reach {
     match ip.octets() {
+        // Clouds reach their own machines and services under these, although nobody else does: Azure's host,
+        // Google's private API addresses, IBM's service endpoints.
+        [168, 63, 129, 16] | [199, 36, 153, 4..=11] | [161, 26, ..] | [166, 8..=11, ..] => Reach::Private,
         // Private (RFC 1918), shared by carriers (RFC 6598), loopback, link-local, benchmarking.
         [10 | 127, ..]
         | [172, 16..=31, ..]
@@ -208,6 +217,8 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
         [.., 0 | 0x200, 0x5efe, high, low] => inner(high, low),
         // Teredo and other protocol assignments (RFC 2928), documentation (RFC 3849, RFC 9637).
         [0x2001, 0..=0x01ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Reach::Nowhere,
+        // Google's private API addresses.
+        [0x2600, 0x2d00, 2, 0x1000..=0x10ff | 0x2000..=0x20ff, ..] => Reach::Private,
         // What IANA has allotted to global unicast.
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => Reach::Nowhere,
@@ -274,6 +285,14 @@ mod tests {
             "192.168.1.1",
             "100.64.0.1",
             "169.254.169.254",
+            "168.63.129.16",
+            "[::ffff:168.63.129.16]",
+            "100.100.100.200",
+            "199.36.153.8",
+            "161.26.0.10",
+            "166.9.12.1",
+            "[2600:2d00:2:2000::1]",
+            "[fd00:ec2::254]",
             "１２７.0.0.1",
             "224.0.0.1",
             "255.255.255.255",

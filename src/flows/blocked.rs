@@ -1,9 +1,10 @@
-//! Tells a key's webhook of addresses that were turned away: at most once per key, address and hour.
+//! Tells a key's webhook of callers that were turned away: at most once per key, network and hour, where a
+//! network is an IPv4 address or an IPv6 /64, which is what one caller commonly has.
 //!
-//! The refusal itself only notes it in memory. What is noted is bounded, so that whoever calls with a
-//! stolen key from everywhere fills neither the memory nor the outbox.
+//! The refusal itself only notes it in memory. Each key has a budget of its own, so that whoever calls with
+//! a stolen key from everywhere fills neither the memory nor the outbox, and costs no other key its notices.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,14 +12,15 @@ use serde_json::json;
 
 use super::Core;
 use super::admission::Caller;
+use crate::domain::address::network_of;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::WebhookEvent;
 use crate::domain::ids::{ApiKeyId, EventId, MerchantId};
 use crate::store::StoreError;
 use crate::store::outbox::{self, Audience};
 
-/// Pairs of key and address that are told of in one hour, by one process: about a megabyte.
-const PER_HOUR_MAX: usize = 10_000;
+/// Networks that one key is told of in one hour, by one process. The rest is in its exchange records.
+const PER_KEY_MAX: usize = 20;
 
 /// Events of one transaction.
 const BATCH_MAX: usize = 100;
@@ -30,7 +32,7 @@ pub struct Blocked(Mutex<State>);
 #[derive(Default)]
 struct State {
     hour: i64,
-    seen: HashSet<(ApiKeyId, IpAddr)>,
+    seen: HashMap<ApiKeyId, HashSet<IpAddr>>,
     waiting: Vec<BlockedCall>,
 }
 
@@ -66,7 +68,8 @@ impl Core {
             state.hour = call.hour();
             state.seen.clear();
         }
-        if state.seen.len() < PER_HOUR_MAX && state.seen.insert((call.key, call.ip)) {
+        let seen = state.seen.entry(call.key).or_default();
+        if seen.len() < PER_KEY_MAX && seen.insert(network_of(call.ip)) {
             state.waiting.push(call);
         }
     }
@@ -97,9 +100,8 @@ impl Core {
         }
         if !waiting.is_empty() {
             let mut state = self.blocked.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // A store that is away for hours must not fill the memory.
-            let room = PER_HOUR_MAX.saturating_sub(state.waiting.len());
-            waiting.truncate(room);
+            // A store that is away for hours must not fill the memory: the hour before goes.
+            waiting.retain(|call| call.hour() == state.hour);
             state.waiting.append(&mut waiting);
         }
         result.map(|()| published)
@@ -114,7 +116,12 @@ impl Core {
                 merchant_id: call.merchant,
                 event_type: "address.blocked".to_owned(),
                 data: json!({ "api_key_id": call.key, "client_ip": call.ip.to_string() }).into(),
-                idempotency_key: Some(format!("address.blocked:{}:{}:{}", call.key, call.ip, call.hour())),
+                idempotency_key: Some(format!(
+                    "address.blocked:{}:{}:{}",
+                    call.key,
+                    network_of(call.ip),
+                    call.hour()
+                )),
                 created_at: call.at,
             };
             let is_new =

@@ -128,7 +128,7 @@ impl Core {
         Ok(sealed.iter().filter_map(|secret| self.open_webhook_secret(secret)).collect())
     }
 
-    fn open_webhook_secret(&self, secret: &SealedSecret) -> Option<WebhookSecret> {
+    pub(super) fn open_webhook_secret(&self, secret: &SealedSecret) -> Option<WebhookSecret> {
         let opened = self.keyring.open(Purpose::WebhookSecret, secret.id.uuid().as_bytes(), &secret.sealed);
         if opened.is_none() {
             tracing::error!(secret = %secret.id, "a webhook secret cannot be opened with the token keys given");
@@ -142,15 +142,10 @@ impl Core {
     /// A fault of the store. The delivery is then due again when its claim lapses.
     pub async fn record_attempt(&self, claim: &Claim, answer: &Answer) -> Result<(), StoreError> {
         let now = self.now();
-        let disables = if answer.is_gone() {
-            Some("gone")
-        } else {
-            let is_hopeless = !answer.is_success() && is_hopeless(claim.failing_since, now);
-            is_hopeless.then_some("failing_for_a_week")
-        };
+        let is_hopeless = is_hopeless(claim.failing_since, now);
         let mut tx = self.store.begin().await?;
-        if disables.is_some() {
-            // First of all, as in every change to a merchant.
+        if answer.is_gone() || (is_hopeless && !answer.is_success()) {
+            // First of all, as in every change to a merchant: this may disable the endpoint.
             merchants::lock(&mut tx, claim.merchant_id).await?;
         }
         let counted = deliveries::count_attempt(&mut tx, claim.delivery, claim.at).await?;
@@ -159,11 +154,18 @@ impl Core {
         deliveries::insert_attempt(&mut tx, claim.delivery, &attempt(counted.number, claim.at, answer))
             .await?;
         self.conclude(&mut tx, claim, &counted, verdict, now).await?;
+        let disables = match verdict {
+            Verdict::Gone => Some("gone"),
+            // Only a whole round without success says enough: an endpoint that nothing was sent to for a
+            // week has not failed all that time.
+            Verdict::GiveUp if is_hopeless => Some("failing_for_a_week"),
+            _ => None,
+        };
         if let Some(reason) = disables {
             self.disable_endpoint(&mut tx, claim, reason, now).await?;
         }
         tx.commit().await?;
-        self.note_health(claim, verdict, now).await
+        self.note_health(claim, answer, verdict, now).await
     }
 
     /// Moves the delivery on. Another sender may have taken over after the claim lapsed, or the
@@ -189,12 +191,21 @@ impl Core {
 
     /// Outside the transaction and only where it changes something: it may be lost, and come with the
     /// next attempt.
-    async fn note_health(&self, claim: &Claim, verdict: Verdict, now: Timestamp) -> Result<(), StoreError> {
+    async fn note_health(
+        &self,
+        claim: &Claim,
+        answer: &Answer,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         match (verdict, claim.failing_since) {
             (Verdict::Delivered, Some(_)) => {
                 deliveries::note_working(&mut self.store.write().await?, claim.api_key_id).await
             }
             (Verdict::RetryAt(_) | Verdict::GiveUp, None) => {
+                let status = answer.result.as_ref().ok().map(|received| received.status);
+                let error = answer.result.as_ref().err().map(|error| <&str>::from(*error));
+                tracing::info!(api_key = %claim.api_key_id, status, error, "webhook endpoint fails");
                 deliveries::note_failing(&mut self.store.write().await?, claim.api_key_id, now).await
             }
             _ => Ok(()),

@@ -125,10 +125,8 @@ impl Core {
     }
 
     /// Sends a `ping` to a key's webhook now, through `send`, and returns what came back. It is on
-    /// record, but not in the delivery log, and is not tried again.
-    ///
-    /// # Errors
-    /// A fault of the store.
+    /// record, but not in the delivery log, and is not tried again. While one is under way, the next one
+    /// for the same key is refused.
     pub async fn test_webhook<F>(
         &self,
         by: &By,
@@ -138,6 +136,14 @@ impl Core {
     where
         F: Future<Output = Answer>,
     {
+        let _under_way = match self.api_key(by, key).await? {
+            Ok(key) => match self.pings.begin(key.id, key.merchant_id) {
+                Ok(ping) => ping,
+                // Not on record: it costs nothing, and may come thousands of times.
+                Err(refused) => return Ok(Err(refused)),
+            },
+            Err(refused) => return Ok(Err(refused)),
+        };
         let mut change = self.change(by, "webhook.tested").await?;
         let result = ping(&mut change, by, key).await;
         // No transaction waits for the network.
@@ -184,11 +190,12 @@ pub(super) async fn enable_webhook(change: &mut Change<'_>, key: &mut ApiKey) ->
 async fn add_secret(change: &mut Change<'_>, key: ApiKeyId) -> Result<PlainSecret, Stop> {
     let core = change.core;
     let secret = WebhookSecret::generate(&core.entropy);
-    let id = SecretId::generate(change.event.at, &core.entropy);
+    let (id, plain) = (SecretId::generate(change.event.at, &core.entropy), secret.to_plain());
     let sealed =
         core.keyring.seal(Purpose::WebhookSecret, id.uuid().as_bytes(), secret.bytes(), &core.entropy);
-    webhook_secrets::insert(&mut change.tx, key, &SealedSecret { id, sealed }, change.event.at).await?;
-    Ok(secret.to_plain())
+    let kept = SealedSecret { id, sealed };
+    webhook_secrets::insert(&mut change.tx, key, &kept, plain.hash(), change.event.at).await?;
+    Ok(plain)
 }
 
 /// The key, if this actor may change it, with its merchant in the audit event.

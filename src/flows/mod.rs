@@ -26,6 +26,7 @@ pub mod manage_webhooks;
 pub mod notices;
 pub mod once;
 pub mod password;
+pub mod pings;
 pub mod record;
 pub mod refresh;
 pub mod refusals;
@@ -72,6 +73,7 @@ pub struct Core {
     pub blocked: blocked::Blocked,
     /// Of the audit trail.
     pub readers: trail::Readers,
+    pub pings: pings::Pings,
     pub refusals: refusals::Refusals,
     pub console: sign_in::Console,
 }

@@ -1,47 +1,39 @@
 //! The only way out: one HTTP request to a URL that a merchant chose, from inside our network.
 //!
 //! The name is resolved here, every address it has is checked, and the connection is made to the very
-//! address that was checked, so there is no second resolution that could answer otherwise. There is
-//! no client library in between that could follow a redirect, take a proxy from the environment or
-//! reuse a connection to somewhere else: a redirect is just an answer that is not 2xx.
+//! address that was checked, so there is no second resolution that could answer otherwise. A redirect is
+//! just an answer that is not 2xx, and each webhook has a connection of its own.
+//!
+//! With `[webhooks] proxy` set, the proxy makes the connection, so it resolves the name as well. What can
+//! be looked up here is held to the same rules before the proxy is asked.
 
-use std::net::{IpAddr, SocketAddr};
+mod answer;
+mod names;
+mod proxy;
+mod race;
+mod tls;
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::domain::delivery::{ANSWER_MAX, Answer, Received, SendError};
+use self::names::Names;
+use self::proxy::authorization;
+use crate::config::ProxyUrl;
+use crate::domain::delivery::{Answer, Received, SendError};
 use crate::domain::destination::{Destination, DestinationRules, WebhookUrl};
 use crate::domain::webhook::SignedMessage;
 
 /// Name resolution, connection, sending and the head of the answer, all together.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// One address of a host; another may answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// The body of an answer that has its status already: it is only for the log.
-const BODY_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Addresses of one host that are tried.
-const ADDRESSES_MAX: usize = 3;
-
-/// Bytes of the head of an answer.
-const HEAD_MAX: usize = 16 * 1024;
 
 const AGENT: &str = concat!("Tollgate/", env!("CARGO_PKG_VERSION"));
 
@@ -49,6 +41,8 @@ const AGENT: &str = concat!("Tollgate/", env!("CARGO_PKG_VERSION"));
 pub struct Egress {
     rules: DestinationRules,
     tls: TlsConnector,
+    names: Names,
+    proxy: Option<ProxyUrl>,
     timeout: Duration,
 }
 
@@ -66,7 +60,13 @@ impl Egress {
         authorities: impl IntoIterator<Item = CertificateDer<'static>>,
     ) -> Self {
         let tls = TlsConnector::from(Arc::new(client_tls(authorities)));
-        Self { rules, tls, timeout: ATTEMPT_TIMEOUT }
+        Self { rules, tls, names: Names::default(), proxy: None, timeout: ATTEMPT_TIMEOUT }
+    }
+
+    /// Goes through a proxy, where one is given.
+    #[must_use]
+    pub fn through(self, proxy: Option<ProxyUrl>) -> Self {
+        Self { proxy, ..self }
     }
 
     /// Gives an attempt another time than the usual.
@@ -85,126 +85,96 @@ impl Egress {
     }
 
     async fn attempt(&self, message: SignedMessage) -> Result<Received, SendError> {
-        if !message.url.is_https() && !self.rules.allow_http {
+        let url = &message.url;
+        if !url.is_https() && !self.rules.allow_http {
             return Err(SendError::UrlNotAllowed);
         }
-        let stream = self.connect(&message.url).await?;
-        if !message.url.is_https() {
-            return exchange(stream, message).await;
-        }
-        let name = match message.url.host() {
-            Destination::Name(name) => {
-                ServerName::try_from(name.to_owned()).map_err(|_| SendError::UrlNotAllowed)?
-            }
-            Destination::Address(ip) => ServerName::IpAddress(ip.into()),
+        let mut stream = match &self.proxy {
+            None => race::connect(self.destination(url).await?).await?,
+            Some(proxy) => self.reach(proxy, url).await?,
         };
-        let stream = self.tls.connect(name, stream).await.map_err(|_| SendError::TlsFailed)?;
-        exchange(stream, message).await
+        if url.is_https() {
+            let name = tls::server_name(url).ok_or(SendError::UrlNotAllowed)?;
+            let stream = self.tls.connect(name, stream).await.map_err(|error| tls::reason(&error))?;
+            return exchange(stream, &request(&message, url.request_target(), "")).await;
+        }
+        match &self.proxy {
+            None => exchange(&mut stream, &request(&message, url.request_target(), "")).await,
+            // The form that asks a proxy to pass a request on (RFC 9112 3.2.2).
+            Some(proxy) => {
+                exchange(&mut stream, &request(&message, url.as_str(), &authorization(proxy))).await
+            }
+        }
     }
 
-    /// Connects to an address of the host that was checked, and to no other.
-    async fn connect(&self, url: &WebhookUrl) -> Result<TcpStream, SendError> {
-        let addresses = resolve(url).await?;
+    /// The addresses of the URL's host, each of which may be connected to.
+    async fn destination(&self, url: &WebhookUrl) -> Result<Vec<SocketAddr>, SendError> {
+        let addresses = match url.host() {
+            Destination::Address(ip) => vec![ip],
+            Destination::Name(name) => self.names.resolve(name).await?,
+        };
         // One bad address among good ones is a name that somebody plays with: none of them is used.
         if addresses.iter().any(|ip| !self.rules.admit(*ip)) {
             return Err(SendError::AddressNotAllowed);
         }
-        let mut failure = SendError::NameNotResolved;
-        for ip in addresses.into_iter().take(ADDRESSES_MAX) {
-            let address = SocketAddr::new(ip, url.port());
-            failure = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                    SendError::ConnectionRefused
-                }
-                Ok(Err(_)) => SendError::ConnectFailed,
-                Err(_) => SendError::TimedOut,
-            };
+        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, url.port())).collect())
+    }
+
+    /// A connection to the proxy, and for https through it to the receiver.
+    async fn reach(&self, proxy: &ProxyUrl, url: &WebhookUrl) -> Result<TcpStream, SendError> {
+        match self.destination(url).await {
+            // Where a proxy is needed, names of the internet are often not known inside.
+            Ok(_) | Err(SendError::NameNotResolved) => {}
+            Err(error) => return Err(error),
         }
-        Err(failure)
+        let addresses = match proxy.host().parse() {
+            Ok(ip) => vec![ip],
+            Err(_) => self.names.resolve(proxy.host()).await.map_err(|_| SendError::ProxyUnreachable)?,
+        };
+        let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, proxy.port())).collect();
+        let mut stream = race::connect(addresses).await.map_err(|_| SendError::ProxyUnreachable)?;
+        if url.is_https() {
+            proxy::open_tunnel(&mut stream, proxy, url).await?;
+        }
+        Ok(stream)
     }
 }
 
 /// TLS towards others: trusts the certificate authorities that Mozilla does, and `authorities` besides.
 pub fn client_tls(authorities: impl IntoIterator<Item = CertificateDer<'static>>) -> ClientConfig {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    roots.add_parsable_certificates(authorities);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the ring provider knows TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
-}
-
-async fn resolve(url: &WebhookUrl) -> Result<Vec<IpAddr>, SendError> {
-    match url.host() {
-        Destination::Address(ip) => Ok(vec![ip]),
-        Destination::Name(name) => {
-            let found = tokio::net::lookup_host((name, url.port())).await;
-            let found = found.map_err(|_| SendError::NameNotResolved)?;
-            Ok(found.map(|address| address.ip()).collect())
-        }
-    }
+    tls::client(authorities)
 }
 
 /// One request and its answer over a connection of its own.
-async fn exchange<S>(stream: S, message: SignedMessage) -> Result<Received, SendError>
+async fn exchange<S>(stream: S, request: &[u8]) -> Result<Received, SendError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    let lost = |error: hyper::Error| {
-        if error.is_parse() { SendError::AnswerMalformed } else { SendError::ConnectionLost }
-    };
-    let request = request(message).ok_or(SendError::UrlNotAllowed)?;
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_MAX);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(lost)?;
-    // Dropped with this attempt, however it ends: the connection goes with it.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let response = sender.send_request(request).await.map_err(lost)?;
-    let status = response.status().as_u16();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let retry_after = retry_after.map(str::to_owned);
-    let text = beginning(response).await;
-    Ok(Received { status, retry_after, text })
-}
-
-/// `None` when a part of the message cannot be written as HTTP, which its types rule out.
-fn request(message: SignedMessage) -> Option<Request<Full<Bytes>>> {
-    Request::post(message.url.request_target())
-        .header(HOST, message.url.authority())
-        .header(USER_AGENT, AGENT)
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-        .header(CONNECTION, HeaderValue::from_static("close"))
-        .header("webhook-id", message.id)
-        .header("webhook-timestamp", message.timestamp_secs)
-        .header("webhook-signature", message.signature)
-        .body(Full::new(Bytes::from(message.body)))
-        .ok()
-}
-
-/// The first bytes of the body as text that both engines store. The status is known by now, so a body
-/// that is slow or breaks off changes nothing.
-async fn beginning(response: Response<Incoming>) -> String {
-    let mut body = response.into_body();
-    let mut bytes = Vec::new();
-    let read = async {
-        while bytes.len() < ANSWER_MAX {
-            let Some(Ok(frame)) = body.frame().await else { break };
-            if let Some(data) = frame.data_ref() {
-                bytes.extend_from_slice(data);
-            }
+    let (read, mut write) = tokio::io::split(stream);
+    let send = async {
+        // A receiver may answer before it has read everything, and close: then the answer counts.
+        if write.write_all(request).await.is_ok() {
+            let _ = write.flush().await;
         }
+        std::future::pending().await
     };
-    let _ = timeout(BODY_TIMEOUT, read).await;
-    bytes.truncate(ANSWER_MAX);
-    // A character that the cut went through is left out.
-    if let Err(error) = std::str::from_utf8(&bytes)
-        && error.error_len().is_none()
-    {
-        bytes.truncate(error.valid_up_to());
+    tokio::select! {
+        received = answer::read(read) => received,
+        never = send => never,
     }
-    String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}")
+}
+
+/// `proxy_headers` are lines of their own, each with its end.
+fn request(message: &SignedMessage, target: &str, proxy_headers: &str) -> Vec<u8> {
+    let mut head = format!("POST {target} HTTP/1.1\r\nhost: {}\r\n{proxy_headers}", message.url.authority());
+    let _ = write!(
+        head,
+        "user-agent: {AGENT}\r\naccept: */*\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\nwebhook-id: {}\r\nwebhook-timestamp: {}\r\nwebhook-signature: {}\r\n\r\n",
+        message.body.len(),
+        message.id,
+        message.timestamp_secs,
+        message.signature,
+    );
+    [head.as_bytes(), message.body.as_bytes()].concat()
 }

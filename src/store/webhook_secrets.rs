@@ -4,6 +4,7 @@ use super::driver::{Connection, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, SecretId};
+use crate::domain::secret::SecretHash;
 
 /// A sealed secret. Its id is what it is sealed for.
 #[derive(sqlx::FromRow)]
@@ -18,13 +19,15 @@ pub async fn insert(
     tx: &mut Tx,
     key: ApiKeyId,
     secret: &SealedSecret,
+    hash: SecretHash,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let rows = tx
-        .query("insert into webhook_secrets (id, api_key_id, sealed, created_at) values ($1, $2, $3, $4)")
+        .query("insert into webhook_secrets (id, api_key_id, sealed, hash, created_at) values ($1, $2, $3, $4, $5)")
         .bind(secret.id)
         .bind(key)
         .bind(secret.sealed.clone())
+        .bind(hash.bytes().to_vec())
         .bind(now)
         .execute()
         .await?;
@@ -62,4 +65,54 @@ pub async fn end_all(tx: &mut Tx, key: ApiKeyId, end: Timestamp) -> Result<u64, 
     .bind(end)
     .execute()
     .await
+}
+
+/// A secret that signs now, by its hash, with its key.
+pub async fn live_by_hash(
+    db: &mut Connection,
+    hash: SecretHash,
+    now: Timestamp,
+) -> Result<Option<(SecretId, ApiKeyId)>, StoreError> {
+    db.query(
+        "select id, api_key_id from webhook_secrets where hash = $1 and (ends_at is null or ends_at > $2)",
+    )
+    .bind(hash.bytes().to_vec())
+    .bind(now)
+    .optional()
+    .await
+}
+
+/// Ends one secret now; `false` when it had ended before.
+pub async fn end(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
+    let rows = tx
+        .query("update webhook_secrets set ends_at = $2 where id = $1 and (ends_at is null or ends_at > $2)")
+        .bind(id)
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(rows == 1)
+}
+
+/// Some secrets that cannot be found by a hash, from after `after`.
+pub async fn without_hash(
+    db: &mut Connection,
+    after: Option<SecretId>,
+) -> Result<Vec<SealedSecret>, StoreError> {
+    db.query(
+        "select id, sealed from webhook_secrets where hash is null and (id > $1 or $1 is null) \
+         order by id limit 200",
+    )
+    .bind(after)
+    .all()
+    .await
+}
+
+pub async fn set_hash(tx: &mut Tx, id: SecretId, hash: SecretHash) -> Result<(), StoreError> {
+    let rows = tx
+        .query("update webhook_secrets set hash = $2 where id = $1")
+        .bind(id)
+        .bind(hash.bytes().to_vec())
+        .execute()
+        .await?;
+    touched("webhook_secrets", rows, 1)
 }

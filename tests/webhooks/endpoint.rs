@@ -1,6 +1,7 @@
 //! The endpoint of a key: disabled when it is gone, taken back, its secret rotated, tried out.
 
 use chrono::TimeDelta;
+use futures_util::future::join_all;
 
 use tollgate::domain::admin::Role;
 use tollgate::flows::manage_keys::NewApiKey;
@@ -87,12 +88,35 @@ async fn a_week_of_nothing_but_failures_disables_the_endpoint_and_one_success_st
         app.deliver().await;
         fail_for(7).await;
         assert_eq!(disabled_events(&app).await, 0, "the seventh day is not over");
-        app.hand_in(&hooked, "payment.last").await;
+        // What is due by now has had its day: it is given up.
         app.deliver().await;
         assert_eq!(disabled_events(&app).await, 1);
         let key = show(&app, &hooked).await;
         assert!(key["webhook_disabled_at"].is_string(), "{key}");
         assert_eq!(app.number("select count(*) from webhook_deliveries where state = 'pending'").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_was_left_alone_for_a_week_is_given_a_whole_round() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        receiver.answer(Answering::Status(503));
+        let hooked = app.hooked(&receiver.url()).await;
+        app.deliver().await;
+        app.advance(TimeDelta::hours(25));
+        app.deliver().await;
+        assert_eq!(app.log(&hooked).await[0]["state"], "failed");
+        app.advance(TimeDelta::days(8));
+
+        app.hand_in(&hooked, "payment.settled").await;
+        app.deliver().await;
+        assert!(show(&app, &hooked).await["webhook_disabled_at"].is_null(), "it failed but once since");
+        assert_eq!(app.log(&hooked).await[0]["state"], "pending");
+        app.advance(TimeDelta::hours(25));
+        app.deliver().await;
+        assert!(show(&app, &hooked).await["webhook_disabled_at"].is_string(), "its round is over");
     })
     .await;
 }
@@ -222,6 +246,34 @@ async fn a_test_sends_a_ping_now_and_shows_what_comes_back() {
 
         app.send(hooked.key_call(patch, "").body(Some("application/json"), r#"{"webhook_url":null}"#)).await;
         assert_eq!(app.send(test()).await.status, 409);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_webhook_is_tested_once_at_a_time_and_a_merchant_tests_a_few() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        receiver.answer(Answering::Hang);
+        let hooked = app.hooked(&receiver.url()).await;
+        let test = |key: &Hooked| app.send(key.key_call(Call::post, "/test-webhook"));
+        let mut keys = vec![hooked];
+        for _ in 0..8 {
+            let key = NewApiKey { webhook_url: Some(receiver.url()), ..plain_key() };
+            keys.push(app.further_key(keys[0].merchant, key).await);
+        }
+        let under_way = join_all(keys[..8].iter().map(test));
+        let meanwhile = async {
+            receiver.until_received(8).await;
+            let refused = (test(&keys[0]).await, test(&keys[8]).await);
+            let other = app.hooked(&receiver.url()).await;
+            receiver.answer(Answering::Status(204));
+            (refused, test(&other).await)
+        };
+        let (answers, ((same, ninth), other)) = tokio::join!(under_way, meanwhile);
+        assert_eq!((same.status, ninth.status, other.status), (409, 409, 200));
+        assert!(answers.iter().all(|answer| answer.status == 200));
+        assert_eq!(test(&keys[0]).await.status, 200, "the next one may");
     })
     .await;
 }

@@ -133,7 +133,7 @@ async fn turned_away(app: &TestApp, hooked: &Hooked, address: &str) {
 }
 
 #[tokio::test]
-async fn a_blocked_address_is_told_of_once_per_key_address_and_hour() {
+async fn a_blocked_caller_is_told_of_once_per_key_network_and_hour() {
     each(async |app| {
         let receiver = Receiver::open();
         let key = NewApiKey {
@@ -167,12 +167,48 @@ async fn a_blocked_address_is_told_of_once_per_key_address_and_hour() {
             turned_away(&replica, &hooked, "203.0.113.9").await;
         }
         turned_away(&app, &hooked, "2001:db8::9").await;
+        for last in 10..40 {
+            // The same /64, on every replica: one caller.
+            turned_away(&app, &hooked, &format!("2001:db8::{last}")).await;
+            turned_away(&replica, &hooked, "2001:db8::9").await;
+        }
         assert_eq!(told().await, ["2001:db8::9", "203.0.113.9"]);
         turned_away(&app, &hooked, "203.0.113.9").await;
         assert!(told().await.is_empty());
         app.advance(TimeDelta::hours(1));
         turned_away(&app, &hooked, "203.0.113.9").await;
         assert_eq!(told().await, ["203.0.113.9"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_called_from_everywhere_costs_no_other_key_its_notices() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        let key = || NewApiKey {
+            allowed_ips: vec!["192.0.2.1".to_owned()],
+            webhook_url: Some(receiver.url()),
+            ..plain_key()
+        };
+        let (stolen, other) = (app.hooked_with(key()).await, app.hooked_with(key()).await);
+        app.deliver().await;
+        receiver.take();
+        for network in 0..60 {
+            turned_away(&app, &stolen, &format!("2001:db8:0:{network:x}::1")).await;
+        }
+        turned_away(&app, &other, "203.0.113.9").await;
+        assert_eq!(app.core().publish_blocked().await.expect("the store answers"), 21);
+        app.deliver().await;
+        let told = receiver.take();
+        let of = |key: &Hooked| {
+            let id = key.key.to_string();
+            told.iter().filter(|hook| hook.json()["data"]["api_key_id"] == *id).count()
+        };
+        assert_eq!((of(&stolen), of(&other)), (20, 1));
+        app.advance(TimeDelta::hours(1));
+        turned_away(&app, &stolen, "2001:db8:0:ff::1").await;
+        assert_eq!(app.core().publish_blocked().await.expect("the store answers"), 1, "the next hour");
     })
     .await;
 }

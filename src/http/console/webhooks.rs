@@ -168,7 +168,15 @@ const fn no_answer(error: SendError) -> &'static str {
         SendError::AddressNotAllowed => "The host has a private address; webhooks may not go there.",
         SendError::ConnectionRefused => "The connection was refused.",
         SendError::ConnectFailed => "The host could not be reached.",
-        SendError::TlsFailed => "The host's certificate was not accepted.",
+        SendError::TlsFailed => "The connection broke off while TLS was being set up.",
+        SendError::TlsNameMismatch => "The host's certificate is for another name.",
+        SendError::TlsCertificateExpired => "The host's certificate has expired, or is not valid yet.",
+        SendError::TlsUnknownAuthority => {
+            "The host's certificate is not from an authority that is trusted, or its chain is incomplete."
+        }
+        SendError::TlsProtocol => "The host does not speak TLS 1.2 or 1.3 on this port.",
+        SendError::ProxyUnreachable => "The platform's proxy for webhooks could not be reached.",
+        SendError::ProxyRefused => "The platform's proxy for webhooks did not connect to the host.",
         SendError::ConnectionLost => "The connection broke off.",
         SendError::AnswerMalformed => "What came back was not HTTP.",
         SendError::TimedOut => "The receiver took too long.",

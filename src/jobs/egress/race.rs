@@ -1,0 +1,84 @@
+//! Connects to whichever of several addresses of one host answers (RFC 8305 section 5): all are tried in
+//! turn, and the next one is not kept waiting by one that does not answer.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::domain::delivery::SendError;
+
+/// Addresses of one host that are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// Connections of one attempt that are being made at once: each is a socket.
+const RACING_MAX: usize = 3;
+
+/// How long an address is tried alone before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// One address; another may answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The first connection that is made, or why the last address failed.
+pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, SendError> {
+    first_of(addresses.into_iter().take(ADDRESSES_MAX).map(connect_to)).await
+}
+
+async fn first_of<T>(
+    attempts: impl Iterator<Item = impl Future<Output = Result<T, SendError>>>,
+) -> Result<T, SendError> {
+    let mut waiting = attempts.peekable();
+    let mut racing = FuturesUnordered::new();
+    let mut failure = SendError::NameNotResolved;
+    loop {
+        if racing.len() < RACING_MAX {
+            racing.extend(waiting.next());
+        }
+        let may_start_another = racing.len() < RACING_MAX && waiting.peek().is_some();
+        let wait = if may_start_another { HEAD_START } else { CONNECT_TIMEOUT };
+        match timeout(wait, racing.next()).await {
+            Ok(Some(Ok(connected))) => return Ok(connected),
+            Ok(Some(Err(error))) => failure = error,
+            // Nothing is left to try.
+            Ok(None) => return Err(failure),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn connect_to(address: SocketAddr) -> Result<TcpStream, SendError> {
+    match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Err(SendError::ConnectionRefused)
+        }
+        Ok(Err(_)) => Err(SendError::ConnectFailed),
+        Err(_) => Err(SendError::TimedOut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_holds_up_no_other() {
+        let silent = || -> BoxFuture<'_, Result<u8, SendError>> { Box::pin(std::future::pending()) };
+        let refusing = || -> BoxFuture<'_, _> { Box::pin(async { Err(SendError::ConnectionRefused) }) };
+        let begun = Instant::now();
+        let attempts = [refusing(), refusing(), refusing(), silent(), Box::pin(async { Ok(4) })];
+        assert_eq!(first_of(attempts.into_iter()).await, Ok(4));
+        assert!(begun.elapsed() < CONNECT_TIMEOUT);
+        assert_eq!(first_of([refusing(), refusing()].into_iter()).await, Err(SendError::ConnectionRefused));
+        assert_eq!(first_of([silent(); 0].into_iter()).await, Err(SendError::NameNotResolved));
+    }
+}
