@@ -50,16 +50,12 @@ impl Core {
         if text.len() != ADMIN_TOKEN_CHARS || !text.starts_with(ADMIN_TOKEN_PREFIX) {
             return Ok(None);
         }
-        let Some(Presented { token, is_earlier }) = self.store.hot().admin_token(presented.hash()).await?
-        else {
+        let now = self.now();
+        let found = self.store.hot().admin_token(presented.hash()).await?;
+        let Some(found) = found.filter(|found| found.is_live(now) && fit(&found.token)) else {
             return Ok(None);
         };
-        let now = self.now();
-        let earlier_ends_at = token.overlap.and_then(|overlap| overlap.earlier_ends_at);
-        let has_ended = is_earlier && earlier_ends_at.is_some_and(|end| end <= now);
-        if has_ended || !token.is_live(now) || !fit(&token) {
-            return Ok(None);
-        }
+        let Presented { token, is_earlier } = found;
         if let (false, Some(TokenOverlap { secs, earlier_ends_at: None })) = (is_earlier, token.overlap) {
             // The first use of the newest secret: the one before it ends when the overlap is over.
             let mut tx = self.store.begin().await?;

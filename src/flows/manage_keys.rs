@@ -1,4 +1,4 @@
-//! API keys: made, changed, revoked, restored, rotated, and found in public.
+//! API keys: made, changed, revoked, restored and rotated.
 
 use serde_json::{Value, json};
 
@@ -14,10 +14,10 @@ use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::licence::Product;
 use crate::domain::merchant::Merchant;
 use crate::domain::scope::Scopes;
-use crate::domain::secret::{PlainSecret, SecretHash, looks_like_api_key};
+use crate::domain::secret::PlainSecret;
+use crate::store::api_keys;
 use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
-use crate::store::{api_keys, secrets};
 
 /// Keys of one merchant that are not revoked. All of them are in its record in memory.
 pub const KEYS_MAX: i64 = 200;
@@ -173,16 +173,6 @@ impl Core {
     pub async fn end_api_key_secret(&self, by: &By, id: ApiKeyId, secret: SecretId) -> Managed<ApiKey> {
         let mut change = self.change(by, "api_key.secret_ended").await?;
         let result = end_secret(&mut change, by, id, secret).await;
-        change.finish(result).await
-    }
-
-    /// Ends a key that was found in public, if it is one of ours. The caller is not told which.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn report_leaked_key(&self, by: &By, presented: &PlainSecret) -> Managed<()> {
-        let mut change = self.change(by, "api_key.leaked").await?;
-        let result = end_leaked(&mut change, presented).await;
         change.finish(result).await
     }
 }
@@ -361,25 +351,6 @@ async fn end_secret(
     let (_, mut key) = locked(change, by, id).await?;
     rotation::end_secret(change, Owner::ApiKey(key.id), &mut key.secrets, secret).await?;
     Ok(key)
-}
-
-async fn end_leaked(change: &mut Change<'_>, presented: &PlainSecret) -> Result<(), Stop> {
-    if !looks_like_api_key(presented.expose().as_bytes()) {
-        return Ok(());
-    }
-    let hash = SecretHash::of(presented.expose());
-    let Some((merchant, id)) = secrets::merchant_of_api_key(&mut change.tx, hash).await? else {
-        return Ok(());
-    };
-    change.lock_merchant(merchant).await?;
-    let mut key = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    change.concerns(Some(merchant), id);
-    if !key.leaked {
-        key.leaked = true;
-        key.revoked_at = key.revoked_at.or(Some(change.event.at));
-        save(change, &mut key).await?;
-    }
-    Ok(())
 }
 
 pub(super) fn parse_allow_list(ranges: &[String]) -> Result<AllowList, Refused> {

@@ -14,6 +14,7 @@ pub mod deliver;
 pub mod failures;
 pub mod figures;
 pub mod introspect;
+pub mod leaks;
 pub mod limits;
 pub mod look;
 pub mod manage;

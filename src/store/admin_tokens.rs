@@ -36,6 +36,20 @@ pub struct Presented {
     pub is_earlier: bool,
 }
 
+impl Presented {
+    /// Whether the secret that was presented works at `now`.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.token.is_live(now) && (!self.is_earlier || self.earlier_is_live(now))
+    }
+
+    /// Whether the secret before the newest still works, if there is one.
+    #[must_use]
+    pub fn earlier_is_live(&self, now: Timestamp) -> bool {
+        self.token.overlap.is_some_and(|overlap| overlap.earlier_ends_at.is_none_or(|end| end > now))
+    }
+}
+
 impl TryFrom<AdminTokenRow> for AdminToken {
     type Error = StoreError;
     fn try_from(row: AdminTokenRow) -> Result<Self, StoreError> {
@@ -167,20 +181,25 @@ pub async fn rotate(
     touched("admin_tokens", rows, 1)
 }
 
-/// Sets the end of the secret before the newest, at the first use of the newest.
-///
-/// # Errors
-/// [`StoreError`].
+/// Sets the end of the secret before the newest, at the first use of the newest or when it leaked. It never
+/// moves to a later time.
 pub async fn end_earlier(tx: &mut Tx, id: AdminTokenId, at: Timestamp) -> Result<(), StoreError> {
     tx.query(
         "update admin_tokens set earlier_ends_at = $2 \
-         where id = $1 and overlap_secs is not null and earlier_ends_at is null",
+         where id = $1 and overlap_secs is not null and (earlier_ends_at is null or earlier_ends_at > $2)",
     )
     .bind(id)
     .bind(at)
     .execute()
     .await
     .map(drop)
+}
+
+/// Ends the newest secret of a token, whose earlier one goes on.
+pub async fn end_newest(tx: &mut Tx, id: AdminTokenId) -> Result<(), StoreError> {
+    let query = "update admin_tokens set hash = earlier_hash, earlier_hash = null, overlap_secs = null, \
+                 earlier_ends_at = null where id = $1 and earlier_hash is not null";
+    touched("admin_tokens", tx.query(query).bind(id).execute().await?, 1)
 }
 
 /// Ends a token; `false` when it had ended before.

@@ -159,6 +159,37 @@ pub async fn merchant_of_api_key(
         .await
 }
 
+/// A secret that works, found by its hash.
+pub struct LiveSecret {
+    pub id: SecretId,
+    pub merchant: MerchantId,
+    pub owner: Owner,
+    pub hint: String,
+}
+
+pub async fn live_by_hash(
+    db: &mut Connection,
+    hash: SecretHash,
+    now: Timestamp,
+) -> Result<Option<LiveSecret>, StoreError> {
+    let row = db
+        .query(
+            "select id, merchant_id, owner_kind, owner_id, hint from secrets \
+             where hash = $1 and (ends_at is null or ends_at > $2)",
+        )
+        .bind(hash.bytes().to_vec())
+        .bind(now)
+        .optional::<(SecretId, MerchantId, String, Uuid, String)>()
+        .await?;
+    Ok(row.map(|(id, merchant, kind, owner, hint)| {
+        let owner = match &*kind {
+            "api_key" => Owner::ApiKey(ApiKeyId::from_uuid(owner)),
+            _ => Owner::Credential(CredentialId::from_uuid(owner)),
+        };
+        LiveSecret { id, merchant, owner, hint }
+    }))
+}
+
 /// Records the first use of a secret; `false` when it had been used before.
 ///
 /// # Errors

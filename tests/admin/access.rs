@@ -76,7 +76,7 @@ const TABLE: &[Row] = &[
         r#"{"overlap_secs":60}"#,
         [401, 401, 404, 403, 201, 201],
     ),
-    ("post", "/leaked-keys", r#"{"key":"unknown"}"#, [401, 401, 202, 202, 202, 202]),
+    ("post", "/leaked-keys", r#"{"key":"unknown"}"#, [401, 401, 202, 403, 202, 202]),
     ("post", "/tokens", r#"{"name":"t","role":"operator"}"#, [401, 401, 403, 403, 403, 201]),
     ("get", "/tokens", "", [401, 401, 200, 200, 200, 200]),
     ("post", "/tokens/{id}/rotate", r#"{"overlap_secs":60}"#, [401, 401, 404, 403, 201, 201]),

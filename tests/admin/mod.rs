@@ -3,6 +3,7 @@
 mod access;
 mod credentials;
 mod keys;
+mod leaks;
 mod merchants;
 mod people;
 mod record;

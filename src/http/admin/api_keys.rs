@@ -209,6 +209,7 @@ impl From<SuggestedRange> for SuggestedIp {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FoundKey {
+    /// The secret of any kind, as it was found.
     key: String,
 }
 
@@ -354,7 +355,8 @@ pub async fn suggested_ips(
     Ok(axum::Json(SuggestedIps { items: ranges.into_iter().map(Into::into).collect() }))
 }
 
-/// Report a key found in public. It ends at once if it is one of ours; the answer does not tell.
+/// Report a secret found in public: an API key, client secret, token, webhook secret or admin token. It ends
+/// at once if it is one of ours, a token with its session, and nothing beside it; the answer does not tell.
 #[utoipa::path(post, path = "/admin/v1/leaked-keys", tag = "api keys", request_body = FoundKey,
     responses((status = 202)))]
 pub async fn report_leaked(
@@ -362,6 +364,6 @@ pub async fn report_leaked(
     Extension(by): Extension<By>,
     Json(found): Json<FoundKey>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.report_leaked_key(&by, &PlainSecret::new(found.key)).await??;
+    shared.core.report_leak(&by, &PlainSecret::new(found.key)).await??;
     Ok(StatusCode::ACCEPTED)
 }

@@ -1,0 +1,243 @@
+//! Secrets found in public: the one that was found ends, and nothing beside it.
+//!
+//! Anybody with an admin token may report one, so neither the answer, nor the time that it takes, nor what
+//! the reporter's own trail says tells whether it was one of ours. Its owner learns of it from a record and
+//! a webhook, which do not say who reported it. What works no longer is nobody's any more: it counts as
+//! unknown, so that an old secret ends nothing and fills nobody's trail.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Core;
+use super::manage::{By, Managed, Refused};
+use super::record::audit_event;
+use crate::domain::admin::Role;
+use crate::domain::clock::Timestamp;
+use crate::domain::event::{AuditEvent, WebhookEvent};
+use crate::domain::ids::{ApiKeyId, CredentialId, EventId, MerchantId};
+use crate::domain::secret::{PlainSecret, SecretHash};
+use crate::domain::session::judge_active;
+use crate::domain::token::SealedToken;
+use crate::store::outbox::{self, Audience};
+use crate::store::secrets::{self, Owner};
+use crate::store::sessions::Found;
+use crate::store::{
+    StoreError, Tx, admin_tokens, api_keys, audit, credentials, merchants, sessions, webhook_secrets,
+};
+
+/// Answers go out at the ends of slots of this length: what was ended took longer than what was unknown.
+const SLOT: Duration = Duration::from_millis(100);
+
+/// What ended, for its owner.
+struct Ended {
+    action: &'static str,
+    object_id: String,
+    merchant: Option<MerchantId>,
+    audience: Audience,
+    detail: Value,
+}
+
+impl Core {
+    /// Ends a secret that was found in public, if it is one of ours that works. The caller is not told.
+    pub async fn report_leak(&self, by: &By, presented: &PlainSecret) -> Managed<()> {
+        if by.role == Role::MerchantViewer {
+            let refused = Refused::Forbidden("this role may only look");
+            return self.refused(self.event_by(by, "leak.reported"), refused).await;
+        }
+        let begun = Instant::now();
+        let result = self.end_leaked(by, presented.expose().trim()).await;
+        let slots = begun.elapsed().as_millis() / SLOT.as_millis() + 1;
+        tokio::time::sleep_until(begun + SLOT * u32::try_from(slots).unwrap_or(u32::MAX)).await;
+        result.map(Ok)
+    }
+
+    async fn end_leaked(&self, by: &By, presented: &str) -> Result<(), StoreError> {
+        self.index_webhook_secrets().await?;
+        let session = match SealedToken::parse(presented) {
+            Some(token) => self
+                .genuine_session(token)
+                .await?
+                .filter(|found| judge_active(&found.session, token.claims(), self.now()).is_ok()),
+            None => None,
+        };
+        let hash = SecretHash::of(presented);
+        let now = self.now();
+        let mut tx = self.store.begin().await?;
+        let ended = match session {
+            Some(found) => self.end_session_of(&mut tx, &found, now).await?,
+            None => match end_key_or_client_secret(&mut tx, hash, now).await? {
+                Some(ended) => Some(ended),
+                None => match end_webhook_secret(&mut tx, hash, now).await? {
+                    Some(ended) => Some(ended),
+                    None => end_admin_token(&mut tx, hash, now).await?,
+                },
+            },
+        };
+        // Two records in either case, so that the numbers of later ones do not tell.
+        let outcome = match ended {
+            Some(ended) => self.tell_owner(&mut tx, ended, now).await?,
+            None => audit_event(self, "leak.not_ours", "leak", String::new()),
+        };
+        audit::append_all(&mut tx, &[self.event_by(by, "leak.reported"), outcome]).await?;
+        tx.commit().await
+    }
+
+    async fn tell_owner(&self, tx: &mut Tx, ended: Ended, now: Timestamp) -> Result<AuditEvent, StoreError> {
+        let object_kind = ended.action.split('.').next().unwrap_or_default();
+        let mut event = audit_event(self, ended.action, object_kind, ended.object_id);
+        event.merchant_id = ended.merchant;
+        event.detail = ended.detail.clone();
+        if let Some(merchant_id) = ended.merchant {
+            let told = WebhookEvent {
+                id: EventId::generate(now, &self.entropy),
+                merchant_id,
+                event_type: ended.action.to_owned(),
+                data: ended.detail.into(),
+                idempotency_key: None,
+                created_at: now,
+            };
+            outbox::publish(tx, &told, ended.audience, &self.entropy).await?;
+        }
+        Ok(event)
+    }
+
+    async fn end_session_of(
+        &self,
+        tx: &mut Tx,
+        found: &Found,
+        now: Timestamp,
+    ) -> Result<Option<Ended>, StoreError> {
+        let session = &found.session;
+        if !sessions::revoke(tx, session.id, "leaked", now).await? {
+            return Ok(None);
+        }
+        let (client_id, key) = credentials::client_of(tx, session.credential_id).await?;
+        Ok(Some(Ended {
+            action: "session.leaked",
+            object_id: session.id.to_string(),
+            merchant: Some(session.merchant_id),
+            audience: Audience::Key(key),
+            detail: json!({ "session_id": session.id, "client_id": client_id, "api_key_id": key }),
+        }))
+    }
+
+    /// Secrets of webhooks were once kept without a hash to find them by, and a release that is gone back
+    /// to makes them so again.
+    async fn index_webhook_secrets(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = webhook_secrets::without_hash(&mut self.store.read().await?, after).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.id);
+            let hashes = page
+                .iter()
+                .filter_map(|sealed| Some((sealed.id, self.open_webhook_secret(sealed)?.to_plain().hash())));
+            let hashes: Vec<_> = hashes.collect();
+            let mut tx = self.store.begin().await?;
+            for (id, hash) in hashes {
+                webhook_secrets::set_hash(&mut tx, id, hash).await?;
+            }
+            tx.commit().await?;
+        }
+    }
+}
+
+async fn end_key_or_client_secret(
+    tx: &mut Tx,
+    hash: SecretHash,
+    now: Timestamp,
+) -> Result<Option<Ended>, StoreError> {
+    let Some(secret) = secrets::live_by_hash(tx, hash, now).await? else { return Ok(None) };
+    merchants::lock(tx, secret.merchant).await?;
+    // Somebody may have ended it before the lock was ours.
+    if !secrets::end(tx, secret.owner, secret.id, now).await? {
+        return Ok(None);
+    }
+    match secret.owner {
+        Owner::ApiKey(key) => key_secret_ended(tx, secret.merchant, key, &secret.hint, now).await,
+        Owner::Credential(id) => client_secret_ended(tx, secret.merchant, id, &secret.hint).await.map(Some),
+    }
+}
+
+/// A key whose last secret leaked is over for good: it could not be used any more, and must not be
+/// restored. One that has another goes on with that.
+async fn key_secret_ended(
+    tx: &mut Tx,
+    merchant: MerchantId,
+    id: ApiKeyId,
+    hint: &str,
+    now: Timestamp,
+) -> Result<Option<Ended>, StoreError> {
+    let Some(mut key) = api_keys::by_id(tx, id).await? else { return Ok(None) };
+    let is_over = !key.secrets.iter().any(|secret| secret.is_live(now));
+    if is_over && !key.leaked {
+        key.leaked = true;
+        key.revoked_at = key.revoked_at.or(Some(now));
+        key.updated_at = now;
+        api_keys::update(tx, &key).await?;
+    }
+    Ok(Some(Ended {
+        action: "api_key.leaked",
+        object_id: id.to_string(),
+        merchant: Some(merchant),
+        audience: Audience::Key(id),
+        detail: json!({ "api_key_id": id, "name": key.name, "secret_hint": hint, "key_revoked": is_over }),
+    }))
+}
+
+async fn client_secret_ended(
+    tx: &mut Tx,
+    merchant: MerchantId,
+    id: CredentialId,
+    hint: &str,
+) -> Result<Ended, StoreError> {
+    let (client_id, key) = credentials::client_of(tx, id).await?;
+    Ok(Ended {
+        action: "credentials.leaked",
+        object_id: client_id.clone(),
+        merchant: Some(merchant),
+        audience: Audience::Key(key),
+        detail: json!({ "client_id": client_id, "api_key_id": key, "secret_hint": hint }),
+    })
+}
+
+async fn end_webhook_secret(
+    tx: &mut Tx,
+    hash: SecretHash,
+    now: Timestamp,
+) -> Result<Option<Ended>, StoreError> {
+    let Some((id, key)) = webhook_secrets::live_by_hash(tx, hash, now).await? else { return Ok(None) };
+    let Some(owner) = api_keys::by_id(tx, key).await? else { return Ok(None) };
+    if !webhook_secrets::end(tx, id, now).await? {
+        return Ok(None);
+    }
+    Ok(Some(Ended {
+        action: "webhook_secret.leaked",
+        object_id: key.to_string(),
+        merchant: Some(owner.merchant_id),
+        audience: Audience::Key(key),
+        detail: json!({ "api_key_id": key, "name": owner.name }),
+    }))
+}
+
+async fn end_admin_token(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Result<Option<Ended>, StoreError> {
+    let found = admin_tokens::by_hash(tx, hash).await?.filter(|token| token.is_live(now));
+    let Some(presented) = found else { return Ok(None) };
+    let token = &presented.token;
+    if presented.is_earlier {
+        admin_tokens::end_earlier(tx, token.id, now).await?;
+    } else if presented.earlier_is_live(now) {
+        admin_tokens::end_newest(tx, token.id).await?;
+    } else if !admin_tokens::revoke(tx, token.id, now).await? {
+        return Ok(None);
+    }
+    Ok(Some(Ended {
+        action: "admin_token.leaked",
+        object_id: token.id.to_string(),
+        merchant: token.merchant_id,
+        audience: Audience::Merchant,
+        detail: json!({ "token_id": token.id, "name": token.name }),
+    }))
+}
