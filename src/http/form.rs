@@ -29,7 +29,7 @@ const FIELDS_MAX: usize = 32;
 /// caller, but a token that is not active (RFC 7662 2.2, RFC 7009 2.2).
 const TOKEN: &str = "token";
 
-const CREDENTIALS: [&str; 2] = ["client_id", "client_secret"];
+const CREDENTIALS: [&str; 3] = ["client_id", "client_secret", "refresh_token"];
 
 /// The fields of a body, each once. Values may be secrets: no `Debug`.
 pub struct Fields(Vec<(String, Zeroizing<String>)>);

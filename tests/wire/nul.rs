@@ -20,7 +20,6 @@ async fn no_field_of_the_integrators_may_have_one() {
             vec![("client_id", "a\0"), ("client_secret", secret)],
             vec![("client_id", id), ("client_secret", "\0")],
             merchant.fields(&[("grant_type", "client_credentials\0")]),
-            merchant.fields(&[("refresh_token", "\0")]),
             merchant.fields(&[("note", "a\0b")]),
             merchant.fields(&[("no\0te", "a")]),
         ];

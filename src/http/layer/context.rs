@@ -111,12 +111,15 @@ fn request_id(headers: &HeaderMap) -> Option<&str> {
     headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_fine)
 }
 
+/// Reads the entries of one header line.
+type Entries = fn(&str) -> Vec<Cow<'_, str>>;
+
 fn client_address(peer: Peer, headers: &HeaderMap, edge: &Edge) -> Result<ClientAddress, Unreadable> {
     if !peer.is_client {
         // Whoever calls through that proxy wrote the headers too.
         return Ok(ClientAddress::unknown(peer.ip));
     }
-    let (name, entries): (_, fn(&str) -> Vec<Cow<'_, str>>) = match edge.forwarded_header {
+    let (name, entries): (_, Entries) = match edge.forwarded_header {
         ForwardedHeader::XForwardedFor => ("x-forwarded-for", address::x_forwarded_for_entries),
         ForwardedHeader::Forwarded => ("forwarded", address::forwarded_entries),
     };
