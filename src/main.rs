@@ -117,10 +117,18 @@ async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
         print(&hex::encode(Entropy::System.bytes::<32>()))?;
         return Ok(ExitCode::SUCCESS);
     }
+    forbid_core_dumps();
+    let tells_password = cli.common.database_url.as_deref().is_some_and(has_password);
     let mut settings = Settings::load(&sources(cli.common))?;
     let _logging = telemetry::start(&settings.log).context("cannot start to log")?;
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
+    }
+    if tells_password {
+        tracing::warn!(
+            "the password in --database-url is in the list of processes for everybody on this machine to read; \
+             give it in DATABASE_URL or database.url_file"
+        );
     }
     match cli.command {
         Command::Serve { allow_missing_token_keys } => {
@@ -153,6 +161,21 @@ async fn run_command(command: Command, settings: &Settings) -> anyhow::Result<()
         }
         Command::Job(job) => commands::run(settings, job).await,
     }
+}
+
+/// A core dump would hold every secret that the process has in memory.
+fn forbid_core_dumps() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        // Lowering a limit is always allowed.
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    }
+}
+
+fn has_password(url: &str) -> bool {
+    url::Url::parse(url)
+        .is_ok_and(|url| url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password"))
 }
 
 fn sources(common: Common) -> Sources {

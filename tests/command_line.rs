@@ -263,3 +263,27 @@ fn a_new_sqlite_file_is_migrated_once_however_many_start_at_the_same_time() {
         }
     }
 }
+
+#[test]
+fn a_password_in_the_list_of_processes_is_warned_of_and_not_repeated() {
+    let started = |url: &str| {
+        let output = run(&mut tollgate(&["check-config", &format!("--database-url={url}")]));
+        let said = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    for url in ["postgres://u:pass-word@h/d", "postgres://u@h/d?password=pass-word"] {
+        let said = started(url);
+        assert!(said.contains("list of processes") && !said.contains("pass-word"), "{said}");
+    }
+    assert!(!started("postgres://u@h/d").contains("list of processes"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_leaves_no_core_dump() {
+    let database = Database::without_schema(Engine::Sqlite);
+    let program = crate::support::program::Server::serve(&database);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", program.pid())).expect("it runs");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("it is told");
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+}

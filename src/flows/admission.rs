@@ -153,7 +153,12 @@ impl Core {
 
 impl Caller {
     fn admit_key(&self, now: Timestamp) -> Result<SecretId, Reason> {
-        access::admit_key(&self.record, &self.hash, now).map(|(_, secret)| secret.id)
+        let admitted = access::admit_key(&self.record, &self.hash, now).map(|(_, secret)| secret.id);
+        admitted.map_err(|reason| match reason {
+            // The key is known to be this merchant's, and the record has all that are not revoked.
+            Reason::KeyUnknown if self.record.api_key(self.key_id).is_none() => Reason::KeyRevoked,
+            reason => reason,
+        })
     }
 
     fn admit_address(&self, _now: Timestamp) -> Result<AddressVerdict, Reason> {

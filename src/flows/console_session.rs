@@ -132,6 +132,8 @@ impl Core {
             drop(tx);
             return Ok(self.refuse(None, NO_LINK, origin));
         };
+        // Whoever locked the account by guessing must not keep its user from coming back.
+        users::unlock(&mut tx, user.id).await?;
         let secret = self.open_session(&mut tx, user.id, user.has_totp, true, origin, now).await?;
         if user.has_totp {
             tx.commit().await?;

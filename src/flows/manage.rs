@@ -3,6 +3,7 @@
 //! A change is one transaction with its audit event and its webhook event. A refused change is rolled
 //! back and the refusal recorded: who tried what is as much on record as who did.
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::Core;
@@ -10,6 +11,7 @@ use super::record::audit_event;
 use super::sign_in::Origin;
 use crate::domain::admin::{AdminToken, Role, User};
 use crate::domain::api_key::Environment;
+use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
 use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome, WebhookEvent};
 use crate::domain::ids::{EventId, MerchantId};
@@ -286,7 +288,29 @@ impl Change<'_> {
     }
 }
 
-/// Holds a name to what can be shown: 1 to 200 characters, no control characters.
+/// Characters that are not seen, or turn the text around them: names that look alike would not be.
+pub(super) const fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Longer than anything here lasts, and within what every program can read as a date.
+const EXPIRY_MAX: TimeDelta = TimeDelta::days(100 * 365);
+
+/// Holds an end to a time between now and a hundred years from now.
+pub(super) fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refused> {
+    match expires_at {
+        Some(end) if end <= now => Err(Refused::invalid("expires_at", "must be in the future")),
+        Some(end) if end > now.plus(EXPIRY_MAX) => {
+            Err(Refused::invalid("expires_at", "must be within a hundred years"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Holds a name to what can be shown: 1 to 200 characters, no control or invisible characters.
 pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), Refused> {
     if name.trim().is_empty() {
         Err(Refused::invalid(field, "must not be empty"))
@@ -294,6 +318,8 @@ pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), Refused>
         Err(Refused::invalid(field, "must have at most 200 characters"))
     } else if name.chars().any(char::is_control) {
         Err(Refused::invalid(field, "must not contain control characters"))
+    } else if name.chars().any(is_invisible) {
+        Err(Refused::invalid(field, "must not contain invisible or text-turning characters"))
     } else {
         Ok(())
     }

@@ -245,6 +245,8 @@ async fn rotate(
     overlap_secs: i64,
 ) -> Result<WithSecret<Credential>, Stop> {
     let credential = locked(change, by, client_id).await?;
+    let key = api_keys::by_id(&mut change.tx, credential.api_key_id).await?.ok_or(Refused::NotFound)?;
+    by.may_handle(key.environment)?;
     add_secret(change, credential, overlap_secs).await
 }
 

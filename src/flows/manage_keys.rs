@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Core;
-use super::manage::{By, Change, Managed, Refused, Stop, check_name};
+use super::manage::{By, Change, Managed, Refused, Stop, check_expiry, check_name};
 use super::manage_webhooks::{enable_webhook, ensure_webhook_secret};
 use super::once::{Answer, Once};
 use super::rotation;
@@ -15,9 +15,9 @@ use crate::domain::licence::Product;
 use crate::domain::merchant::Merchant;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
-use crate::store::api_keys;
 use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
+use crate::store::{api_keys, credentials};
 
 /// Keys of one merchant that are not revoked. All of them are in its record in memory.
 pub const KEYS_MAX: i64 = 200;
@@ -198,6 +198,14 @@ async fn save(change: &mut Change<'_>, key: &mut ApiKey) -> Result<(), Stop> {
     Ok(())
 }
 
+/// All keys that are not revoked are in every replica's memory, so there is a limit to them.
+async fn must_have_room(change: &mut Change<'_>, merchant: MerchantId) -> Result<(), Stop> {
+    if api_keys::count_live(&mut change.tx, merchant).await? >= KEYS_MAX {
+        return Err(Refused::Conflict(format!("the merchant has {KEYS_MAX} keys; revoke one first")).into());
+    }
+    Ok(())
+}
+
 async fn create(
     change: &mut Change<'_>,
     by: &By,
@@ -209,9 +217,7 @@ async fn create(
     let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
     change.must_be_licensed(merchant.id, Product::ApiKeys).await?;
-    if api_keys::count_live(&mut change.tx, merchant.id).await? >= KEYS_MAX {
-        return Err(Refused::Conflict(format!("the merchant has {KEYS_MAX} keys; revoke one first")).into());
-    }
+    must_have_room(change, merchant.id).await?;
     check_name("name", &new.name)?;
     check_format(&merchant, new.webhook_format)?;
     check_expiry(new.expires_at, now)?;
@@ -316,6 +322,9 @@ async fn restore(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<ApiKe
         };
         return Err(Refused::Conflict(why.to_owned()).into());
     }
+    must_have_room(change, key.merchant_id).await?;
+    // The key comes back; the sessions that ended with it do not.
+    credentials::end_sessions_of_key(&mut change.tx, key.id).await?;
     key.revoked_at = None;
     save(change, &mut key).await?;
     Ok(key)
@@ -363,13 +372,6 @@ fn check_format(merchant: &Merchant, format: WebhookFormat) -> Result<(), Refuse
             "webhook_format",
             format!("`multiple_json` is for merchants on the `{MULTIPLE_JSON_GATEWAY}` gateway"),
         ));
-    }
-    Ok(())
-}
-
-fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refused> {
-    if expires_at.is_some_and(|end| end <= now) {
-        return Err(Refused::invalid("expires_at", "must be in the future"));
     }
     Ok(())
 }

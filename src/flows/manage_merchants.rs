@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Core;
-use super::manage::{By, Change, Managed, Refused, Stop, check_name};
+use super::manage::{By, Change, Managed, Refused, Stop, check_expiry, check_name};
 use super::once::{Answer, Once};
 use crate::domain::api_key::{MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::ids::MerchantId;
@@ -203,6 +203,8 @@ async fn put_licence(
     by.must_be_of_platform()?;
     let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
+    // One that has ended may be put on record; one without an end is none at all.
+    check_expiry(licence.expires_at.filter(|end| now < *end), now)?;
     merchants::put_licence(&mut change.tx, merchant.id, product, licence, now).await?;
     change.event.detail = json!({ "active": licence.active, "expires_at": licence.expires_at });
     Ok(licence)

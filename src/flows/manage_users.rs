@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
-use super::manage::{By, Change, Managed, Refused, Stop};
+use super::manage::{By, Change, Managed, Refused, Stop, is_invisible};
 use super::manage_tokens::{check_role, may_change_of, may_give};
 use super::once::{Answer, Once};
 use super::password;
@@ -137,7 +137,7 @@ pub(super) fn check_email(email: &str) -> Result<String, Refused> {
     let email = email.trim();
     let is_fine = email.len() <= 254
         && email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'))
-        && !email.chars().any(|c| c.is_control() || c.is_whitespace());
+        && !email.chars().any(|c| c.is_control() || c.is_whitespace() || is_invisible(c));
     if is_fine {
         Ok(email.to_lowercase())
     } else {
@@ -148,7 +148,7 @@ pub(super) fn check_email(email: &str) -> Result<String, Refused> {
 async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Result<(), Stop> {
     change.concerns(who.user.merchant_id, who.user.id);
     if !who.session.by_link {
-        users::take_attempt_back(&mut change.tx, who.user.id).await?;
+        users::take_proof_back(&mut change.tx, who.user.id).await?;
     }
     let mut user = users::by_id(&mut change.tx, who.user.id).await?.ok_or(Refused::NotFound)?;
     user.updated_at = change.event.at;
@@ -209,6 +209,9 @@ async fn update(
     }
     user.updated_at = now;
     users::update(&mut change.tx, &user, hash.as_deref()).await?;
+    if hash.is_some() {
+        users::unlock(&mut change.tx, id).await?;
+    }
     if user.disabled_at.is_some() || hash.is_some() {
         console::end_sessions_of(&mut change.tx, id, None).await?;
     }

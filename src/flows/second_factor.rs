@@ -39,7 +39,8 @@ impl Core {
     }
 
     /// Takes the app into use once it shows a right code, and makes recovery codes, shown this once.
-    /// The user's other sessions, which began without it, end.
+    /// The user's other sessions, which began without it, end. Where live keys take a second factor, setting one
+    /// up takes the password again: else whoever got hold of a session would make their own.
     ///
     /// # Errors
     /// A fault of the store, as for all below.
@@ -49,10 +50,29 @@ impl Core {
         who: &SignedIn,
         sealed: &[u8],
         code: &str,
+        password: PlainSecret,
     ) -> Managed<Vec<PlainSecret>> {
+        let must_prove = self.console.totp_required_for_live;
+        if must_prove && !self.knows_password(who.user.id, password).await? {
+            let mut event = self.event_by(by, "user.second_factor_set");
+            event.object_id = Some(who.user.id.to_string());
+            return self.refused(event, Refused::invalid("password", "is not right")).await;
+        }
         let mut change = self.change(by, "user.second_factor_set").await?;
+        if must_prove {
+            users::take_proof_back(&mut change.tx, who.user.id).await?;
+        }
         let result = confirm(&mut change, who, sealed, code).await;
         change.finish(result).await
+    }
+
+    /// A try counts as failed until it is taken back.
+    async fn knows_password(&self, user: UserId, password: PlainSecret) -> Result<bool, StoreError> {
+        let turn = self.console.hashing.turn().await?;
+        match self.claim(Claimant::User(user)).await? {
+            Some(attempt) => turn.matches(password, Some(attempt.password_hash)).await,
+            None => Ok(false),
+        }
     }
 
     /// Puts new recovery codes in place of the old ones, for whoever shows a right code.
@@ -148,7 +168,7 @@ async fn must_show_code(change: &mut Change<'_>, attempt: Option<Attempt>, code:
         return Err(Refused::Conflict("too many tries; wait for half an hour".to_owned()).into());
     };
     match change.core.use_code(&mut change.tx, user, totp_secret.as_deref(), code).await? {
-        Some(_) => Ok(users::take_attempt_back(&mut change.tx, user).await?),
+        Some(_) => Ok(users::take_proof_back(&mut change.tx, user).await?),
         None => Err(Refused::invalid("code", "is not right, or was used before").into()),
     }
 }

@@ -202,22 +202,19 @@ pub async fn count_live_with_format(
     .map(|(count,)| count)
 }
 
-/// The keys of a merchant that are live or were revoked after `since`; their secrets are taken from
-/// `secrets`.
+/// The keys of a merchant that are not revoked; their secrets are taken from `secrets`.
 pub(super) async fn of_merchant(
     db: &mut Connection,
     merchant: MerchantId,
-    since: Timestamp,
     secrets: &mut ByOwner,
 ) -> Result<Vec<ApiKey>, StoreError> {
     let rows = db
         .query(
             "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
              webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
-             from api_keys where merchant_id = $1 and (revoked_at is null or revoked_at > $2) order by id",
+             from api_keys where merchant_id = $1 and revoked_at is null order by id",
         )
         .bind(merchant)
-        .bind(since)
         .all::<ApiKeyRow>()
         .await?;
     rows.into_iter()

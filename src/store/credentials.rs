@@ -132,7 +132,12 @@ pub async fn of_api_key(db: &mut Connection, key: ApiKeyId) -> Result<Vec<Creden
     Ok(credentials)
 }
 
-/// The credentials of a merchant; their secrets are taken from `secrets`.
+/// Ends every session of a key's credentials, as switching each of them OFF would.
+pub async fn end_sessions_of_key(tx: &mut Tx, key: ApiKeyId) -> Result<u64, StoreError> {
+    tx.query("update credentials set epoch = epoch + 1 where api_key_id = $1").bind(key).execute().await
+}
+
+/// The credentials of a merchant's keys that are not revoked; their secrets are taken from `secrets`.
 pub(super) async fn of_merchant(
     db: &mut Connection,
     merchant: MerchantId,
@@ -141,7 +146,8 @@ pub(super) async fn of_merchant(
     let rows = db
         .query(
             "select id, merchant_id, api_key_id, client_id, enabled, epoch, scopes, version, \
-             created_at, updated_at from credentials where merchant_id = $1 order by id",
+             created_at, updated_at from credentials where merchant_id = $1 and api_key_id in \
+             (select id from api_keys where merchant_id = $1 and revoked_at is null) order by id",
         )
         .bind(merchant)
         .all::<CredentialRow>()

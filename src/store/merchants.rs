@@ -9,8 +9,9 @@ use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantRecord};
 
-/// Keys revoked and secrets replaced within this time stay in the record, so that a refusal can say
-/// what became of them. Older ones are unknown, which keeps the record small.
+/// Secrets replaced within this time stay in the record, so that a refusal can say what became of them. Older
+/// ones are unknown, which keeps the record small. Revoked keys, and all that is theirs, are not in it: a key
+/// that is known to be the merchant's and is not there was revoked.
 pub(super) const REMEMBERED: TimeDelta = TimeDelta::days(30);
 
 #[derive(sqlx::FromRow)]
@@ -201,7 +202,7 @@ pub async fn record(
     Ok(Some(MerchantRecord {
         merchant,
         licences,
-        api_keys: api_keys::of_merchant(db, id, since, &mut secrets).await?,
+        api_keys: api_keys::of_merchant(db, id, &mut secrets).await?,
         credentials: credentials::of_merchant(db, id, &mut secrets).await?,
     }))
 }

@@ -102,7 +102,8 @@ pub async fn insert(
     touched("secrets", rows, 1)
 }
 
-/// Every secret of a merchant that is live or ended after `since`, newest first.
+/// Every secret of a merchant's keys that are not revoked, and of their credentials, that is live or ended after
+/// `since`, newest first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -115,7 +116,10 @@ pub async fn of_merchant(
         .query(
             "select id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
              last_used_ip, ends_at from secrets \
-             where merchant_id = $1 and (ends_at is null or ends_at > $2) order by number desc",
+             where merchant_id = $1 and (ends_at is null or ends_at > $2) and owner_id in \
+             (select id from api_keys where merchant_id = $1 and revoked_at is null union all \
+             select credentials.id from credentials join api_keys on api_keys.id = credentials.api_key_id \
+             where credentials.merchant_id = $1 and api_keys.revoked_at is null) order by number desc",
         )
         .bind(merchant)
         .bind(since)

@@ -143,14 +143,15 @@ struct AttemptRow {
     locked_until: Option<Timestamp>,
 }
 
-/// Whose attempt it is: before and after the password is checked.
+/// Whose attempt it is: at the door, where anybody may try, or of somebody who is past it. The two are counted
+/// apart.
 #[derive(Clone, Copy)]
 pub enum Claimant<'a> {
     Email(&'a str),
     User(UserId),
 }
 
-/// Counts an attempt to sign in as failed, before it is checked, and locks the account at the last one
+/// Counts an attempt as failed, before it is checked, and locks the account for such attempts at the last one
 /// allowed: so no number of parallel attempts gets more. `None` for a user who is unknown, disabled or
 /// locked.
 ///
@@ -163,26 +164,31 @@ pub async fn claim_attempt(
     now: Timestamp,
     lock_until: Timestamp,
 ) -> Result<Option<Attempt>, StoreError> {
-    let (email, id) = match claimant {
-        Claimant::Email(email) => (Some(email.to_owned()), None),
-        Claimant::User(id) => (None, Some(id)),
+    let query = match claimant {
+        Claimant::Email(email) => db
+            .query(
+                "update users set \
+                 failed_logins = case when locked_until is null then failed_logins + 1 else 1 end, \
+                 locked_until = case when locked_until is null and failed_logins + 1 >= $2 \
+                 then cast($4 as bigint) else null end \
+                 where email = $1 and disabled_at is null and (locked_until is null or locked_until <= $3) \
+                 returning id, email, merchant_id, password_hash, totp_secret, locked_until",
+            )
+            .bind(email.to_owned()),
+        Claimant::User(id) => db
+            .query(
+                "update users set \
+                 failed_proofs = case when proofs_locked_until is null then failed_proofs + 1 else 1 end, \
+                 proofs_locked_until = case when proofs_locked_until is null and failed_proofs + 1 >= $2 \
+                 then cast($4 as bigint) else null end \
+                 where id = $1 and disabled_at is null \
+                 and (proofs_locked_until is null or proofs_locked_until <= $3) \
+                 returning id, email, merchant_id, password_hash, totp_secret, \
+                 proofs_locked_until as locked_until",
+            )
+            .bind(id),
     };
-    let row = db
-        .query(
-            "update users set \
-             failed_logins = case when locked_until is null then failed_logins + 1 else 1 end, \
-             locked_until = case when locked_until is null and failed_logins + 1 >= $3 then cast($5 as bigint) else null end \
-             where (email = $1 or id = $2) and disabled_at is null \
-             and (locked_until is null or locked_until <= $4) \
-             returning id, email, merchant_id, password_hash, totp_secret, locked_until",
-        )
-        .bind(email)
-        .bind(id)
-        .bind(failures_max)
-        .bind(now)
-        .bind(lock_until)
-        .optional::<AttemptRow>()
-        .await?;
+    let row = query.bind(failures_max).bind(now).bind(lock_until).optional::<AttemptRow>().await?;
     Ok(row.map(|row| Attempt {
         user: row.id,
         email: row.email,
@@ -193,10 +199,7 @@ pub async fn claim_attempt(
     }))
 }
 
-/// Takes a claimed attempt back: its password was right, and the second factor is still to come.
-///
-/// # Errors
-/// [`StoreError`].
+/// Takes an attempt at the door back: its password was right, and the second factor is still to come.
 pub async fn take_attempt_back(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
     tx.query(
         "update users set failed_logins = failed_logins - 1, locked_until = null \
@@ -208,13 +211,41 @@ pub async fn take_attempt_back(tx: &mut Tx, id: UserId) -> Result<(), StoreError
     Ok(())
 }
 
+/// Takes an attempt of somebody past the door back: it was right.
+pub async fn take_proof_back(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
+    tx.query(
+        "update users set failed_proofs = failed_proofs - 1, proofs_locked_until = null \
+         where id = $1 and failed_proofs > 0",
+    )
+    .bind(id)
+    .execute()
+    .await?;
+    Ok(())
+}
+
+/// Lets a user try again at once, who was given a link or a new password. The second factor stays.
+pub async fn unlock(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
+    let rows = tx
+        .query(
+            "update users set failed_logins = 0, locked_until = null, failed_proofs = 0, \
+             proofs_locked_until = null where id = $1",
+        )
+        .bind(id)
+        .execute()
+        .await?;
+    touched("users", rows, 1)
+}
+
 /// Notes that a user signed in: the count of failures starts again.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn note_sign_in(tx: &mut Tx, id: UserId, now: Timestamp) -> Result<(), StoreError> {
     let rows = tx
-        .query("update users set failed_logins = 0, locked_until = null, last_login_at = $2 where id = $1")
+        .query(
+            "update users set failed_logins = 0, locked_until = null, failed_proofs = 0, \
+             proofs_locked_until = null, last_login_at = $2 where id = $1",
+        )
         .bind(id)
         .bind(now)
         .execute()

@@ -2,8 +2,11 @@
 
 use chrono::TimeDelta;
 use serde_json::json;
+use tollgate::flows::manage::By;
+use tollgate::flows::manage_keys::KEYS_MAX;
 
 use super::{Admin, authorize, text};
+use crate::support::merchant::{done, plain_key};
 use crate::support::{Call, each_engine};
 
 /// Calls that need nothing but a key: 200 or 401.
@@ -216,6 +219,77 @@ async fn an_earlier_secret_can_be_ended_and_the_newest_cannot() {
             let reply = operator.post(&format!("{path}/rotate"), json!({ "overlap_secs": overlap })).await;
             reply.problem(400, "invalid_request");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restored_key_counts_and_does_not_bring_its_sessions_back() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let operator = Admin::operator(&app).await;
+        let path = format!("/api-keys/{}", merchant.key_id);
+        let tokens = app.tokens(&merchant).await;
+        operator.delete(&path).await;
+        for _ in 0..KEYS_MAX {
+            app.key_of(merchant.id, plain_key()).await;
+        }
+        operator.post(&format!("{path}/restore"), json!({})).await.problem(409, "conflict");
+        let other = app.number("select count(*) from api_keys where revoked_at is null").await;
+        assert_eq!(other, KEYS_MAX);
+        app.run_sql("update api_keys set revoked_at = 1 where id in (select id from api_keys order by id desc limit 1)").await;
+
+        operator.post(&format!("{path}/restore"), json!({})).await.ok();
+        app.send(merchant.refresh(&tokens.refresh)).await.refused(400, "invalid_grant");
+        assert_eq!(app.send(merchant.verify(&tokens.access)).await.status, 401);
+        app.tokens(&merchant).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn revoked_keys_are_not_in_the_record_and_their_owner_still_hears_why() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let other = app.key_of(merchant.id, plain_key()).await;
+        app.tokens(&other).await;
+        done(app.core().revoke_api_key(&By::command_line(), merchant.key_id).await);
+        for app in [&app, &app.replica().await] {
+            app.send(merchant.authorize()).await.refused(401, "invalid_client");
+            let record = app.core().store.hot().cached_record(merchant.id).expect("it was loaded");
+            assert_eq!((record.api_keys.len(), record.credentials.len()), (1, 1));
+            app.flush().await;
+        }
+        let reasons = "select count(*) from exchanges where reason = 'key_revoked'";
+        assert_eq!(app.number(reasons).await, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_are_seen_as_they_are_and_ends_are_within_a_hundred_years() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let path = format!("/merchants/{merchant}/api-keys");
+        for hidden in ['\u{200b}', '\u{202e}', '\u{2066}', '\u{feff}', '\u{ad}', '\u{e0041}'] {
+            let name = format!("Till{hidden}");
+            operator.post("/merchants", json!({ "name": name, "gateway": "g" })).await.problem(400, "invalid_request");
+            let key = json!({ "name": name, "environment": "live" });
+            operator.post(&path, key).await.problem(400, "invalid_request");
+            let token = json!({ "name": name, "role": "operator" });
+            operator.post("/tokens", token).await.problem(400, "invalid_request");
+        }
+        for end in ["2127-01-01T00:00:00Z", "9999-12-31T00:00:00Z"] {
+            let key = json!({ "name": "k", "environment": "live", "expires_at": end });
+            operator.post(&path, key).await.problem(400, "invalid_request");
+            let token = json!({ "name": "t", "role": "operator", "expires_at": end });
+            operator.post("/tokens", token).await.problem(400, "invalid_request");
+            let licence = json!({ "active": true, "expires_at": end });
+            operator.put(&format!("/merchants/{merchant}/licences/api_keys"), licence).await.problem(400, "invalid_request");
+        }
+        let key = json!({ "name": "Caf\u{e9} \u{5e97}", "environment": "live", "expires_at": "2126-01-01T00:00:00Z" });
+        operator.post(&path, key).await.created();
     })
     .await;
 }

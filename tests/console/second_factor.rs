@@ -1,13 +1,18 @@
 //! The authenticator app: set up, asked for, never fooled twice by one code, and replaced by a recovery code.
 
 use chrono::TimeDelta;
+use tollgate::config::Settings;
 use tollgate::domain::admin::Role;
+use tollgate::domain::api_key::Environment;
 use tollgate::domain::console::TotpSecret;
 use tollgate::domain::keyring::Purpose;
+use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::manage::By;
+use tollgate::flows::manage_users::UserChanges;
 use zeroize::Zeroizing;
 
 use super::people::{PASSWORD, Person, cookie_of, field, from_a_page, sign_in_form};
+use crate::support::merchant::{done, plain_key};
 use crate::support::{Reply, TestApp, each_engine, each_engine_with};
 
 const ADA: &str = "ada@harbour.example";
@@ -34,9 +39,11 @@ async fn set_up(app: &TestApp, person: &Person) -> (Vec<u8>, Vec<String>) {
     assert_eq!(shown.replace(' ', ""), typed.expose());
 
     let path = "/console/account/second-factor";
-    let wrong = app.send(person.post(path, &[("sealed", &sealed), ("code", "000000")])).await;
+    let wrong =
+        app.send(person.post(path, &[("sealed", &sealed), ("code", "000000"), ("password", PASSWORD)])).await;
     assert_eq!(wrong.status, 422);
-    let reply = app.send(person.post(path, &[("sealed", &sealed), ("code", &code(&secret, app))])).await;
+    let right = [("sealed", sealed.as_str()), ("code", &code(&secret, app)), ("password", PASSWORD)];
+    let reply = app.send(person.post(path, &right)).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let text = reply.text();
     let codes = text.split("<li><code>").skip(1).filter_map(|rest| rest.split('<').next());
@@ -92,7 +99,7 @@ async fn a_recovery_code_works_once_however_it_is_typed() {
 }
 
 #[tokio::test]
-async fn wrong_codes_lock_the_account_although_the_password_is_right_each_time() {
+async fn wrong_codes_lock_the_second_step_although_the_password_is_right_each_time() {
     each_engine(async |app| {
         let person = app.person(ADA, Role::Operator, None).await;
         let (secret, _) = set_up(&app, &person).await;
@@ -100,10 +107,82 @@ async fn wrong_codes_lock_the_account_although_the_password_is_right_each_time()
         for _ in 0..10 {
             assert_eq!(second_step(&app, "123456x").await.status, 422);
         }
-        let locked = app.send(sign_in_form(ADA, PASSWORD)).await;
-        assert_eq!((locked.status, locked.header("set-cookie")), (422, None));
+        assert_eq!(second_step(&app, &code(&secret, &app)).await.status, 422, "locked");
         app.advance(TimeDelta::minutes(30));
         assert_eq!(second_step(&app, &code(&secret, &app)).await.status, 303);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_or_a_new_password_is_the_way_back_after_a_strangers_guesses_and_takes_the_code_too() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (secret, _) = set_up(&app, &person).await;
+        let lock = async || {
+            for _ in 0..11 {
+                app.send(sign_in_form(ADA, "a stranger's guess")).await;
+            }
+            assert_eq!(app.send(sign_in_form(ADA, PASSWORD)).await.status, 422, "locked");
+        };
+        lock().await;
+        let by = By::command_line();
+        let link = done(app.core().make_sign_in_link(&by, person.id).await);
+        let first = app.send(from_a_page("/console/once", &[("token", link.expose())])).await;
+        assert!(first.header("location").is_some_and(|to| to.starts_with("/console/sign-in/code")));
+        // The stranger goes on between the two steps.
+        lock().await;
+        let half = Person { cookie: cookie_of(&first), ..person };
+        assert_eq!(app.send(half.post("/console/sign-in/code", &[("code", "123456x")])).await.status, 422);
+        app.advance(TimeDelta::seconds(30));
+        let right = code(&secret, &app);
+        assert_eq!(app.send(half.post("/console/sign-in/code", &[("code", &right)])).await.status, 303);
+
+        lock().await;
+        let new = "three blind mice run";
+        let changes = UserChanges { disabled: None, password: Some(PlainSecret::new(new.to_owned())) };
+        done(app.core().update_user(&by, half.id, None, changes).await);
+        let first = app.send(sign_in_form(ADA, new)).await;
+        assert!(first.header("location").is_some_and(|to| to.starts_with("/console/sign-in/code")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_factor_that_live_keys_take_nothing_that_makes_a_live_secret_is_allowed() {
+    fn required(settings: &mut Settings) {
+        settings.console.totp_required_for_live = true;
+    }
+    each_engine_with(required, async |app| {
+        let mut live = plain_key();
+        live.environment = Environment::Live;
+        let merchant = app.merchant_with(live).await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let base = format!("/console/m/{}", merchant.id);
+        let once = "b".repeat(32);
+        let rotate = format!("{base}/api-keys/{}/tokens/{}/rotate", merchant.key_id, merchant.client_id);
+        let another = "c".repeat(32);
+        let token = [("once", another.as_str()), ("name", "t"), ("role", "merchant_admin")];
+        let secrets = "select count(*) from secrets";
+        let before = app.number(secrets).await;
+        let fields = [("once", once.as_str()), ("overlap_secs", "0")];
+        assert_ne!(app.send(person.post(&rotate, &fields)).await.status, 200);
+        assert_eq!(app.number(secrets).await, before);
+        assert_eq!(app.send(person.post(&format!("{base}/people/tokens"), &token)).await.status, 422);
+        assert_eq!(app.number("select count(*) from admin_tokens").await, 0);
+
+        let path = "/console/account/second-factor";
+        let sealed = field(&app.page(&person, path).await, "sealed");
+        let bytes = hex::decode(&sealed).expect("it is hex");
+        let opened = app.core().keyring.open(Purpose::TotpSecret, person.id.uuid().as_bytes(), &bytes);
+        let right = code(&opened.expect("it was sealed for this user"), &app);
+        for password in ["", "not this one, no"] {
+            let fields = [("sealed", sealed.as_str()), ("code", &right), ("password", password)];
+            assert_eq!(app.send(person.post(path, &fields)).await.status, 422, "without the password");
+        }
+        set_up(&app, &person).await;
+        assert_eq!(app.send(person.post(&rotate, &fields)).await.status, 200);
+        assert_eq!(app.send(person.post(&format!("{base}/people/tokens"), &token)).await.status, 200);
     })
     .await;
 }

@@ -287,7 +287,11 @@ impl<'a> Play<'a> {
             let can_be = key.revoked_at.is_none_or(|at| now < at + RESTORE_WINDOW);
             assert_eq!(is_restored, can_be, "the key of client {client}");
             if is_restored {
-                key.revoked_at = None;
+                if key.revoked_at.take().is_some() {
+                    for other in (0..4).filter(|other| KEY_OF_CLIENT[*other] == KEY_OF_CLIENT[client]) {
+                        self.model.clients[other].epoch += 1;
+                    }
+                }
             } else {
                 // Gone for good, and its clients with it.
                 continue;

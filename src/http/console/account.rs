@@ -37,6 +37,7 @@ struct EnrolPage {
     qr: Qr,
     secret: String,
     sealed: String,
+    needs_password: bool,
     error: Option<String>,
 }
 
@@ -130,6 +131,7 @@ async fn enrol_page(desk: &Desk, enrolment: &Enrolment, error: Option<String>) -
         qr: Qr::of(&uri)?,
         secret: grouped.join(" "),
         sealed: hex::encode(&enrolment.sealed),
+        needs_password: desk.core().console.totp_required_for_live,
         error,
     })
 }
@@ -138,12 +140,15 @@ async fn enrol_page(desk: &Desk, enrolment: &Enrolment, error: Option<String>) -
 pub(super) struct Confirmation {
     sealed: String,
     code: String,
+    #[serde(default)]
+    password: String,
 }
 
 pub(super) async fn confirm(desk: Desk, Form(form): Form<Confirmation>) -> Result<Response, Failure> {
     let core = desk.core();
     let sealed = hex::decode(&form.sealed).unwrap_or_default();
-    match core.confirm_totp(&desk.by, &desk.who, &sealed, &form.code).await? {
+    match core.confirm_totp(&desk.by, &desk.who, &sealed, &form.code, PlainSecret::new(form.password)).await?
+    {
         Ok(codes) => show_codes(&desk, &codes).await,
         Err(refusal) => {
             // The same secret again: it may be in the app already.
