@@ -209,6 +209,8 @@ async fn limits_of_the_role_do_not_end_the_wait_for_another_migration() {
     }
     let mut other = PgConnection::connect(&empty).await.expect("the superuser gets in");
     other.execute("begin; select pg_advisory_xact_lock(7049021335618231)").await.expect("nobody holds it");
+    // Not the one above: inside a transaction, what is told of others does not change any more.
+    let mut watcher = PgConnection::connect(&empty).await.expect("the superuser gets in");
     let url = empty.replace("postgres@", "service@");
     let opened = Store::open(options(&url));
     let released = async {
@@ -216,7 +218,7 @@ async fn limits_of_the_role_do_not_end_the_wait_for_another_migration() {
                      where usename = 'service' and wait_event = 'advisory' and clock_timestamp() - query_start > '300ms'";
         until(async || {
             let waiting: i64 =
-                sqlx::query_scalar(waits).fetch_one(&mut other).await.expect("PostgreSQL answers");
+                sqlx::query_scalar(waits).fetch_one(&mut watcher).await.expect("PostgreSQL answers");
             waiting == 1
         })
         .await;

@@ -140,7 +140,11 @@ async fn two_thousand_hang_ups_leave_no_transaction_open_and_the_pool_whole() {
     is_whole(&served, &merchant).await;
     let open = "select count(*) from pg_stat_activity \
                 where datname = current_database() and state like 'idle in transaction%'";
-    assert_eq!(home.number(open).await, 0);
+    // Jobs of the server have transactions of their own, for as long as a statement takes on the slow way.
+    let started = Instant::now();
+    while home.number(open).await != 0 {
+        assert!(started.elapsed() < Duration::from_secs(3), "a transaction stays open");
+    }
     // The work of those who left was done or not, and never half.
     let verdict = home.core().verify_audit_chain().await.expect("the store answers");
     assert!(matches!(verdict, ChainVerdict::Holds { .. }), "{verdict:?}");

@@ -98,7 +98,8 @@ async fn a_refusal_of_a_large_body_says_that_it_hangs_up_and_arrives() {
 #[tokio::test]
 async fn nobody_is_asked_for_a_body_that_will_not_be_read() {
     let served = server().await;
-    for (method, path, expected) in REFUSED {
+    // A service token may be in the body of this one, which is therefore asked for.
+    for (method, path, expected) in REFUSED.into_iter().filter(|(_, path, _)| *path != "/api/introspect") {
         let mut stream = TcpStream::connect(served.address).await.expect("it listens");
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 100\r\n\r\n"

@@ -65,7 +65,8 @@ async fn switching_off_revoking_suspending_and_lapsing_hold_at_the_other_replica
     let merchant = format!("/merchants/{}", two.merchant);
     for round in 0..20 {
         let tokens = two.session().await;
-        let stops_for_good = round % 5 == 0;
+        // Switched OFF or with its key revoked, a session is over, whatever is undone later.
+        let stops_for_good = matches!(round % 5, 0 | 1);
         match round % 5 {
             0 => drop(operator.patch(&credentials, json!({ "enabled": false })).await.ok()),
             1 => assert_eq!(operator.delete(&key).await.status, 204),

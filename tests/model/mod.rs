@@ -321,8 +321,10 @@ impl<'a> Play<'a> {
     /// Asks both replicas about every token of every session.
     async fn sweep(&mut self) {
         let now = self.now();
-        let ask = async |app: &TestApp, token: &str, expected: bool| {
-            is_active(&app.send(introspect_as(&self.service, token)).await, expected);
+        let ask = async |app: &TestApp, token: &str, hint: &str, expected: bool| {
+            let call =
+                introspect_as(&self.service, token).form(&[("token", token), ("token_type_hint", hint)]);
+            is_active(&app.send(call).await, expected);
         };
         let mut questions = Vec::new();
         for (session, of) in self.model.sessions.iter().enumerate() {
@@ -330,8 +332,8 @@ impl<'a> Play<'a> {
                 let access = self.model.access_is_active(session, generation, now);
                 let refresh = self.model.refresh_is_active(session, generation, now);
                 let app = self.replicas[(session + generation) % 2];
-                questions.push(ask(app, &issued.tokens.access, access));
-                questions.push(ask(app, &issued.tokens.refresh, refresh));
+                questions.push(ask(app, &issued.tokens.access, "access_token", access));
+                questions.push(ask(app, &issued.tokens.refresh, "refresh_token", refresh));
             }
         }
         join_all(questions).await;

@@ -21,10 +21,14 @@ fn is_well_formed(reply: &Reply) {
         "httpStatus": false,
         "error": body["error"],
         "error_description": description,
+        "error_uri": body["error_uri"],
         "request_id": reply.header("x-request-id"),
         "status": { "statusCode": reply.status, "statusDescription": description },
     });
     assert_eq!(body, expected);
+    let (uri, error) =
+        (body["error_uri"].as_str().unwrap_or_default(), body["error"].as_str().unwrap_or_default());
+    assert!(uri.ends_with(&format!("/docs/errors#{error}")), "{uri}");
     // RFC 6749 5.2: printable ASCII without quotation mark and backslash.
     let is_allowed = |c: char| matches!(c, ' '..='~') && c != '"' && c != '\\';
     assert!(description.chars().all(is_allowed), "{description}");
@@ -151,7 +155,7 @@ async fn refusals_for_want_of_a_licence_a_merchant_or_a_live_key() {
 #[tokio::test]
 async fn paths_and_methods_that_do_not_exist_answer_json_without_a_key() {
     each_engine(async |app| {
-        for path in ["/", "/api", "/api/", "/api/nothing", "/api/authorize/", "/nothing?x=1", "/api/%00"] {
+        for path in ["/api", "/api/", "/api/nothing", "/api/authorize/", "/nothing?x=1", "/api/%00"] {
             let reply = app.send(Call::get(path)).await;
             reply.refused(404, "invalid_request");
             is_well_formed(&reply);

@@ -79,6 +79,6 @@ mod tests {
         assert_eq!(first_of(attempts.into_iter()).await, Ok(4));
         assert!(begun.elapsed() < CONNECT_TIMEOUT);
         assert_eq!(first_of([refusing(), refusing()].into_iter()).await, Err(SendError::ConnectionRefused));
-        assert_eq!(first_of([silent(); 0].into_iter()).await, Err(SendError::NameNotResolved));
+        assert_eq!(first_of(std::iter::repeat_with(silent).take(0)).await, Err(SendError::NameNotResolved));
     }
 }
