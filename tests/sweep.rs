@@ -4,6 +4,8 @@
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
+use strum::VariantArray;
+use tollgate::domain::clock::Clock;
 use tollgate::jobs::pace::STEP;
 use tollgate::jobs::sweep::Kind;
 
@@ -366,6 +368,39 @@ async fn a_client_that_opens_sessions_instead_of_refreshing_shows_in_its_record(
         assert_eq!(app.sweep(Kind::ClientActivity).await, 2);
         let list = operator.get(&format!("/api-keys/{}/credentials", merchant.key_id)).await.ok();
         assert_eq!(list["items"][0].get("sessions_opened_last_hour"), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_whose_clock_is_wrong_removes_nothing() {
+    each_engine(async |app| {
+        // By the clock of the machine, which is that of PostgreSQL too.
+        let right = app.replica_by(Clock::System).await;
+        let merchant = right.merchant().await;
+        let tokens = right.tokens(&merchant).await;
+        let rows = async || {
+            let audited = app.number("select count(*) from audit_events").await;
+            (sessions(&app).await, audited)
+        };
+        right.look_at_clock().await;
+        right.replica_by(Clock::Wrong(TimeDelta::days(-500))).await.tokens(&merchant).await;
+        let before = rows().await;
+        for days in [500, -500] {
+            let wrong = right.replica_by(Clock::Wrong(TimeDelta::days(days))).await;
+            for kind in Kind::VARIANTS {
+                assert_eq!(wrong.sweep(*kind).await, 0, "{kind:?}, {days} days");
+            }
+            // On SQLite, the right replica must write once more to show that it is there.
+            right.look_at_clock().await;
+            wrong.look_at_clock().await;
+            let skew = scrape(&wrong).await.value("tollgate_clock_skew_seconds");
+            assert!((skew / 86_400.0 - days as f64).abs() < 0.01, "{skew}");
+            assert_eq!(wrong.sweep(Kind::Sessions).await, 0, "{days} days");
+        }
+        assert_eq!(rows().await, before);
+        right.send(merchant.refresh(&tokens.refresh)).await.tokens();
+        assert_eq!(right.sweep(Kind::Sessions).await, 1, "the one from 500 days ago");
     })
     .await;
 }

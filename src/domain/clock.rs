@@ -116,6 +116,8 @@ static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub enum Clock {
     #[default]
     System,
+    /// The system's, but wrong by so much.
+    Wrong(TimeDelta),
     Manual(Arc<AtomicI64>),
 }
 
@@ -131,6 +133,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp(Utc::now().timestamp_micros()),
+            Self::Wrong(by) => Self::System.now().plus(*by),
             Self::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
         }
     }
@@ -140,7 +143,7 @@ impl Clock {
     #[must_use]
     pub fn monotonic(&self) -> Duration {
         match self {
-            Self::System => STARTED.elapsed(),
+            Self::System | Self::Wrong(_) => STARTED.elapsed(),
             Self::Manual(micros) => {
                 Duration::from_micros(u64::try_from(micros.load(Ordering::SeqCst)).unwrap_or(0))
             }
@@ -150,7 +153,7 @@ impl Clock {
     /// Moves a manual clock; the system's cannot be moved.
     pub fn advance(&self, delta: TimeDelta) {
         match self {
-            Self::System => debug_assert!(false, "the system clock was asked to move"),
+            Self::System | Self::Wrong(_) => debug_assert!(false, "the system clock was asked to move"),
             Self::Manual(micros) => {
                 micros.fetch_add(delta.num_microseconds().unwrap_or(0), Ordering::SeqCst);
             }

@@ -150,6 +150,11 @@ fn sweeper(sweeper: &Sweeper, registry: &mut Registry) {
     }
     registry.register("swept_rows", "Rows that this replica removed because they had their time", swept);
     let walks = ConstCounter::new(sweeper.session_walks());
+    if let Some(skew) = sweeper.clock().skew() {
+        let skew = ConstGauge::new(skew.as_seconds_f64());
+        let help = "How far the clock is ahead of the database's, in seconds";
+        registry.register("clock_skew_seconds", help, skew);
+    }
     registry.register("sweep_walks", "How often this replica went through all sessions of age", walks);
 }
 

@@ -1,5 +1,6 @@
 //! What goes on beside the requests: each a tick function that tests can call, and a loop around it.
 
+pub mod clock;
 pub mod deliver;
 pub mod egress;
 pub mod exchange_log;

@@ -24,6 +24,8 @@
 //! **How fast.** A walk takes two hundredths of the time, which calls do not notice, and every ten minutes
 //! that it lasts twice as much, up to a third ([`super::pace`]): a backlog is worked off faster and faster.
 //!
+//! **By whose clock.** By the database's, and not at all while our own differs from it ([`super::clock`]).
+//!
 //! **Any number of replicas** may sweep. What a step removes is decided by the statement that removes it,
 //! and none of them relies on another. Of each kind one replica removes at a time: one that finds another
 //! at it comes back later instead of waiting for its locks.
@@ -32,10 +34,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tokio::sync::Mutex;
 
+use super::clock::DatabaseClock;
 use super::pace::{Pace, STEP, Step};
 use super::surplus::Surplus;
 use crate::domain::clock::Timestamp;
@@ -106,6 +109,7 @@ struct Walks {
 
 pub struct Sweeper {
     core: SharedCore,
+    clock: DatabaseClock,
     settings: SweepSettings,
     /// Held through a step: this process makes one at a time.
     walks: Mutex<Walks>,
@@ -126,13 +130,19 @@ impl Sweeper {
         };
         let walks = Mutex::new(walks);
         let (removed, session_walks) = Default::default();
-        Arc::new(Self { core, settings, walks, removed, session_walks })
+        let clock = DatabaseClock::new(Arc::clone(&core));
+        Arc::new(Self { core, clock, settings, walks, removed, session_walks })
     }
 
     /// Rows removed since the process started.
     #[must_use]
     pub fn removed(&self, kind: Kind) -> u64 {
         self.removed[kind as usize].get()
+    }
+
+    #[must_use]
+    pub const fn clock(&self) -> &DatabaseClock {
+        &self.clock
     }
 
     /// How often all sessions were gone through since the process started.
@@ -144,7 +154,7 @@ impl Sweeper {
     /// Runs until it is aborted. Nothing is lost by that: what is not removed is met again.
     pub async fn run(self: Arc<Self>) {
         tokio::time::sleep(START_DELAY).await;
-        join_all(Kind::VARIANTS.iter().map(|kind| self.walk(*kind))).await;
+        join(self.clock.keep(), join_all(Kind::VARIANTS.iter().map(|kind| self.walk(*kind)))).await;
     }
 
     async fn walk(&self, kind: Kind) {
@@ -175,7 +185,7 @@ impl Sweeper {
     }
 
     async fn step(&self, walks: &mut Walks, kind: Kind, limit: i64) -> Result<Step, StoreError> {
-        let now = self.core.now();
+        let Some(now) = self.clock.now().await? else { return Ok(WITHHELD) };
         let step = match kind {
             Kind::Sessions => self.sweep_sessions(&mut walks.sessions, now, limit).await?,
             Kind::SurplusSessions => {
@@ -295,6 +305,9 @@ impl Sweeper {
 
 /// Another replica is at it: the walk stays where it is.
 const NOT_NOW: Step = Step { removed: 0, is_last: false };
+
+/// Nothing is removed while the clocks differ.
+const WITHHELD: Step = Step { removed: 0, is_last: true };
 
 /// A step that went to `end`; where there is none it was the last, and the next walk begins anew.
 fn walked<T>(walk: &mut Id<T>, end: Option<Id<T>>, removed: u64) -> Step {

@@ -10,6 +10,7 @@ pub mod audit_head;
 pub mod backup;
 pub mod batch;
 pub mod client_activity;
+pub mod clock;
 pub mod columns;
 pub mod console;
 pub mod credentials;

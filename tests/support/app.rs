@@ -94,6 +94,16 @@ impl TestApp {
         Self { app, router, clock, database, configure }
     }
 
+    /// A replica with a clock of its own.
+    pub(crate) async fn replica_by(&self, clock: Clock) -> Self {
+        Self::on(Arc::clone(&self.database), clock, self.configure).await
+    }
+
+    /// Has the replica compare its clock with the database's.
+    pub(crate) async fn look_at_clock(&self) {
+        self.app.sweeper().clock().look().await.expect("the store answers");
+    }
+
     /// Another replica: same database, same keys, same clock, nothing else shared.
     pub(crate) async fn replica(&self) -> Self {
         Self::on(Arc::clone(&self.database), self.clock.clone(), self.configure).await
