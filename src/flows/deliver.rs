@@ -50,11 +50,11 @@ pub struct Claim {
 }
 
 impl Core {
-    /// The keys whose webhooks have something due.
+    /// The keys whose webhooks have something due, each with its merchant.
     ///
     /// # Errors
     /// A fault of the store, as for all below.
-    pub async fn due_endpoints(&self) -> Result<Vec<ApiKeyId>, StoreError> {
+    pub async fn due_endpoints(&self) -> Result<Vec<(MerchantId, ApiKeyId)>, StoreError> {
         deliveries::due_endpoints(&mut self.store.read().await?, self.now()).await
     }
 

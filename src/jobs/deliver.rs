@@ -1,11 +1,13 @@
 //! Sends webhooks: finds endpoints with something due, and works through each on its own.
 //!
 //! One worker an endpoint: it claims a few deliveries, sends them side by side, records the answers
-//! and goes on until nothing is due. So an endpoint that is slow holds up nothing but itself. The loop
-//! only starts workers; it is woken when this process commits an event, and looks once a second for
+//! and goes on until nothing is due. So an endpoint that is slow holds up nothing but itself, and a
+//! merchant with many of them nobody else: each merchant has a share of the attempts. The loop only
+//! starts workers; it is woken when this process commits an event, and looks once a second for
 //! what other replicas, retries and lapsed claims leave due.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::egress::Egress;
 use crate::domain::delivery::Answer;
-use crate::domain::ids::ApiKeyId;
+use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::flows::SharedCore;
 use crate::flows::deliver::{Claim, Claimed, PER_ENDPOINT_MAX};
 use crate::store::StoreError;
@@ -24,6 +26,9 @@ use crate::store::StoreError;
 /// Attempts under way at once: each is a connection and some kilobytes. Endpoints that fail are given
 /// one each, so it takes this many that hang before anybody waits for them.
 pub const ATTEMPTS_MAX: usize = 512;
+
+/// The same of one merchant, however many endpoints it has.
+pub const PER_MERCHANT_MAX: usize = 32;
 
 /// How often the record of an attempt is tried again, a [`POLL`] apart.
 const RECORD_RETRIES_MAX: u32 = 5;
@@ -34,11 +39,16 @@ const POLL: Duration = Duration::from_secs(1);
 pub struct Deliverer {
     core: SharedCore,
     egress: Arc<Egress>,
-    /// Endpoints that have a worker.
-    busy: Mutex<HashSet<ApiKeyId>>,
+    busy: Mutex<HashMap<MerchantId, Busy>>,
     attempts: Semaphore,
     workers: TaskTracker,
     stop: CancellationToken,
+}
+
+/// The endpoints of one merchant that have a worker, and the attempts that these share.
+struct Busy {
+    endpoints: HashSet<ApiKeyId>,
+    attempts: Arc<Semaphore>,
 }
 
 impl Deliverer {
@@ -60,7 +70,7 @@ impl Deliverer {
     /// The first fault of the store. What it left is due again when its claim lapses.
     pub async fn tick(self: &Arc<Self>) -> Result<(), StoreError> {
         let endpoints = self.core.due_endpoints().await?;
-        let workers = endpoints.into_iter().filter_map(|key| self.take(key)).map(Worker::run);
+        let workers = endpoints.into_iter().filter_map(|due| self.take(due)).map(Worker::run);
         join_all(workers).await.into_iter().try_for_each(|attempts| attempts.map(drop))
     }
 
@@ -69,7 +79,7 @@ impl Deliverer {
         while !self.stop.is_cancelled() {
             match self.core.due_endpoints().await {
                 Ok(endpoints) => {
-                    for worker in endpoints.into_iter().filter_map(|key| self.take(key)) {
+                    for worker in endpoints.into_iter().filter_map(|due| self.take(due)) {
                         self.workers.spawn(worker.run_and_log());
                     }
                 }
@@ -85,27 +95,47 @@ impl Deliverer {
         self.workers.wait().await;
     }
 
-    /// Begins no further attempt.
+    /// Begins no further attempt. Workers that wait for a turn leave.
     pub fn stop(&self) {
         self.stop.cancel();
+        self.attempts.close();
     }
 
     /// A worker for an endpoint that has none.
-    fn take(self: &Arc<Self>, key: ApiKeyId) -> Option<Worker> {
-        let is_free = self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
-        is_free.then(|| Worker { deliverer: Arc::clone(self), key })
+    fn take(self: &Arc<Self>, (merchant, key): (MerchantId, ApiKeyId)) -> Option<Worker> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_merchant = busy.entry(merchant).or_insert_with(|| Busy {
+            endpoints: HashSet::new(),
+            attempts: Arc::new(Semaphore::new(PER_MERCHANT_MAX)),
+        });
+        let share = Arc::clone(&of_merchant.attempts);
+        of_merchant.endpoints.insert(key).then(|| Worker {
+            deliverer: Arc::clone(self),
+            merchant,
+            key,
+            share,
+        })
     }
 }
 
 /// Works through what is due for one endpoint. Dropping it, by a panic too, frees the endpoint.
 struct Worker {
     deliverer: Arc<Deliverer>,
+    merchant: MerchantId,
     key: ApiKeyId,
+    /// The attempts that the merchant may have under way.
+    share: Arc<Semaphore>,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.deliverer.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        let mut busy = self.deliverer.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut of_merchant) = busy.entry(self.merchant) {
+            of_merchant.get_mut().endpoints.remove(&self.key);
+            if of_merchant.get().endpoints.is_empty() {
+                of_merchant.remove();
+            }
+        }
     }
 }
 
@@ -125,12 +155,13 @@ impl Worker {
         let mut made = 0;
         while !self.deliverer.stop.is_cancelled() {
             // Before claiming: a claim must not lapse while it waits for its turn.
-            let Some(permits) = self.permits().await else { break };
+            let Some(mut permits) = self.permits().await else { break };
             let limit = i64::try_from(permits.len()).unwrap_or(1);
             let claimed = self.deliverer.core.claim_deliveries(self.key, limit).await?;
             if claimed.is_empty() {
                 break;
             }
+            permits.truncate(claimed.len());
             made += claimed.len();
             let attempts = claimed.into_iter().map(|claimed| self.attempt(claimed));
             join_all(attempts).await.into_iter().collect::<Result<(), _>>()?;
@@ -139,14 +170,15 @@ impl Worker {
         Ok(made)
     }
 
-    /// One permit, and as many more as are free, up to what an endpoint may have.
-    async fn permits(&self) -> Option<Vec<SemaphorePermit<'_>>> {
-        let attempts = &self.deliverer.attempts;
-        let mut permits = vec![attempts.acquire().await.ok()?];
+    /// Permits for one attempt, and for as many more as are free, up to what an endpoint may have. The
+    /// merchant's own comes first: whoever waits for it keeps nobody else waiting.
+    async fn permits(&self) -> Option<Vec<[SemaphorePermit<'_>; 2]>> {
+        let (share, attempts) = (&self.share, &self.deliverer.attempts);
+        let mut permits = vec![[share.acquire().await.ok()?, attempts.acquire().await.ok()?]];
         for _ in 1..PER_ENDPOINT_MAX {
-            match attempts.try_acquire() {
-                Ok(permit) => permits.push(permit),
-                Err(_) => break,
+            match (share.try_acquire(), attempts.try_acquire()) {
+                (Ok(of_merchant), Ok(of_all)) => permits.push([of_merchant, of_all]),
+                _ => break,
             }
         }
         Some(permits)

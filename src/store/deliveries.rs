@@ -13,20 +13,23 @@ use crate::domain::event::WebhookEvent;
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
 use crate::domain::webhook::EventData;
 
-/// The keys whose webhooks have something due, longest waiting first.
+/// The keys whose webhooks have something due, each with its merchant, longest waiting first.
 ///
 /// # Errors
 /// [`StoreError`], as for all below.
-pub async fn due_endpoints(db: &mut Connection, now: Timestamp) -> Result<Vec<ApiKeyId>, StoreError> {
-    let rows = db
-        .query(
-            "select api_key_id, min(next_attempt_at) as due from webhook_deliveries \
-             where state = 'pending' and next_attempt_at <= $1 group by api_key_id order by due",
-        )
-        .bind(now)
-        .all::<(ApiKeyId, Timestamp)>()
-        .await?;
-    Ok(rows.into_iter().map(|(key, _)| key).collect())
+pub async fn due_endpoints(
+    db: &mut Connection,
+    now: Timestamp,
+) -> Result<Vec<(MerchantId, ApiKeyId)>, StoreError> {
+    db.query(
+        "select api_keys.merchant_id, api_keys.id from (\
+             select api_key_id, min(next_attempt_at) as since from webhook_deliveries \
+             where state = 'pending' and next_attempt_at <= $1 group by api_key_id) as due \
+             join api_keys on api_keys.id = due.api_key_id order by due.since",
+    )
+    .bind(now)
+    .all()
+    .await
 }
 
 /// Where the webhooks of a key go.

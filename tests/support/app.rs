@@ -170,6 +170,10 @@ impl TestApp {
         tokio::spawn(async move { deliverer.tick().await.expect("the store answers") })
     }
 
+    pub(crate) fn stop_delivering(&self) {
+        self.app.deliverer().stop();
+    }
+
     /// Makes every step that there is to make of one walk of the sweeper; how many rows went.
     pub(crate) async fn sweep(&self, kind: Kind) -> u64 {
         let mut removed = 0;

@@ -9,8 +9,11 @@ use standardwebhooks::Webhook;
 use tollgate::domain::clock::Clock;
 use tollgate::domain::delivery::{Answer, SendError};
 use tollgate::flows::deliver::CLAIM;
+use tollgate::flows::manage_keys::NewApiKey;
+use tollgate::jobs::deliver::PER_MERCHANT_MAX;
 
 use super::{Call, delete, each, ids, ok, types};
+use crate::support::merchant::plain_key;
 use crate::support::receiver::{Answering, Closed, Receiver};
 
 /// Past the jitter of any pause of this length.
@@ -263,6 +266,49 @@ async fn a_receiver_that_never_answers_holds_up_no_other() {
         assert!(slow.received().len() <= 8, "one endpoint has few attempts at once");
         slow.answer(Answering::Status(204));
         served.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_merchant_with_many_receivers_that_never_answer_has_its_share_of_the_attempts_and_no_more() {
+    each(async |app| {
+        let (slow, quick) = (Receiver::open(), Receiver::open());
+        slow.answer(Answering::Hang);
+        let hanging = app.hooked(&slow.url()).await;
+        for _ in 0..PER_MERCHANT_MAX + 8 {
+            let key = NewApiKey { webhook_url: Some(slow.url()), ..plain_key() };
+            app.further_key(hanging.merchant, key).await;
+        }
+        let other = app.hooked(&quick.url()).await;
+        let served = app.serve().await;
+        slow.until_received(PER_MERCHANT_MAX).await;
+        other.verify(&quick.until_received(1).await);
+        assert_eq!(slow.received().len(), PER_MERCHANT_MAX);
+        slow.answer(Answering::Status(204));
+        slow.until_received(PER_MERCHANT_MAX + 9).await;
+        served.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_leaves_what_waits_for_its_turn_to_the_next_start() {
+    each(async |app| {
+        let slow = Receiver::open();
+        slow.answer(Answering::Hang);
+        let hanging = app.hooked(&slow.url()).await;
+        for _ in 0..PER_MERCHANT_MAX + 8 {
+            let key = NewApiKey { webhook_url: Some(slow.url()), ..plain_key() };
+            app.further_key(hanging.merchant, key).await;
+        }
+        let delivering = app.start_delivering();
+        slow.until_received(PER_MERCHANT_MAX).await;
+        app.stop_delivering();
+        slow.answer(Answering::Status(204));
+        delivering.await.expect("the deliverer does not panic");
+        assert_eq!(slow.received().len(), PER_MERCHANT_MAX);
+        assert_eq!(app.number("select count(*) from webhook_deliveries where state = 'pending'").await, 9);
     })
     .await;
 }
