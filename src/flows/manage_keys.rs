@@ -246,7 +246,7 @@ async fn create(
         secrets: vec![rotation::first_secret(change.core, &plain, now)],
     };
     api_keys::insert(&mut change.tx, &key).await?;
-    let webhook_secret = ensure_webhook_secret(change, &key).await?;
+    let webhook_secret = ensure_webhook_secret(change, by, &key).await?;
     change.concerns(Some(merchant.id), key.id);
     change.event.detail = settings(&key);
     change.publish(merchant.id, "api_key.created", settings(&key), Audience::Key(key.id)).await?;
@@ -296,7 +296,7 @@ async fn update(
         key.expires_at = expires_at;
     }
     save(change, &mut key).await?;
-    let webhook_secret = ensure_webhook_secret(change, &key).await?;
+    let webhook_secret = ensure_webhook_secret(change, by, &key).await?;
     Ok(ChangedApiKey { object: key, webhook_secret })
 }
 

@@ -168,6 +168,7 @@ impl Core {
 /// nothing to make. To be shown once. Belongs into whatever gives a key its URL.
 pub(super) async fn ensure_webhook_secret(
     change: &mut Change<'_>,
+    by: &By,
     key: &ApiKey,
 ) -> Result<Option<PlainSecret>, Stop> {
     if key.webhook_url.is_none() {
@@ -176,7 +177,7 @@ pub(super) async fn ensure_webhook_secret(
     if !webhook_secrets::live(&mut change.tx, key.id, change.event.at).await?.is_empty() {
         return Ok(None);
     }
-    Ok(Some(add_secret(change, key.id).await?))
+    Ok(Some(add_secret(change, by, key).await?))
 }
 
 /// Takes a key's webhook back into use after it was disabled, with a clean slate. Belongs into
@@ -187,14 +188,15 @@ pub(super) async fn enable_webhook(change: &mut Change<'_>, key: &mut ApiKey) ->
     Ok(())
 }
 
-async fn add_secret(change: &mut Change<'_>, key: ApiKeyId) -> Result<PlainSecret, Stop> {
+async fn add_secret(change: &mut Change<'_>, by: &By, key: &ApiKey) -> Result<PlainSecret, Stop> {
+    by.may_handle(key.environment)?;
     let core = change.core;
     let secret = WebhookSecret::generate(&core.entropy);
     let (id, plain) = (SecretId::generate(change.event.at, &core.entropy), secret.to_plain());
     let sealed =
         core.keyring.seal(Purpose::WebhookSecret, id.uuid().as_bytes(), secret.bytes(), &core.entropy);
     let kept = SealedSecret { id, sealed };
-    webhook_secrets::insert(&mut change.tx, key, &kept, plain.hash(), change.event.at).await?;
+    webhook_secrets::insert(&mut change.tx, key.id, &kept, plain.hash(), change.event.at).await?;
     Ok(plain)
 }
 
@@ -233,7 +235,7 @@ async fn rotate(
         let detail = format!("{SECRETS_MAX} secrets sign already; wait until one has ended");
         return Err(Refused::Conflict(detail).into());
     }
-    let secret = add_secret(change, key.id).await?;
+    let secret = add_secret(change, by, &key).await?;
     change.event.detail = json!({ "previous_ends_at": previous_ends_at });
     Ok(WithSecret { object: RotatedWebhookSecret { api_key_id: key.id, previous_ends_at }, secret })
 }

@@ -7,8 +7,9 @@ use tollgate::domain::api_key::Environment;
 use tollgate::domain::console::TotpSecret;
 use tollgate::domain::keyring::Purpose;
 use tollgate::domain::secret::PlainSecret;
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::{By, Refused};
 use tollgate::flows::manage_users::UserChanges;
+use tollgate::flows::once::Once;
 use zeroize::Zeroizing;
 
 use super::people::{PASSWORD, Person, cookie_of, field, from_a_page, sign_in_form};
@@ -166,10 +167,25 @@ async fn without_the_factor_that_live_keys_take_nothing_that_makes_a_live_secret
         let secrets = "select count(*) from secrets";
         let before = app.number(secrets).await;
         let fields = [("once", once.as_str()), ("overlap_secs", "0")];
+        let settings = format!("{base}/api-keys/{}", merchant.key_id);
+        let hooked = [
+            ("name", "Web shop"),
+            ("environment", "live"),
+            ("ip_mode", "enforce"),
+            ("webhook_format", "single_json"),
+            ("webhook_url", "https://203.0.114.7/hook"),
+            ("version", "1"),
+        ];
+        let webhook_secrets = "select count(*) from webhook_secrets";
+        let refused = app.send(person.post(&settings, &hooked)).await;
+        assert_eq!(refused.status, 422);
+        assert!(refused.text().contains("need a second factor"));
+        assert_eq!(app.number("select count(*) from api_keys where webhook_url is not null").await, 0);
         assert_ne!(app.send(person.post(&rotate, &fields)).await.status, 200);
         assert_eq!(app.number(secrets).await, before);
         assert_eq!(app.send(person.post(&format!("{base}/people/tokens"), &token)).await.status, 422);
         assert_eq!(app.number("select count(*) from admin_tokens").await, 0);
+        assert_eq!(app.number(webhook_secrets).await, 0);
 
         let path = "/console/account/second-factor";
         let sealed = field(&app.page(&person, path).await, "sealed");
@@ -183,6 +199,13 @@ async fn without_the_factor_that_live_keys_take_nothing_that_makes_a_live_secret
         set_up(&app, &person).await;
         assert_eq!(app.send(person.post(&rotate, &fields)).await.status, 200);
         assert_eq!(app.send(person.post(&format!("{base}/people/tokens"), &token)).await.status, 200);
+        assert_eq!(app.send(person.post(&settings, &hooked)).await.status, 200);
+        assert_eq!(app.number(webhook_secrets).await, 1);
+        let rotation =
+            async |by: By| app.core().rotate_webhook_secret(&by, merchant.key_id, 0, Once::never()).await;
+        let lacking = By { lacks_second_factor: true, ..By::command_line() };
+        assert!(matches!(rotation(lacking).await, Ok(Err(Refused::Forbidden(_)))));
+        assert!(matches!(rotation(By::command_line()).await, Ok(Ok(_))));
     })
     .await;
 }
