@@ -10,8 +10,8 @@ use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantRecord};
 
 /// Secrets replaced within this time stay in the record, so that a refusal can say what became of them. Older
-/// ones are unknown, which keeps the record small. Revoked keys, and all that is theirs, are not in it: a key
-/// that is known to be the merchant's and is not there was revoked.
+/// ones, and all but the newest few, are unknown, which keeps the record small. Revoked keys, and all that is
+/// theirs, are not in it: a key that is known to be the merchant's and is not there was revoked.
 pub(super) const REMEMBERED: TimeDelta = TimeDelta::days(30);
 
 #[derive(sqlx::FromRow)]
@@ -198,7 +198,7 @@ pub async fn record(
     let Some(merchant) = by_id(db, id).await? else { return Ok(None) };
     let since = now.minus(REMEMBERED);
     let licences = licences(db, id).await?;
-    let mut secrets = secrets::of_merchant(db, id, since).await?;
+    let mut secrets = secrets::of_merchant(db, id, since, now).await?;
     Ok(Some(MerchantRecord {
         merchant,
         licences,

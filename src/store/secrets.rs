@@ -102,8 +102,11 @@ pub async fn insert(
     touched("secrets", rows, 1)
 }
 
-/// Every secret of a merchant's keys that are not revoked, and of their credentials, that is live or ended after
-/// `since`, newest first.
+/// The newest secrets of one owner that are read although they have ended.
+const NEWEST: i64 = 8;
+
+/// The secrets of a merchant's keys that are not revoked, and of their credentials, newest first: all that are
+/// live, and those that ended after `since` and are among the [`NEWEST`] of their owner.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -111,18 +114,23 @@ pub async fn of_merchant(
     db: &mut Connection,
     merchant: MerchantId,
     since: Timestamp,
+    now: Timestamp,
 ) -> Result<ByOwner, StoreError> {
     let rows = db
         .query(
             "select id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
              last_used_ip, ends_at from secrets \
-             where merchant_id = $1 and (ends_at is null or ends_at > $2) and owner_id in \
+             where merchant_id = $1 and (ends_at is null or ends_at > $3 or (ends_at > $2 and number + $4 > \
+             (select max(number) from secrets as newest where newest.owner_id = secrets.owner_id))) \
+             and owner_id in \
              (select id from api_keys where merchant_id = $1 and revoked_at is null union all \
              select credentials.id from credentials join api_keys on api_keys.id = credentials.api_key_id \
              where credentials.merchant_id = $1 and api_keys.revoked_at is null) order by number desc",
         )
         .bind(merchant)
         .bind(since)
+        .bind(now)
+        .bind(NEWEST)
         .all::<SecretRow>()
         .await?;
     let mut by_owner = ByOwner::new();

@@ -235,6 +235,9 @@ async fn a_restored_key_counts_and_does_not_bring_its_sessions_back() {
             app.key_of(merchant.id, plain_key()).await;
         }
         operator.post(&format!("{path}/restore"), json!({})).await.problem(409, "conflict");
+        let keys = format!("/merchants/{}/api-keys", merchant.id);
+        let another = json!({ "name": "n", "environment": "live" });
+        operator.post(&keys, another).await.problem(409, "conflict");
         let other = app.number("select count(*) from api_keys where revoked_at is null").await;
         assert_eq!(other, KEYS_MAX);
         app.run_sql("update api_keys set revoked_at = 1 where id in (select id from api_keys order by id desc limit 1)").await;
@@ -290,6 +293,32 @@ async fn names_are_seen_as_they_are_and_ends_are_within_a_hundred_years() {
         }
         let key = json!({ "name": "Caf\u{e9} \u{5e97}", "environment": "live", "expires_at": "2126-01-01T00:00:00Z" });
         operator.post(&path, key).await.created();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_that_was_rotated_often_is_remembered_by_what_works_and_a_few_that_ended() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let made = operator.key(&merchant, json!({})).await;
+        let path = format!("/api-keys/{}", text(&made, "id"));
+        let mut newest = made.clone();
+        let mut before = None;
+        for _ in 0..20 {
+            newest = operator.post(&format!("{path}/rotate"), json!({ "overlap_secs": 0 })).await.created();
+            if let Some(before) = before {
+                assert_eq!(operator.delete(&format!("{path}/secrets/{before}")).await.status, 204);
+            }
+            before = Some(text(&newest["secrets"][0], "id").to_owned());
+        }
+        let id = merchant.parse().expect("an id");
+        let record = app.core().store.hot().load_record(id, app.now()).await;
+        let record = record.expect("the store answers").expect("the merchant exists");
+        assert_eq!(record.api_keys[0].secrets.len(), 9, "the first, which works, and the newest eight");
+        assert_eq!(app.send(with_key(text(&made, "key"))).await.status, 200, "it is old, and works");
+        assert_eq!(app.send(with_key(text(&newest, "key"))).await.status, 200);
     })
     .await;
 }
