@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde_json::json;
+use tollgate::flows::manage_credentials::CREDENTIALS_MAX;
 
 use super::{Admin, authorize, text, verify};
 use crate::support::{Call, each_engine};
@@ -100,6 +101,21 @@ async fn a_session_can_be_ended_by_hand() {
         assert_eq!(app.send(verify(&key, &tokens.access)).await.status, 401);
         let sessions = operator.get(&format!("/merchants/{merchant}/sessions")).await.ok();
         assert_eq!(sessions["items"][0]["revoked_reason"], "ended_by_admin");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_has_so_many_credentials_and_no_more() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let key = operator.key(&merchant, json!({})).await;
+        for _ in 0..CREDENTIALS_MAX {
+            operator.credentials(&key).await;
+        }
+        let path = format!("/api-keys/{}/credentials", text(&key, "id"));
+        operator.post(&path, json!({})).await.problem(409, "conflict");
     })
     .await;
 }
