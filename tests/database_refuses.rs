@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tollgate::config::Settings;
 use tollgate::store::{Options, Store, StoreError};
@@ -10,14 +11,16 @@ use tollgate::store::{Options, Store, StoreError};
 use super::admin::Admin;
 use super::database_trouble::until;
 use super::support::postgres::Cluster;
+use super::support::receiver::Receiver;
 use super::support::{Call, Database, Merchant, TestApp, Tokens};
+use super::webhooks::to_this_machine;
 
 /// Within which calls are served again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// A server whose tables belong to one role and are used by another, `service`.
 struct Server {
-    _cluster: Cluster,
+    cluster: Cluster,
     /// The superuser, in a database of its own.
     admin: String,
     owner: TestApp,
@@ -28,7 +31,7 @@ impl Server {
         let cluster = Cluster::start();
         let admin = cluster.database();
         let owner = TestApp::over(Database::reached_at(cluster.database())).await;
-        let server = Self { _cluster: cluster, admin, owner };
+        let server = Self { cluster, admin, owner };
         server.sql("create role service login; create role successor login").await;
         let grant = "grant select, insert, update, delete on all tables in schema public to service, successor; \
                      grant usage on all sequences in schema public to service, successor";
@@ -131,6 +134,73 @@ async fn whatever_it_refuses_a_connection_for_is_503_until_it_relents() {
         every_call_is_503(&app, &caller, refuse).await;
         server.sql(&relent.replace("DB", &database)).await;
         is_served_again(&app, &caller.merchant, refuse).await;
+    }
+}
+
+#[tokio::test]
+async fn whatever_befell_it_every_event_is_delivered_and_every_call_is_on_record() {
+    let server = Server::start().await;
+    let app = server
+        .owner
+        .replica_at(&server.url("service"), |settings| {
+            impatient(settings);
+            to_this_machine(settings);
+        })
+        .await;
+    let receiver = Receiver::open();
+    let hooked = app.hooked(&receiver.url()).await;
+    let merchant = app.merchant().await;
+    app.deliver().await;
+    receiver.take();
+    for trouble in ["login", "read-only", "frozen", "gone"] {
+        let ids: Vec<String> = (0..20).map(|number| format!("{trouble}-{number}")).collect();
+        for id in &ids {
+            app.send(merchant.authorize().header("x-request-id", id)).await.tokens();
+        }
+        let event = app.hand_in(&hooked, &format!("payment.{}", trouble.replace('-', "_"))).await;
+
+        // Some of the records are written by now, and some are not.
+        let mut frozen = None;
+        match trouble {
+            "login" => server.sql("alter role service nologin").await,
+            "read-only" => server.sql("alter role service set default_transaction_read_only = on").await,
+            "frozen" => {
+                let mut holder =
+                    PgConnection::connect(&server.owner.database.url).await.expect("the superuser gets in");
+                let locks =
+                    "begin; lock table exchanges, merchants, webhook_deliveries in access exclusive mode";
+                holder.execute(locks).await.expect("the test's own SQL is right");
+                frozen = Some(holder);
+            }
+            _ => server.cluster.stop_immediate(),
+        }
+        if matches!(trouble, "login" | "read-only") {
+            server.cut().await;
+        }
+        let refused = app.send(merchant.authorize()).await;
+        assert_eq!(refused.status, 503, "{trouble}: {}", refused.text());
+        // The attempt, or the record of it, fails; it must not be the last one.
+        let _ = app.try_to_deliver().await;
+
+        match trouble {
+            "login" => server.sql("alter role service login").await,
+            "read-only" => server.sql("alter role service reset default_transaction_read_only").await,
+            "frozen" => drop(frozen),
+            _ => server.cluster.start_again(),
+        }
+        is_served_again(&app, &merchant, trouble).await;
+        app.flush().await;
+        // Past the time for which an attempt under way is left to whoever made it.
+        app.advance(TimeDelta::minutes(10));
+        app.deliver().await;
+        assert!(receiver.take().iter().any(|hook| hook.id() == event), "{trouble}: the event is lost");
+        for id in ids {
+            let query = format!("select count(*) from exchanges where request_id = '{id}' and status = 200");
+            let mut owner = PgConnection::connect(&server.owner.database.url).await.expect("it is back");
+            let recorded: i64 =
+                sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut owner).await.expect("it answers");
+            assert_eq!(recorded, 1, "{trouble}: {id}");
+        }
     }
 }
 

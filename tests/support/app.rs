@@ -164,6 +164,11 @@ impl TestApp {
         self.app.deliverer().tick().await.expect("the store answers");
     }
 
+    /// The same, where the store may not answer.
+    pub(crate) async fn try_to_deliver(&self) -> bool {
+        self.app.deliverer().tick().await.is_ok()
+    }
+
     /// The same, while the test goes on.
     pub(crate) fn start_delivering(&self) -> JoinHandle<()> {
         let deliverer = Arc::clone(self.app.deliverer());

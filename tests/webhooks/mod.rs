@@ -19,7 +19,7 @@ use crate::support::receiver::Hook;
 use crate::support::{Call, Reply, TestApp, each_engine_with};
 
 /// Receivers of the tests are on this machine and speak plain HTTP.
-fn to_this_machine(settings: &mut Settings) {
+pub(crate) fn to_this_machine(settings: &mut Settings) {
     settings.webhooks.allow_private_networks = true;
     settings.webhooks.allow_http = true;
 }
@@ -30,7 +30,7 @@ async fn each(test: impl AsyncFn(TestApp)) {
 }
 
 /// A merchant with one key that has a webhook.
-struct Hooked {
+pub(crate) struct Hooked {
     merchant: MerchantId,
     key: ApiKeyId,
     api_key: String,
@@ -40,7 +40,7 @@ struct Hooked {
 }
 
 impl TestApp {
-    async fn hooked(&self, url: &str) -> Hooked {
+    pub(crate) async fn hooked(&self, url: &str) -> Hooked {
         self.hooked_with(NewApiKey { webhook_url: Some(url.to_owned()), ..plain_key() }).await
     }
 
@@ -74,7 +74,7 @@ impl TestApp {
     }
 
     /// The platform hands in one event of this type and returns its id.
-    async fn hand_in(&self, hooked: &Hooked, event_type: &str) -> String {
+    pub(crate) async fn hand_in(&self, hooked: &Hooked, event_type: &str) -> String {
         let body = format!(r#"{{"type":"{event_type}","data":{{"payment":"{event_type}"}}}}"#);
         let reply = self.send(hooked.hand_in(&body)).await;
         assert_eq!(reply.status, 202, "{}", reply.text());
