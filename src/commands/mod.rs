@@ -2,25 +2,24 @@
 //!
 //! The same flows as the admin API, and with `--json` the same answers.
 
+mod arguments;
 mod audit;
 mod look;
 mod token_keys;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use chrono::DateTime;
-use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
 use tollgate::app::{Create, open_core};
 use tollgate::config::Settings;
 use tollgate::domain::admin::{Permission, Role};
-use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
+use tollgate::domain::api_key::{IpMode, WebhookFormat};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
-use tollgate::domain::ids::{AdminTokenId, ApiKeyId, MerchantId, SessionId, UserId};
-use tollgate::domain::licence::{Licence, Product};
+use tollgate::domain::ids::{MerchantId, UserId};
+use tollgate::domain::licence::Licence;
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
 use tollgate::flows::manage::By;
@@ -31,287 +30,10 @@ use tollgate::flows::manage_users::NewUser;
 use tollgate::flows::once::{Answer, Once};
 use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens, users};
 
-use look::Listing;
-
-#[derive(Subcommand)]
-pub(crate) enum Job {
-    /// Operators: who may administer every merchant.
-    #[command(subcommand)]
-    Operator(OperatorJob),
-    /// Merchants.
-    #[command(subcommand)]
-    Merchant(MerchantJob),
-    /// Licences of merchants.
-    #[command(subcommand)]
-    Licence(LicenceJob),
-    /// API keys.
-    #[command(subcommand)]
-    Key(KeyJob),
-    /// Client credentials.
-    #[command(subcommand)]
-    Credentials(CredentialsJob),
-    /// Users of the console.
-    #[command(subcommand)]
-    User(UserJob),
-    /// The audit trail.
-    #[command(subcommand)]
-    Audit(audit::Job),
-    /// Admin tokens, of operators too.
-    #[command(subcommand)]
-    Token(TokenJob),
-    /// Sessions.
-    #[command(subcommand)]
-    Session(SessionJob),
-    /// The server's token keys.
-    Keys(token_keys::Keys),
-}
-
-#[derive(Subcommand)]
-pub(crate) enum OperatorJob {
-    /// Make an operator token. It is printed once.
-    Add {
-        name: String,
-        /// A service token instead, which may introspect every merchant's tokens and nothing else.
-        #[arg(long)]
-        introspect: bool,
-        /// Print {"id", "token"}.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum MerchantJob {
-    /// Make a merchant.
-    Add {
-        name: String,
-        /// `worldpay_corporate` unlocks the second webhook output type.
-        #[arg(long, default_value = "default")]
-        gateway: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// List merchants, newest first.
-    List {
-        #[command(flatten)]
-        listing: Listing,
-    },
-    /// Show a merchant.
-    Show {
-        /// Id or name.
-        merchant: String,
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum TokenJob {
-    /// List admin tokens, newest first.
-    List {
-        #[command(flatten)]
-        listing: Listing,
-    },
-    /// Show an admin token.
-    Show {
-        token: AdminTokenId,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Revoke an admin token at once.
-    Revoke { token: AdminTokenId },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum SessionJob {
-    /// List a merchant's sessions, newest first.
-    List {
-        /// Id or name.
-        merchant: String,
-        #[command(flatten)]
-        listing: Listing,
-    },
-    /// Show a session.
-    Show {
-        session: SessionId,
-        #[arg(long)]
-        json: bool,
-    },
-    /// End a session and all its tokens.
-    End { session: SessionId },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum LicenceJob {
-    /// Grant a licence, or extend it.
-    Grant {
-        merchant: MerchantId,
-        product: ProductName,
-        /// RFC 3339; without it the licence does not lapse.
-        #[arg(long)]
-        expires_at: Option<DateTime<chrono::FixedOffset>>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// End a licence now.
-    End {
-        merchant: MerchantId,
-        product: ProductName,
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum ProductName {
-    ApiKeys,
-    EnhancedSecurity,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum EnvironmentName {
-    Sandbox,
-    Live,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum KeyJob {
-    /// Make an API key. It is printed once.
-    Add {
-        merchant: MerchantId,
-        name: String,
-        #[arg(long)]
-        environment: EnvironmentName,
-        /// An address or CIDR range it may be used from; may be given several times.
-        #[arg(long = "allow", value_name = "CIDR")]
-        allowed_ips: Vec<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// List a merchant's API keys, newest first.
-    List {
-        /// Id or name.
-        merchant: String,
-        #[command(flatten)]
-        listing: Listing,
-    },
-    /// Show an API key.
-    Show {
-        key: ApiKeyId,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Undo a revocation, within the hour.
-    Restore {
-        key: ApiKeyId,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Revoke an API key at once.
-    Revoke {
-        key: ApiKeyId,
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum CredentialsJob {
-    /// Generate tokens: a client id and secret for a key, switched OFF. The secret is printed once.
-    Add {
-        key: ApiKeyId,
-        #[arg(long)]
-        json: bool,
-    },
-    /// List all credentials of a key, newest first.
-    List {
-        key: ApiKeyId,
-        #[command(flatten)]
-        listing: Listing,
-    },
-    /// Show credentials.
-    Show {
-        client_id: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Switch Enhanced Security ON.
-    On {
-        client_id: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Switch Enhanced Security OFF, which ends every session at once.
-    Off {
-        client_id: String,
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum UserJob {
-    /// Make a user. Without a password file, a one-time sign-in link is printed.
-    Add {
-        email: String,
-        #[arg(long)]
-        role: RoleName,
-        /// For the merchant roles.
-        #[arg(long)]
-        merchant: Option<MerchantId>,
-        /// A file whose first line is the password.
-        #[arg(long, value_name = "FILE")]
-        password_file: Option<PathBuf>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// List users, newest first.
-    List {
-        #[command(flatten)]
-        listing: Listing,
-    },
-    /// Show a user.
-    Show {
-        email: String,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print a link that signs a user in once, within the hour.
-    Link {
-        email: String,
-        /// Print {"link"}.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum RoleName {
-    Operator,
-    MerchantAdmin,
-    MerchantViewer,
-}
-
-impl Job {
-    /// Whether it changes nothing: then it makes no directory, key or database either.
-    const fn only_looks(&self) -> bool {
-        match self {
-            Self::Merchant(job) => matches!(job, MerchantJob::List { .. } | MerchantJob::Show { .. }),
-            Self::Key(job) => matches!(job, KeyJob::List { .. } | KeyJob::Show { .. }),
-            Self::Credentials(job) => {
-                matches!(job, CredentialsJob::List { .. } | CredentialsJob::Show { .. })
-            }
-            Self::User(job) => matches!(job, UserJob::List { .. } | UserJob::Show { .. }),
-            Self::Token(job) => matches!(job, TokenJob::List { .. } | TokenJob::Show { .. }),
-            Self::Session(job) => matches!(job, SessionJob::List { .. } | SessionJob::Show { .. }),
-            Self::Audit(_) => true,
-            Self::Operator(_) | Self::Licence(_) | Self::Keys(_) => false,
-        }
-    }
-}
+pub(crate) use arguments::Job;
+use arguments::{
+    CredentialsJob, KeyJob, LicenceJob, MerchantJob, OperatorJob, ProductName, SessionJob, TokenJob, UserJob,
+};
 
 /// Does a job and prints what came of it.
 pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
@@ -339,12 +61,18 @@ async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<(
         }
         Job::Token(TokenJob::List { listing }) => look::tokens(core, &by, &listing).await,
         Job::Token(TokenJob::Show { token, json }) => look::token(core, &by, token, json).await,
-        Job::Token(TokenJob::Revoke { token }) => Ok(core.revoke_admin_token(&by, token).await??),
+        Job::Token(TokenJob::Revoke { token, json }) => {
+            core.revoke_admin_token(&by, token).await??;
+            look::token(core, &by, token, json).await
+        }
         Job::Session(SessionJob::List { merchant, listing }) => {
             look::sessions(core, &by, &merchant, &listing).await
         }
         Job::Session(SessionJob::Show { session, json }) => look::session(core, &by, session, json).await,
-        Job::Session(SessionJob::End { session }) => Ok(core.end_session_by(&by, session).await??),
+        Job::Session(SessionJob::End { session, json }) => {
+            core.end_session_by(&by, session).await??;
+            look::session(core, &by, session, json).await
+        }
         Job::Key(KeyJob::List { merchant, listing }) => look::keys(core, &by, &merchant, &listing).await,
         Job::Key(KeyJob::Show { key, json }) => {
             let key = core.api_key(&by, key).await??;
@@ -508,32 +236,4 @@ fn show(answer: &[u8], as_json: bool) -> anyhow::Result<()> {
 /// Prints to standard output, ending in one newline.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write to standard output")
-}
-
-impl From<RoleName> for Role {
-    fn from(name: RoleName) -> Self {
-        match name {
-            RoleName::Operator => Self::Operator,
-            RoleName::MerchantAdmin => Self::MerchantAdmin,
-            RoleName::MerchantViewer => Self::MerchantViewer,
-        }
-    }
-}
-
-impl From<ProductName> for Product {
-    fn from(name: ProductName) -> Self {
-        match name {
-            ProductName::ApiKeys => Self::ApiKeys,
-            ProductName::EnhancedSecurity => Self::EnhancedSecurity,
-        }
-    }
-}
-
-impl From<EnvironmentName> for Environment {
-    fn from(name: EnvironmentName) -> Self {
-        match name {
-            EnvironmentName::Sandbox => Self::Sandbox,
-            EnvironmentName::Live => Self::Live,
-        }
-    }
 }

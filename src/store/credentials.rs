@@ -105,15 +105,12 @@ pub async fn by_client_id(db: &mut Connection, client_id: &str) -> Result<Option
     Ok(Some(credential))
 }
 
-/// All credentials of a key, newest first.
-///
 /// The client id of credentials, and their key.
 pub async fn client_of(db: &mut Connection, id: CredentialId) -> Result<(String, ApiKeyId), StoreError> {
     db.query("select client_id, api_key_id from credentials where id = $1").bind(id).one().await
 }
 
-/// # Errors
-/// [`StoreError`].
+/// All credentials of a key, newest first.
 pub async fn of_api_key(db: &mut Connection, key: ApiKeyId) -> Result<Vec<Credential>, StoreError> {
     let rows = db
         .query(
