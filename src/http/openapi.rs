@@ -101,7 +101,7 @@ const INTEGRATOR_ERRORS: [DocumentedError; 9] = [
     (503, "The store does not answer", "temporarily_unavailable"),
 ];
 
-const ADMIN_ERRORS: [DocumentedError; 11] = [
+const ADMIN_ERRORS: [DocumentedError; 12] = [
     (400, "Malformed; the detail names the field", "invalid_request"),
     (401, "No live admin token", "invalid_client"),
     (403, "The role may not do this", "forbidden"),
@@ -111,6 +111,7 @@ const ADMIN_ERRORS: [DocumentedError; 11] = [
     (412, "Changed by somebody else", "version_mismatch"),
     (413, "The body is too large", "invalid_request"),
     (415, "Not JSON", "invalid_request"),
+    (429, "Too many calls", "slow_down"),
     (500, "An internal error", "server_error"),
     (503, "The store does not answer", "temporarily_unavailable"),
 ];

@@ -66,6 +66,16 @@ def shop(directory):
         world.stop()
 
 
+@pytest.fixture
+def own_shop(tmp_path):
+    """As `shop`, for a test that leaves nothing as it was."""
+    world = World(os.environ["TOLLGATE_BINARY"], tmp_path)
+    try:
+        yield stand_up(world)
+    finally:
+        world.stop()
+
+
 class ClosingLine:
     """The last line: an error in a fixture is a failed test."""
 

@@ -41,8 +41,8 @@ type asker struct {
 	authenticate func(http.Header, url.Values)
 }
 
-func (asker asker) post(endpoint, token string) (map[string]interface{}, error) {
-	fields, headers := url.Values{"token": {token}}, http.Header{}
+func (asker asker) post(endpoint, token, hint string) (map[string]interface{}, error) {
+	fields, headers := url.Values{"token": {token}, "token_type_hint": {hint}}, http.Header{}
 	asker.authenticate(headers, fields)
 	request, err := http.NewRequest(http.MethodPost, endpoint, strings.NewReader(fields.Encode()))
 	if err != nil {
@@ -105,8 +105,8 @@ func newAsker(method, id, secret string, client *http.Client) (asker, oauth2.Aut
 	return asker{}, 0, fmt.Errorf("no such method: %q", method)
 }
 
-func isActive(asker asker, found metadata, token string) (bool, error) {
-	answer, err := asker.post(found.IntrospectionEndpoint, token)
+func isActive(asker asker, found metadata, token, hint string) (bool, error) {
+	answer, err := asker.post(found.IntrospectionEndpoint, token, hint)
 	if err == nil && answer["active"] == false && len(answer) != 1 {
 		err = fmt.Errorf("an inactive token has more to it: %v", answer)
 	}
@@ -148,16 +148,20 @@ func life() error {
 		return errors.New("the refresh gave nothing new")
 	}
 
-	for _, token := range []string{first.AccessToken, second.AccessToken, second.RefreshToken} {
-		if active, err := isActive(asker, found, token); err != nil || !active {
+	// To a service a refresh token is inactive unless it says that it asks about one.
+	hints := map[string]string{
+		first.AccessToken: "access_token", second.AccessToken: "access_token", second.RefreshToken: "refresh_token",
+	}
+	for token, hint := range hints {
+		if active, err := isActive(asker, found, token, hint); err != nil || !active {
 			return fmt.Errorf("not active before its revocation: %v", err)
 		}
 	}
-	if _, err := asker.post(found.RevocationEndpoint, second.AccessToken); err != nil {
+	if _, err := asker.post(found.RevocationEndpoint, second.AccessToken, "access_token"); err != nil {
 		return err
 	}
-	for _, token := range []string{first.AccessToken, second.AccessToken, second.RefreshToken} {
-		if active, err := isActive(asker, found, token); err != nil || active {
+	for token, hint := range hints {
+		if active, err := isActive(asker, found, token, hint); err != nil || active {
 			return fmt.Errorf("active after its revocation: %v", err)
 		}
 	}
