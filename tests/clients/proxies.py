@@ -49,10 +49,11 @@ Include {example}
 APACHE_MODULES = ["mpm_event", "authz_core", "lua", "proxy", "proxy_http"]
 
 
-def example(name, directory, changes):
-    """Copies an example with its ports and paths changed. What is to be changed must be there."""
+def example(name, directory, changes, more=None):
+    """Copies an example with its ports and paths changed. What is to be changed must be there. `more` changes come
+    first, and know the example as it is shipped."""
     text = (EXAMPLES / name).read_text()
-    for old, new in changes.items():
+    for old, new in [*(more or {}).items(), *changes.items()]:
         assert old in text, f"{name} does not have {old!r}"
         text = text.replace(old, new)
     path = directory / name
@@ -60,16 +61,33 @@ def example(name, directory, changes):
     return path
 
 
+def nginx_for_grpc():
+    """In the one location that leads to the API, every `proxy_` is a `grpc_`, and there is no upgrade."""
+    text = (EXAMPLES / "nginx.conf").read_text()
+    first, last = "        proxy_set_header X-Merchant-Id", "proxy_pass http://api;"
+    block = text[text.index(first):text.index(last) + len(last)]
+    lines = [line for line in block.splitlines()
+             if not any(word in line for word in ["proxy_http_version", "Upgrade", "Connection"])]
+    return {block: "\n".join(lines).replace("proxy_", "grpc_").replace("http://api", "grpc://api")}
+
+
 class Proxy:
     """One running proxy. `base` is where callers reach it."""
 
-    def __init__(self, directory, tollgate_port, api_port):
+    # What makes of the example one for an API that speaks gRPC in clear, as its comments say.
+    GRPC = {}
+
+    def __init__(self, directory, tollgate_port, api_port, more=None):
+        self.more = more
         self.directory = directory
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.tollgate = {TOLLGATE: f"127.0.0.1:{tollgate_port}"}
         self.api = {API: f"127.0.0.1:{api_port}"}
         self.program = Program(type(self).__name__.lower(), self.command(), directory, self.port)
+        if more is not None and more is self.GRPC:
+            # It may speak HTTP/2 alone.
+            return
         try:
             # Traefik listens before it has its routes.
             until(f"{self.program.name} is ready", lambda: call(self.base, "GET", "/").status != 404)
@@ -80,25 +98,43 @@ class Proxy:
     def stop(self):
         self.program.stop()
 
+    @staticmethod
+    def idle(_divisor):
+        """What divides the time for which it keeps a spare connection to Tollgate, where its example sets one."""
+        return {}
+
 
 class Nginx(Proxy):
+    GRPC = nginx_for_grpc() | {"listen 8000;": "listen 8000 http2;"}
+
+    @staticmethod
+    def idle(divisor):
+        return {"keepalive_timeout 60s;": f"keepalive_timeout {60_000 / divisor:.0f}ms;"}
+
     def command(self):
-        changes = self.tollgate | self.api | {"listen 8000;": f"listen 127.0.0.1:{self.port};"}
+        changes = self.tollgate | self.api | {"listen 8000": f"listen 127.0.0.1:{self.port}"}
         user = "user root;" if os.getuid() == 0 else ""
         main = self.directory / "main.conf"
         main.write_text(NGINX_MAIN.format(
-            directory=self.directory, user=user, example=example("nginx.conf", self.directory, changes)))
+            directory=self.directory, user=user, example=example("nginx.conf", self.directory, changes, self.more)))
         return [found("nginx"), "-p", self.directory, "-e", "stderr", "-c", main]
 
 
 class Apache(Proxy):
+    GRPC = {
+        "\nListen 8000": f"\nLoadModule http2_module {MODULES}/mod_http2.so\n"
+                       f"LoadModule proxy_http2_module {MODULES}/mod_proxy_http2.so\nListen 8000",
+        '    ProxyPass "/" "http://127.0.0.1:9000/" upgrade=websocket':
+            '    Protocols h2 h2c http/1.1\n    ProxyPass "/" "h2c://127.0.0.1:9000/"',
+    }
+
     def command(self):
         script = example("apache-tollgate.lua", self.directory, self.tollgate)
         site = example("apache.conf", self.directory, self.api | {
             "Listen 8000": f"Listen 127.0.0.1:{self.port}",
             "*:8000": f"127.0.0.1:{self.port}",
             "/etc/apache2/apache-tollgate.lua": str(script),
-        })
+        }, self.more)
         modules = "\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in APACHE_MODULES)
         user = "User www-data\nGroup www-data" if os.getuid() == 0 else ""
         main = self.directory / "main.conf"
@@ -107,18 +143,29 @@ class Apache(Proxy):
 
 
 class Caddy(Proxy):
+    GRPC = {
+        "reverse_proxy 127.0.0.1:9000": "reverse_proxy h2c://127.0.0.1:9000",
+        "\t# servers {\n\t# \tprotocols h1 h2c\n\t# }": "\tservers {\n\t\tprotocols h1 h2c\n\t}",
+    }
+
+    @staticmethod
+    def idle(divisor):
+        return {"keepalive 60s": f"keepalive {60_000 / divisor:.0f}ms"}
+
     def command(self):
         caddyfile = example("Caddyfile", self.directory, self.tollgate | self.api | {
             "http://:8000 {": f"http://:{self.port} {{\n\tbind 127.0.0.1",
             # Nothing is to be reached, or written outside, while testing.
             "{\n\t# If there is": "{\n\tadmin off\n\tpersist_config off\n\t# If there is",
-        })
+        }, self.more)
         return [found("caddy"), "run", "--adapter", "caddyfile", "--config", caddyfile]
 
 
 class Traefik(Proxy):
+    GRPC = {"url: http://127.0.0.1:9000": "url: h2c://127.0.0.1:9000"}
+
     def command(self):
-        dynamic = example("traefik-dynamic.yml", self.directory, self.tollgate | self.api)
+        dynamic = example("traefik-dynamic.yml", self.directory, self.tollgate | self.api, self.more)
         static = example("traefik.yml", self.directory, {
             '":8000"': f'"127.0.0.1:{self.port}"',
             "/etc/traefik/traefik-dynamic.yml": str(dynamic),
@@ -127,6 +174,17 @@ class Traefik(Proxy):
 
 
 class Envoy(Proxy):
+    GRPC = {f"      # {line}\n": f"      {line}\n" for line in [
+        "typed_extension_protocol_options:",
+        "  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:",
+        '    "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions',
+        "    explicit_http_config: { http2_protocol_options: {} }",
+    ]}
+
+    @staticmethod
+    def idle(divisor):
+        return {"idle_timeout: 60s": f"idle_timeout: {60 / divisor:.3f}s"}
+
     def command(self):
         port = {"{ address: 0.0.0.0, port_value: 8000 }": f"{{ address: 127.0.0.1, port_value: {self.port} }}"}
         address = "address: 127.0.0.1, port_value: "
@@ -134,18 +192,20 @@ class Envoy(Proxy):
             old.replace("127.0.0.1:", address): new.replace("127.0.0.1:", address)
             for old, new in (self.tollgate | self.api).items()
         }
-        config = example("envoy.yaml", self.directory, port | moved | self.tollgate)
+        config = example("envoy.yaml", self.directory, port | moved | self.tollgate, self.more)
         return [found("envoy"), "--config-path", config, "--use-dynamic-base-id", "--concurrency", "1",
                 "--log-level", "warning"]
 
 
 class Haproxy(Proxy):
+    GRPC = {"server api 127.0.0.1:9000": "server api 127.0.0.1:9000 proto h2"}
+
     def command(self):
         script = example("haproxy-tollgate.lua", self.directory, self.tollgate)
         config = example("haproxy.cfg", self.directory, self.api | {
             "bind :8000": f"bind 127.0.0.1:{self.port}",
             "/etc/haproxy/haproxy-tollgate.lua": str(script),
-        })
+        }, self.more)
         return [found("haproxy"), "-db", "-f", config]
 
 
@@ -199,7 +259,11 @@ class Api:
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            # Connections that wait to be accepted: of its own accord, 5.
+            request_queue_size = 512
+
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

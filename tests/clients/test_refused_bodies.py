@@ -71,6 +71,29 @@ def test_curl_over_http2_in_clear(shop, directory, size):
         assert curl([["--http2-prior-knowledge", "--data-binary", f"@{body}", shop.world.issuer + path]]) == [(status, "1")]
 
 
+@pytest.mark.parametrize("scheme", ["plain", "tls"])
+@pytest.mark.parametrize("version", ["http1.1", "http2"])
+def test_a_client_that_waits_to_be_asked_for_its_body(shop, secure, directory, version, scheme):
+    base = secure if scheme == "tls" else shop.world.issuer
+    option = "--http2-prior-knowledge" if (version, scheme) == ("http2", "plain") else f"--{version}"
+    body = directory / "waiting.body"
+    body.write_bytes(b"a" * SIZES["large"])
+    # It waits for far longer than the whole call may take.
+    waits = [option, "-H", "Expect: 100-continue", "--expect100-timeout", "60", "--max-time", "10"]
+    # Of the body nothing is needed to refuse these, so nobody waits.
+    for path, status in REFUSED:
+        assert curl([[*waits, "--data-binary", f"@{body}", base + path]]) == [(status, "1")]
+
+
+@pytest.mark.parametrize("version, patience", [("--http1.1", "60"), ("--http2-prior-knowledge", "0.3")])
+def test_a_body_that_is_waited_for_is_read(shop, version, patience):
+    """Over HTTP/2 hyper asks for no body, so the client sends it in the end of its own accord (RFC 9110 10.1.1)."""
+    good = [version, "-H", "Expect: 100-continue", "--expect100-timeout", patience, "--max-time", "10",
+            "-H", f"X-API-KEY: {shop.merchant.key}", "-d", f"client_id={shop.merchant.client_id}",
+            "-d", f"client_secret={shop.merchant.client_secret}", f"{shop.world.issuer}/api/authorize"]
+    assert curl([good]) == [("200", "1")]
+
+
 def test_keep_alive_node_agent(shop):
     ended = subprocess.run(
         ["node", NODE / "keepalive.mjs"], capture_output=True, text=True, timeout=PATIENCE_SECS * 3,

@@ -1,0 +1,60 @@
+"""The rhythm of idle time-outs: a call that comes as a proxy's spare connections to Tollgate end is not lost.
+
+The examples keep such a connection for 60 s, and the server for 75 s. All of it is divided by 75 here, so that a quarter
+of an hour takes a quarter of a minute.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import itertools
+import os
+import time
+
+import proxies
+from world import World, call
+
+DIVISOR = 75
+
+# Seconds from call to call, before the division: around the proxies' time-out, around the server's, and where the server
+# really hangs up, since it measures in quarters.
+PAUSES = [59, 60, 61, 74, 75, 76, *[93.75, 112.5] * 3]
+
+# Through each proxy at nearly the same moment, so that some of them meet a connection just as it ends.
+CALLERS = 100
+SPREAD_SECS = 0.01
+
+
+def test_no_call_is_lost_at_the_rhythm_of_idle_time_outs(directory):
+    own = directory / "idle"
+    own.mkdir()
+    own.chmod(0o711)
+    api = proxies.Api()
+    world = World(os.environ["TOLLGATE_BINARY"], own)
+    with contextlib.ExitStack() as ending:
+        ending.callback(api.stop)
+        ending.callback(world.stop)
+        world.start(SERVER__IDLE_TIMEOUT_SECS=str(75 // DIVISOR))
+        key = ("X-API-KEY", world.plain_key(world.merchant("Corner shop")).key)
+        running = []
+        for kind in proxies.ALL:
+            place = own / kind.__name__.lower()
+            place.mkdir()
+            place.chmod(0o755)
+            running.append(kind(place, world.port, api.port, kind.idle(DIVISOR)))
+            ending.callback(running[-1].stop)
+
+        def ask(proxy, at):
+            time.sleep(max(0, at - time.monotonic()))
+            return proxy.program.name, call(proxy.base, "GET", "/", [key]).status
+
+        answers = collections.Counter()
+        begin = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(CALLERS * len(running)) as callers:
+            for beat in itertools.accumulate([0, *PAUSES]):
+                # One proxy after the other, so that all of the machine is there for the calls of each.
+                asked = [
+                    callers.submit(ask, proxy, begin + beat / DIVISOR + place * 0.1 + nth * SPREAD_SECS / CALLERS)
+                    for place, proxy in enumerate(running) for nth in range(CALLERS)]
+                answers.update(answer.result() for answer in asked)
+        assert answers == {(proxy.program.name, 200): CALLERS * (len(PAUSES) + 1) for proxy in running}
