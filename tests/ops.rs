@@ -130,6 +130,7 @@ fn names_in(text: &str) -> impl Iterator<Item = &str> {
 async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
     each_engine(async |app| {
         app.send(Call::get("/healthz")).await;
+        app.look_at_clock().await;
         let Metrics(served) = scrape(&app).await;
         let served: Vec<&str> = names_in(&served).collect();
         for file in [
