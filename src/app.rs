@@ -1,7 +1,9 @@
 //! The application: built from its settings, run, and stopped gracefully.
 
+mod open;
+
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,26 +13,14 @@ use chrono::TimeDelta;
 use ipnet::IpNet;
 use opentelemetry_otlp::ExporterBuildError;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{self, DatabaseUrl, Settings, TokenKeys};
+use crate::config::{self, Settings};
 use crate::domain::clock::Clock;
-use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
-use crate::domain::keyring::{Keyring, ServerKey};
-use crate::domain::session::Lifetimes;
-use crate::flows::blocked::Blocked;
-use crate::flows::counters::Counters;
-use crate::flows::limits::{LimitSettings, Limits};
-use crate::flows::pings::Pings;
-use crate::flows::refusals::Refusals;
-use crate::flows::sign_in::Console;
-use crate::flows::token_keys::{KeySource, ReadKeys};
-use crate::flows::trail::Readers;
-use crate::flows::usage::Usage;
-use crate::flows::{self, Core, SharedCore};
+use crate::flows::SharedCore;
 use crate::http::metrics::EdgeMetrics;
 use crate::http::server::{ListenerLimits, Transport, serve};
 use crate::http::tls::{Tls, TlsError, TlsFiles};
@@ -40,13 +30,11 @@ use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::{SweepSettings, Sweeper};
 use crate::jobs::{notices, tidy, token_keys, usage};
-use crate::store::audit_head::Sealer;
-use crate::store::postgres::ReadAgain;
-use crate::store::{Engine, Options, Store, StoreError};
+use crate::store::StoreError;
 use crate::telemetry::traces::Traces;
 
-/// Where embedded installations keep their token keys, in the data directory.
-const TOKEN_KEYS_FILE: &str = "token.keys";
+use open::join;
+pub use open::{key_file, open_core, open_store};
 
 /// What may be made where it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,95 +271,6 @@ impl App {
     }
 }
 
-/// The store alone, with its schema up to date.
-///
-/// # Errors
-/// [`BuildError`].
-pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, BuildError> {
-    let url = settings.database.url.expose();
-    let is_embedded = url == DatabaseUrl::sqlite_in(&settings.server.data_dir).expose();
-    if is_embedded && create != Create::Nothing {
-        make_directory(&settings.server.data_dir)?;
-    }
-    Ok(Store::open(Options {
-        url,
-        may_create: match create {
-            Create::Nothing => false,
-            Create::Beside | Create::Embedded => is_embedded,
-            Create::Database | Create::Everything => true,
-        },
-        connections_max: settings.database.connections_max,
-        timeout: settings.database.timeout,
-        read_again: settings.database.url_file.as_deref().map(reads_again),
-    })
-    .await?)
-}
-
-/// What flows need, without an edge: for the commands that act beside a running server.
-///
-/// # Errors
-/// [`BuildError`].
-pub async fn open_core(
-    settings: &Settings,
-    create: Create,
-    clock: Clock,
-    entropy: Entropy,
-) -> Result<Core, BuildError> {
-    let store = open_store(settings, create).await?;
-    let keys_file = key_file(settings);
-    let keyring = match Keyring::of(server_keys(&settings.tokens.keys)) {
-        Some(keyring) => keyring,
-        None => local_keyring(settings, create, &store, &clock, &entropy).await?,
-    };
-    let keyring = Arc::new(keyring);
-    store.seal_with(Sealer { keyring: Arc::clone(&keyring), entropy: entropy.clone() });
-    Ok(Core {
-        store,
-        keyring,
-        key_source: KeySource {
-            read: keys_file.map(|path| {
-                let read = move || match TokenKeys::from_file(&path) {
-                    Ok(keys) => Ok(server_keys(&keys)),
-                    Err(error) => Err(format!("{}: {error}", path.display())),
-                };
-                Box::new(read) as ReadKeys
-            }),
-            replica: uuid::Uuid::from_bytes(entropy.bytes()),
-            wanted: Notify::new(),
-        },
-        entropy,
-        lifetimes: Lifetimes {
-            access_ttl: settings.tokens.access_ttl,
-            refresh_ttl: settings.tokens.refresh_ttl,
-            session_ttl: settings.tokens.session_ttl,
-            retry_window: settings.tokens.refresh_retry_window,
-        },
-        known_scopes: settings.tokens.scopes.clone(),
-        issuer: settings.server.issuer.clone(),
-        usage: Usage::default(),
-        limits: Limits::new(
-            LimitSettings {
-                failures_per_address_per_minute: settings.limits.failures_per_address_per_minute,
-                calls_per_key_per_second: settings.limits.calls_per_key_per_second,
-                new_sessions_per_client_per_minute: settings.limits.new_sessions_per_client_per_minute,
-                admin_calls_per_token_per_minute: settings.limits.admin_calls_per_token_per_minute,
-            },
-            &clock,
-        ),
-        counters: Counters::default(),
-        clock,
-        destinations: DestinationRules {
-            allow_private_networks: settings.webhooks.allow_private_networks,
-            allow_http: settings.webhooks.allow_http,
-        },
-        blocked: Blocked::default(),
-        readers: Readers::default(),
-        pings: Pings::default(),
-        refusals: Refusals::default(),
-        console: Console::new(settings.console.totp_required_for_live),
-    })
-}
-
 /// Reads again whatever is kept in a file, at each hangup.
 async fn reload_at(mut hangups: watch::Receiver<()>, shared: Arc<Shared>) {
     while hangups.changed().await.is_ok() {
@@ -382,17 +281,6 @@ async fn reload_at(mut hangups: watch::Receiver<()>, shared: Arc<Shared>) {
         shared.core.store.read_url_again();
         shared.core.key_source.wanted.notify_one();
     }
-}
-
-fn reads_again(url_file: &Path) -> ReadAgain {
-    let path = url_file.to_owned();
-    Arc::new(move || match DatabaseUrl::read_from(&path) {
-        Ok(url) => Some(url.expose().to_owned()),
-        Err(error) => {
-            tracing::error!(%error, "database.url_file");
-            None
-        }
-    })
 }
 
 fn sweep_settings(settings: &Settings) -> SweepSettings {
@@ -410,102 +298,5 @@ fn load_tls(settings: &config::Server) -> Result<Option<Arc<Tls>>, TlsError> {
             Ok(Some(Arc::new(Tls::load(files)?)))
         }
         _ => Ok(None),
-    }
-}
-
-fn make_directory(path: &Path) -> Result<(), BuildError> {
-    let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(path).map_err(|source| BuildError::File { path: path.to_owned(), source })
-}
-
-/// Registers this replica and its token keys with the others. It does not start without those that the
-/// database needs, unless it may.
-async fn join(core: &Core, may_give_up: bool) -> Result<(), BuildError> {
-    match core.choose_token_key().await {
-        // The job that does it again and again will, once the store takes writes.
-        Err(error) if error.is_temporary() => tracing::warn!(%error, "the choice of a token key is put off"),
-        chosen => chosen?,
-    }
-    let missing = core.missing_token_keys().await?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let told = flows::token_keys::in_words(&missing);
-    if !may_give_up {
-        core.leave().await?;
-        return Err(BuildError::MissingTokenKeys(told));
-    }
-    tracing::warn!(missing = told, "token keys are given up for lost");
-    core.give_up_token_keys(&missing.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await?;
-    Ok(())
-}
-
-/// The keys that settings give, for a ring.
-fn server_keys(keys: &TokenKeys) -> Vec<ServerKey> {
-    keys.bytes().iter().zip(keys.states()).map(|(key, state)| ServerKey::new(*key, *state)).collect()
-}
-
-/// The file that the token keys are in; `None` when the settings give the keys themselves.
-#[must_use]
-pub fn key_file(settings: &Settings) -> Option<PathBuf> {
-    match &settings.tokens {
-        tokens if tokens.keys_file.is_some() => tokens.keys_file.clone(),
-        tokens if tokens.keys.bytes().is_empty() => Some(settings.server.data_dir.join(TOKEN_KEYS_FILE)),
-        _ => None,
-    }
-}
-
-/// The token keys in the data directory. One is made where there is none, and none is needed.
-async fn local_keyring(
-    settings: &Settings,
-    create: Create,
-    store: &Store,
-    clock: &Clock,
-    entropy: &Entropy,
-) -> Result<Keyring, BuildError> {
-    let path = settings.server.data_dir.join(TOKEN_KEYS_FILE);
-    let may_be_local = store.engine() == Engine::Sqlite || create == Create::Everything;
-    if !path.exists() || !may_be_local {
-        let is_needed = flows::token_keys::is_in_use(store, clock.now()).await?;
-        match create {
-            // One that nothing is ever opened by again.
-            Create::Nothing => return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key")),
-            _ if !may_be_local => return Err(BuildError::NoTokenKeys),
-            Create::Beside if is_needed => {
-                return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key"));
-            }
-            _ if is_needed && !settings.tokens.allow_missing_keys => {
-                return Err(BuildError::MissingTokenKeys(format!("there is no {}", path.display())));
-            }
-            _ => make_key(&path, &settings.server.data_dir, entropy)?,
-        }
-    }
-    let text =
-        config::read_secret(&path).map_err(|source| BuildError::File { path: path.clone(), source })?;
-    let keys = text.parse::<TokenKeys>().map_err(|_| BuildError::BadTokenKeys(path.clone()))?;
-    Keyring::of(server_keys(&keys)).ok_or(BuildError::BadTokenKeys(path))
-}
-
-/// Makes a token key, if nobody else does at this moment.
-fn make_key(path: &Path, data_dir: &Path, entropy: &Entropy) -> Result<(), BuildError> {
-    let fail = |source| BuildError::File { path: path.to_owned(), source };
-    make_directory(data_dir)?;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(mut file) => {
-            use std::io::Write;
-            writeln!(file, "{}", hex::encode(entropy.bytes::<32>())).map_err(fail)?;
-            // A key that seals tokens must be as durable as they are.
-            file.sync_all().map_err(fail)?;
-            tracing::info!(path = %path.display(), "made a token key");
-            Ok(())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(fail(error)),
     }
 }
