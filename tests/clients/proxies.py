@@ -50,8 +50,8 @@ APACHE_MODULES = ["mpm_event", "authz_core", "lua", "proxy", "proxy_http"]
 
 
 def example(name, directory, changes, more=None):
-    """Copies an example with its ports and paths changed. What is to be changed must be there. `more` changes come
-    first, and know the example as it is shipped."""
+    """Copies an example with its ports and paths changed. What is to be changed must be there. `more` is changed
+    first, in the example as it is shipped."""
     text = (EXAMPLES / name).read_text()
     for old, new in [*(more or {}).items(), *changes.items()]:
         assert old in text, f"{name} does not have {old!r}"
@@ -85,7 +85,7 @@ class Proxy:
         self.tollgate = {TOLLGATE: f"127.0.0.1:{tollgate_port}"}
         self.api = {API: f"127.0.0.1:{api_port}"}
         self.program = Program(type(self).__name__.lower(), self.command(), directory, self.port)
-        if more is not None and more is self.GRPC:
+        if more is self.GRPC:
             # It may speak HTTP/2 alone.
             return
         try:
@@ -212,6 +212,14 @@ class Haproxy(Proxy):
 ALL = [Nginx, Apache, Caddy, Traefik, Envoy, Haproxy]
 
 
+def started(kind, directory, name, tollgate_port, api_port, more=None):
+    """A proxy in a directory of its own."""
+    own = directory / f"{kind.__name__.lower()}-{name}"
+    own.mkdir()
+    own.chmod(0o755)
+    return kind(own, tollgate_port, api_port, more)
+
+
 def found(name):
     """A program of the virtual environment, or one of the system, whose servers are not on everybody's PATH."""
     path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
@@ -262,6 +270,9 @@ class Api:
         class Server(http.server.ThreadingHTTPServer):
             # Connections that wait to be accepted: of its own accord, 5.
             request_queue_size = 512
+
+            def handle_error(self, *_):
+                """A proxy that ends resets its connections."""
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""An API that speaks gRPC, behind the proxies that can carry it: called with grpcio, answered with grpcio."""
+"""An API that speaks gRPC, behind each of the proxies: called with grpcio, answered with grpcio."""
 
 import concurrent.futures
 
@@ -53,13 +53,10 @@ def api():
     running.stop()
 
 
-@pytest.fixture(scope="module", params=[kind for kind in proxies.ALL if kind.GRPC],
-                ids=lambda kind: kind.__name__.lower())
+@pytest.fixture(scope="module", params=proxies.ALL, ids=lambda kind: kind.__name__.lower())
 def channel(request, shop, api, directory):
-    own = directory / f"{request.param.__name__.lower()}-grpc"
-    own.mkdir()
-    own.chmod(0o755)
-    proxy = request.param(own, shop.world.port, api.port, request.param.GRPC)
+    kind = request.param
+    proxy = proxies.started(kind, directory, "grpc", shop.world.port, api.port, kind.GRPC)
     try:
         with grpc.insecure_channel(f"127.0.0.1:{proxy.port}", [("grpc.enable_http_proxy", 0)]) as opened:
             # Traefik listens before it has its routes.

@@ -38,10 +38,7 @@ def test_no_call_is_lost_at_the_rhythm_of_idle_time_outs(directory):
         key = ("X-API-KEY", world.plain_key(world.merchant("Corner shop")).key)
         running = []
         for kind in proxies.ALL:
-            place = own / kind.__name__.lower()
-            place.mkdir()
-            place.chmod(0o755)
-            running.append(kind(place, world.port, api.port, kind.idle(DIVISOR)))
+            running.append(proxies.started(kind, own, "idle", world.port, api.port, kind.idle(DIVISOR)))
             ending.callback(running[-1].stop)
 
         def ask(proxy, at):

@@ -20,16 +20,9 @@ def api():
     running.stop()
 
 
-def started(kind, directory, name, tollgate_port, api_port):
-    own = directory / f"{kind.__name__.lower()}-{name}"
-    own.mkdir()
-    own.chmod(0o755)
-    return kind(own, tollgate_port, api_port)
-
-
 @pytest.fixture(scope="module", params=proxies.ALL, ids=lambda kind: kind.__name__.lower())
 def proxy(request, shop, api, directory):
-    running = started(request.param, directory, "whole", shop.world.port, api.port)
+    running = proxies.started(request.param, directory, "whole", shop.world.port, api.port)
     yield running
     running.stop()
 
@@ -287,7 +280,7 @@ def lonely(request, directory, api):
     try:
         world.start(DATABASE__TIMEOUT_SECS="1")
         client = world.plain_key(world.merchant("Corner shop"))
-        running = started(request.param, directory, "lonely", world.port, api.port)
+        running = proxies.started(request.param, directory, "lonely", world.port, api.port)
         yield running, world, client
     finally:
         if running is not None:
