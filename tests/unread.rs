@@ -165,3 +165,26 @@ async fn a_connection_lives_between_calls_for_the_idle_time_and_not_the_time_of_
     assert!(closed.expect("closed in time").is_err());
     served.stop().await;
 }
+
+#[tokio::test]
+async fn a_trusted_proxy_may_open_a_connection_that_it_needs_later() {
+    let app = TestApp::with(Engine::Sqlite, |settings| {
+        settings.server.header_timeout = Duration::from_millis(200);
+        settings.server.idle_timeout = Duration::from_secs(2);
+        settings.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("it is a network")];
+    })
+    .await;
+    let served = app.serve().await;
+    let mut stream = TcpStream::connect(served.address).await.expect("it listens");
+    let closed = tokio::time::timeout(Duration::from_millis(700), stream.read_u8()).await;
+    assert!(closed.is_err(), "closed after the time for a head");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it reads");
+    assert_eq!(read_answer(&mut stream).await, (200, false));
+
+    // Once it has begun to speak, it has no longer than others.
+    let mut stream = TcpStream::connect(served.address).await.expect("it listens");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("it reads");
+    let closed = tokio::time::timeout(Duration::from_millis(1500), stream.read_u8()).await;
+    assert!(closed.expect("closed in time").is_err());
+    served.stop().await;
+}

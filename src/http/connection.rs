@@ -54,8 +54,7 @@ impl Activity {
     pub async fn idle_for(&self, limit: Duration) {
         let moves = || (self.begun(), self.ended.load(Ordering::Relaxed));
         let (mut seen, mut quiet) = (moves(), 0);
-        // The first part may have begun before the connection was quiet.
-        while quiet <= QUIET_PARTS {
+        while quiet < QUIET_PARTS {
             tokio::time::sleep(limit / QUIET_PARTS).await;
             let now = moves();
             quiet = if self.is_quiet() && now == seen { quiet + 1 } else { 0 };

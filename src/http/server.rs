@@ -165,10 +165,10 @@ impl Listener {
             return;
         }
         match &self.transport.tls {
-            None => self.http(stream, client).await,
+            None => self.http(stream, client, is_proxy).await,
             Some(tls) => {
                 if let Some(stream) = self.in_time(tls.acceptor().accept(stream)).await {
-                    self.http(stream, client).await;
+                    self.http(stream, client, is_proxy).await;
                 }
             }
         }
@@ -199,12 +199,19 @@ impl Listener {
         Ok(said.map_or(Peer::proxy(peer), |client| Peer::client(canonical(client))))
     }
 
-    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Peer) {
+    async fn http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        client: Peer,
+        is_proxy: bool,
+    ) {
         let ListenerLimits { header_timeout, idle_timeout, .. } = self.limits;
+        let silence_timeout = if is_proxy { idle_timeout } else { header_timeout };
         let activity = Arc::new(Activity::default());
         let service = connection::service(self.router.clone(), client, Arc::clone(&activity));
         let refuser = Refuser { router: self.router.clone(), client };
-        let stream = TokioIo::new(Stream::new(stream, Arc::clone(&activity), refuser, header_timeout));
+        let stream = Stream::new(stream, Arc::clone(&activity), refuser, header_timeout, silence_timeout);
+        let stream = TokioIo::new(stream);
         let mut connection = pin!(self.builder.serve_connection(stream, TowerToHyperService::new(service)));
         tokio::select! {
             _ = connection.as_mut() => return,

@@ -3,7 +3,8 @@
 //!
 //! **Deadlines.** A head that has begun must be whole in time, and so must the first one from the moment of
 //! connecting: a client that sends nothing, half a head, or the start of HTTP/2's preface (RFC 9113 3.4)
-//! would otherwise hold its place. Between requests the longer time for idle connections counts, which
+//! would otherwise hold its place. A trusted proxy may be silent for longer: it opens connections in a burst
+//! that it needs only later. Between requests the longer time for idle connections counts, which
 //! [`super::connection::Activity`] measures. A timer is made only when a head does not come in one piece.
 //!
 //! **Lingering.** Bytes that are still on their way when a socket is closed make the kernel send a reset,
@@ -38,6 +39,8 @@ pub struct Stream<S> {
     activity: Arc<Activity>,
     refuser: Refuser,
     head_timeout: Duration,
+    /// For the first byte.
+    silence_timeout: Duration,
     /// While a head is awaited and did not come in one piece.
     deadline: Option<Pin<Box<Sleep>>>,
     start: Start,
@@ -56,12 +59,19 @@ struct Linger {
 }
 
 impl<S> Stream<S> {
-    pub fn new(io: S, activity: Arc<Activity>, refuser: Refuser, head_timeout: Duration) -> Self {
+    pub fn new(
+        io: S,
+        activity: Arc<Activity>,
+        refuser: Refuser,
+        head_timeout: Duration,
+        silence_timeout: Duration,
+    ) -> Self {
         Self {
             io,
             activity,
             refuser,
             head_timeout,
+            silence_timeout,
             deadline: None,
             start: Start::default(),
             start_after: 0,
@@ -82,6 +92,10 @@ impl<S> Stream<S> {
             self.start = Start::default();
             self.start_after = begun;
         }
+        if self.start.is_empty() {
+            // From here on it is the head that is awaited.
+            self.deadline = None;
+        }
         self.start.saw(bytes);
         self.is_http2 = begun == 0 && self.start.is_line(HTTP2_PREFACE_LINE);
     }
@@ -95,7 +109,8 @@ impl<S> Stream<S> {
             self.deadline = None;
             return false;
         }
-        let timeout = self.head_timeout;
+        let is_silent = begun == 0 && self.start.is_empty();
+        let timeout = if is_silent { self.silence_timeout } else { self.head_timeout };
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         deadline.as_mut().poll(cx).is_ready()
     }

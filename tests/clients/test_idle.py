@@ -1,7 +1,8 @@
 """The rhythm of idle time-outs: a call that comes as a proxy's spare connections to Tollgate end is not lost.
 
 The examples keep such a connection for 60 s, and the server for 75 s. All of it is divided by 75 here, so that a quarter
-of an hour takes a quarter of a minute.
+of an hour takes a quarter of a minute. Those whose examples leave that time to the proxy's own default (Traefik, HAProxy)
+cannot be divided, and Apache keeps no spare connection.
 """
 
 import collections
@@ -37,7 +38,7 @@ def test_no_call_is_lost_at_the_rhythm_of_idle_time_outs(directory):
         world.start(SERVER__IDLE_TIMEOUT_SECS=str(75 // DIVISOR))
         key = ("X-API-KEY", world.plain_key(world.merchant("Corner shop")).key)
         running = []
-        for kind in proxies.ALL:
+        for kind in [kind for kind in proxies.ALL if kind.idle(DIVISOR)]:
             running.append(proxies.started(kind, own, "idle", world.port, api.port, kind.idle(DIVISOR)))
             ending.callback(running[-1].stop)
 
@@ -47,6 +48,7 @@ def test_no_call_is_lost_at_the_rhythm_of_idle_time_outs(directory):
 
         answers = collections.Counter()
         begin = time.monotonic()
+        assert len(running) == 3
         with concurrent.futures.ThreadPoolExecutor(CALLERS * len(running)) as callers:
             for beat in itertools.accumulate([0, *PAUSES]):
                 # One proxy after the other, so that all of the machine is there for the calls of each.
