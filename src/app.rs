@@ -90,9 +90,6 @@ pub struct App {
 
 impl App {
     /// Opens the store, brings its schema up to date and starts the workers.
-    ///
-    /// # Errors
-    /// [`BuildError`].
     pub async fn build(
         settings: &Settings,
         create: Create,
@@ -141,19 +138,16 @@ impl App {
         })
     }
 
-    #[must_use]
     pub fn core(&self) -> &SharedCore {
         &self.shared.core
     }
 
     /// Sends webhooks; [`App::run`] keeps it going.
-    #[must_use]
     pub fn deliverer(&self) -> &Arc<Deliverer> {
         &self.deliverer
     }
 
     /// Removes what has had its time; [`App::run`] keeps it going.
-    #[must_use]
     pub fn sweeper(&self) -> &Sweeper {
         &self.shared.sweeper
     }
@@ -168,13 +162,11 @@ impl App {
     }
 
     /// Serves operations on `listener` while [`App::run`] runs.
-    #[must_use]
     pub fn with_ops(self, listener: TcpListener) -> Self {
         Self { ops: Some(listener), ..self }
     }
 
     /// Reads files again whenever `hangups` changes, while [`App::run`] runs.
-    #[must_use]
     pub fn reloading_at(self, hangups: watch::Receiver<()>) -> Self {
         Self { hangups: Some(hangups), ..self }
     }

@@ -10,12 +10,12 @@ use crate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use crate::domain::licence::{Licence, Product};
 use crate::domain::secret::PlainSecret;
 use crate::flows::Core;
-use crate::flows::authorize::ClientSecret;
-use crate::flows::manage::{By, Refused};
+use crate::flows::authorize::PresentedClient;
+use crate::flows::idempotency::{Answer, Once};
+use crate::flows::manage::{Principal, Refused};
 use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::manage_keys::NewApiKey;
 use crate::flows::manage_users::NewUser;
-use crate::flows::once::{Answer, Once};
 use crate::store::{StoreError, api_keys, credentials, merchants};
 
 const MERCHANT_NAME: &str = "Demo merchant";
@@ -37,24 +37,21 @@ pub enum DemoError {
 const USER_EMAIL: &str = "demo@tollgate.example";
 
 /// Sets the demo up, or finds what is there, and returns the text to print.
-///
-/// # Errors
-/// [`DemoError`].
 pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoError> {
     let base = format!("http://{}", reachable(listen));
     if let Some(summary) = what_is_there(core).await? {
         let console = console_text(core, &base).await?;
         return Ok(summary_text(&summary, &console, &base));
     }
-    let by = By::command_line();
+    let principal = Principal::command_line();
     let merchant = made(
-        core.create_merchant(&by, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned(), Once::never())
+        core.create_merchant(&principal, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned(), Once::never())
             .await??,
     )?
     .merchant;
     for product in [Product::ApiKeys, Product::EnhancedSecurity] {
         let licence = Licence { active: true, expires_at: None };
-        core.put_licence(&by, merchant.id, product, licence).await??;
+        core.put_licence(&principal, merchant.id, product, licence).await??;
     }
     let new = NewApiKey {
         name: "Demo key".to_owned(),
@@ -66,15 +63,15 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         scopes: None,
         expires_at: None,
     };
-    let key = made(core.create_api_key(&by, merchant.id, new, Once::never()).await??)?;
-    let client = made(core.generate_credentials(&by, key.object.id, None, Once::never()).await??)?;
+    let key = made(core.create_api_key(&principal, merchant.id, new, Once::never()).await??)?;
+    let client = made(core.generate_credentials(&principal, key.object.id, None, Once::never()).await??)?;
     let on = CredentialChanges::switch(true);
-    core.update_credentials(&by, &client.object.client_id, None, on).await??;
+    core.update_credentials(&principal, &client.object.client_id, None, on).await??;
 
     let home = ClientAddress::direct(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut caller =
         core.recognise(key.secret.expose().as_bytes(), home).await?.map_err(DemoError::NotAdmitted)?;
-    let presented = ClientSecret::new(client.object.client_id.clone(), &client.secret);
+    let presented = PresentedClient::new(client.object.client_id.clone(), &client.secret);
     let pair = core.authorize(&mut caller, &presented, None).await?.map_err(DemoError::NotAdmitted)?.pair;
     Ok(commands_text(&Printed {
         base: &base,
@@ -92,8 +89,8 @@ fn made<T>(answer: Answer<T>) -> Result<T, DemoError> {
 
 /// Where the console is, with a link that signs the demo's user in once.
 async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
-    let by = By::command_line();
-    let user = match core.user_by_email(&by, USER_EMAIL).await? {
+    let principal = Principal::command_line();
+    let user = match core.user_by_email(&principal, USER_EMAIL).await? {
         Ok(user) => user,
         Err(_) => {
             let new = NewUser {
@@ -103,10 +100,10 @@ async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
                 // Nobody knows it: the link is the way in.
                 password: PlainSecret::console(&core.entropy),
             };
-            made(core.create_user(&by, new, Once::never()).await??)?
+            made(core.create_user(&principal, new, Once::never()).await??)?
         }
     };
-    let link = core.make_sign_in_link(&by, user.id).await??;
+    let link = core.make_sign_in_link(&principal, user.id).await??;
     Ok(format!(
         "  Console        {base}/console\n  sign in once   {base}/console/once?token={}\n",
         link.expose()

@@ -74,7 +74,6 @@ impl Supervisor {
         })
     }
 
-    #[must_use]
     pub fn states(&self) -> Vec<TaskState> {
         let tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = |(name, task): (&&'static str, &Arc<Task>)| TaskState {

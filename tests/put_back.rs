@@ -1,7 +1,7 @@
 //! A database put back to an earlier state under running replicas: by a restore in place, or by a
 //! fail-over that lost commits.
 
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::store::Engine;
 
 use super::support::merchant::done;
@@ -28,7 +28,7 @@ async fn a_key_revoked_after_a_change_was_lost_is_refused_by_a_replica_that_reme
         put_back(&app, before).await;
 
         let other = app.replica().await;
-        done(other.core().revoke_api_key(&By::command_line(), merchant.key_id).await);
+        done(other.core().revoke_api_key(&Principal::command_line(), merchant.key_id).await);
         assert_eq!(app.send(merchant.verify(&tokens.access)).await.status, 401);
         app.send(merchant.authorize()).await.refused(401, "invalid_client");
         app.send(merchant.refresh(&tokens.refresh)).await.refused(401, "invalid_client");

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tollgate::config::Settings;
 use tollgate::domain::licence::{Licence, Product};
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::ApiKeyChanges;
 
 use crate::admin::{introspect_as, service_token};
@@ -183,7 +183,7 @@ async fn after_a_lapse_that_meets_refreshes_no_token_of_the_merchant_is_active()
 async fn after_a_deletion_of_the_key_that_meets_refreshes_no_token_of_it_is_active() {
     each_engine_with(patient, async |app| {
         let two = Two::over(app).await;
-        let by = By::command_line();
+        let by = Principal::command_line();
         let end = async |app: &TestApp, merchant: &Merchant, _: &Tokens| {
             done(app.core().revoke_api_key(&by, merchant.key_id).await);
         };
@@ -203,7 +203,7 @@ async fn after_a_scope_is_taken_away_no_replica_grants_or_passes_it() {
             let scopes = Some(Some(scopes.iter().map(|&scope| scope.to_owned()).collect()));
             let changes = ApiKeyChanges { scopes, ..ApiKeyChanges::default() };
             let core = two.here.core();
-            done(core.update_api_key(&By::command_line(), two.merchant.key_id, None, changes).await);
+            done(core.update_api_key(&Principal::command_line(), two.merchant.key_id, None, changes).await);
         };
         for round in 0..rounds() {
             limit(&["read", "write"]).await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tollgate::config::Settings;
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::{ApiKeyChanges, NewApiKey};
 
@@ -22,12 +22,12 @@ async fn limited(app: &TestApp, scopes: &str) -> Merchant {
 /// Sets the scopes of a key; `None` for everything.
 async fn limit_key(app: &TestApp, merchant: &Merchant, scopes: Option<&str>) {
     let changes = ApiKeyChanges { scopes: Some(scopes.map(names)), ..ApiKeyChanges::default() };
-    done(app.core().update_api_key(&By::command_line(), merchant.key_id, None, changes).await);
+    done(app.core().update_api_key(&Principal::command_line(), merchant.key_id, None, changes).await);
 }
 
 async fn limit_client(app: &TestApp, merchant: &Merchant, scopes: Option<&str>) {
     let changes = CredentialChanges { scopes: Some(scopes.map(names)), ..CredentialChanges::default() };
-    let by = By::command_line();
+    let by = Principal::command_line();
     done(app.core().update_credentials(&by, &merchant.client_id, None, changes).await);
 }
 

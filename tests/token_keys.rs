@@ -6,7 +6,7 @@ use tollgate::app::{App, BuildError, Create};
 use tollgate::config::Settings;
 use tollgate::domain::entropy::Entropy;
 use tollgate::domain::keyring::{KeyState, ServerKey, name_of};
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::store::Engine;
 
 use crate::support::merchant::{done, plain_key};
@@ -244,9 +244,9 @@ async fn resealed_secrets_let_the_old_key_go() {
             reports.iter().map(|report| (report.id, report.held.webhook_secrets)).collect::<Vec<_>>()
         };
         assert_eq!(held().await, [(id_of([1; 32]), 0), (id_of(OLD), 1)]);
-        assert_eq!(done(app.core().reseal_secrets(&By::command_line()).await), 1);
+        assert_eq!(done(app.core().reseal_secrets(&Principal::command_line()).await), 1);
         assert_eq!(held().await, [(id_of([1; 32]), 1), (id_of(OLD), 0)]);
-        assert_eq!(done(app.core().reseal_secrets(&By::command_line()).await), 0);
+        assert_eq!(done(app.core().reseal_secrets(&Principal::command_line()).await), 0);
         app.deliver().await;
         assert!(!receiver.take().is_empty(), "it signs as before");
     })

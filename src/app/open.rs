@@ -30,9 +30,6 @@ use crate::store::{Engine, Options, Store};
 const TOKEN_KEYS_FILE: &str = "token.keys";
 
 /// The store alone, with its schema up to date.
-///
-/// # Errors
-/// [`BuildError`].
 pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, BuildError> {
     let url = settings.database.url.expose();
     let is_embedded = url == DatabaseUrl::sqlite_in(&settings.server.data_dir).expose();
@@ -54,9 +51,6 @@ pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, Bu
 }
 
 /// What flows need, without an edge: for the commands that act beside a running server.
-///
-/// # Errors
-/// [`BuildError`].
 pub async fn open_core(
     settings: &Settings,
     create: Create,
@@ -164,7 +158,6 @@ fn server_keys(keys: &TokenKeys) -> Vec<ServerKey> {
 }
 
 /// The file that the token keys are in; `None` when the settings give the keys themselves.
-#[must_use]
 pub fn key_file(settings: &Settings) -> Option<PathBuf> {
     match &settings.tokens {
         tokens if tokens.keys_file.is_some() => tokens.keys_file.clone(),

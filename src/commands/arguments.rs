@@ -9,7 +9,7 @@ use tollgate::domain::api_key::Environment;
 use tollgate::domain::ids::{AdminTokenId, ApiKeyId, MerchantId, SessionId};
 use tollgate::domain::licence::Product;
 
-use super::look::Listing;
+use super::inspect::Listing;
 use super::{audit, token_keys};
 
 #[derive(Subcommand)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tollgate::domain::keyring::name_of;
 use tollgate::flows::Core;
 use tollgate::flows::audit_chain::ChainVerdict;
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::trail::Reading;
 use tollgate::http::admin::audit::AuditEventView;
 use tollgate::http::admin::body;
@@ -54,9 +54,9 @@ struct KeptHead {
     hash: String,
 }
 
-pub(crate) async fn run(core: &Core, by: &By, job: Job) -> anyhow::Result<()> {
+pub(crate) async fn run(core: &Core, principal: &Principal, job: Job) -> anyhow::Result<()> {
     match job {
-        Job::Tail { after, follow } => tail(core, by, after, follow).await,
+        Job::Tail { after, follow } => tail(core, principal, after, follow).await,
         Job::Verify { head } => verify(core, head.as_deref()).await,
         Job::Head { json } => {
             let Head { seq, hash } = core.audit_head().await?;
@@ -70,11 +70,11 @@ pub(crate) async fn run(core: &Core, by: &By, job: Job) -> anyhow::Result<()> {
     }
 }
 
-async fn tail(core: &Core, by: &By, mut after: i64, follow: bool) -> anyhow::Result<()> {
+async fn tail(core: &Core, principal: &Principal, mut after: i64, follow: bool) -> anyhow::Result<()> {
     let wait = if follow { Duration::from_secs(60) } else { Duration::ZERO };
     loop {
         let reading = Reading { filter: Filter::default(), after, limit: 200, wait };
-        let found = core.trail(by, reading, || false).await??;
+        let found = core.trail(principal, reading, || false).await??;
         if found.is_empty() && !follow {
             return Ok(());
         }

@@ -4,7 +4,7 @@
 
 mod arguments;
 mod audit;
-mod look;
+mod inspect;
 mod token_keys;
 
 use std::io::Write;
@@ -22,12 +22,12 @@ use tollgate::domain::ids::{MerchantId, UserId};
 use tollgate::domain::licence::Licence;
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
-use tollgate::flows::manage::By;
+use tollgate::flows::idempotency::{Answer, Once};
+use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::manage_users::NewUser;
-use tollgate::flows::once::{Answer, Once};
 use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens, users};
 
 pub(crate) use arguments::Job;
@@ -46,57 +46,61 @@ pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
 }
 
 async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<()> {
-    let by = By::command_line();
+    let principal = Principal::command_line();
     match job {
         Job::Operator(OperatorJob::Add { name, introspect, json }) => {
-            add_operator(core, &by, name, introspect, json).await
+            add_operator(core, &principal, name, introspect, json).await
         }
         Job::Merchant(MerchantJob::Add { name, gateway, json }) => {
-            let made = core.create_merchant(&by, name, gateway, Once::never()).await??;
+            let made = core.create_merchant(&principal, name, gateway, Once::never()).await??;
             show(&merchants::render(&made_now(made)?), json)
         }
-        Job::Merchant(MerchantJob::List { listing }) => look::merchants(core, &by, &listing).await,
+        Job::Merchant(MerchantJob::List { listing }) => inspect::merchants(core, &principal, &listing).await,
         Job::Merchant(MerchantJob::Show { merchant, json }) => {
-            show(&merchants::render(&look::merchant(core, &by, &merchant).await?), json)
+            show(&merchants::render(&inspect::merchant(core, &principal, &merchant).await?), json)
         }
-        Job::Token(TokenJob::List { listing }) => look::tokens(core, &by, &listing).await,
-        Job::Token(TokenJob::Show { token, json }) => look::token(core, &by, token, json).await,
+        Job::Token(TokenJob::List { listing }) => inspect::tokens(core, &principal, &listing).await,
+        Job::Token(TokenJob::Show { token, json }) => inspect::token(core, &principal, token, json).await,
         Job::Token(TokenJob::Revoke { token, json }) => {
-            core.revoke_admin_token(&by, token).await??;
-            look::token(core, &by, token, json).await
+            core.revoke_admin_token(&principal, token).await??;
+            inspect::token(core, &principal, token, json).await
         }
         Job::Session(SessionJob::List { merchant, listing }) => {
-            look::sessions(core, &by, &merchant, &listing).await
+            inspect::sessions(core, &principal, &merchant, &listing).await
         }
-        Job::Session(SessionJob::Show { session, json }) => look::session(core, &by, session, json).await,
+        Job::Session(SessionJob::Show { session, json }) => {
+            inspect::session(core, &principal, session, json).await
+        }
         Job::Session(SessionJob::End { session, json }) => {
-            core.end_session_by(&by, session).await??;
-            look::session(core, &by, session, json).await
+            core.end_session_by(&principal, session).await??;
+            inspect::session(core, &principal, session, json).await
         }
-        Job::Key(KeyJob::List { merchant, listing }) => look::keys(core, &by, &merchant, &listing).await,
+        Job::Key(KeyJob::List { merchant, listing }) => {
+            inspect::keys(core, &principal, &merchant, &listing).await
+        }
         Job::Key(KeyJob::Show { key, json }) => {
-            let key = core.api_key(&by, key).await??;
+            let key = core.api_key(&principal, key).await??;
             show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
         }
         Job::Key(KeyJob::Restore { key, json }) => {
-            let key = core.restore_api_key(&by, key).await??;
+            let key = core.restore_api_key(&principal, key).await??;
             show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
         }
         Job::Credentials(CredentialsJob::List { key, listing }) => {
-            look::credentials(core, &by, key, &listing).await
+            inspect::credentials(core, &principal, key, &listing).await
         }
         Job::Credentials(CredentialsJob::Show { client_id, json }) => {
-            let credential = core.credential(&by, &client_id).await??;
+            let credential = core.credential(&principal, &client_id).await??;
             show(&body::json_bytes(&credentials::CredentialView::new(&credential, core.now())), json)
         }
         Job::Licence(LicenceJob::Grant { merchant, product, expires_at, json }) => {
             let expires_at = expires_at.map(|at| Timestamp::from_micros(at.timestamp_micros()));
             let licence = Licence { active: true, expires_at };
-            put_licence(core, &by, merchant, product, licence, json).await
+            put_licence(core, &principal, merchant, product, licence, json).await
         }
         Job::Licence(LicenceJob::End { merchant, product, json }) => {
             let licence = Licence { active: false, expires_at: None };
-            put_licence(core, &by, merchant, product, licence, json).await
+            put_licence(core, &principal, merchant, product, licence, json).await
         }
         Job::Key(KeyJob::Add { merchant, name, environment, allowed_ips, json }) => {
             let new = NewApiKey {
@@ -109,32 +113,32 @@ async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<(
                 scopes: None,
                 expires_at: None,
             };
-            let made = core.create_api_key(&by, merchant, new, Once::never()).await??;
+            let made = core.create_api_key(&principal, merchant, new, Once::never()).await??;
             show(&api_keys::render_made(&made_now(made)?), json)
         }
         Job::Key(KeyJob::Revoke { key, json }) => {
-            let key = core.revoke_api_key(&by, key).await??;
+            let key = core.revoke_api_key(&principal, key).await??;
             show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
         }
         Job::Credentials(CredentialsJob::Add { key, json }) => {
-            let made = core.generate_credentials(&by, key, None, Once::never()).await??;
+            let made = core.generate_credentials(&principal, key, None, Once::never()).await??;
             show(&credentials::render(&made_now(made)?), json)
         }
         Job::Credentials(CredentialsJob::On { client_id, json }) => {
-            switch(core, &by, &client_id, true, json).await
+            switch(core, &principal, &client_id, true, json).await
         }
         Job::Credentials(CredentialsJob::Off { client_id, json }) => {
-            switch(core, &by, &client_id, false, json).await
+            switch(core, &principal, &client_id, false, json).await
         }
-        Job::User(job) => user(core, &by, job).await,
-        Job::Audit(job) => audit::run(core, &by, job).await,
-        Job::Keys(keys) => token_keys::run(settings, core, &by, keys).await,
+        Job::User(job) => user(core, &principal, job).await,
+        Job::Audit(job) => audit::run(core, &principal, job).await,
+        Job::Keys(keys) => token_keys::run(settings, core, &principal, keys).await,
     }
 }
 
 async fn add_operator(
     core: &Core,
-    by: &By,
+    principal: &Principal,
     name: String,
     introspect: bool,
     as_json: bool,
@@ -145,7 +149,7 @@ async fn add_operator(
     };
     let allowed_ips = Vec::new();
     let new = NewAdminToken { name, role, merchant_id: None, permissions, allowed_ips, expires_at: None };
-    let made = made_now(core.create_admin_token(by, new, Once::never()).await??)?;
+    let made = made_now(core.create_admin_token(principal, new, Once::never()).await??)?;
     if as_json {
         let line = serde_json::json!({ "id": made.object.id, "token": made.secret.expose() });
         return print(&line.to_string());
@@ -153,7 +157,7 @@ async fn add_operator(
     show(&tokens::render(&made), false)
 }
 
-async fn user(core: &Core, by: &By, job: UserJob) -> anyhow::Result<()> {
+async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Result<()> {
     match job {
         UserJob::Add { email, role, merchant, password_file, json } => {
             let has_password = password_file.is_some();
@@ -163,28 +167,28 @@ async fn user(core: &Core, by: &By, job: UserJob) -> anyhow::Result<()> {
                 None => PlainSecret::console(&core.entropy),
             };
             let new = NewUser { email, role: role.into(), merchant_id: merchant, password };
-            let made = made_now(core.create_user(by, new, Once::never()).await??)?;
+            let made = made_now(core.create_user(principal, new, Once::never()).await??)?;
             let mut answer = serde_json::to_value(users::UserView::from(&made))?;
             if !has_password {
-                answer["sign_in_link"] = sign_in_link(core, by, made.id).await?.into();
+                answer["sign_in_link"] = sign_in_link(core, principal, made.id).await?.into();
             }
             show(&body::json_bytes(&answer), json)
         }
-        UserJob::List { listing } => look::users(core, by, &listing).await,
+        UserJob::List { listing } => inspect::users(core, principal, &listing).await,
         UserJob::Show { email, json } => {
-            let user = core.user_by_email(by, &email).await??;
+            let user = core.user_by_email(principal, &email).await??;
             show(&body::json_bytes(&users::UserView::from(&user)), json)
         }
         UserJob::Link { email, json } => {
-            let user = core.user_by_email(by, &email).await??;
-            let link = sign_in_link(core, by, user.id).await?;
+            let user = core.user_by_email(principal, &email).await??;
+            let link = sign_in_link(core, principal, user.id).await?;
             if json { print(&serde_json::json!({ "link": link }).to_string()) } else { print(&link) }
         }
     }
 }
 
-async fn sign_in_link(core: &Core, by: &By, user: UserId) -> anyhow::Result<String> {
-    let link = core.make_sign_in_link(by, user).await??;
+async fn sign_in_link(core: &Core, principal: &Principal, user: UserId) -> anyhow::Result<String> {
+    let link = core.make_sign_in_link(principal, user).await??;
     Ok(format!("{}/console/once?token={}", core.issuer, link.expose()))
 }
 
@@ -197,18 +201,25 @@ fn first_line(path: &Path) -> anyhow::Result<PlainSecret> {
 
 async fn put_licence(
     core: &Core,
-    by: &By,
+    principal: &Principal,
     merchant: MerchantId,
     product: ProductName,
     licence: Licence,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let licence = core.put_licence(by, merchant, product.into(), licence).await??;
+    let licence = core.put_licence(principal, merchant, product.into(), licence).await??;
     show(&body::json_bytes(&merchants::LicenceView::from(licence)), as_json)
 }
 
-async fn switch(core: &Core, by: &By, client_id: &str, on: bool, as_json: bool) -> anyhow::Result<()> {
-    let credential = core.update_credentials(by, client_id, None, CredentialChanges::switch(on)).await??;
+async fn switch(
+    core: &Core,
+    principal: &Principal,
+    client_id: &str,
+    on: bool,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let credential =
+        core.update_credentials(principal, client_id, None, CredentialChanges::switch(on)).await??;
     show(&body::json_bytes(&credentials::CredentialView::new(&credential, core.now())), as_json)
 }
 

@@ -10,7 +10,7 @@ use tollgate::app::key_file;
 use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::keyring::{KeyState, ServerKey, name_of};
 use tollgate::flows::Core;
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::token_keys::KeyReport;
 use zeroize::Zeroizing;
 
@@ -34,12 +34,17 @@ enum Job {
     Reseal,
 }
 
-pub(crate) async fn run(settings: &Settings, core: &Core, by: &By, args: Keys) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    settings: &Settings,
+    core: &Core,
+    principal: &Principal,
+    args: Keys,
+) -> anyhow::Result<()> {
     match args.job.unwrap_or(Job::List) {
         Job::List => list(core, args.json).await,
         Job::Rotate => rotate(settings, core, args.json),
         Job::Reseal => {
-            let resealed = core.reseal_secrets(by).await??;
+            let resealed = core.reseal_secrets(principal).await??;
             match args.json {
                 true => print(&json!({ "resealed": resealed }).to_string()),
                 false => print(&format!("{resealed} secrets sealed anew")),

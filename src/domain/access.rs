@@ -89,7 +89,6 @@ pub enum Reason {
 
 impl Reason {
     /// The error that an outsider sees.
-    #[must_use]
     pub const fn error(self) -> ErrorCode {
         match self {
             Self::KeyMissing
@@ -130,14 +129,12 @@ impl Reason {
     }
 
     /// Whether the caller was refused for who he is, before anything was done for him.
-    #[must_use]
     pub const fn is_of_an_outsider(self) -> bool {
         matches!(self.error(), ErrorCode::InvalidClient) || matches!(self, Self::TooManyFailures)
     }
 
     /// Whether a secret was presented that is wrong, or works no longer: what guessing looks like. A
     /// suspended merchant or a lapsed licence is no guess, nor is a token that has had its time.
-    #[must_use]
     pub const fn is_failed_authentication(self) -> bool {
         matches!(
             self,
@@ -155,7 +152,6 @@ impl Reason {
         )
     }
 
-    #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -203,7 +199,6 @@ pub enum AddressVerdict {
     Refused,
 }
 
-#[must_use]
 pub fn judge_address(key: &ApiKey, address: &ClientAddress) -> AddressVerdict {
     let is_allowed =
         key.allow_list.ranges().is_empty() || address.is_known && key.allow_list.allows(address.ip);

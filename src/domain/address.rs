@@ -21,13 +21,11 @@ pub struct ClientAddress {
 }
 
 impl ClientAddress {
-    #[must_use]
     pub const fn direct(ip: IpAddr) -> Self {
         Self { ip, hops: Vec::new(), is_known: true }
     }
 
     /// Whoever it is that calls through `proxy`.
-    #[must_use]
     pub const fn unknown(proxy: IpAddr) -> Self {
         Self { ip: proxy, hops: Vec::new(), is_known: false }
     }
@@ -38,7 +36,6 @@ impl ClientAddress {
 pub struct Unreadable;
 
 /// An IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 2.5.5.2).
-#[must_use]
 pub const fn canonical(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
@@ -50,7 +47,6 @@ pub const fn canonical(ip: IpAddr) -> IpAddr {
 }
 
 /// What one client commonly has: an IPv4 address, an IPv6 /64. Whoever is counted is counted by it.
-#[must_use]
 pub fn network_of(ip: IpAddr) -> IpAddr {
     match canonical(ip) {
         IpAddr::V6(v6) => {
@@ -63,7 +59,6 @@ pub fn network_of(ip: IpAddr) -> IpAddr {
 
 /// The same for a range: `::ffff:192.0.2.0/120` is `192.0.2.0/24`. `None` for one that covers more than the
 /// mapped block: addresses are compared unmapped, so it means nothing.
-#[must_use]
 pub fn canonical_range(range: IpNet) -> Option<IpNet> {
     match range {
         IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {
@@ -106,7 +101,6 @@ pub fn x_forwarded_for_entries(line: &str) -> Vec<Cow<'_, str>> {
 /// The `for=` values of a `Forwarded` header line (RFC 7239 4). An element without one yields an entry that is
 /// no address, so that it is refused and not skipped. A malformed line yields such an entry alone: where a
 /// quotation mark is left open, nobody can say what the proxy wrote and what its caller.
-#[must_use]
 pub fn forwarded_entries(line: &str) -> Vec<Cow<'_, str>> {
     well_formed(line).unwrap_or_else(|| vec![Cow::Borrowed("")])
 }
@@ -144,7 +138,6 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
 }
 
 /// Where a listener is reached from its own machine, should it listen on every address.
-#[must_use]
 pub fn reachable(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(match listen.ip() {

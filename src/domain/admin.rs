@@ -55,7 +55,6 @@ pub enum Permission {
 
 impl Permission {
     /// Whether only the platform can give it.
-    #[must_use]
     pub const fn is_of_platform(self) -> bool {
         matches!(self, Self::MerchantsWrite | Self::LicencesWrite)
     }
@@ -87,20 +86,17 @@ pub struct AdminToken {
 }
 
 impl AdminToken {
-    #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
 
     /// Whether it may be used from there; `None` where nobody can tell where that is.
-    #[must_use]
     pub fn may_come_from(&self, ip: Option<IpAddr>) -> bool {
         self.allow_list.ranges().is_empty() || ip.is_some_and(|ip| self.allow_list.allows(ip))
     }
 
     /// Whether it may call `/api/introspect` or `/api/revoke`. Before there were service tokens, the
     /// permission to introspect on other roles was for both.
-    #[must_use]
     pub fn has(&self, permission: Permission) -> bool {
         self.permissions.contains(&permission)
             || (self.role != Role::Service

@@ -44,18 +44,15 @@ impl AllowList {
         Ok(Self(list))
     }
 
-    #[must_use]
     pub fn allows(&self, ip: IpAddr) -> bool {
         let ip = canonical(ip);
         self.0.is_empty() || self.0.iter().any(|range| range.contains(&ip))
     }
 
-    #[must_use]
     pub fn ranges(&self) -> &[IpNet] {
         &self.0
     }
 
-    #[must_use]
     pub fn to_strings(&self) -> Vec<String> {
         self.0.iter().map(ToString::to_string).collect()
     }

@@ -71,13 +71,11 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
     /// Whether a revoked key may still be brought back.
-    #[must_use]
     pub fn is_restorable(&self, now: Timestamp) -> bool {
         !self.leaked && self.revoked_at.is_some_and(|at| now < at.plus(RESTORE_WINDOW))
     }

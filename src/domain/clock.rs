@@ -18,56 +18,46 @@ use utoipa::{PartialSchema, ToSchema};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    #[must_use]
     pub const fn from_unix_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1_000_000))
     }
 
-    #[must_use]
     pub const fn micros(self) -> i64 {
         self.0
     }
 
     /// Whole seconds since the epoch, rounded down.
-    #[must_use]
     pub const fn unix_secs(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }
 
-    #[must_use]
     pub fn plus(self, delta: TimeDelta) -> Self {
         Self(self.0.saturating_add(delta.num_microseconds().unwrap_or(i64::MAX)))
     }
 
-    #[must_use]
     pub fn minus(self, delta: TimeDelta) -> Self {
         Self(self.0.saturating_sub(delta.num_microseconds().unwrap_or(i64::MAX)))
     }
 
     /// The time from `earlier` to this; negative when `earlier` is the later one.
-    #[must_use]
     pub fn since(self, earlier: Self) -> TimeDelta {
         TimeDelta::microseconds(self.0.saturating_sub(earlier.0))
     }
 
     /// `2026-11-23 17:05:57`, UTC: the vendor's published `expire_time`.
-    #[must_use]
     pub fn to_published(self) -> String {
         self.date_time().format("%Y-%m-%d %H:%M:%S").to_string()
     }
 
-    #[must_use]
     pub fn to_rfc3339(self) -> String {
         self.date_time().to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
     /// `Mon, 23 Nov 2026 17:05:57 GMT` (RFC 9110 5.6.7).
-    #[must_use]
     pub fn to_http_date(self) -> String {
         self.date_time().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
     }
@@ -123,24 +113,21 @@ pub enum Clock {
 
 impl Clock {
     /// A clock that stands still at `start` until [`Clock::advance`].
-    #[must_use]
     pub fn manual(start: Timestamp) -> Self {
         Self::Manual(Arc::new(AtomicI64::new(start.micros())))
     }
 
-    #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the system clock")]
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp(Utc::now().timestamp_micros()),
-            Self::Wrong(by) => Self::System.now().plus(*by),
+            Self::Wrong(principal) => Self::System.now().plus(*principal),
             Self::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
         }
     }
 
     /// Time since some fixed point. It never goes back when the system's clock is set, so a limit that
     /// is counted in it cannot lock everybody out. A manual clock moves both.
-    #[must_use]
     pub fn monotonic(&self) -> Duration {
         match self {
             Self::System | Self::Wrong(_) => STARTED.elapsed(),

@@ -51,14 +51,12 @@ pub struct ConsoleSession {
 }
 
 impl ConsoleSession {
-    #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         now < self.expires_at && now < self.last_seen_at.plus(IDLE_TIMEOUT)
     }
 }
 
 /// A fresh recovery code: 80 random bits in sixteen characters, in groups of four.
-#[must_use]
 pub fn generate_recovery_code(entropy: &Entropy) -> PlainSecret {
     let bits = entropy.bytes::<10>().iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
     let mut code = Zeroizing::new(String::with_capacity(19));
@@ -73,7 +71,6 @@ pub fn generate_recovery_code(entropy: &Entropy) -> PlainSecret {
 }
 
 /// The hash of a recovery code as it was typed: hyphens, spaces and case do not count.
-#[must_use]
 pub fn recovery_code_hash(typed: &str) -> SecretHash {
     let plain: Zeroizing<String> = Zeroizing::new(
         typed.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect(),
@@ -85,29 +82,24 @@ pub fn recovery_code_hash(typed: &str) -> SecretHash {
 pub struct TotpSecret(Zeroizing<Vec<u8>>);
 
 impl TotpSecret {
-    #[must_use]
     pub fn generate(entropy: &Entropy) -> Self {
         Self(Zeroizing::new(entropy.bytes::<TOTP_SECRET_BYTES>().to_vec()))
     }
 
-    #[must_use]
     pub const fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
     }
 
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// For typing into an app that has no camera.
-    #[must_use]
     pub fn to_base32(&self) -> PlainSecret {
         PlainSecret::new(Secret::new(self.0.as_slice().into()).to_base32())
     }
 
     /// The 30-second step whose code this is, if it is that of now or of a neighbour (RFC 6238 5.2).
-    #[must_use]
     pub fn step_of(&self, code: &str, now: Timestamp) -> Option<i64> {
         let now_secs = u64::try_from(now.unix_secs()).ok()?;
         self.totp().check(code, now_secs).and_then(|step| i64::try_from(step).ok())

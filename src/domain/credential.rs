@@ -29,7 +29,6 @@ pub struct Credential {
 }
 
 /// A fresh client id: 32 hex characters from the CSPRNG.
-#[must_use]
 pub fn generate_client_id(entropy: &Entropy) -> String {
     hex::encode(entropy.bytes::<16>())
 }

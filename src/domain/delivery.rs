@@ -81,13 +81,11 @@ pub struct Answer {
 
 impl Answer {
     /// Only 2xx is success.
-    #[must_use]
     pub fn is_success(&self) -> bool {
         matches!(&self.result, Ok(received) if (200..300).contains(&received.status))
     }
 
     /// 410: the endpoint says that it is no more.
-    #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(&self.result, Ok(received) if received.status == 410)
     }
@@ -151,7 +149,6 @@ pub struct Round {
 }
 
 /// `jitter` is random; it spreads retries over a tenth of the pause.
-#[must_use]
 pub fn judge(answer: &Answer, round: Round, now: Timestamp, jitter: u16) -> Verdict {
     if answer.is_success() {
         return Verdict::Delivered;
@@ -197,7 +194,6 @@ fn parse_retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// Whether an endpoint that a round was given up for has failed for too long.
-#[must_use]
 pub fn is_hopeless(failing_since: Option<Timestamp>, now: Timestamp) -> bool {
     failing_since.is_some_and(|since| now >= since.plus(PATIENCE))
 }

@@ -84,12 +84,10 @@ impl WebhookUrl {
         }
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    #[must_use]
     pub fn host(&self) -> Destination<'_> {
         match self.0.host() {
             Some(Host::Domain(name)) => Destination::Name(name),
@@ -100,29 +98,24 @@ impl WebhookUrl {
     }
 
     /// The host as it is written in a URL: an IPv6 address in brackets.
-    #[must_use]
     pub fn host_text(&self) -> &str {
         self.0.host_str().unwrap_or_default()
     }
 
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or(443)
     }
 
-    #[must_use]
     pub fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }
 
     /// The `Host` header: with the port where it is not the scheme's own.
-    #[must_use]
     pub fn authority(&self) -> &str {
         self.0.authority()
     }
 
     /// Path and query.
-    #[must_use]
     pub fn request_target(&self) -> &str {
         &self.0[url::Position::BeforePath..url::Position::AfterQuery]
     }
@@ -144,7 +137,6 @@ pub enum Destination<'a> {
 
 impl DestinationRules {
     /// Whether this address may be connected to.
-    #[must_use]
     pub fn admit(self, ip: IpAddr) -> bool {
         match reach(ip) {
             Reach::Public => true,
@@ -166,7 +158,6 @@ pub enum Reach {
 
 /// Sorts an address by the special-purpose registries (RFC 6890), and by the IPv4 address inside it
 /// where it has one.
-#[must_use]
 pub fn reach(ip: IpAddr) -> Reach {
     match ip {
         IpAddr::V4(v4) => reach_v4(v4),

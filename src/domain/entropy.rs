@@ -16,12 +16,10 @@ pub enum Entropy {
 
 impl Entropy {
     /// A repeatable source. Never for production: whoever knows the seed knows every secret.
-    #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self::Seeded(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
     }
 
-    #[must_use]
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         match self {

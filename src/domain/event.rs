@@ -32,12 +32,10 @@ pub enum ActorKind {
 }
 
 impl Actor {
-    #[must_use]
     pub const fn of(kind: ActorKind) -> Self {
         Self { kind, id: None, name: None }
     }
 
-    #[must_use]
     pub fn user(user: &User) -> Self {
         Self { kind: ActorKind::User, id: Some(user.id.to_string()), name: Some(user.email.clone()) }
     }
@@ -72,7 +70,6 @@ pub struct AuditEvent {
 impl AuditEvent {
     /// The hash that chains this event, as number `seq`, to the one before. Every field is in it,
     /// each with its length, so that no two events share an encoding.
-    #[must_use]
     pub fn chain_hash(&self, seq: i64, previous: &[u8], detail: &str) -> [u8; 32] {
         let mut hasher = Sha256::new();
         let mut field = |bytes: &[u8]| {

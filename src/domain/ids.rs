@@ -41,31 +41,26 @@ pub type UserId = Id<OfUser>;
 pub type AdminTokenId = Id<OfAdminToken>;
 
 impl<T> Id<T> {
-    #[must_use]
     pub fn generate(now: Timestamp, entropy: &Entropy) -> Self {
         let millis = u64::try_from(now.micros() / 1000).unwrap_or(0);
         Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &entropy.bytes()).into_uuid())
     }
 
     /// No id that is made at `time` or later comes before this one.
-    #[must_use]
     pub fn first_of(time: Timestamp) -> Self {
         let millis = u64::try_from(time.micros() / 1000).unwrap_or(0);
         Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
     }
 
     /// Smaller than every id.
-    #[must_use]
     pub const fn nil() -> Self {
         Self::from_uuid(Uuid::nil())
     }
 
-    #[must_use]
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid, PhantomData)
     }
 
-    #[must_use]
     pub const fn uuid(self) -> Uuid {
         self.0
     }

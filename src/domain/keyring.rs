@@ -37,7 +37,6 @@ pub struct ServerKey {
 }
 
 impl ServerKey {
-    #[must_use]
     pub fn new(bytes: [u8; 32], state: KeyState) -> Self {
         let digest = Sha256::new().chain_update(b"tollgate server key id").chain_update(bytes).finalize();
         let mut id = [0; 8];
@@ -45,23 +44,19 @@ impl ServerKey {
         Self { id: i64::from_be_bytes(id), state, bytes: Zeroizing::new(bytes) }
     }
 
-    #[must_use]
     pub fn fresh(entropy: &Entropy) -> Self {
         Self::new(entropy.bytes(), KeyState::Sign)
     }
 
-    #[must_use]
     pub const fn id(&self) -> ServerKeyId {
         self.id
     }
 
-    #[must_use]
     pub const fn state(&self) -> KeyState {
         self.state
     }
 
     /// HKDF-SHA256 (RFC 5869) of this key: `salt` binds the result to one row, `info` to one use.
-    #[must_use]
     pub fn derive(&self, salt: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
         let mut derived = Zeroizing::new([0; 32]);
         Hkdf::<Sha256>::new(Some(salt), &*self.bytes)
@@ -86,13 +81,11 @@ pub struct Keyring(ArcSwap<Ring>);
 
 impl Keyring {
     /// All keys may sign. `None` when there is no key at all.
-    #[must_use]
     pub fn new(keys: &[[u8; 32]]) -> Option<Self> {
         Self::of(keys.iter().map(|key| ServerKey::new(*key, KeyState::Sign)))
     }
 
     /// `None` when there is no key at all. The newest that may sign signs until told otherwise.
-    #[must_use]
     pub fn of(keys: impl IntoIterator<Item = ServerKey>) -> Option<Self> {
         let keys: Vec<_> = keys.into_iter().map(Arc::new).collect();
         let signing = keys.iter().position(|key| key.state == KeyState::Sign).unwrap_or(0);
@@ -100,32 +93,27 @@ impl Keyring {
     }
 
     /// Every key, newest first.
-    #[must_use]
     pub fn keys(&self) -> Vec<Arc<ServerKey>> {
         self.0.load().keys.clone()
     }
 
     /// The key that signs and seals.
-    #[must_use]
     pub fn signing(&self) -> Arc<ServerKey> {
         let ring = self.0.load();
         Arc::clone(&ring.keys[ring.signing])
     }
 
-    #[must_use]
     pub fn by_id(&self, id: ServerKeyId) -> Option<Arc<ServerKey>> {
         self.0.load().keys.iter().find(|key| key.id == id).cloned()
     }
 
     /// Whether something that names this key must be taken for bad. `false` for a key that is only not
     /// here yet: nobody may say anything about what that one signed.
-    #[must_use]
     pub fn is_lost(&self, id: ServerKeyId) -> bool {
         self.0.load().lost.contains(&id)
     }
 
     /// The key that must be here before anything can be said of this seal; `None` when it is, or is lost.
-    #[must_use]
     pub fn missing_for(&self, sealed: &[u8]) -> Option<ServerKeyId> {
         let id = sealer(sealed)?;
         (self.by_id(id).is_none() && !self.is_lost(id)).then_some(id)
@@ -164,7 +152,6 @@ impl Keyring {
 
     /// Encrypts with XChaCha20-Poly1305: `key id(8) | nonce(24) | ciphertext and tag`. `purpose` and
     /// `owner` are authenticated: what was sealed for one row cannot be moved to another.
-    #[must_use]
     pub fn seal(&self, purpose: Purpose<'_>, owner: &[u8], plain: &[u8], entropy: &Entropy) -> Vec<u8> {
         let key = self.signing();
         let nonce: [u8; 24] = entropy.bytes();
@@ -175,7 +162,6 @@ impl Keyring {
     }
 
     /// Opens what [`Keyring::seal`] made; `None` when it was altered, moved or sealed by an unknown key.
-    #[must_use]
     pub fn open(&self, purpose: Purpose<'_>, owner: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (id, rest) = sealed.split_first_chunk::<8>()?;
         let (nonce, ciphertext) = rest.split_first_chunk::<24>()?;
@@ -187,20 +173,17 @@ impl Keyring {
     }
 
     /// Whether the key that signs made this seal, so that the others can go without it.
-    #[must_use]
     pub fn is_fresh(&self, sealed: &[u8]) -> bool {
         sealer(sealed) == Some(self.signing().id)
     }
 }
 
 /// The key that a seal names.
-#[must_use]
 pub fn sealer(sealed: &[u8]) -> Option<ServerKeyId> {
     sealed.first_chunk().map(|id| i64::from_be_bytes(*id))
 }
 
 /// A key's id as people see it: 16 hexadecimal digits.
-#[must_use]
 pub fn name_of(id: ServerKeyId) -> String {
     format!("{id:016x}")
 }

@@ -12,7 +12,6 @@ pub const OBJECT_ID_BYTES_MAX: usize = 128;
 pub const HOPS_MAX: usize = 16;
 
 /// The start of `text`: whole characters, at most so many bytes.
-#[must_use]
 pub fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }

@@ -24,7 +24,6 @@ pub struct Licence {
 }
 
 impl Licence {
-    #[must_use]
     pub fn is_good(&self, now: Timestamp) -> bool {
         self.active && self.expires_at.is_none_or(|end| now < end)
     }
@@ -38,7 +37,6 @@ pub struct Licences {
 }
 
 impl Licences {
-    #[must_use]
     pub const fn of(&self, product: Product) -> Option<Licence> {
         match product {
             Product::ApiKeys => self.api_keys,
@@ -53,7 +51,6 @@ impl Licences {
         }
     }
 
-    #[must_use]
     pub fn is_good(&self, product: Product, now: Timestamp) -> bool {
         self.of(product).is_some_and(|licence| licence.is_good(now))
     }

@@ -36,7 +36,6 @@ pub struct Merchant {
 
 impl Merchant {
     /// For If-Match. Not the revision: that moves with every key and licence as well.
-    #[must_use]
     pub const fn version(&self) -> i64 {
         self.updated_at.micros()
     }
@@ -52,28 +51,23 @@ pub struct MerchantRecord {
 }
 
 impl MerchantRecord {
-    #[must_use]
     pub fn api_key(&self, id: ApiKeyId) -> Option<&ApiKey> {
         self.api_keys.iter().find(|key| key.id == id)
     }
 
-    #[must_use]
     pub fn api_key_by_hash(&self, hash: &SecretHash) -> Option<&ApiKey> {
         self.api_keys.iter().find(|key| key.secrets.iter().any(|secret| secret.hash.matches(hash)))
     }
 
-    #[must_use]
     pub fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.iter().find(|credential| credential.id == id)
     }
 
-    #[must_use]
     pub fn credential_by_client_id(&self, client_id: &str) -> Option<&Credential> {
         self.credentials.iter().find(|credential| credential.client_id == client_id)
     }
 
     /// Whether any credentials of this key are switched ON.
-    #[must_use]
     pub fn has_enhanced_security(&self, key: ApiKeyId) -> bool {
         self.credentials.iter().any(|credential| credential.api_key_id == key && credential.enabled)
     }

@@ -11,7 +11,6 @@ pub type Parameter<'a> = (&'a str, Cow<'a, str>);
 ///
 /// Blanks around semicolons are fine, and so is nothing between two of them. `is_bare` names the bytes that a
 /// value may have without quotation marks: only ASCII, and neither blanks nor any of `";,\`.
-#[must_use]
 pub fn read(text: &str, is_bare: fn(u8) -> bool) -> Option<(Vec<Parameter<'_>>, &str)> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -34,7 +33,6 @@ pub fn read(text: &str, is_bare: fn(u8) -> bool) -> Option<(Vec<Parameter<'_>>, 
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// Whether a token may have this byte (RFC 9110 5.6.2).
-#[must_use]
 pub const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')

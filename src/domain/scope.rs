@@ -12,7 +12,6 @@ pub const NAMES_MAX: usize = 64;
 const NAME_CHARS_MAX: usize = 100;
 
 /// Whether this is one scope: 1 to 100 of `%x21 / %x23-5B / %x5D-7E`.
-#[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
@@ -69,7 +68,6 @@ impl Scopes {
         (!common.is_empty()).then(|| Self(common.join(" ").into()))
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -78,18 +76,15 @@ impl Scopes {
         self.0.split(' ')
     }
 
-    #[must_use]
     pub fn to_strings(&self) -> Vec<String> {
         self.names().map(str::to_owned).collect()
     }
 
-    #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         self == other || self.names().all(|name| other.holds(name))
     }
 
     /// The same names, in whatever order.
-    #[must_use]
     pub fn is_same_set(&self, other: &Self) -> bool {
         self.is_within(other) && other.is_within(self)
     }

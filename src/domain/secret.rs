@@ -28,47 +28,39 @@ pub const CONSOLE_SECRET_CHARS: usize = 43;
 pub struct PlainSecret(Zeroizing<String>);
 
 impl PlainSecret {
-    #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
     /// An API key: 64 lower-case hex characters.
-    #[must_use]
     pub fn api_key(entropy: &Entropy) -> Self {
         Self::new(hex::encode(entropy.bytes::<32>()))
     }
 
     /// A client secret: 43 characters of base64url.
-    #[must_use]
     pub fn client_secret(entropy: &Entropy) -> Self {
         Self::new(URL_SAFE_NO_PAD.encode(entropy.bytes::<32>()))
     }
 
     /// An admin token: [`ADMIN_TOKEN_PREFIX`], then 43 characters of base64url.
-    #[must_use]
     pub fn admin_token(entropy: &Entropy) -> Self {
         Self::new(format!("{ADMIN_TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(entropy.bytes::<32>())))
     }
 
     /// What the console's cookie or a one-time sign-in link holds: base64url.
-    #[must_use]
     pub fn console(entropy: &Entropy) -> Self {
         Self::client_secret(entropy)
     }
 
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    #[must_use]
     pub fn hash(&self) -> SecretHash {
         SecretHash::of(&self.0)
     }
 
     /// The last six characters, to tell one secret from another in a list.
-    #[must_use]
     pub fn hint(&self) -> String {
         let start = self.0.len().saturating_sub(6);
         self.0[start..].to_owned()
@@ -82,7 +74,6 @@ impl fmt::Debug for PlainSecret {
 }
 
 /// Whether `text` has the shape of an API key. Junk is refused before the store is asked.
-#[must_use]
 pub fn looks_like_api_key(text: &[u8]) -> bool {
     text.len() == 64 && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -92,23 +83,19 @@ pub fn looks_like_api_key(text: &[u8]) -> bool {
 pub struct SecretHash([u8; 32]);
 
 impl SecretHash {
-    #[must_use]
     pub fn of(secret: &str) -> Self {
         Self(Sha256::digest(secret.as_bytes()).into())
     }
 
-    #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    #[must_use]
     pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
     /// Compares in constant time.
-    #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
@@ -140,13 +127,11 @@ pub struct StoredSecret {
 }
 
 impl StoredSecret {
-    #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.ends_at.is_none_or(|end| now < end)
     }
 
     /// Whether the next use starts the end of a predecessor.
-    #[must_use]
     pub fn starts_an_overlap(&self) -> bool {
         self.overlap_secs.is_some() && self.first_used_at.is_none()
     }

@@ -52,7 +52,6 @@ pub struct Earliest {
 }
 
 impl Lifetimes {
-    #[must_use]
     pub fn dead_before(self, now: Timestamp) -> DeadBefore {
         // An access token of a session that was revoked is told apart for as long as it can be presented.
         let ended = now.minus(KEPT_AFTER_END.max(self.access_ttl));
@@ -62,7 +61,6 @@ impl Lifetimes {
 
 impl DeadBefore {
     /// How long the first of some rows has been due to go; zero if none is.
-    #[must_use]
     pub fn lag(self, earliest: Earliest) -> TimeDelta {
         [
             earliest.expires_at.map(|at| self.ended.since(at)),
@@ -107,7 +105,6 @@ pub enum Verdict {
 }
 
 /// The rotation rule. `claims` must have been found genuine and to be of a refresh token.
-#[must_use]
 pub fn judge_refresh(session: &Session, claims: Claims, lifetimes: Lifetimes, now: Timestamp) -> Verdict {
     if session.revoked_at.is_some() {
         return Verdict::Refuse(Reason::SessionRevoked);
@@ -162,7 +159,6 @@ pub struct Pair {
 
 impl Session {
     /// Whether a refresh may ask for this: nothing, or the very set that was granted (RFC 6749 6).
-    #[must_use]
     pub fn has_scopes(&self, asked: Option<&Scopes>) -> bool {
         match (asked, &self.scopes) {
             (None, _) => true,
@@ -172,7 +168,6 @@ impl Session {
     }
 
     /// Derives the pair of the current generation: from the row alone, so always the same.
-    #[must_use]
     pub fn pair(&self, key: &ServerKey, lifetimes: Lifetimes, now: Timestamp) -> Pair {
         let expiry = |ttl| self.rotated_at.plus(ttl).min(self.expires_at);
         let claims =

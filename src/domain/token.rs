@@ -79,7 +79,6 @@ impl Claims {
     }
 
     /// The token for these claims.
-    #[must_use]
     pub fn seal(self, key: &ServerKey, session_secret: &[u8]) -> PlainSecret {
         let signed = self.to_bytes();
         let mut token = [0; TOKEN_BYTES];
@@ -99,7 +98,6 @@ pub struct SealedToken {
 
 impl SealedToken {
     /// `None` for anything that is not 60 characters of base64url with a known kind: junk costs no read.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != TOKEN_CHARS {
             return None;
@@ -120,13 +118,11 @@ impl SealedToken {
         Some(Self { claims, mac: *mac })
     }
 
-    #[must_use]
     pub const fn claims(&self) -> Claims {
         self.claims
     }
 
     /// Whether this server sealed it for that session. Compares in constant time.
-    #[must_use]
     pub fn is_genuine(&self, key: &ServerKey, session_secret: &[u8]) -> bool {
         mac(self.claims.kind, key, session_secret, &self.claims.to_bytes())
             .verify_truncated_left(&self.mac)

@@ -25,7 +25,7 @@
 //! }
 //! ```
 //!
-//! Only white space between tokens differs. The data goes out as it was handed in: order of fields,
+//! Only white space between tokens differs. The data goes out as it was published: order of fields,
 //! digits of numbers and escapes in strings are not touched, since an amount such as `10.10` may be
 //! compared as text at the other end.
 
@@ -88,18 +88,15 @@ impl EventData {
     }
 
     /// Takes what [`EventData::as_str`] gave.
-    #[must_use]
     pub const fn from_stored(json: String) -> Self {
         Self(json)
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// For an answer that shows it.
-    #[must_use]
     pub fn into_raw(self) -> Box<RawValue> {
         RawValue::from_string(self.0).expect("it was JSON when it was taken")
     }
@@ -122,7 +119,6 @@ impl fmt::Debug for EventData {
 
 impl WebhookEvent {
     /// The body that is signed and sent.
-    #[must_use]
     pub fn body(&self, format: WebhookFormat) -> String {
         let json = format!(
             r#"{{"type":{},"timestamp":"{}","data":{}}}"#,
@@ -237,30 +233,25 @@ impl<'a> Iterator for Outside<'a> {
 pub struct WebhookSecret(Zeroizing<Vec<u8>>);
 
 impl WebhookSecret {
-    #[must_use]
     pub fn generate(entropy: &Entropy) -> Self {
         Self(Zeroizing::new(entropy.bytes::<32>().to_vec()))
     }
 
-    #[must_use]
     pub const fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
     }
 
     /// To be sealed, never to be shown.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// `whsec_` and base64: the form that the Standard Webhooks libraries take.
-    #[must_use]
     pub fn to_plain(&self) -> PlainSecret {
         PlainSecret::new(format!("whsec_{}", STANDARD.encode(&*self.0)))
     }
 
     /// `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`.
-    #[must_use]
     pub fn sign(&self, id: &str, timestamp_secs: i64, body: &str) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
         mac.update(format!("{id}.{timestamp_secs}.").as_bytes());
@@ -289,7 +280,6 @@ pub struct SignedMessage {
 
 impl SignedMessage {
     /// Signs with every one of `secrets`; during a rotation there are two.
-    #[must_use]
     pub fn new(
         url: WebhookUrl,
         event: &WebhookEvent,

@@ -37,9 +37,6 @@ pub struct KeyOwner {
 
 impl Core {
     /// Finds the merchant and key that an `X-API-KEY` names. Says nothing yet of whether it may pass.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn recognise(&self, key: &[u8], address: ClientAddress) -> Decided<Caller> {
         match hash_of(key) {
             Some(hash) => self.caller_of(hash, address).await,
@@ -97,9 +94,6 @@ impl Core {
     }
 
     /// Whether the key may be used from the caller's address.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn admit_address(&self, caller: &mut Caller) -> Decided<AddressVerdict> {
         let decided = self.decide(caller, Caller::admit_address).await?;
         if matches!(decided, Err(Reason::AddressNotAllowed)) {
@@ -136,9 +130,6 @@ impl Core {
     }
 
     /// Makes sure that the record is the current truth, for calls that no statement of theirs checks.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn confirm(&self, caller: &mut Caller) -> Decided<()> {
         if caller.is_fresh {
             return Ok(Ok(()));
@@ -170,19 +161,16 @@ impl Caller {
         }
     }
 
-    #[must_use]
     pub fn key(&self) -> Option<&ApiKey> {
         self.record.api_key(self.key_id)
     }
 
     /// The secret of the key that this call came with.
-    #[must_use]
     pub fn key_secret(&self) -> Option<&StoredSecret> {
         let key = self.key()?;
         key.secrets.iter().find(|secret| secret.hash.matches(&self.hash))
     }
 
-    #[must_use]
     pub fn owner(&self) -> KeyOwner {
         KeyOwner { merchant_id: self.record.merchant.id, api_key_id: self.key_id }
     }

@@ -72,9 +72,6 @@ impl Link {
 
 impl Core {
     /// Walks the whole audit chain.
-    ///
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn verify_audit_chain(&self) -> Result<ChainVerdict, StoreError> {
         let mut db = self.store.read().await?;
         loop {
@@ -217,9 +214,6 @@ impl Core {
 
     /// Removes events from `until` and before, oldest first, up to `limit` of them. An event that is
     /// younger keeps those after it, whatever their time: a chain is cut at its end only.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn cut_audit_chain(&self, until: Timestamp, limit: i64) -> Result<Cutting, StoreError> {
         let mut db = self.store.read().await?;
         let ends = audit::ends(&mut db).await?;

@@ -16,14 +16,13 @@ use crate::store::StoreError;
 use crate::store::sessions::Open;
 
 /// A client id and secret as presented.
-pub struct ClientSecret {
+pub struct PresentedClient {
     pub client_id: String,
     pub(super) hash: SecretHash,
     has_nul: bool,
 }
 
-impl ClientSecret {
-    #[must_use]
+impl PresentedClient {
     pub fn new(client_id: String, secret: &PlainSecret) -> Self {
         let has_nul = client_id.contains('\0') || secret.expose().contains('\0');
         Self { client_id, hash: secret.hash(), has_nul }
@@ -46,13 +45,10 @@ pub(super) struct Client {
 
 impl Core {
     /// Starts a session with the scopes that are asked for, or all that the client may have.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn authorize(
         &self,
         caller: &mut Caller,
-        presented: &ClientSecret,
+        presented: &PresentedClient,
         asked: Option<&Scopes>,
     ) -> Decided<Issued> {
         let mut is_counted = false;
@@ -92,7 +88,7 @@ impl Core {
     pub(super) async fn admit_client(
         &self,
         caller: &mut Caller,
-        presented: &ClientSecret,
+        presented: &PresentedClient,
     ) -> Decided<Client> {
         let ip = caller.address.ip;
         let decision = |caller: &Caller, now| {
@@ -121,10 +117,11 @@ impl Core {
     }
 
     /// The client, if it is one by the current truth: for calls that no statement of theirs checks.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn authenticate(&self, caller: &mut Caller, presented: &ClientSecret) -> Decided<Credential> {
+    pub async fn authenticate(
+        &self,
+        caller: &mut Caller,
+        presented: &PresentedClient,
+    ) -> Decided<Credential> {
         if let Err(reason) = self.confirm(caller).await? {
             return Ok(Err(reason));
         }
@@ -135,7 +132,11 @@ impl Core {
 
     /// Makes sure that the record which let the client in is the current truth, before a refusal that
     /// no statement has checked: who is no client any more must hear that, on every replica.
-    pub(super) async fn confirm_client(&self, caller: &mut Caller, presented: &ClientSecret) -> Decided<()> {
+    pub(super) async fn confirm_client(
+        &self,
+        caller: &mut Caller,
+        presented: &PresentedClient,
+    ) -> Decided<()> {
         let revision = caller.record.merchant.revision;
         if let Err(reason) = self.confirm(caller).await? {
             return Ok(Err(reason));

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::Core;
-use super::manage::{By, Managed, Refused};
+use super::manage::{Managed, Principal, Refused};
 use super::sign_in::{Origin, SignIn};
 use crate::domain::admin::User;
 use crate::domain::console::{ConsoleSession, LINK_TTL};
@@ -27,9 +27,6 @@ pub struct SignedIn {
 
 impl Core {
     /// Who is signed in with this cookie; `None` when nobody is, any more or yet.
-    ///
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn signed_in(&self, cookie: &PlainSecret) -> Result<Option<SignedIn>, StoreError> {
         let now = self.now();
         let mut db = self.store.read().await?;
@@ -48,18 +45,15 @@ impl Core {
     }
 
     /// The actor that a signed-in user is.
-    #[must_use]
-    pub fn by_user(&self, signed_in: &SignedIn, origin: Origin) -> By {
+    pub fn by_user(&self, signed_in: &SignedIn, origin: Origin) -> Principal {
         let lacks_second_factor = self.console.totp_required_for_live && !signed_in.user.has_totp;
-        By::user(&signed_in.user, lacks_second_factor, origin)
+        Principal::user(&signed_in.user, lacks_second_factor, origin)
     }
 
-    /// # Errors
-    /// A fault of the store.
-    pub async fn sign_out(&self, by: &By, session: &ConsoleSession) -> Managed<()> {
-        let mut change = self.change(by, "user.signed_out").await?;
+    pub async fn sign_out(&self, principal: &Principal, session: &ConsoleSession) -> Managed<()> {
+        let mut change = self.change(principal, "user.signed_out").await?;
         let result = async {
-            change.event.object_id.clone_from(&by.actor.id);
+            change.event.object_id.clone_from(&principal.actor.id);
             sessions::end_session(&mut change.tx, session.hash).await?;
             Ok(())
         }
@@ -68,11 +62,8 @@ impl Core {
     }
 
     /// Ends every other session of the user.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn end_other_sessions(&self, by: &By, who: &SignedIn) -> Managed<()> {
-        let mut change = self.change(by, "user.other_sessions_ended").await?;
+    pub async fn end_other_sessions(&self, principal: &Principal, who: &SignedIn) -> Managed<()> {
+        let mut change = self.change(principal, "user.other_sessions_ended").await?;
         let result = async {
             change.concerns(who.user.merchant_id, who.user.id);
             sessions::end_sessions_of(&mut change.tx, who.user.id, Some(who.session.hash)).await?;
@@ -83,24 +74,18 @@ impl Core {
     }
 
     /// The user whose e-mail address this is, for the command line.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn user_by_email(&self, by: &By, email: &str) -> Managed<User> {
+    pub async fn user_by_email(&self, principal: &Principal, email: &str) -> Managed<User> {
         let found = users::by_email(&mut self.store.read().await?, &email.trim().to_lowercase()).await?;
-        Ok(found.filter(|user| may_change_of(by, user.merchant_id).is_ok()).ok_or(Refused::NotFound))
+        Ok(found.filter(|user| may_change_of(principal, user.merchant_id).is_ok()).ok_or(Refused::NotFound))
     }
 
     /// Makes a link that signs a user in once, without a password. Any earlier link of theirs ends.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn make_sign_in_link(&self, by: &By, user: UserId) -> Managed<PlainSecret> {
-        let mut change = self.change(by, "user.sign_in_link_made").await?;
+    pub async fn make_sign_in_link(&self, principal: &Principal, user: UserId) -> Managed<PlainSecret> {
+        let mut change = self.change(principal, "user.sign_in_link_made").await?;
         let result = async {
             change.concerns(None, user);
             let found = users::by_id(&mut change.tx, user).await?.ok_or(Refused::NotFound)?;
-            may_change_of(by, found.merchant_id)?;
+            may_change_of(principal, found.merchant_id)?;
             change.concerns(found.merchant_id, user);
             let link = PlainSecret::console(&self.entropy);
             let now = change.event.at;
@@ -112,9 +97,6 @@ impl Core {
     }
 
     /// Signs in by a link, which is used up. It stands in for the password, not for the second factor.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn sign_in_by_link(&self, link: &PlainSecret, origin: &Origin) -> Result<SignIn, StoreError> {
         let now = self.now();
         // Made-up links are refused without a transaction: anybody may try as many as they like.

@@ -15,7 +15,6 @@ impl Count {
         self.0.fetch_add(number, Ordering::Relaxed);
     }
 
-    #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -51,17 +51,11 @@ pub struct Claim {
 
 impl Core {
     /// The keys whose webhooks have something due, each with its merchant.
-    ///
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn due_endpoints(&self) -> Result<Vec<(MerchantId, ApiKeyId)>, StoreError> {
         deliveries::due_endpoints(&mut self.store.read().await?, self.now()).await
     }
 
     /// Claims what is due for one endpoint, up to `limit` and to what the endpoint can bear.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn claim_deliveries(&self, key: ApiKeyId, limit: i64) -> Result<Vec<Claimed>, StoreError> {
         let now = self.now();
         let until = now.plus(CLAIM);

@@ -68,7 +68,6 @@ impl Address {
 
 impl Failures {
     /// `max` a minute.
-    #[must_use]
     pub(super) fn new(max: u32, clock: &Clock) -> Self {
         Self { clock: clock.clone(), max: max.max(1), addresses: Mutex::default() }
     }
@@ -113,7 +112,6 @@ impl Failures {
     }
 
     /// How long until `ip` may try again: zero unless it has no failures left.
-    #[must_use]
     pub fn locked_for(&self, ip: IpAddr) -> Duration {
         let network = network_of(ip);
         match self.current(network).get(&network) {

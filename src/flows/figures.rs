@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::Core;
-use super::manage::{By, Managed};
+use super::manage::{Managed, Principal};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId};
 use crate::store::figures::{self, Count, Latency};
@@ -67,10 +67,13 @@ pub struct Figures {
 }
 
 impl Core {
-    /// # Errors
-    /// A fault of the store.
-    pub async fn figures(&self, by: &By, merchant: MerchantId, period: Period) -> Managed<Figures> {
-        if let Err(refused) = self.must_exist(by, merchant).await? {
+    pub async fn figures(
+        &self,
+        principal: &Principal,
+        merchant: MerchantId,
+        period: Period,
+    ) -> Managed<Figures> {
+        if let Err(refused) = self.must_exist(principal, merchant).await? {
             return Ok(Err(refused));
         }
         let now = self.now();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::admission::{Caller, too_many_changes};
-use super::authorize::ClientSecret;
+use super::authorize::PresentedClient;
 use super::{Core, DECISIONS_MAX, Decided};
 use crate::domain::access::{self, Backing, Reason};
 use crate::domain::admin::AdminToken;
@@ -21,9 +21,9 @@ use crate::store::StoreError;
 use crate::store::sessions::Found;
 
 /// Who asks about a token.
-pub enum Asker {
+pub enum TokenRequester {
     /// A client: about its own tokens.
-    Client { caller: Caller, presented: ClientSecret },
+    Client { caller: Caller, presented: PresentedClient },
     /// One of the platform's services: about every token, or those of the token's one merchant.
     Service {
         service: AdminToken,
@@ -49,13 +49,10 @@ pub struct Active {
 
 impl Core {
     /// `None` inside stands for a token that is not active, or not this asker's to know of.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn introspect(&self, asker: Asker, token: &str) -> Decided<Option<Active>> {
+    pub async fn introspect(&self, requester: TokenRequester, token: &str) -> Decided<Option<Active>> {
         let token = SealedToken::parse(token);
-        match asker {
-            Asker::Client { mut caller, presented } => {
+        match requester {
+            TokenRequester::Client { mut caller, presented } => {
                 let client = match self.admit_client(&mut caller, &presented).await? {
                     Ok(client) => client,
                     Err(reason) => return Ok(Err(reason)),
@@ -79,7 +76,7 @@ impl Core {
                 }
                 Ok(Ok(self.active(&caller.record, &found.session, token.claims())))
             }
-            Asker::Service { service, expects_refresh_token } => {
+            TokenRequester::Service { service, expects_refresh_token } => {
                 let is_meant =
                     |token: &SealedToken| token.claims().kind == TokenKind::Access || expects_refresh_token;
                 let Some(token) = token.filter(is_meant) else { return Ok(Ok(None)) };
@@ -130,9 +127,6 @@ impl Core {
     ///
     /// Where it is OFF the key passes alone, and what else a request carries is none of our business;
     /// but a token that we issued is held to what it is worth: after a switch to OFF, nothing.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn verify(&self, caller: &mut Caller, token: Option<&str>) -> Decided<Option<Active>> {
         for _ in 0..DECISIONS_MAX {
             let found = match token.and_then(SealedToken::parse) {
@@ -177,7 +171,6 @@ impl Core {
 
     /// Records the use of a key that [`Core::verify`] passed, without touching the store. `false` where that
     /// is not enough, as for the first use of a rotated secret: [`Core::note_verified`] is owed then.
-    #[must_use]
     pub fn note_verified_later(&self, caller: &Caller) -> bool {
         let Some(secret) = caller.key_secret() else { return true };
         if secret.starts_an_overlap() {
@@ -188,9 +181,6 @@ impl Core {
     }
 
     /// Records the use of a key that [`Core::verify`] passed. Called after the answer.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn note_verified(&self, caller: &Caller) -> Result<(), StoreError> {
         match caller.key_secret() {
             Some(secret) => self.note_use(caller.record.merchant.id, secret, &caller.address).await,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Core;
-use super::manage::{By, Managed, Refused};
+use super::manage::{Managed, Principal, Refused};
 use super::record::audit_event;
 use crate::domain::admin::Role;
 use crate::domain::clock::Timestamp;
@@ -41,19 +41,19 @@ struct Ended {
 
 impl Core {
     /// Ends a secret that was found in public, if it is one of ours that works. The caller is not told.
-    pub async fn report_leak(&self, by: &By, presented: &PlainSecret) -> Managed<()> {
-        if by.role == Role::MerchantViewer {
+    pub async fn report_leak(&self, principal: &Principal, presented: &PlainSecret) -> Managed<()> {
+        if principal.role == Role::MerchantViewer {
             let refused = Refused::Forbidden("this role may only look");
-            return self.refused(self.event_by(by, "leak.reported"), refused).await;
+            return self.refused(self.event_by(principal, "leak.reported"), refused).await;
         }
         let begun = Instant::now();
-        let result = self.end_leaked(by, presented.expose().trim()).await;
+        let result = self.end_leaked(principal, presented.expose().trim()).await;
         let slots = begun.elapsed().as_millis() / SLOT.as_millis() + 1;
         tokio::time::sleep_until(begun + SLOT * u32::try_from(slots).unwrap_or(u32::MAX)).await;
         result.map(Ok)
     }
 
-    async fn end_leaked(&self, by: &By, presented: &str) -> Result<(), StoreError> {
+    async fn end_leaked(&self, principal: &Principal, presented: &str) -> Result<(), StoreError> {
         self.index_webhook_secrets().await?;
         let session = match SealedToken::parse(presented) {
             Some(token) => self
@@ -80,7 +80,7 @@ impl Core {
             Some(ended) => self.tell_owner(&mut tx, ended, now).await?,
             None => audit_event(self, "leak.not_ours", "leak", String::new()),
         };
-        audit::append_all(&mut tx, &[self.event_by(by, "leak.reported"), outcome]).await?;
+        audit::append_all(&mut tx, &[self.event_by(principal, "leak.reported"), outcome]).await?;
         tx.commit().await
     }
 

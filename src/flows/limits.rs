@@ -73,7 +73,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    #[must_use]
     pub fn new(settings: LimitSettings, clock: &Clock) -> Self {
         let time = AppClock(clock.clone());
         let failures = || Failures::new(settings.failures_per_address_per_minute, clock);
@@ -102,7 +101,6 @@ impl Limits {
     }
 
     /// The limits that hold for a caller from `ip`.
-    #[must_use]
     pub fn of(&self, ip: IpAddr) -> LimitsOf {
         let is_on = |limit: u32| (limit > 0).then_some(limit);
         LimitsOf {
@@ -114,19 +112,16 @@ impl Limits {
     }
 
     /// Counts a call with a key; `false` when it is one too many.
-    #[must_use]
     pub fn count_call(&self, key: ApiKeyId) -> bool {
         self.calls.as_ref().is_none_or(|calls| calls.0.check_key(&key).is_ok())
     }
 
     /// Counts a session of a client; `false` when it is one too many.
-    #[must_use]
     pub fn count_session(&self, client: CredentialId) -> bool {
         self.sessions.as_ref().is_none_or(|sessions| sessions.0.check_key(&client).is_ok())
     }
 
     /// Seconds after which a caller refused for `reason` may do better.
-    #[must_use]
     pub fn retry_after_secs(&self, surface: Surface, reason: Reason, ip: IpAddr) -> u32 {
         let wait = match reason {
             Reason::TooManyFailures => self.failures(surface).locked_for(ip),
@@ -155,7 +150,6 @@ impl Limits {
     }
 
     /// Addresses, keys, clients, tokens and users in memory.
-    #[must_use]
     pub fn tracked(&self) -> usize {
         self.api_failures.tracked()
             + self.admin_failures.tracked()

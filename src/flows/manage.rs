@@ -23,7 +23,7 @@ use crate::store::{StoreError, Tx, audit, merchants, outbox};
 
 /// Who acts, and from where.
 #[derive(Clone, Debug)]
-pub struct By {
+pub struct Principal {
     pub actor: Actor,
     pub role: Role,
     /// The one merchant that a merchant role may see.
@@ -34,9 +34,8 @@ pub struct By {
     pub request_id: Option<String>,
 }
 
-impl By {
+impl Principal {
     /// Whoever can run the program beside the database.
-    #[must_use]
     pub const fn command_line() -> Self {
         Self {
             actor: Actor::of(ActorKind::CommandLine),
@@ -48,7 +47,6 @@ impl By {
         }
     }
 
-    #[must_use]
     pub fn admin_token(token: &AdminToken, client_ip: String, request_id: String) -> Self {
         Self {
             actor: Actor {
@@ -64,7 +62,6 @@ impl By {
         }
     }
 
-    #[must_use]
     pub fn user(user: &User, lacks_second_factor: bool, origin: Origin) -> Self {
         Self {
             actor: Actor::user(user),
@@ -77,7 +74,6 @@ impl By {
     }
 
     /// An integration that acts on its own credentials.
-    #[must_use]
     pub fn client(credential: &Credential, client_ip: String, request_id: String) -> Self {
         Self {
             actor: Actor { kind: ActorKind::Client, id: Some(credential.client_id.clone()), name: None },
@@ -192,19 +188,19 @@ pub(super) struct Change<'a> {
 
 impl Core {
     /// Begins the change `action`, such as `api_key.created`.
-    pub(super) async fn change(&self, by: &By, action: &str) -> Result<Change<'_>, StoreError> {
-        Ok(Change { core: self, event: self.event_by(by, action), tx: self.store.begin().await? })
+    pub(super) async fn change(&self, principal: &Principal, action: &str) -> Result<Change<'_>, StoreError> {
+        Ok(Change { core: self, event: self.event_by(principal, action), tx: self.store.begin().await? })
     }
 
-    /// The audit event of something that `by` does or tries, before it is known to which object.
-    pub(super) fn event_by(&self, by: &By, action: &str) -> AuditEvent {
+    /// The audit event of something that `principal` does or tries, before it is known to which object.
+    pub(super) fn event_by(&self, principal: &Principal, action: &str) -> AuditEvent {
         let object_kind = action.split_once('.').map_or(action, |(object, _)| object);
         let mut event = audit_event(self, action, object_kind, String::new());
         event.object_id = None;
-        event.actor = by.actor.clone();
-        event.client_ip.clone_from(&by.client_ip);
-        event.request_id.clone_from(&by.request_id);
-        event.merchant_id = by.merchant_id;
+        event.actor = principal.actor.clone();
+        event.client_ip.clone_from(&principal.client_ip);
+        event.request_id.clone_from(&principal.request_id);
+        event.merchant_id = principal.merchant_id;
         event
     }
 
@@ -219,8 +215,8 @@ impl Core {
 
 impl Core {
     /// Whether the actor may see a merchant that exists.
-    pub(super) async fn must_exist(&self, by: &By, merchant: MerchantId) -> Managed<()> {
-        if let Err(refused) = by.may_see(merchant) {
+    pub(super) async fn must_exist(&self, principal: &Principal, merchant: MerchantId) -> Managed<()> {
+        if let Err(refused) = principal.may_see(merchant) {
             return Ok(Err(refused));
         }
         let found = merchants::by_id(&mut self.store.read().await?, merchant).await?;

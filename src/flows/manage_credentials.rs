@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::Core;
-use super::authorize::ClientSecret;
-use super::manage::{By, Change, Managed, Refused, Stop};
+use super::authorize::PresentedClient;
+use super::idempotency::{Answer, Once};
+use super::manage::{Change, Managed, Principal, Refused, Stop};
 use super::manage_keys::WithSecret;
-use super::once::{Answer, Once};
 use super::rotation;
 use super::scopes::check_within;
 use crate::domain::credential::{Credential, generate_client_id};
@@ -30,7 +30,6 @@ pub struct CredentialChanges {
 }
 
 impl CredentialChanges {
-    #[must_use]
     pub fn switch(on: bool) -> Self {
         Self { enabled: Some(on), ..Self::default() }
     }
@@ -38,12 +37,9 @@ impl CredentialChanges {
 
 impl Core {
     /// Makes a client id and secret for a key, switched OFF.
-    ///
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn generate_credentials(
         &self,
-        by: &By,
+        principal: &Principal,
         key: ApiKeyId,
         scopes: Option<Vec<String>>,
         once: Once<WithSecret<Credential>>,
@@ -51,39 +47,31 @@ impl Core {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "credentials.generated").await?;
-        let result = generate(&mut change, by, key, scopes.as_deref()).await;
+        let mut change = self.change(principal, "credentials.generated").await?;
+        let result = generate(&mut change, principal, key, scopes.as_deref()).await;
         change.finish_once(result, once).await
     }
 
     /// All credentials of a key, newest first.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn credentials(&self, by: &By, key: ApiKeyId) -> Managed<Vec<Credential>> {
+    pub async fn credentials(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<Credential>> {
         let mut db = self.store.read().await?;
         match api_keys::by_id(&mut db, key).await? {
-            Some(key) if by.may_see(key.merchant_id).is_ok() => {
+            Some(key) if principal.may_see(key.merchant_id).is_ok() => {
                 Ok(Ok(credentials::of_api_key(&mut db, key.id).await?))
             }
             _ => Ok(Err(Refused::NotFound)),
         }
     }
 
-    /// # Errors
-    /// A fault of the store.
-    pub async fn credential(&self, by: &By, client_id: &str) -> Managed<Credential> {
+    pub async fn credential(&self, principal: &Principal, client_id: &str) -> Managed<Credential> {
         let found = credentials::by_client_id(&mut self.store.read().await?, client_id).await?;
-        Ok(found.filter(|found| by.may_see(found.merchant_id).is_ok()).ok_or(Refused::NotFound))
+        Ok(found.filter(|found| principal.may_see(found.merchant_id).is_ok()).ok_or(Refused::NotFound))
     }
 
     /// The switch, and the scopes. OFF ends every session of the credentials at once.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn update_credentials(
         &self,
-        by: &By,
+        principal: &Principal,
         client_id: &str,
         version: Option<i64>,
         changes: CredentialChanges,
@@ -93,18 +81,15 @@ impl Core {
             Some(false) => "credentials.disabled",
             None => "credentials.updated",
         };
-        let mut change = self.change(by, action).await?;
-        let result = update(&mut change, by, client_id, version, changes).await;
+        let mut change = self.change(principal, action).await?;
+        let result = update(&mut change, principal, client_id, version, changes).await;
         change.finish(result).await
     }
 
     /// Gives credentials a new secret. The earlier ones end `overlap_secs` after its first use.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn rotate_client_secret(
         &self,
-        by: &By,
+        principal: &Principal,
         client_id: &str,
         overlap_secs: i64,
         once: Once<WithSecret<Credential>>,
@@ -112,59 +97,58 @@ impl Core {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "credentials.secret_rotated").await?;
-        let result = rotate(&mut change, by, client_id, overlap_secs).await;
+        let mut change = self.change(principal, "credentials.secret_rotated").await?;
+        let result = rotate(&mut change, principal, client_id, overlap_secs).await;
         change.finish_once(result, once).await
     }
 
     /// The same by the client itself, with a secret that works at that very moment.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn rotate_own_secret(
         &self,
-        by: &By,
-        presented: &ClientSecret,
+        principal: &Principal,
+        presented: &PresentedClient,
         overlap_secs: i64,
         once: Once<WithSecret<Credential>>,
     ) -> Managed<Answer<WithSecret<Credential>>> {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "credentials.secret_rotated").await?;
-        let result = rotate_own(&mut change, by, presented, overlap_secs).await;
+        let mut change = self.change(principal, "credentials.secret_rotated").await?;
+        let result = rotate_own(&mut change, principal, presented, overlap_secs).await;
         change.finish_once(result, once).await
     }
 
     /// Ends one earlier secret now, instead of at the end of its overlap.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn end_client_secret(&self, by: &By, client_id: &str, secret: SecretId) -> Managed<Credential> {
-        let mut change = self.change(by, "credentials.secret_ended").await?;
-        let result = end_secret(&mut change, by, client_id, secret).await;
+    pub async fn end_client_secret(
+        &self,
+        principal: &Principal,
+        client_id: &str,
+        secret: SecretId,
+    ) -> Managed<Credential> {
+        let mut change = self.change(principal, "credentials.secret_ended").await?;
+        let result = end_secret(&mut change, principal, client_id, secret).await;
         change.finish(result).await
     }
 }
 
 /// Locks the merchant of credentials that the actor may change, and reads them under that lock.
-async fn locked(change: &mut Change<'_>, by: &By, client_id: &str) -> Result<Credential, Stop> {
+async fn locked(change: &mut Change<'_>, principal: &Principal, client_id: &str) -> Result<Credential, Stop> {
     change.concerns(None, client_id);
     let found = credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?;
-    by.may_change(found.merchant_id)?;
+    principal.may_change(found.merchant_id)?;
     change.lock_merchant(found.merchant_id).await?;
     Ok(credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?)
 }
 
 async fn generate(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     key: ApiKeyId,
     scopes: Option<&[String]>,
 ) -> Result<WithSecret<Credential>, Stop> {
     let found = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
-    by.may_change(found.merchant_id)?;
-    by.may_handle(found.environment)?;
+    principal.may_change(found.merchant_id)?;
+    principal.may_handle(found.environment)?;
     change.lock_merchant(found.merchant_id).await?;
     let key = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
     let now = change.event.at;
@@ -200,12 +184,12 @@ async fn generate(
 
 async fn update(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     client_id: &str,
     version: Option<i64>,
     changes: CredentialChanges,
 ) -> Result<Credential, Stop> {
-    let mut credential = locked(change, by, client_id).await?;
+    let mut credential = locked(change, principal, client_id).await?;
     if version.is_some_and(|version| version != credential.version) {
         return Err(Refused::VersionMismatch.into());
     }
@@ -240,23 +224,23 @@ async fn update(
 
 async fn rotate(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     client_id: &str,
     overlap_secs: i64,
 ) -> Result<WithSecret<Credential>, Stop> {
-    let credential = locked(change, by, client_id).await?;
+    let credential = locked(change, principal, client_id).await?;
     let key = api_keys::by_id(&mut change.tx, credential.api_key_id).await?.ok_or(Refused::NotFound)?;
-    by.may_handle(key.environment)?;
+    principal.may_handle(key.environment)?;
     add_secret(change, credential, overlap_secs).await
 }
 
 async fn rotate_own(
     change: &mut Change<'_>,
-    by: &By,
-    presented: &ClientSecret,
+    principal: &Principal,
+    presented: &PresentedClient,
     overlap_secs: i64,
 ) -> Result<WithSecret<Credential>, Stop> {
-    let credential = locked(change, by, &presented.client_id).await?;
+    let credential = locked(change, principal, &presented.client_id).await?;
     // Looked at again under the lock: it was let in before, and may have ended since.
     let now = change.event.at;
     let is_live =
@@ -283,11 +267,11 @@ async fn add_secret(
 
 async fn end_secret(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     client_id: &str,
     secret: SecretId,
 ) -> Result<Credential, Stop> {
-    let mut credential = locked(change, by, client_id).await?;
+    let mut credential = locked(change, principal, client_id).await?;
     let owner = Owner::Credential(credential.id);
     rotation::end_secret(change, owner, &mut credential.secrets, secret).await?;
     Ok(credential)

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Core;
-use super::manage::{By, Change, Managed, Refused, Stop, check_expiry, check_name};
+use super::idempotency::{Answer, Once};
+use super::manage::{Change, Managed, Principal, Refused, Stop, check_expiry, check_name};
 use super::manage_webhooks::{enable_webhook, ensure_webhook_secret};
-use super::once::{Answer, Once};
 use super::rotation;
 use crate::domain::allow_list::AllowList;
 use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};
@@ -72,11 +72,9 @@ pub struct WithSecret<T> {
 }
 
 impl Core {
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn create_api_key(
         &self,
-        by: &By,
+        principal: &Principal,
         merchant: MerchantId,
         new: NewApiKey,
         once: Once<MadeApiKey>,
@@ -84,76 +82,60 @@ impl Core {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "api_key.created").await?;
-        let result = create(&mut change, by, merchant, new).await;
+        let mut change = self.change(principal, "api_key.created").await?;
+        let result = create(&mut change, principal, merchant, new).await;
         change.finish_once(result, once).await
     }
 
-    /// # Errors
-    /// A fault of the store.
-    pub async fn api_key(&self, by: &By, id: ApiKeyId) -> Managed<ApiKey> {
+    pub async fn api_key(&self, principal: &Principal, id: ApiKeyId) -> Managed<ApiKey> {
         let key = api_keys::by_id(&mut self.store.read().await?, id).await?;
-        Ok(key.filter(|key| by.may_see(key.merchant_id).is_ok()).ok_or(Refused::NotFound))
+        Ok(key.filter(|key| principal.may_see(key.merchant_id).is_ok()).ok_or(Refused::NotFound))
     }
 
     /// A merchant's keys, revoked ones included, newest first.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn api_keys(
         &self,
-        by: &By,
+        principal: &Principal,
         merchant: MerchantId,
         before: Option<ApiKeyId>,
         limit: i64,
     ) -> Managed<Vec<ApiKey>> {
-        if let Err(refused) = self.must_exist(by, merchant).await? {
+        if let Err(refused) = self.must_exist(principal, merchant).await? {
             return Ok(Err(refused));
         }
         Ok(Ok(api_keys::list(&mut self.store.read().await?, merchant, before, limit).await?))
     }
 
     /// Changes settings; they hold from the next call on, on every replica.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn update_api_key(
         &self,
-        by: &By,
+        principal: &Principal,
         id: ApiKeyId,
         version: Option<i64>,
         changes: ApiKeyChanges,
     ) -> Managed<ChangedApiKey> {
-        let mut change = self.change(by, "api_key.updated").await?;
-        let result = update(&mut change, by, id, version, changes).await;
+        let mut change = self.change(principal, "api_key.updated").await?;
+        let result = update(&mut change, principal, id, version, changes).await;
         change.finish(result).await
     }
 
     /// Ends a key at once. It can be restored within [`crate::domain::api_key::RESTORE_WINDOW`].
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn revoke_api_key(&self, by: &By, id: ApiKeyId) -> Managed<ApiKey> {
-        let mut change = self.change(by, "api_key.revoked").await?;
-        let result = revoke(&mut change, by, id).await;
+    pub async fn revoke_api_key(&self, principal: &Principal, id: ApiKeyId) -> Managed<ApiKey> {
+        let mut change = self.change(principal, "api_key.revoked").await?;
+        let result = revoke(&mut change, principal, id).await;
         change.finish(result).await
     }
 
-    /// # Errors
-    /// A fault of the store.
-    pub async fn restore_api_key(&self, by: &By, id: ApiKeyId) -> Managed<ApiKey> {
-        let mut change = self.change(by, "api_key.restored").await?;
-        let result = restore(&mut change, by, id).await;
+    pub async fn restore_api_key(&self, principal: &Principal, id: ApiKeyId) -> Managed<ApiKey> {
+        let mut change = self.change(principal, "api_key.restored").await?;
+        let result = restore(&mut change, principal, id).await;
         change.finish(result).await
     }
 
     /// Gives a key a new secret. The earlier ones end `overlap_secs` after the new one is first used.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn rotate_api_key(
         &self,
-        by: &By,
+        principal: &Principal,
         id: ApiKeyId,
         overlap_secs: i64,
         once: Once<WithSecret<ApiKey>>,
@@ -161,27 +143,33 @@ impl Core {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "api_key.rotated").await?;
-        let result = rotate(&mut change, by, id, overlap_secs).await;
+        let mut change = self.change(principal, "api_key.rotated").await?;
+        let result = rotate(&mut change, principal, id, overlap_secs).await;
         change.finish_once(result, once).await
     }
 
     /// Ends one earlier secret of a key now, instead of at the end of its overlap.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn end_api_key_secret(&self, by: &By, id: ApiKeyId, secret: SecretId) -> Managed<ApiKey> {
-        let mut change = self.change(by, "api_key.secret_ended").await?;
-        let result = end_secret(&mut change, by, id, secret).await;
+    pub async fn end_api_key_secret(
+        &self,
+        principal: &Principal,
+        id: ApiKeyId,
+        secret: SecretId,
+    ) -> Managed<ApiKey> {
+        let mut change = self.change(principal, "api_key.secret_ended").await?;
+        let result = end_secret(&mut change, principal, id, secret).await;
         change.finish(result).await
     }
 }
 
 /// Locks the merchant of a key that the actor may change, and reads the key under that lock.
-async fn locked(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<(Merchant, ApiKey), Stop> {
+async fn locked(
+    change: &mut Change<'_>,
+    principal: &Principal,
+    id: ApiKeyId,
+) -> Result<(Merchant, ApiKey), Stop> {
     change.concerns(None, id);
     let found = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    by.may_change(found.merchant_id)?;
+    principal.may_change(found.merchant_id)?;
     let merchant = change.lock_merchant(found.merchant_id).await?;
     let key = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
     Ok((merchant, key))
@@ -208,12 +196,12 @@ async fn must_have_room(change: &mut Change<'_>, merchant: MerchantId) -> Result
 
 async fn create(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     merchant: MerchantId,
     new: NewApiKey,
 ) -> Result<MadeApiKey, Stop> {
-    by.may_change(merchant)?;
-    by.may_handle(new.environment)?;
+    principal.may_change(merchant)?;
+    principal.may_handle(new.environment)?;
     let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
     change.must_be_licensed(merchant.id, Product::ApiKeys).await?;
@@ -246,7 +234,7 @@ async fn create(
         secrets: vec![rotation::first_secret(change.core, &plain, now)],
     };
     api_keys::insert(&mut change.tx, &key).await?;
-    let webhook_secret = ensure_webhook_secret(change, by, &key).await?;
+    let webhook_secret = ensure_webhook_secret(change, principal, &key).await?;
     change.concerns(Some(merchant.id), key.id);
     change.event.detail = settings(&key);
     change.publish(merchant.id, "api_key.created", settings(&key), Audience::Key(key.id)).await?;
@@ -255,12 +243,12 @@ async fn create(
 
 async fn update(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     id: ApiKeyId,
     version: Option<i64>,
     changes: ApiKeyChanges,
 ) -> Result<ChangedApiKey, Stop> {
-    let (merchant, mut key) = locked(change, by, id).await?;
+    let (merchant, mut key) = locked(change, principal, id).await?;
     if version.is_some_and(|version| version != key.version) {
         return Err(Refused::VersionMismatch.into());
     }
@@ -296,12 +284,12 @@ async fn update(
         key.expires_at = expires_at;
     }
     save(change, &mut key).await?;
-    let webhook_secret = ensure_webhook_secret(change, by, &key).await?;
+    let webhook_secret = ensure_webhook_secret(change, principal, &key).await?;
     Ok(ChangedApiKey { object: key, webhook_secret })
 }
 
-async fn revoke(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<ApiKey, Stop> {
-    let (_, mut key) = locked(change, by, id).await?;
+async fn revoke(change: &mut Change<'_>, principal: &Principal, id: ApiKeyId) -> Result<ApiKey, Stop> {
+    let (_, mut key) = locked(change, principal, id).await?;
     if key.revoked_at.is_none() {
         key.revoked_at = Some(change.event.at);
         save(change, &mut key).await?;
@@ -309,8 +297,8 @@ async fn revoke(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<ApiKey
     Ok(key)
 }
 
-async fn restore(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<ApiKey, Stop> {
-    let (_, mut key) = locked(change, by, id).await?;
+async fn restore(change: &mut Change<'_>, principal: &Principal, id: ApiKeyId) -> Result<ApiKey, Stop> {
+    let (_, mut key) = locked(change, principal, id).await?;
     if key.revoked_at.is_none() {
         return Ok(key);
     }
@@ -332,15 +320,15 @@ async fn restore(change: &mut Change<'_>, by: &By, id: ApiKeyId) -> Result<ApiKe
 
 async fn rotate(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     id: ApiKeyId,
     overlap_secs: i64,
 ) -> Result<WithSecret<ApiKey>, Stop> {
-    let (_, mut key) = locked(change, by, id).await?;
+    let (_, mut key) = locked(change, principal, id).await?;
     if key.revoked_at.is_some() {
         return Err(Refused::Conflict("the key is revoked".to_owned()).into());
     }
-    by.may_handle(key.environment)?;
+    principal.may_handle(key.environment)?;
     change.must_be_licensed(key.merchant_id, Product::ApiKeys).await?;
     let plain = PlainSecret::api_key(&change.core.entropy);
     let owner = Owner::ApiKey(key.id);
@@ -353,11 +341,11 @@ async fn rotate(
 
 async fn end_secret(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     id: ApiKeyId,
     secret: SecretId,
 ) -> Result<ApiKey, Stop> {
-    let (_, mut key) = locked(change, by, id).await?;
+    let (_, mut key) = locked(change, principal, id).await?;
     rotation::end_secret(change, Owner::ApiKey(key.id), &mut key.secrets, secret).await?;
     Ok(key)
 }

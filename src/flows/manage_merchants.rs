@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::Core;
-use super::manage::{By, Change, Managed, Refused, Stop, check_expiry, check_name};
-use super::once::{Answer, Once};
+use super::idempotency::{Answer, Once};
+use super::manage::{Change, Managed, Principal, Refused, Stop, check_expiry, check_name};
 use crate::domain::api_key::{MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Licences, Product};
@@ -27,11 +27,9 @@ pub struct LicensedMerchant {
 }
 
 impl Core {
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn create_merchant(
         &self,
-        by: &By,
+        principal: &Principal,
         name: String,
         gateway: String,
         once: Once<LicensedMerchant>,
@@ -39,15 +37,13 @@ impl Core {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "merchant.created").await?;
-        let result = create(&mut change, by, name, gateway).await;
+        let mut change = self.change(principal, "merchant.created").await?;
+        let result = create(&mut change, principal, name, gateway).await;
         change.finish_once(result, once).await
     }
 
-    /// # Errors
-    /// A fault of the store.
-    pub async fn merchant(&self, by: &By, id: MerchantId) -> Managed<LicensedMerchant> {
-        if let Err(refused) = by.may_see(id) {
+    pub async fn merchant(&self, principal: &Principal, id: MerchantId) -> Managed<LicensedMerchant> {
+        if let Err(refused) = principal.may_see(id) {
             return Ok(Err(refused));
         }
         let mut db = self.store.read().await?;
@@ -59,17 +55,14 @@ impl Core {
     }
 
     /// The merchants that the actor may see, newest first.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn merchants(
         &self,
-        by: &By,
+        principal: &Principal,
         before: Option<MerchantId>,
         limit: i64,
     ) -> Result<Vec<LicensedMerchant>, StoreError> {
         let mut db = self.store.read().await?;
-        let found = match by.merchant_id {
+        let found = match principal.merchant_id {
             None => merchants::list(&mut db, before, limit).await?,
             Some(own) if before.is_none_or(|before| own < before) => {
                 merchants::by_id(&mut db, own).await?.into_iter().collect()
@@ -85,46 +78,40 @@ impl Core {
     }
 
     /// Renames, suspends or reinstates a merchant.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn update_merchant(
         &self,
-        by: &By,
+        principal: &Principal,
         id: MerchantId,
         version: Option<i64>,
         changes: MerchantChanges,
     ) -> Managed<LicensedMerchant> {
-        let mut change = self.change(by, "merchant.updated").await?;
-        let result = update(&mut change, by, id, version, changes).await;
+        let mut change = self.change(principal, "merchant.updated").await?;
+        let result = update(&mut change, principal, id, version, changes).await;
         change.finish(result).await
     }
 
     /// Grants, extends or ends a licence. It takes effect at the next call, on every replica.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn put_licence(
         &self,
-        by: &By,
+        principal: &Principal,
         merchant: MerchantId,
         product: Product,
         licence: Licence,
     ) -> Managed<Licence> {
-        let mut change = self.change(by, "licence.changed").await?;
-        let result = put_licence(&mut change, by, merchant, product, licence).await;
+        let mut change = self.change(principal, "licence.changed").await?;
+        let result = put_licence(&mut change, principal, merchant, product, licence).await;
         change.finish(result).await
     }
 }
 
 async fn create(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     name: String,
     gateway: String,
 ) -> Result<LicensedMerchant, Stop> {
-    by.must_be_of_platform()?;
-    if by.merchant_id.is_some() {
+    principal.must_be_of_platform()?;
+    if principal.merchant_id.is_some() {
         // A service token of one merchant: another would be out of its sight.
         return Err(Refused::InsufficientPermission.into());
     }
@@ -148,14 +135,14 @@ async fn create(
 
 async fn update(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     id: MerchantId,
     version: Option<i64>,
     changes: MerchantChanges,
 ) -> Result<LicensedMerchant, Stop> {
     change.concerns(None, id);
-    by.may_see(id)?;
-    by.must_be_of_platform()?;
+    principal.may_see(id)?;
+    principal.must_be_of_platform()?;
     let mut merchant = change.lock_merchant(id).await?;
     if version.is_some_and(|version| version != merchant.version()) {
         return Err(Refused::VersionMismatch.into());
@@ -193,14 +180,14 @@ async fn must_not_use_multiple_json(change: &mut Change<'_>, id: MerchantId) -> 
 
 async fn put_licence(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     merchant: MerchantId,
     product: Product,
     licence: Licence,
 ) -> Result<Licence, Stop> {
     change.concerns(None, <&str>::from(product));
-    by.may_see(merchant)?;
-    by.must_be_of_platform()?;
+    principal.may_see(merchant)?;
+    principal.must_be_of_platform()?;
     let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
     // One that has ended may be put on record; one without an end is none at all.

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::Core;
-use super::manage::{By, Change, Managed, Refused, Stop, check_expiry, check_name};
+use super::idempotency::{Answer, Once};
+use super::manage::{Change, Managed, Principal, Refused, Stop, check_expiry, check_name};
 use super::manage_keys::WithSecret;
 use super::manage_keys::parse_allow_list;
-use super::once::{Answer, Once};
 use super::rotation::check_overlap;
 use crate::domain::admin::{AdminToken, Permission, Role, TokenOverlap};
 use crate::domain::api_key::Environment;
@@ -28,43 +28,34 @@ pub struct NewAdminToken {
 
 impl Core {
     /// Operators make tokens of every role, merchant admins those of their own merchant.
-    ///
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn create_admin_token(
         &self,
-        by: &By,
+        principal: &Principal,
         new: NewAdminToken,
         once: Once<WithSecret<AdminToken>>,
     ) -> Managed<Answer<WithSecret<AdminToken>>> {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "admin_token.created").await?;
-        let result = create(&mut change, by, new).await;
+        let mut change = self.change(principal, "admin_token.created").await?;
+        let result = create(&mut change, principal, new).await;
         change.finish_once(result, once).await
     }
 
     /// The tokens that the actor may see, newest first.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn admin_tokens(
         &self,
-        by: &By,
+        principal: &Principal,
         before: Option<AdminTokenId>,
         limit: i64,
     ) -> Result<Vec<AdminToken>, StoreError> {
-        admin_tokens::list(&mut self.store.read().await?, by.merchant_id, before, limit).await
+        admin_tokens::list(&mut self.store.read().await?, principal.merchant_id, before, limit).await
     }
 
     /// Gives a token a new secret. The earlier one ends `overlap_secs` after the new one is first used.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn rotate_admin_token(
         &self,
-        by: &By,
+        principal: &Principal,
         id: AdminTokenId,
         overlap_secs: i64,
         once: Once<WithSecret<AdminToken>>,
@@ -72,30 +63,28 @@ impl Core {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "admin_token.rotated").await?;
-        let result = rotate(&mut change, by, id, overlap_secs).await;
+        let mut change = self.change(principal, "admin_token.rotated").await?;
+        let result = rotate(&mut change, principal, id, overlap_secs).await;
         change.finish_once(result, once).await
     }
 
-    /// # Errors
-    /// A fault of the store.
-    pub async fn revoke_admin_token(&self, by: &By, id: AdminTokenId) -> Managed<()> {
-        let mut change = self.change(by, "admin_token.revoked").await?;
-        let result = revoke(&mut change, by, id).await;
+    pub async fn revoke_admin_token(&self, principal: &Principal, id: AdminTokenId) -> Managed<()> {
+        let mut change = self.change(principal, "admin_token.revoked").await?;
+        let result = revoke(&mut change, principal, id).await;
         change.finish(result).await
     }
 }
 
 async fn create(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     new: NewAdminToken,
 ) -> Result<WithSecret<AdminToken>, Stop> {
     let now = change.event.at;
     // A token could do for its maker what they may not do themselves.
-    by.may_handle(Environment::Live)?;
-    check_role(change, by, new.role, new.merchant_id).await?;
-    check_permissions(by, new.role, &new.permissions)?;
+    principal.may_handle(Environment::Live)?;
+    check_role(change, principal, new.role, new.merchant_id).await?;
+    check_permissions(principal, new.role, &new.permissions)?;
     check_name("name", &new.name)?;
     check_expiry(new.expires_at, now)?;
     let plain = PlainSecret::admin_token(&change.core.entropy);
@@ -123,17 +112,17 @@ async fn create(
 
 async fn rotate(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     id: AdminTokenId,
     overlap_secs: i64,
 ) -> Result<WithSecret<AdminToken>, Stop> {
     change.concerns(None, id);
     check_overlap(overlap_secs)?;
     let mut token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    may_change_of(by, token.merchant_id)?;
+    may_change_of(principal, token.merchant_id)?;
     change.event.merchant_id = token.merchant_id;
     // Whoever gets the new secret may do what it may.
-    check_permissions(by, token.role, &token.permissions)?;
+    check_permissions(principal, token.role, &token.permissions)?;
     let now = change.event.at;
     if !token.is_live(now) {
         return Err(Refused::Conflict("the token has ended".to_owned()).into());
@@ -149,45 +138,49 @@ async fn rotate(
     Ok(WithSecret { object: token, secret: plain })
 }
 
-async fn revoke(change: &mut Change<'_>, by: &By, id: AdminTokenId) -> Result<(), Stop> {
+async fn revoke(change: &mut Change<'_>, principal: &Principal, id: AdminTokenId) -> Result<(), Stop> {
     change.concerns(None, id);
     let token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    may_change_of(by, token.merchant_id)?;
+    may_change_of(principal, token.merchant_id)?;
     change.event.merchant_id = token.merchant_id;
     admin_tokens::revoke(&mut change.tx, id, change.event.at).await?;
     Ok(())
 }
 
 /// Whether the actor may change tokens and users of this merchant, or of the platform where `None`.
-pub(super) fn may_change_of(by: &By, merchant: Option<MerchantId>) -> Result<(), Refused> {
+pub(super) fn may_change_of(principal: &Principal, merchant: Option<MerchantId>) -> Result<(), Refused> {
     match merchant {
-        Some(merchant) => by.may_change(merchant),
-        None if by.role == Role::Operator => Ok(()),
+        Some(merchant) => principal.may_change(merchant),
+        None if principal.role == Role::Operator => Ok(()),
         None => Err(Refused::NotFound),
     }
 }
 
 /// Whether the actor may give a token of this role these permissions: nobody gives what they do not have.
-fn check_permissions(by: &By, role: Role, permissions: &[Permission]) -> Result<(), Refused> {
+fn check_permissions(principal: &Principal, role: Role, permissions: &[Permission]) -> Result<(), Refused> {
     if role == Role::Service && permissions.is_empty() {
         return Err(Refused::invalid("permissions", "a service token needs one at least"));
     }
     if role != Role::Service && permissions.iter().any(|one| *one != Permission::Introspect) {
         return Err(Refused::invalid("permissions", "are for the role `service`"));
     }
-    if permissions.iter().any(|one| one.is_of_platform()) { by.must_be_operator() } else { Ok(()) }
+    if permissions.iter().any(|one| one.is_of_platform()) { principal.must_be_operator() } else { Ok(()) }
 }
 
 /// Whether the actor may give somebody this role over this merchant, if there is one.
-pub(super) fn may_give(by: &By, role: Role, merchant: Option<MerchantId>) -> Result<(), Refused> {
+pub(super) fn may_give(
+    principal: &Principal,
+    role: Role,
+    merchant: Option<MerchantId>,
+) -> Result<(), Refused> {
     match (role, merchant) {
         (Role::Operator, Some(_)) => Err(Refused::invalid("merchant_id", "an operator has no merchant")),
-        (Role::Operator | Role::Service, None) => by.must_be_operator(),
+        (Role::Operator | Role::Service, None) => principal.must_be_operator(),
         (Role::MerchantAdmin | Role::MerchantViewer, None) => {
             Err(Refused::invalid("merchant_id", "this role needs a merchant"))
         }
         (Role::MerchantAdmin | Role::MerchantViewer | Role::Service, Some(merchant)) => {
-            by.may_change(merchant)
+            principal.may_change(merchant)
         }
     }
 }
@@ -195,11 +188,11 @@ pub(super) fn may_give(by: &By, role: Role, merchant: Option<MerchantId>) -> Res
 /// The same, for a merchant that must exist.
 pub(super) async fn check_role(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     role: Role,
     merchant: Option<MerchantId>,
 ) -> Result<(), Stop> {
-    may_give(by, role, merchant)?;
+    may_give(principal, role, merchant)?;
     match merchant {
         Some(merchant) if merchants::by_id(&mut change.tx, merchant).await?.is_none() => {
             Err(Refused::invalid("merchant_id", "there is no such merchant").into())

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
-use super::manage::{By, Change, Managed, Refused, Stop, is_invisible};
+use super::idempotency::{Answer, Once};
+use super::manage::{Change, Managed, Principal, Refused, Stop, is_invisible};
 use super::manage_tokens::{check_role, may_change_of, may_give};
-use super::once::{Answer, Once};
 use super::password;
 use crate::domain::admin::{Role, User};
 use crate::domain::ids::{MerchantId, UserId};
@@ -30,36 +30,39 @@ pub struct UserChanges {
 }
 
 impl Core {
-    /// # Errors
-    /// A fault of the store, as for all below.
-    pub async fn create_user(&self, by: &By, new: NewUser, once: Once<User>) -> Managed<Answer<User>> {
+    pub async fn create_user(
+        &self,
+        principal: &Principal,
+        new: NewUser,
+        once: Once<User>,
+    ) -> Managed<Answer<User>> {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
         let action = "user.created";
-        if let Err(refused) = check_new(by, &new) {
-            return self.refused(self.event_by(by, action), refused).await;
+        if let Err(refused) = check_new(principal, &new) {
+            return self.refused(self.event_by(principal, action), refused).await;
         }
         // Before the transaction: hashing is slow on purpose, and must hold no lock meanwhile.
         let hash = self.console.hashing.turn().await?.hash(&new.password, &self.entropy).await?;
-        let mut change = self.change(by, action).await?;
-        let result = create(&mut change, by, new, &hash).await;
+        let mut change = self.change(principal, action).await?;
+        let result = create(&mut change, principal, new, &hash).await;
         change.finish_once(result, once).await
     }
 
     /// The users that the actor may see, newest first.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn users(&self, by: &By, before: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError> {
-        users::list(&mut self.store.read().await?, by.merchant_id, before, limit).await
+    pub async fn users(
+        &self,
+        principal: &Principal,
+        before: Option<UserId>,
+        limit: i64,
+    ) -> Result<Vec<User>, StoreError> {
+        users::list(&mut self.store.read().await?, principal.merchant_id, before, limit).await
     }
 
-    /// # Errors
-    /// A fault of the store.
     pub async fn update_user(
         &self,
-        by: &By,
+        principal: &Principal,
         id: UserId,
         version: Option<i64>,
         changes: UserChanges,
@@ -67,31 +70,28 @@ impl Core {
         let action = "user.updated";
         let mut hash = None;
         if let Some(password) = &changes.password {
-            if let Err(refused) = self.may_set_password(by, id, password).await? {
-                let mut event = self.event_by(by, action);
+            if let Err(refused) = self.may_set_password(principal, id, password).await? {
+                let mut event = self.event_by(principal, action);
                 event.object_id = Some(id.to_string());
                 return self.refused(event, refused).await;
             }
             hash = Some(self.console.hashing.turn().await?.hash(password, &self.entropy).await?);
         }
-        let mut change = self.change(by, action).await?;
-        let result = update(&mut change, by, id, version, changes.disabled, hash).await;
+        let mut change = self.change(principal, action).await?;
+        let result = update(&mut change, principal, id, version, changes.disabled, hash).await;
         change.finish(result).await
     }
 
     /// Sets one's own password. It takes the current one, unless a one-time link stood in for it; tries
     /// count as tries to sign in. The user's other sessions end.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn set_own_password(
         &self,
-        by: &By,
+        principal: &Principal,
         who: &SignedIn,
         current: PlainSecret,
         new: PlainSecret,
     ) -> Managed<()> {
-        let mut event = self.event_by(by, "user.password_set");
+        let mut event = self.event_by(principal, "user.password_set");
         event.object_id = Some(who.user.id.to_string());
         if let Err(refused) = password::check(&new) {
             return self.refused(event, refused).await;
@@ -109,25 +109,30 @@ impl Core {
         }
         let hash = turn.hash(&new, &self.entropy).await?;
         drop(turn);
-        let mut change = self.change(by, "user.password_set").await?;
+        let mut change = self.change(principal, "user.password_set").await?;
         let result = set_own(&mut change, who, &hash).await;
         change.finish(result).await
     }
 
-    /// Whether `by` may give a user this new password.
-    async fn may_set_password(&self, by: &By, user: UserId, password: &PlainSecret) -> Managed<()> {
+    /// Whether `principal` may give a user this new password.
+    async fn may_set_password(
+        &self,
+        principal: &Principal,
+        user: UserId,
+        password: &PlainSecret,
+    ) -> Managed<()> {
         let found = users::by_id(&mut self.store.read().await?, user).await?;
         let Some(found) = found else { return Ok(Err(Refused::NotFound)) };
-        Ok(may_change_of(by, found.merchant_id).and_then(|()| password::check(password)))
+        Ok(may_change_of(principal, found.merchant_id).and_then(|()| password::check(password)))
     }
 }
 
 /// What can be said of a new user without the store, before the password costs a hash.
-fn check_new(by: &By, new: &NewUser) -> Result<(), Refused> {
+fn check_new(principal: &Principal, new: &NewUser) -> Result<(), Refused> {
     if new.role == Role::Service {
         return Err(Refused::invalid("role", "`service` is for tokens"));
     }
-    may_give(by, new.role, new.merchant_id)?;
+    may_give(principal, new.role, new.merchant_id)?;
     check_email(&new.email)?;
     password::check(&new.password)
 }
@@ -158,8 +163,13 @@ async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Result<
     Ok(())
 }
 
-async fn create(change: &mut Change<'_>, by: &By, new: NewUser, hash: &str) -> Result<User, Stop> {
-    check_role(change, by, new.role, new.merchant_id).await?;
+async fn create(
+    change: &mut Change<'_>,
+    principal: &Principal,
+    new: NewUser,
+    hash: &str,
+) -> Result<User, Stop> {
+    check_role(change, principal, new.role, new.merchant_id).await?;
     let email = check_email(&new.email)?;
     let now = change.event.at;
     let user = User {
@@ -188,7 +198,7 @@ async fn create(change: &mut Change<'_>, by: &By, new: NewUser, hash: &str) -> R
 
 async fn update(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     id: UserId,
     version: Option<i64>,
     disabled: Option<bool>,
@@ -196,7 +206,7 @@ async fn update(
 ) -> Result<User, Stop> {
     change.concerns(None, id);
     let mut user = users::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    may_change_of(by, user.merchant_id)?;
+    may_change_of(principal, user.merchant_id)?;
     change.event.merchant_id = user.merchant_id;
     if version.is_some_and(|version| version != user.version) {
         return Err(Refused::VersionMismatch.into());

@@ -1,5 +1,5 @@
 //! Webhooks as their owners see them: signing secrets, the delivery log, sending again, trying out,
-//! and the events that the platform hands in.
+//! and the events that the platform publishes.
 
 use std::future::Future;
 
@@ -8,9 +8,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Core;
-use super::manage::{By, Change, Managed, Refused, Stop};
+use super::idempotency::{Answer as IdempotentAnswer, Once};
+use super::manage::{Change, Managed, Principal, Refused, Stop};
 use super::manage_keys::WithSecret;
-use super::once::{self, Once};
 use super::rotation::OVERLAP_SECS_MAX;
 use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
@@ -51,76 +51,71 @@ pub struct RotatedWebhookSecret {
 
 impl Core {
     /// Gives a key another signing secret. Both sign for `overlap_secs`, then the new one alone.
-    ///
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn rotate_webhook_secret(
         &self,
-        by: &By,
+        principal: &Principal,
         key: ApiKeyId,
         overlap_secs: i64,
         once: Once<WithSecret<RotatedWebhookSecret>>,
-    ) -> Managed<once::Answer<WithSecret<RotatedWebhookSecret>>> {
+    ) -> Managed<IdempotentAnswer<WithSecret<RotatedWebhookSecret>>> {
         if let Some(answer) = self.again(&once).await? {
             return Ok(answer);
         }
-        let mut change = self.change(by, "webhook_secret.rotated").await?;
-        let result = rotate(&mut change, by, key, overlap_secs).await;
+        let mut change = self.change(principal, "webhook_secret.rotated").await?;
+        let result = rotate(&mut change, principal, key, overlap_secs).await;
         change.finish_once(result, once).await
     }
 
     /// Takes an event from the platform's own services for every webhook of the merchant. An
     /// idempotency key used before returns the id that it stands for.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn hand_in_event(&self, by: &By, merchant: MerchantId, new: NewEvent) -> Managed<EventId> {
-        let mut change = self.change(by, "event.handed_in").await?;
-        let result = hand_in(&mut change, by, merchant, new).await;
+    pub async fn hand_in_event(
+        &self,
+        principal: &Principal,
+        merchant: MerchantId,
+        new: NewEvent,
+    ) -> Managed<EventId> {
+        let mut change = self.change(principal, "event.handed_in").await?;
+        let result = hand_in(&mut change, principal, merchant, new).await;
         change.finish(result).await
     }
 
     /// A page of the delivery log, newest first, from before `before`.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn list_deliveries(
         &self,
-        by: &By,
+        principal: &Principal,
         merchant: MerchantId,
         filter: Filter,
         before: Option<DeliveryId>,
         limit: i64,
     ) -> Managed<Vec<Delivery>> {
-        if let Err(refused) = self.must_exist(by, merchant).await? {
+        if let Err(refused) = self.must_exist(principal, merchant).await? {
             return Ok(Err(refused));
         }
         Ok(Ok(delivery_log::list(&mut self.store.read().await?, merchant, filter, before, limit).await?))
     }
 
     /// Sends one delivery again, whatever became of it, under the same id.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn redeliver(&self, by: &By, merchant: MerchantId, id: DeliveryId) -> Managed<Delivery> {
-        let mut change = self.change(by, "webhook_delivery.redelivered").await?;
-        let result = redeliver(&mut change, by, merchant, id).await;
+    pub async fn redeliver(
+        &self,
+        principal: &Principal,
+        merchant: MerchantId,
+        id: DeliveryId,
+    ) -> Managed<Delivery> {
+        let mut change = self.change(principal, "webhook_delivery.redelivered").await?;
+        let result = redeliver(&mut change, principal, merchant, id).await;
         change.finish(result).await
     }
 
     /// Sends again every failed delivery created at `since` or later, of one key or of all; how many.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn redeliver_failed(
         &self,
-        by: &By,
+        principal: &Principal,
         merchant: MerchantId,
         key: Option<ApiKeyId>,
         since: Timestamp,
     ) -> Managed<u64> {
-        let mut change = self.change(by, "webhook_delivery.failed_redelivered").await?;
-        let result = redeliver_failed(&mut change, by, merchant, key, since).await;
+        let mut change = self.change(principal, "webhook_delivery.failed_redelivered").await?;
+        let result = redeliver_failed(&mut change, principal, merchant, key, since).await;
         change.finish(result).await
     }
 
@@ -129,14 +124,14 @@ impl Core {
     /// for the same key is refused.
     pub async fn test_webhook<F>(
         &self,
-        by: &By,
+        principal: &Principal,
         key: ApiKeyId,
         send: impl FnOnce(SignedMessage) -> F,
     ) -> Managed<Answer>
     where
         F: Future<Output = Answer>,
     {
-        let _under_way = match self.api_key(by, key).await? {
+        let _under_way = match self.api_key(principal, key).await? {
             Ok(key) => match self.pings.begin(key.id, key.merchant_id) {
                 Ok(ping) => ping,
                 // Not on record: it costs nothing, and may come thousands of times.
@@ -144,8 +139,8 @@ impl Core {
             },
             Err(refused) => return Ok(Err(refused)),
         };
-        let mut change = self.change(by, "webhook.tested").await?;
-        let result = ping(&mut change, by, key).await;
+        let mut change = self.change(principal, "webhook.tested").await?;
+        let result = ping(&mut change, principal, key).await;
         // No transaction waits for the network.
         match change.finish(result).await? {
             Ok(message) => Ok(Ok(send(message).await)),
@@ -168,7 +163,7 @@ impl Core {
 /// nothing to make. To be shown once. Belongs into whatever gives a key its URL.
 pub(super) async fn ensure_webhook_secret(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     key: &ApiKey,
 ) -> Result<Option<PlainSecret>, Stop> {
     if key.webhook_url.is_none() {
@@ -177,7 +172,7 @@ pub(super) async fn ensure_webhook_secret(
     if !webhook_secrets::live(&mut change.tx, key.id, change.event.at).await?.is_empty() {
         return Ok(None);
     }
-    Ok(Some(add_secret(change, by, key).await?))
+    Ok(Some(add_secret(change, principal, key).await?))
 }
 
 /// Takes a key's webhook back into use after it was disabled, with a clean slate. Belongs into
@@ -188,8 +183,12 @@ pub(super) async fn enable_webhook(change: &mut Change<'_>, key: &mut ApiKey) ->
     Ok(())
 }
 
-async fn add_secret(change: &mut Change<'_>, by: &By, key: &ApiKey) -> Result<PlainSecret, Stop> {
-    by.may_handle(key.environment)?;
+async fn add_secret(
+    change: &mut Change<'_>,
+    principal: &Principal,
+    key: &ApiKey,
+) -> Result<PlainSecret, Stop> {
+    principal.may_handle(key.environment)?;
     let core = change.core;
     let secret = WebhookSecret::generate(&core.entropy);
     let (id, plain) = (SecretId::generate(change.event.at, &core.entropy), secret.to_plain());
@@ -201,10 +200,14 @@ async fn add_secret(change: &mut Change<'_>, by: &By, key: &ApiKey) -> Result<Pl
 }
 
 /// The key, if this actor may change it, with its merchant in the audit event.
-async fn changeable_key(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<ApiKey, Stop> {
+async fn changeable_key(
+    change: &mut Change<'_>,
+    principal: &Principal,
+    key: ApiKeyId,
+) -> Result<ApiKey, Stop> {
     change.concerns(None, key);
     let Some(key) = api_keys::by_id(&mut change.tx, key).await? else { return Err(Refused::NotFound.into()) };
-    by.may_change(key.merchant_id)?;
+    principal.may_change(key.merchant_id)?;
     change.event.merchant_id = Some(key.merchant_id);
     Ok(key)
 }
@@ -215,11 +218,11 @@ fn no_webhook() -> Stop {
 
 async fn rotate(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     key: ApiKeyId,
     overlap_secs: i64,
 ) -> Result<WithSecret<RotatedWebhookSecret>, Stop> {
-    let key = changeable_key(change, by, key).await?;
+    let key = changeable_key(change, principal, key).await?;
     change.lock_merchant(key.merchant_id).await?;
     if key.webhook_url.is_none() {
         return Err(no_webhook());
@@ -235,19 +238,19 @@ async fn rotate(
         let detail = format!("{SECRETS_MAX} secrets sign already; wait until one has ended");
         return Err(Refused::Conflict(detail).into());
     }
-    let secret = add_secret(change, by, &key).await?;
+    let secret = add_secret(change, principal, &key).await?;
     change.event.detail = json!({ "previous_ends_at": previous_ends_at });
     Ok(WithSecret { object: RotatedWebhookSecret { api_key_id: key.id, previous_ends_at }, secret })
 }
 
 async fn hand_in(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     merchant: MerchantId,
     new: NewEvent,
 ) -> Result<EventId, Stop> {
-    by.may_see(merchant)?;
-    by.must_be_of_platform()?;
+    principal.may_see(merchant)?;
+    principal.must_be_of_platform()?;
     check_event_type(&new.event_type)?;
     if let Some(key) = &new.idempotency_key {
         check_idempotency_key(key)?;
@@ -295,12 +298,12 @@ fn check_idempotency_key(key: &str) -> Result<(), Refused> {
 
 async fn redeliver(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     merchant: MerchantId,
     id: DeliveryId,
 ) -> Result<Delivery, Stop> {
     change.concerns(None, id);
-    by.may_change(merchant)?;
+    principal.may_change(merchant)?;
     let found = delivery_log::by_id(&mut change.tx, id).await?;
     let Some(delivery) = found.filter(|delivery| delivery.merchant_id == merchant) else {
         return Err(Refused::NotFound.into());
@@ -322,12 +325,12 @@ async fn redeliver(
 
 async fn redeliver_failed(
     change: &mut Change<'_>,
-    by: &By,
+    principal: &Principal,
     merchant: MerchantId,
     key: Option<ApiKeyId>,
     since: Timestamp,
 ) -> Result<u64, Stop> {
-    by.may_change(merchant)?;
+    principal.may_change(merchant)?;
     if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
         return Err(Refused::NotFound.into());
     }
@@ -338,8 +341,8 @@ async fn redeliver_failed(
     Ok(count)
 }
 
-async fn ping(change: &mut Change<'_>, by: &By, key: ApiKeyId) -> Result<SignedMessage, Stop> {
-    let key = changeable_key(change, by, key).await?;
+async fn ping(change: &mut Change<'_>, principal: &Principal, key: ApiKeyId) -> Result<SignedMessage, Stop> {
+    let key = changeable_key(change, principal, key).await?;
     let (core, now) = (change.core, change.event.at);
     let Some(endpoint) = deliveries::endpoint(&mut change.tx, key.id).await? else {
         return Err(Refused::NotFound.into());

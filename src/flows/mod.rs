@@ -13,10 +13,10 @@ pub mod counters;
 pub mod deliver;
 pub mod failures;
 pub mod figures;
+pub mod idempotency;
 pub mod introspect;
 pub mod leaks;
 pub mod limits;
-pub mod look;
 pub mod manage;
 pub mod manage_credentials;
 pub mod manage_keys;
@@ -25,9 +25,9 @@ pub mod manage_tokens;
 pub mod manage_users;
 pub mod manage_webhooks;
 pub mod notices;
-pub mod once;
 pub mod password;
 pub mod pings;
+pub mod queries;
 pub mod record;
 pub mod refresh;
 pub mod refusals;
@@ -80,7 +80,6 @@ pub struct Core {
 }
 
 impl Core {
-    #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }

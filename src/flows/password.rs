@@ -37,7 +37,6 @@ pub(super) struct Turn<'a> {
 }
 
 impl Hashing {
-    #[must_use]
     pub const fn new() -> Self {
         Self { places: Semaphore::const_new(CALLS_MAX), turn: Semaphore::const_new(1) }
     }

@@ -7,7 +7,7 @@
 use serde_json::json;
 
 use super::admission::{Caller, too_many_changes};
-use super::authorize::{ClientSecret, Issued};
+use super::authorize::{Issued, PresentedClient};
 use super::record::audit_event;
 use super::{Core, DECISIONS_MAX, Decided};
 use crate::domain::access::{self, Reason};
@@ -24,13 +24,10 @@ use crate::store::{StoreError, audit, outbox, sessions};
 impl Core {
     /// Renews the session that `token` names, with the scopes that it has: `asked` can name no others.
     /// `request_id` is for the audit trail.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn refresh(
         &self,
         caller: &mut Caller,
-        presented: &ClientSecret,
+        presented: &PresentedClient,
         token: &str,
         asked: Option<&Scopes>,
         request_id: &str,

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::introspect::Asker;
+use super::introspect::TokenRequester;
 use super::record::audit_event;
 use super::{Core, Decided};
 use crate::domain::event::{Actor, ActorKind};
@@ -19,13 +19,10 @@ pub struct Origin<'a> {
 impl Core {
     /// Ends the session of a token. A token that is unknown, or not this asker's, changes nothing and
     /// is no error (RFC 7009 2.2).
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn revoke(&self, asker: Asker, token: &str, origin: Origin<'_>) -> Decided<()> {
+    pub async fn revoke(&self, requester: TokenRequester, token: &str, origin: Origin<'_>) -> Decided<()> {
         let token = SealedToken::parse(token);
-        let (actor, own_credential, own_merchant) = match asker {
-            Asker::Client { mut caller, presented } => {
+        let (actor, own_credential, own_merchant) = match requester {
+            TokenRequester::Client { mut caller, presented } => {
                 // A stale record must not let a client act that is one no longer.
                 if let Err(reason) = self.confirm(&mut caller).await? {
                     return Ok(Err(reason));
@@ -39,7 +36,7 @@ impl Core {
                     Err(reason) => return Ok(Err(reason)),
                 }
             }
-            Asker::Service { service, .. } => {
+            TokenRequester::Service { service, .. } => {
                 let id = Some(service.id.to_string());
                 let actor = Actor { kind: ActorKind::AdminToken, id, name: Some(service.name) };
                 (actor, None, service.merchant_id)

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 
 use super::Core;
 use super::admission::Caller;
-use super::authorize::ClientSecret;
+use super::authorize::PresentedClient;
 use super::manage::{Change, Refused, Stop};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, SecretId};
@@ -100,7 +100,6 @@ pub struct Ending {
 
 impl Ending {
     /// The first of two.
-    #[must_use]
     pub fn first(a: Option<Self>, b: Option<Self>) -> Option<Self> {
         [a, b].into_iter().flatten().min_by_key(|ending| ending.at)
     }
@@ -119,7 +118,6 @@ impl Ending {
 
 impl Caller {
     /// When the key, or the secret of it that this call came with, ends, if that is soon.
-    #[must_use]
     pub fn ending(&self, now: Timestamp) -> Option<Ending> {
         let key = self.key()?;
         let expiry = key.expires_at.map(|at| Ending { at, replaced_at: None });
@@ -127,8 +125,7 @@ impl Caller {
     }
 
     /// The same of a client secret.
-    #[must_use]
-    pub fn client_ending(&self, presented: &ClientSecret, now: Timestamp) -> Option<Ending> {
+    pub fn client_ending(&self, presented: &PresentedClient, now: Timestamp) -> Option<Ending> {
         let credential = self.record.credential_by_client_id(&presented.client_id)?;
         Ending::of_secret(&credential.secrets, &presented.hash)?.soon(now)
     }
@@ -136,7 +133,6 @@ impl Caller {
 
 /// Whether nothing would break if this secret ended: a newer one is in use, and this one has not been
 /// used since.
-#[must_use]
 pub fn is_safe_to_revoke(secrets: &[StoredSecret], secret: &StoredSecret) -> bool {
     let newer_since = secrets
         .iter()

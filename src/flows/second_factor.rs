@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
-use super::manage::{By, Change, Managed, Refused, Stop};
+use super::manage::{Change, Managed, Principal, Refused, Stop};
 use super::manage_tokens::may_change_of;
 use crate::domain::console::{self, RECOVERY_CODES, TotpSecret};
 use crate::domain::ids::UserId;
@@ -21,13 +21,11 @@ pub struct Enrolment {
 }
 
 impl Core {
-    #[must_use]
     pub fn begin_totp(&self, user: UserId) -> Enrolment {
         self.enrolment(user, TotpSecret::generate(&self.entropy))
     }
 
     /// The enrolment that a page hands back, to be shown again.
-    #[must_use]
     pub fn resume_totp(&self, user: UserId, sealed: &[u8]) -> Option<Enrolment> {
         self.open_totp(user, sealed).map(|secret| self.enrolment(user, secret))
     }
@@ -41,12 +39,9 @@ impl Core {
     /// Takes the app into use once it shows a right code, and makes recovery codes, shown this once.
     /// The user's other sessions, which began without it, end. Where live keys take a second factor, setting one
     /// up takes the password again: else whoever got hold of a session would make their own.
-    ///
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn confirm_totp(
         &self,
-        by: &By,
+        principal: &Principal,
         who: &SignedIn,
         sealed: &[u8],
         code: &str,
@@ -54,11 +49,11 @@ impl Core {
     ) -> Managed<Vec<PlainSecret>> {
         let must_prove = self.console.totp_required_for_live;
         if must_prove && !self.knows_password(who.user.id, password).await? {
-            let mut event = self.event_by(by, "user.second_factor_set");
+            let mut event = self.event_by(principal, "user.second_factor_set");
             event.object_id = Some(who.user.id.to_string());
             return self.refused(event, Refused::invalid("password", "is not right")).await;
         }
-        let mut change = self.change(by, "user.second_factor_set").await?;
+        let mut change = self.change(principal, "user.second_factor_set").await?;
         if must_prove {
             users::take_proof_back(&mut change.tx, who.user.id).await?;
         }
@@ -76,17 +71,14 @@ impl Core {
     }
 
     /// Puts new recovery codes in place of the old ones, for whoever shows a right code.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn renew_recovery_codes(
         &self,
-        by: &By,
+        principal: &Principal,
         who: &SignedIn,
         code: &str,
     ) -> Managed<Vec<PlainSecret>> {
         let attempt = self.claim(Claimant::User(who.user.id)).await?;
-        let mut change = self.change(by, "user.recovery_codes_made").await?;
+        let mut change = self.change(principal, "user.recovery_codes_made").await?;
         let result = async {
             change.concerns(who.user.merchant_id, who.user.id);
             must_show_code(&mut change, attempt, code).await?;
@@ -97,12 +89,9 @@ impl Core {
     }
 
     /// Takes a user's own app away, for whoever shows a right code.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn remove_own_totp(&self, by: &By, who: &SignedIn, code: &str) -> Managed<()> {
+    pub async fn remove_own_totp(&self, principal: &Principal, who: &SignedIn, code: &str) -> Managed<()> {
         let attempt = self.claim(Claimant::User(who.user.id)).await?;
-        let mut change = self.change(by, "user.second_factor_removed").await?;
+        let mut change = self.change(principal, "user.second_factor_removed").await?;
         let result = async {
             change.concerns(who.user.merchant_id, who.user.id);
             must_show_code(&mut change, attempt, code).await?;
@@ -113,16 +102,13 @@ impl Core {
     }
 
     /// Takes somebody else's app away, when they lost it and their recovery codes.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn remove_totp_of(&self, by: &By, user: UserId) -> Managed<()> {
-        let mut change = self.change(by, "user.second_factor_removed").await?;
+    pub async fn remove_totp_of(&self, principal: &Principal, user: UserId) -> Managed<()> {
+        let mut change = self.change(principal, "user.second_factor_removed").await?;
         let result = async {
             change.concerns(None, user);
             let found = users::by_id(&mut change.tx, user).await?.ok_or(Refused::NotFound)?;
-            may_change_of(by, found.merchant_id)?;
-            if by.actor.id == Some(user.to_string()) {
+            may_change_of(principal, found.merchant_id)?;
+            if principal.actor.id == Some(user.to_string()) {
                 return Err(Refused::Forbidden("your own is removed under Your account, with a code").into());
             }
             change.concerns(found.merchant_id, user);
@@ -133,9 +119,6 @@ impl Core {
     }
 
     /// How many recovery codes a user has left.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn recovery_codes_left(&self, user: UserId) -> Result<i64, StoreError> {
         store::count_recovery_codes(&mut self.store.read().await?, user).await
     }

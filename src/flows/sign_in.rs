@@ -32,7 +32,6 @@ pub struct Console {
 }
 
 impl Console {
-    #[must_use]
     pub const fn new(totp_required_for_live: bool) -> Self {
         Self { totp_required_for_live, hashing: Hashing::new() }
     }
@@ -55,8 +54,6 @@ pub enum SignIn {
 }
 
 impl Core {
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn sign_in(
         &self,
         email: &str,
@@ -92,9 +89,6 @@ impl Core {
     }
 
     /// The second step: a code of the authenticator app, or a recovery code.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn sign_in_second_factor(
         &self,
         pending: &PlainSecret,
@@ -117,8 +111,8 @@ impl Core {
         // Whoever knew the session between the two steps must not know this one.
         sessions::end_session(&mut tx, session.hash).await?;
         let secret = self.open_session(&mut tx, user, false, session.by_link, origin, now).await?;
-        let by = if session.by_link { "one-time link" } else { "password" };
-        self.complete(tx, user, json!({ "by": by, "second_factor": factor }), origin).await?;
+        let principal = if session.by_link { "one-time link" } else { "password" };
+        self.complete(tx, user, json!({ "by": principal, "second_factor": factor }), origin).await?;
         Ok(SignIn::Done(secret))
     }
 

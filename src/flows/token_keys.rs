@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::Core;
-use super::manage::{By, Managed};
+use super::manage::{Managed, Principal};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SessionId;
 use crate::domain::keyring::{KeyState, Keyring, Purpose, ServerKey, ServerKeyId, name_of, sealer};
@@ -64,7 +64,6 @@ pub struct Held {
 }
 
 impl Held {
-    #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
@@ -176,8 +175,8 @@ impl Core {
         let missing: Vec<_> =
             known.iter().filter(|key| key.signs_since.is_some() && is_missing(key.id)).collect();
         let sealed = token_keys::sealed_secrets(&mut db, self.now()).await?;
-        let is_complete =
-            missing.is_empty() && !sealed.iter().filter_map(|by| sealer(&by.key)).any(is_missing);
+        let is_complete = missing.is_empty()
+            && !sealed.iter().filter_map(|principal| sealer(&principal.key)).any(is_missing);
         if is_complete {
             return Ok(Vec::new());
         }
@@ -228,12 +227,12 @@ impl Core {
     /// What each key holds, of those that hold anything. It goes through all sessions, in steps.
     async fn held(&self, db: &mut Connection) -> Result<BTreeMap<ServerKeyId, Held>, StoreError> {
         let (now, mut held) = (self.now(), BTreeMap::<ServerKeyId, Held>::new());
-        for by in token_keys::sealed_secrets(db, now).await? {
-            let Some(id) = sealer(&by.key) else { continue };
+        for principal in token_keys::sealed_secrets(db, now).await? {
+            let Some(id) = sealer(&principal.key) else { continue };
             let entry = held.entry(id).or_default();
-            match &*by.kind {
-                "webhook_secrets" => entry.webhook_secrets = by.held,
-                _ => entry.second_factors = by.held,
+            match &*principal.kind {
+                "webhook_secrets" => entry.webhook_secrets = principal.held,
+                _ => entry.second_factors = principal.held,
             }
         }
         for replica in token_keys::running(db, micros(GONE_AFTER)).await? {
@@ -258,8 +257,8 @@ impl Core {
     }
 
     /// Seals every secret anew that another key than the signing one has sealed; how many.
-    pub async fn reseal_secrets(&self, by: &By) -> Managed<u64> {
-        let mut change = self.change(by, "token_keys.resealed").await?;
+    pub async fn reseal_secrets(&self, principal: &Principal) -> Managed<u64> {
+        let mut change = self.change(principal, "token_keys.resealed").await?;
         let mut resealed = 0;
         for kind in [Secrets::Webhooks, Secrets::SecondFactors] {
             let mut after = Uuid::nil();
@@ -284,7 +283,6 @@ impl Core {
 }
 
 /// Which keys hold what, for an operator.
-#[must_use]
 pub fn in_words(keys: &[(ServerKeyId, Held)]) -> String {
     let one = |(id, held): &(ServerKeyId, Held)| {
         let counts = [

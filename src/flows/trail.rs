@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Core;
-use super::manage::{By, Managed};
+use super::manage::{Managed, Principal};
 use crate::domain::clock::Timestamp;
 use crate::store::audit::{self, Chained, Filter};
 
@@ -61,17 +61,17 @@ impl Core {
     /// `is_stopping` ends the wait.
     pub async fn trail(
         &self,
-        by: &By,
+        principal: &Principal,
         reading: Reading,
         is_stopping: impl Fn() -> bool,
     ) -> Managed<Vec<Chained>> {
-        let mut event = self.event_by(by, "audit_events.read");
-        if let Err(refused) = by.must_be_of_platform() {
+        let mut event = self.event_by(principal, "audit_events.read");
+        if let Err(refused) = principal.must_be_of_platform() {
             return self.refused(event, refused).await;
         }
         let Reading { mut filter, mut after, limit, wait } = reading;
-        filter.merchant = by.merchant_id;
-        if self.readers.is_due(by.actor.id.as_deref().unwrap_or_default(), self.now()) {
+        filter.merchant = principal.merchant_id;
+        if self.readers.is_due(principal.actor.id.as_deref().unwrap_or_default(), self.now()) {
             event.detail = json!({ "after": after });
             self.store.record(event).await?;
         }

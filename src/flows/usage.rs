@@ -42,9 +42,6 @@ impl Usage {
 
 impl Core {
     /// Records that a secret was used. The first use of a rotated one is durable when this returns.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn note_use(
         &self,
         merchant: MerchantId,
@@ -89,9 +86,6 @@ impl Core {
     }
 
     /// What a client did in the last hour, to the slot.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn activity_of(&self, client: CredentialId) -> Result<Activity, StoreError> {
         // A slot that began just before the hour did is left out: what is told is never more than it was.
         let since = client_activity::slot_of(self.now().minus(TimeDelta::hours(1))).plus(SLOT);

@@ -13,7 +13,7 @@ use super::error::Failure;
 use super::form::{Fields, form_decoded};
 use crate::domain::access::Reason;
 use crate::domain::secret::PlainSecret;
-use crate::flows::authorize::ClientSecret;
+use crate::flows::authorize::PresentedClient;
 
 /// The user and password of an `Authorization: Basic` header; `None` for no header or another scheme, and for
 /// a Basic with neither, which some clients send beside credentials in the body.
@@ -71,7 +71,7 @@ fn has_other_scheme(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// 401 when there is no authentication at all, for clients that wait for a challenge (RFC 6749 5.2). 400 names the field that is missing, or says that there are two ways at once.
-pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<ClientSecret, Failure> {
+pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<PresentedClient, Failure> {
     let in_body = fields.take_secret("client_secret");
     let client_id = fields.get("client_id").map(str::to_owned);
     match (authorization.basic?, in_body) {
@@ -82,7 +82,7 @@ pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<Clien
         (Some((user, _)), None) if client_id.as_ref().is_some_and(|id| *id != user) => {
             Err(Failure::invalid_request("client_id: not the one in the Authorization header"))
         }
-        (Some((user, password)), None) => Ok(ClientSecret::new(user, &password)),
+        (Some((user, password)), None) => Ok(PresentedClient::new(user, &password)),
         (None, None) if client_id.is_none() && !authorization.is_other => {
             Err(Failure::refused(Reason::ClientMissing))
         }
@@ -90,7 +90,7 @@ pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<Clien
             let missing = |field: &'static str| Failure::invalid_request(format!("{field}: missing"));
             let client_id = client_id.ok_or_else(|| missing("client_id"))?;
             let secret = in_body.ok_or_else(|| missing("client_secret"))?;
-            Ok(ClientSecret::new(client_id, &secret))
+            Ok(PresentedClient::new(client_id, &secret))
         }
     }
 }

@@ -50,7 +50,6 @@ fn must_not_be_coded(headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 /// Without its parameters, in lower case.
-#[must_use]
 pub fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
 }

@@ -30,18 +30,15 @@ pub struct Activity {
 
 impl Activity {
     /// Requests so far.
-    #[must_use]
     pub fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) == 0
     }
 
     /// Something that the client sent was not and will not be read.
-    #[must_use]
     pub fn is_rest_unread(&self) -> bool {
         self.is_rest_unread.load(Ordering::Relaxed)
     }

@@ -23,12 +23,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    #[must_use]
     pub const fn client(ip: IpAddr) -> Self {
         Self { ip, is_client: true }
     }
 
-    #[must_use]
     pub const fn proxy(ip: IpAddr) -> Self {
         Self { ip, is_client: false }
     }
@@ -60,7 +58,6 @@ pub struct Notes {
 }
 
 impl RequestContext {
-    #[must_use]
     pub fn new(
         id: ExchangeId,
         request_id: String,
@@ -73,27 +70,22 @@ impl RequestContext {
     }
 
     /// That of the exchange, should it be recorded; a request whose caller chose no id of its own is named by it.
-    #[must_use]
     pub fn id(&self) -> ExchangeId {
         self.0.id
     }
 
-    #[must_use]
     pub fn request_id(&self) -> &str {
         &self.0.request_id
     }
 
-    #[must_use]
     pub fn at(&self) -> Timestamp {
         self.0.at
     }
 
-    #[must_use]
     pub fn latency(&self) -> Duration {
         self.0.started.elapsed()
     }
 
-    #[must_use]
     pub fn latency_us(&self) -> i64 {
         micros_of(self.latency())
     }
@@ -105,7 +97,6 @@ impl RequestContext {
     }
 
     /// The client's address, or the peer's where the client's cannot be read.
-    #[must_use]
     pub fn ip(&self) -> IpAddr {
         self.0.address.as_ref().map_or(self.0.peer, |address| address.ip)
     }
@@ -126,7 +117,6 @@ impl RequestContext {
         self.note(|notes| notes.ending = Ending::first(notes.ending, ending));
     }
 
-    #[must_use]
     pub fn notes(&self) -> Notes {
         self.0.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -35,7 +35,6 @@ pub struct Failure {
 
 impl Failure {
     /// The caller is refused for `reason`. What an outsider is told depends on the kind of error alone.
-    #[must_use]
     pub fn refused(reason: Reason) -> Self {
         let code = reason.error();
         let (status, description) = match code {
@@ -83,25 +82,21 @@ impl Failure {
     }
 
     /// The caller made more calls in this minute than it may, and knows when the minute is over.
-    #[must_use]
     pub fn too_many_calls(retry_after_secs: u32) -> Self {
         Self { retry_after_secs: Some(retry_after_secs), ..Self::refused(Reason::TooManyCalls) }
     }
 
     /// 400 with a description that names what is wrong. It must hold nothing that was sent as a value.
-    #[must_use]
     pub fn invalid_request(description: impl Into<Cow<'static, str>>) -> Self {
         Self { description: description.into(), ..Self::refused(Reason::RequestInvalid) }
     }
 
     /// A malformed request with a status of its own.
-    #[must_use]
     pub fn invalid_request_as(status: StatusCode, description: &'static str) -> Self {
         Self { status, ..Self::invalid_request(description) }
     }
 
     /// A fault of this program. `what` goes to the log.
-    #[must_use]
     pub fn fault(what: &str) -> Self {
         tracing::error!(what, "internal error");
         Self {
@@ -116,7 +111,6 @@ impl Failure {
     }
 
     /// What the framework answered with `status`, put into our words.
-    #[must_use]
     pub fn of_status(status: StatusCode) -> Self {
         let description = match status {
             StatusCode::NOT_FOUND => "there is nothing at this path",

@@ -61,7 +61,6 @@ impl Fields {
     }
 
     /// A field's value; `None` when it was not sent or is empty.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
         Some(value.as_str()).filter(|value| !value.is_empty())

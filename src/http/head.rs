@@ -27,7 +27,6 @@ pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 pub struct Refused(pub Failure);
 
 /// Why a head is refused, in the words that its path may hear; `None` for a good one.
-#[must_use]
 pub fn judge(head: &Parts) -> Option<Failure> {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     if target.len() > TARGET_BYTES_MAX {
@@ -50,13 +49,11 @@ pub fn judge(head: &Parts) -> Option<Failure> {
     is_too_large.then(|| of_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, head.uri.path()))
 }
 
-#[must_use]
 pub fn target_too_long() -> Failure {
     Failure { reason: Some(Reason::RequestInvalid), ..Failure::of_status(StatusCode::URI_TOO_LONG) }
 }
 
 /// What hyper refused with `status`.
-#[must_use]
 pub fn of_status(status: StatusCode, path: &str) -> Failure {
     heard_at(path, Failure { reason: Some(Reason::RequestInvalid), ..Failure::of_status(status) })
 }

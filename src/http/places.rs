@@ -22,7 +22,6 @@ pub struct Place<'a> {
 }
 
 impl Places {
-    #[must_use]
     pub fn new(max: u32) -> Self {
         Self { max, taken: Mutex::default(), refused: AtomicU64::new(0) }
     }

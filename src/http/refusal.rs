@@ -54,13 +54,11 @@ impl Start {
         self.is_line_whole = end.is_some();
     }
 
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.line_bytes == 0 && !self.is_line_whole
     }
 
     /// Whether the first line is this, up to its line feed.
-    #[must_use]
     pub fn is_line(&self, line: &[u8]) -> bool {
         self.is_line_whole && self.line_bytes == line.len() && self.bytes[..self.len] == *line
     }
@@ -88,7 +86,6 @@ pub struct Refuser {
 
 impl Refuser {
     /// What is to be sent instead of `written`; `None` if that is an answer of ours.
-    #[must_use]
     pub fn instead_of(&self, written: &[u8], start: &Start) -> Option<Vec<u8>> {
         let status = automatic(written)?;
         let (method, path) = start.method_and_path();

@@ -53,7 +53,6 @@ pub struct Rest {
 }
 
 /// Splits a body that has something in it into what is read and what is left.
-#[must_use]
 pub fn watch(head: &Parts, body: Incoming) -> (Watched, Rest) {
     let (handed, back) = oneshot::channel();
     let is_unasked = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);

@@ -76,8 +76,6 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// # Errors
-    /// [`TlsError`].
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let contents = Contents::read(&files)?;
@@ -112,7 +110,6 @@ impl Tls {
     }
 
     /// When the certificate in use expires; `None` if its date cannot be read.
-    #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         let (pair, _) = self.current.pair();
         let certificate = Certificate::from_der(pair.end_entity_cert().ok()?).ok()?;

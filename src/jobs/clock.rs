@@ -119,7 +119,6 @@ impl DatabaseClock {
     }
 
     /// How far this replica's clock is ahead of the database's. `None` while that is not known.
-    #[must_use]
     pub fn skew(&self) -> Option<TimeDelta> {
         let said = self.said().filter(|said| said.is_running)?;
         Some(self.core.now().since(said.now(self.core.clock.monotonic())))

@@ -52,7 +52,6 @@ struct Busy {
 }
 
 impl Deliverer {
-    #[must_use]
     pub fn new(core: SharedCore, egress: Arc<Egress>) -> Arc<Self> {
         Arc::new(Self {
             core,

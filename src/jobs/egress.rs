@@ -48,13 +48,11 @@ pub struct Egress {
 
 impl Egress {
     /// Trusts the certificate authorities that Mozilla does.
-    #[must_use]
     pub fn new(rules: DestinationRules) -> Self {
         Self::trusting(rules, [])
     }
 
     /// Trusts `authorities` besides. One that is no certificate is left out.
-    #[must_use]
     pub fn trusting(
         rules: DestinationRules,
         authorities: impl IntoIterator<Item = CertificateDer<'static>>,
@@ -64,13 +62,11 @@ impl Egress {
     }
 
     /// Goes through a proxy, where one is given.
-    #[must_use]
     pub fn through(self, proxy: Option<ProxyUrl>) -> Self {
         Self { proxy, ..self }
     }
 
     /// Gives an attempt another time than the usual.
-    #[must_use]
     pub fn within(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }

@@ -46,7 +46,7 @@ enum Entry {
     Flush(oneshot::Sender<()>),
 }
 
-/// Where exchange records are handed in.
+/// Queues exchange records for the writer.
 pub struct ExchangeLog {
     queue: mpsc::Sender<Entry>,
     /// Of the records that wait.
@@ -65,7 +65,6 @@ struct Refusals {
 
 impl ExchangeLog {
     /// Starts the writer, which ends when this is dropped.
-    #[must_use]
     pub fn start(core: SharedCore) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let receiver = Arc::new(AsyncMutex::new(receiver));
@@ -117,13 +116,11 @@ impl ExchangeLog {
     }
 
     /// Refusals that were not recorded because their address had too many.
-    #[must_use]
     pub fn unrecorded(&self) -> u64 {
         self.unrecorded.load(Ordering::Relaxed)
     }
 
     /// Records that were never written: for want of room, or because the store refused them.
-    #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

@@ -46,7 +46,7 @@ use crate::domain::ids::{DeliveryId, EventId, ExchangeId, Id, MerchantId, Sessio
 use crate::flows::SharedCore;
 use crate::flows::audit_chain::Cutting;
 use crate::flows::counters::Count;
-use crate::flows::once::KEPT_FOR;
+use crate::flows::idempotency::KEPT_FOR;
 use crate::store::{StoreError, sweep};
 
 /// Webhook deliveries of one step: each may have some dozens of attempts.
@@ -83,7 +83,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -119,7 +118,6 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    #[must_use]
     pub fn new(core: SharedCore, settings: SweepSettings) -> Arc<Self> {
         let walks = Walks {
             sessions: SessionId::nil(),
@@ -135,18 +133,15 @@ impl Sweeper {
     }
 
     /// Rows removed since the process started.
-    #[must_use]
     pub fn removed(&self, kind: Kind) -> u64 {
         self.removed[kind as usize].get()
     }
 
-    #[must_use]
     pub const fn clock(&self) -> &DatabaseClock {
         &self.clock
     }
 
     /// How often all sessions were gone through since the process started.
-    #[must_use]
     pub fn session_walks(&self) -> u64 {
         self.session_walks.get()
     }

@@ -57,7 +57,6 @@ impl Signals {
     }
 
     /// Changes at each SIGHUP from now on.
-    #[must_use]
     pub fn hangups(&self) -> watch::Receiver<()> {
         self.hangup.clone()
     }

@@ -38,13 +38,11 @@ pub struct Presented {
 
 impl Presented {
     /// Whether the secret that was presented works at `now`.
-    #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.token.is_live(now) && (!self.is_earlier || self.earlier_is_live(now))
     }
 
     /// Whether the secret before the newest still works, if there is one.
-    #[must_use]
     pub fn earlier_is_live(&self, now: Timestamp) -> bool {
         self.token.overlap.is_some_and(|overlap| overlap.earlier_ends_at.is_none_or(|end| end > now))
     }
@@ -78,8 +76,6 @@ impl TryFrom<AdminTokenRow> for AdminToken {
     }
 }
 
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result<(), StoreError> {
     let permissions = serde_json::to_string(&token.permissions)
         .map_err(|error| StoreError::Impossible { table: "admin_tokens", what: error.to_string() })?;
@@ -102,8 +98,6 @@ pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result
     touched("admin_tokens", rows, 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<Presented>, StoreError> {
     let row = db
         .query(
@@ -117,8 +111,6 @@ pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<Pre
     row.map(|row| Ok(Presented { is_earlier: row.is_earlier, token: row.try_into()? })).transpose()
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn by_id(db: &mut Connection, id: AdminTokenId) -> Result<Option<AdminToken>, StoreError> {
     db.query(
         "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
@@ -132,9 +124,6 @@ pub async fn by_id(db: &mut Connection, id: AdminTokenId) -> Result<Option<Admin
 }
 
 /// A page of tokens, of one merchant or of all, newest first, from before `before`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn list(
     db: &mut Connection,
     merchant: Option<MerchantId>,
@@ -158,9 +147,6 @@ pub async fn list(
 
 /// Gives a token a new secret. The one that it had works on beside it; but where that one was never used,
 /// the one before it does.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn rotate(
     tx: &mut Tx,
     id: AdminTokenId,
@@ -203,9 +189,6 @@ pub async fn end_newest(tx: &mut Tx, id: AdminTokenId) -> Result<(), StoreError>
 }
 
 /// Ends a token; `false` when it had ended before.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn revoke(tx: &mut Tx, id: AdminTokenId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx
         .query("update admin_tokens set revoked_at = $2 where id = $1 and revoked_at is null")
@@ -225,9 +208,6 @@ const NOTE_USES: Sql = Sql {
 };
 
 /// Writes last-used times.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn note_uses(
     db: &mut Connection,
     mut uses: Vec<(AdminTokenId, Timestamp)>,

@@ -63,8 +63,6 @@ fn allowed_ips_json(key: &ApiKey) -> String {
     serde_json::Value::from(key.allow_list.to_strings()).to_string()
 }
 
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -95,9 +93,6 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
 }
 
 /// Writes every setting of a key, and its next version.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn update(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -123,8 +118,6 @@ pub async fn update(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
     touched("api_keys", rows, 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn by_id(db: &mut Connection, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
     let row = db
         .query(
@@ -142,9 +135,6 @@ pub async fn by_id(db: &mut Connection, id: ApiKeyId) -> Result<Option<ApiKey>, 
 }
 
 /// A page of a merchant's keys, revoked ones included, newest first, from before `before`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -172,9 +162,6 @@ pub async fn list(
 }
 
 /// How many keys of a merchant are not revoked.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn count_live(db: &mut Connection, merchant: MerchantId) -> Result<i64, StoreError> {
     db.query("select count(*) from api_keys where merchant_id = $1 and revoked_at is null")
         .bind(merchant)
@@ -184,9 +171,6 @@ pub async fn count_live(db: &mut Connection, merchant: MerchantId) -> Result<i64
 }
 
 /// How many keys of a merchant that are not revoked write their webhooks in this format.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn count_live_with_format(
     db: &mut Connection,
     merchant: MerchantId,

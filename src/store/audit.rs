@@ -171,9 +171,6 @@ impl TryFrom<AuditRow> for Chained {
 }
 
 /// A page of a merchant's events, newest first, from before number `before`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -251,15 +248,12 @@ pub struct ChainEnds {
 }
 
 impl ChainEnds {
-    #[must_use]
     pub fn sealed_head(&self) -> SealedHead {
         let head = Head { seq: self.sealed_seq, hash: self.sealed_hash.clone() };
         SealedHead { head, seal: self.head_seal.clone() }
     }
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn ends(db: &mut Connection) -> Result<ChainEnds, StoreError> {
     db.query(
         "select seq, hash, cut_seq, cut_hash, cut_seal, sealed_seq, sealed_hash, head_seal \
@@ -306,9 +300,6 @@ pub async fn cut(tx: &mut Tx, from: i64, cut: Cut) -> Result<bool, StoreError> {
 }
 
 /// Events of all merchants in the order of the chain, from after number `after`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn chain(db: &mut Connection, after: i64, limit: i64) -> Result<Vec<Chained>, StoreError> {
     db.query(
         "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \

@@ -39,13 +39,11 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    #[must_use]
     pub fn seal(&self, head: &Head) -> Vec<u8> {
         self.keyring.seal(Purpose::AuditHead, &head.bytes(), &[], &self.entropy)
     }
 
     /// Whether a server with one of our keys has sealed it.
-    #[must_use]
     pub fn is_genuine(&self, sealed: &SealedHead) -> bool {
         let open = |seal| self.keyring.open(Purpose::AuditHead, &sealed.head.bytes(), seal).is_some();
         sealed.seal.as_deref().is_some_and(open)

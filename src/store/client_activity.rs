@@ -20,7 +20,6 @@ pub struct Activity {
 }
 
 /// When the slot began that `time` is in.
-#[must_use]
 pub fn slot_of(time: Timestamp) -> Timestamp {
     let length = SLOT.num_microseconds().expect("five minutes are some microseconds");
     Timestamp::from_micros(time.micros().div_euclid(length) * length)
@@ -40,9 +39,6 @@ const ADD: Sql = Sql {
 };
 
 /// Adds to what is there, by client and the start of a slot.
-///
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn add(
     db: &mut Connection,
     mut activities: Vec<((CredentialId, Timestamp), Activity)>,
@@ -60,9 +56,6 @@ pub async fn add(
 }
 
 /// What a client did in slots that began at `since` or later.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn since(
     db: &mut Connection,
     client: CredentialId,

@@ -18,8 +18,6 @@ struct SessionRow {
     client_ip: String,
 }
 
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn insert_session(tx: &mut Tx, user: UserId, session: &ConsoleSession) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -40,9 +38,6 @@ pub async fn insert_session(tx: &mut Tx, user: UserId, session: &ConsoleSession)
 }
 
 /// A session, over or not, and whose it is.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn session(
     db: &mut Connection,
     hash: SecretHash,
@@ -70,9 +65,6 @@ pub async fn session(
 }
 
 /// Moves a session's idle time-out. It may have ended meanwhile; then there is nothing to move.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn touch_session(db: &mut Connection, hash: SecretHash, now: Timestamp) -> Result<(), StoreError> {
     db.query("update console_sessions set last_seen_at = $2 where hash = $1 and last_seen_at < $2")
         .bind(hash.bytes().to_vec())
@@ -83,9 +75,6 @@ pub async fn touch_session(db: &mut Connection, hash: SecretHash, now: Timestamp
 }
 
 /// Ends a session; `false` when it had ended before.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn end_session(tx: &mut Tx, hash: SecretHash) -> Result<bool, StoreError> {
     let rows = tx
         .query("delete from console_sessions where hash = $1")
@@ -96,9 +85,6 @@ pub async fn end_session(tx: &mut Tx, hash: SecretHash) -> Result<bool, StoreErr
 }
 
 /// Ends every session of a user, but for the one to keep.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn end_sessions_of(tx: &mut Tx, user: UserId, keep: Option<SecretHash>) -> Result<u64, StoreError> {
     let keep = keep.map_or_else(Vec::new, |hash| hash.bytes().to_vec());
     tx.query("delete from console_sessions where user_id = $1 and hash <> $2")
@@ -109,9 +95,6 @@ pub async fn end_sessions_of(tx: &mut Tx, user: UserId, keep: Option<SecretHash>
 }
 
 /// Notes that a session's user has set a password: the link it began with no longer stands in for one.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn forget_link(tx: &mut Tx, hash: SecretHash) -> Result<(), StoreError> {
     tx.query("update console_sessions set by_link = false where hash = $1")
         .bind(hash.bytes().to_vec())
@@ -121,9 +104,6 @@ pub async fn forget_link(tx: &mut Tx, hash: SecretHash) -> Result<(), StoreError
 }
 
 /// Puts new recovery codes in place of all that a user has.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn replace_recovery_codes(
     tx: &mut Tx,
     user: UserId,
@@ -145,9 +125,6 @@ pub async fn replace_recovery_codes(
 }
 
 /// Uses a recovery code up; `false` when it is not one of this user's, or was used before.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn use_recovery_code(
     tx: &mut Tx,
     user: UserId,
@@ -164,8 +141,6 @@ pub async fn use_recovery_code(
     Ok(rows == 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn count_recovery_codes(db: &mut Connection, user: UserId) -> Result<i64, StoreError> {
     db.query("select count(*) from recovery_codes where user_id = $1 and used_at is null")
         .bind(user)
@@ -175,9 +150,6 @@ pub async fn count_recovery_codes(db: &mut Connection, user: UserId) -> Result<i
 }
 
 /// Writes a sign-in link in place of those that the user has.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn replace_link(
     tx: &mut Tx,
     user: UserId,
@@ -198,9 +170,6 @@ pub async fn replace_link(
 }
 
 /// Uses a link up, and says whose it was; `None` when there is no such link, or it is used or over.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn use_link(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Result<Option<UserId>, StoreError> {
     let row = tx
         .query(

@@ -40,8 +40,6 @@ impl From<CredentialRow> for Credential {
     }
 }
 
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -68,9 +66,6 @@ pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<(), StoreErr
 }
 
 /// Writes the switch, the epoch and the scopes, and the next version.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn update(tx: &mut Tx, credential: &Credential) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -88,8 +83,6 @@ pub async fn update(tx: &mut Tx, credential: &Credential) -> Result<(), StoreErr
     touched("credentials", rows, 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn by_client_id(db: &mut Connection, client_id: &str) -> Result<Option<Credential>, StoreError> {
     let row = db
         .query(

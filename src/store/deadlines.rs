@@ -37,9 +37,6 @@ pub struct LicenceDeadline {
 }
 
 /// Deadlines after `after` and up to `until` of keys that are not revoked, not yet announced.
-///
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn of_keys(
     db: &mut Connection,
     stage: Stage,
@@ -62,9 +59,6 @@ pub async fn of_keys(
 }
 
 /// Marks a key's deadline as announced; `false` when it was already, or has moved.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn tell_key(tx: &mut Tx, stage: Stage, deadline: &KeyDeadline) -> Result<bool, StoreError> {
     let sql = match stage {
         Stage::Expiring => {
@@ -81,9 +75,6 @@ pub async fn tell_key(tx: &mut Tx, stage: Stage, deadline: &KeyDeadline) -> Resu
 }
 
 /// The same for licences that are active.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn of_licences(
     db: &mut Connection,
     stage: Stage,
@@ -110,8 +101,6 @@ pub async fn of_licences(
         .collect()
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn tell_licence(tx: &mut Tx, stage: Stage, deadline: &LicenceDeadline) -> Result<bool, StoreError> {
     let sql = match stage {
         Stage::Expiring => {

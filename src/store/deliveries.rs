@@ -14,9 +14,6 @@ use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
 use crate::domain::webhook::EventData;
 
 /// The keys whose webhooks have something due, each with its merchant, longest waiting first.
-///
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn due_endpoints(
     db: &mut Connection,
     now: Timestamp,
@@ -52,8 +49,6 @@ struct EndpointRow {
     webhook_failing_since: Option<Timestamp>,
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn endpoint(db: &mut Connection, key: ApiKeyId) -> Result<Option<Endpoint>, StoreError> {
     let row = db
         .query(
@@ -77,9 +72,6 @@ pub async fn endpoint(db: &mut Connection, key: ApiKeyId) -> Result<Option<Endpo
 }
 
 /// Claims up to `limit` due deliveries of an endpoint until `until`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn claim(
     db: &mut Connection,
     key: ApiKeyId,
@@ -152,9 +144,6 @@ struct CountedRow {
 }
 
 /// Counts an attempt that began at `at`, and holds the delivery until the commit.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn count_attempt(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result<Counted, StoreError> {
     let row = tx
         .query(
@@ -175,8 +164,6 @@ pub async fn count_attempt(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result
     })
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn insert_attempt(tx: &mut Tx, id: DeliveryId, attempt: &Attempt) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -196,9 +183,6 @@ pub async fn insert_attempt(tx: &mut Tx, id: DeliveryId, attempt: &Attempt) -> R
 }
 
 /// Ends a delivery; one that was given up meanwhile may turn out to be delivered.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn finish(
     tx: &mut Tx,
     id: DeliveryId,
@@ -217,8 +201,6 @@ pub async fn finish(
     touched("webhook_deliveries", rows, 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn retry_at(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result<(), StoreError> {
     let rows = tx
         .query("update webhook_deliveries set next_attempt_at = $2 where id = $1 and state = 'pending'")
@@ -230,9 +212,6 @@ pub async fn retry_at(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result<(), 
 }
 
 /// Gives up what is pending for an endpoint that is gone; how many there were.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn fail_pending(db: &mut Connection, key: ApiKeyId, now: Timestamp) -> Result<u64, StoreError> {
     db.query(
         "update webhook_deliveries set state = 'failed', finished_at = $2 \
@@ -245,9 +224,6 @@ pub async fn fail_pending(db: &mut Connection, key: ApiKeyId, now: Timestamp) ->
 }
 
 /// Notes that an endpoint failed, if it is the first time since it last worked.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn note_failing(db: &mut Connection, key: ApiKeyId, now: Timestamp) -> Result<(), StoreError> {
     db.query(
         "update api_keys set webhook_failing_since = $2 where id = $1 and webhook_failing_since is null",
@@ -260,9 +236,6 @@ pub async fn note_failing(db: &mut Connection, key: ApiKeyId, now: Timestamp) ->
 }
 
 /// Forgets that an endpoint failed: it works, or it is another one now.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn note_working(db: &mut Connection, key: ApiKeyId) -> Result<(), StoreError> {
     db.query(
         "update api_keys set webhook_failing_since = null where id = $1 and webhook_failing_since is not null",
@@ -274,9 +247,6 @@ pub async fn note_working(db: &mut Connection, key: ApiKeyId) -> Result<(), Stor
 }
 
 /// Disables an endpoint; `false` when it was disabled, or given another URL, in the meantime.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn disable_endpoint(
     tx: &mut Tx,
     key: ApiKeyId,

@@ -58,9 +58,6 @@ impl TryFrom<AttemptRow> for Attempt {
 }
 
 /// A page of a merchant's deliveries with their attempts, newest first, from before `before`.
-///
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -90,8 +87,6 @@ pub async fn list(
     Ok(deliveries)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn by_id(db: &mut Connection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
     let row = db
         .query(
@@ -133,9 +128,6 @@ async fn with_attempts(db: &mut Connection, row: DeliveryRow) -> Result<Delivery
 }
 
 /// Makes one delivery due now, in a new round.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn redeliver(tx: &mut Tx, id: DeliveryId, now: Timestamp) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -152,9 +144,6 @@ pub async fn redeliver(tx: &mut Tx, id: DeliveryId, now: Timestamp) -> Result<()
 
 /// Makes every failed delivery of a merchant due that was created at `since` or later and whose
 /// endpoint is there; how many there were.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn redeliver_failed(
     tx: &mut Tx,
     merchant: MerchantId,

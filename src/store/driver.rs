@@ -216,7 +216,6 @@ pub struct Query<'c> {
 }
 
 impl Query<'_> {
-    #[must_use]
     pub fn bind<T: Value>(mut self, value: T) -> Self {
         let added = match &mut self.link {
             Link::Postgres(_, arguments) => arguments.add(value),
@@ -244,9 +243,6 @@ impl Query<'_> {
     }
 
     /// Runs it and returns the number of rows touched.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for all below.
     pub async fn execute(self) -> Result<u64, StoreError> {
         self.check()?;
         Ok(match self.link {
@@ -261,8 +257,6 @@ impl Query<'_> {
         })
     }
 
-    /// # Errors
-    /// [`StoreError`].
     pub async fn all<T: Row>(self) -> Result<Vec<T>, StoreError> {
         self.check()?;
         Ok(match self.link {
@@ -277,8 +271,6 @@ impl Query<'_> {
         })
     }
 
-    /// # Errors
-    /// [`StoreError`].
     pub async fn optional<T: Row>(self) -> Result<Option<T>, StoreError> {
         self.check()?;
         Ok(match self.link {

@@ -60,7 +60,6 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the caller should be told to try again later.
-    #[must_use]
     pub const fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable(..) | Self::Busy | Self::Contention(_) | Self::TokenKeyMissing(_))
     }

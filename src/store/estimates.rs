@@ -14,8 +14,6 @@ pub struct Backlog {
     pub oldest: Option<Timestamp>,
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn outbox(db: &mut Connection) -> Result<Backlog, StoreError> {
     let (deliveries, oldest) = db
         .query("select count(*), min(created_at) from webhook_deliveries where state = 'pending'")
@@ -40,8 +38,6 @@ const SESSION_ROWS: Sql = Sql {
     sqlite: "select coalesce((select max(rowid) from sessions) - (select min(rowid) from sessions) + 1, 0), 0",
 };
 
-/// # Errors
-/// [`StoreError`].
 pub async fn session_rows(db: &mut Connection) -> Result<SessionRows, StoreError> {
     let (live, dead) = db.query_of(&SESSION_ROWS).one::<(i64, i64)>().await?;
     Ok(SessionRows { live, dead })
@@ -49,9 +45,6 @@ pub async fn session_rows(db: &mut Connection) -> Result<SessionRows, StoreError
 
 /// Looks at the oldest thousand rows of sessions that started before `floor`: the sweeper goes by age, so
 /// what it leaves behind is among them.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn earliest(db: &mut Connection, floor: SessionId) -> Result<Earliest, StoreError> {
     db.query(
         "select min(expires_at) as expires_at, min(rotated_at) as rotated_at, min(revoked_at) as revoked_at \

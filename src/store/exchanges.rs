@@ -32,7 +32,6 @@ pub struct Exchange {
 
 impl Exchange {
     /// What it takes in memory.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let hops: usize = self.hops.iter().map(|hop| size_of::<String>() + hop.len()).sum();
@@ -61,8 +60,6 @@ const INSERT: Sql = Sql {
              value ->> 12, value ->> 13 from jsonb_each($1)",
 };
 
-/// # Errors
-/// [`StoreError`].
 pub async fn insert(db: &mut Connection, exchanges: &[Exchange]) -> Result<(), StoreError> {
     let text = |of: fn(&Exchange) -> Option<String>| Column::Text(exchanges.iter().map(of).collect());
     let columns = vec![
@@ -144,9 +141,6 @@ pub struct Filter {
 }
 
 /// A page of a merchant's exchanges, newest first, from before `before`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -197,9 +191,6 @@ pub struct Seen {
 }
 
 /// The addresses of a key's successful calls, most used first, out of its latest hundred thousand.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn addresses_of(
     db: &mut Connection,
     merchant: MerchantId,

@@ -17,9 +17,6 @@ pub struct Count {
 }
 
 /// Counts a merchant's calls from `since` on by bucket, kind and outcome: at most the latest `calls_max`.
-///
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn counts(
     db: &mut Connection,
     merchant: MerchantId,
@@ -53,21 +50,16 @@ pub struct Latency {
 }
 
 impl Latency {
-    #[must_use]
     pub const fn is_median(&self) -> bool {
         self.place == (self.calls + 1) / 2
     }
 
-    #[must_use]
     pub const fn is_p95(&self) -> bool {
         self.place == (self.calls * 95 + 99) / 100
     }
 }
 
 /// The medians and 95th percentiles of a merchant's calls, as [`counts`] takes them.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn latencies(
     db: &mut Connection,
     merchant: MerchantId,
@@ -92,9 +84,6 @@ pub async fn latencies(
 }
 
 /// Clients that started at least `sessions_min` sessions from `since` on, busiest first.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn busiest_clients(
     db: &mut Connection,
     merchant: MerchantId,

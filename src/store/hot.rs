@@ -83,7 +83,6 @@ impl HotPath {
     }
 
     /// How each queue is doing.
-    #[must_use]
     pub fn queues(&self) -> Vec<QueueState> {
         vec![
             self.open.state("open_session"),
@@ -97,29 +96,20 @@ impl HotPath {
     }
 
     /// Writes a new session; `false` when the merchant has moved on from its revision.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for all below.
     pub async fn open_session(&self, open: Open) -> Result<bool, StoreError> {
         self.noted(self.open.call(open).await)
     }
 
     /// Moves a session to its next generation; `None` when the row was no longer as expected.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn rotate_session(&self, rotation: Rotate) -> Result<Option<Rotated>, StoreError> {
         self.noted(self.rotate.call(rotation).await)
     }
 
-    /// # Errors
-    /// [`StoreError`].
     pub async fn look_up_session(&self, id: SessionId) -> Result<Option<Found>, StoreError> {
         self.noted(self.look_up.call(id).await)
     }
 
     /// The session as it was when it was rotated here, however late.
-    #[must_use]
     pub fn remembered_session(&self, id: SessionId) -> Option<Session> {
         self.session_cache.get(&id)
     }
@@ -130,23 +120,16 @@ impl HotPath {
     }
 
     /// The revision that a merchant has now.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn revision(&self, id: MerchantId) -> Result<Option<i64>, StoreError> {
         self.noted(self.revisions.call(id).await)
     }
 
     /// The key that a hash is of, if this replica has met it.
-    #[must_use]
     pub fn known_owner(&self, hash: SecretHash) -> Option<(MerchantId, ApiKeyId)> {
         self.owner_cache.get(&hash)
     }
 
     /// The key that a hash is of.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn key_owner(&self, hash: SecretHash) -> Result<Option<(MerchantId, ApiKeyId)>, StoreError> {
         if let Some(owner) = self.owner_cache.get(&hash) {
             return Ok(Some(owner));
@@ -159,23 +142,16 @@ impl HotPath {
     }
 
     /// The admin token with this hash, live or not, as it is now.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn admin_token(&self, hash: SecretHash) -> Result<Option<Presented>, StoreError> {
         self.noted(self.admin_tokens.call(hash).await)
     }
 
     /// The record in memory, however late.
-    #[must_use]
     pub fn cached_record(&self, id: MerchantId) -> Option<Arc<MerchantRecord>> {
         self.record_cache.get(&id)
     }
 
     /// The record as it is in the database now, kept in memory from here on.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn load_record(
         &self,
         id: MerchantId,

@@ -7,9 +7,6 @@ use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 
 /// The answer kept for an actor's key, if it is younger than `since`. `key` is its hash.
-///
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn find(
     db: &mut Connection,
     actor: Uuid,

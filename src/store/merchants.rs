@@ -47,8 +47,6 @@ struct LicenceRow {
     expires_at: Option<Timestamp>,
 }
 
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn insert(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -67,8 +65,6 @@ pub async fn insert(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
     touched("merchants", rows, 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn by_id(db: &mut Connection, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
     db.query(
         "select id, name, gateway, status, revision, created_at, updated_at from merchants where id = $1",
@@ -81,9 +77,6 @@ pub async fn by_id(db: &mut Connection, id: MerchantId) -> Result<Option<Merchan
 }
 
 /// Merchants newest first, from before `before`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn list(
     db: &mut Connection,
     before: Option<MerchantId>,
@@ -103,9 +96,6 @@ pub async fn list(
 }
 
 /// Changes what an operator may change.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
     let rows = tx
         .query("update merchants set name = $2, gateway = $3, status = $4, updated_at = $5 where id = $1")
@@ -134,15 +124,10 @@ const LOCK: Sql = Sql {
 /// Raises the revision, which makes every record in memory stale, and holds the merchant's row until
 /// the commit: changes to one merchant happen one after the other. Every change to a merchant begins
 /// with this. `None` when there is no such merchant.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn lock(tx: &mut Tx, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
     tx.query_of(&LOCK).bind(id).optional::<MerchantRow>().await?.map(Merchant::try_from).transpose()
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn put_licence(
     tx: &mut Tx,
     merchant: MerchantId,
@@ -167,8 +152,6 @@ pub async fn put_licence(
     touched("licences", rows, 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn licences(db: &mut Connection, merchant: MerchantId) -> Result<Licences, StoreError> {
     let rows = db
         .query("select product, active, expires_at from licences where merchant_id = $1")
@@ -187,9 +170,6 @@ pub async fn licences(db: &mut Connection, merchant: MerchantId) -> Result<Licen
 ///
 /// The revision is read first: what is read after it is of that revision or later. If later, the
 /// record is stale from the start, and the statement that compares revisions will say so.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn record(
     db: &mut Connection,
     id: MerchantId,

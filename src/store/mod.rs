@@ -109,29 +109,20 @@ impl Store {
         let _ = self.around.sealer.set(Arc::new(sealer));
     }
 
-    #[must_use]
     pub const fn engine(&self) -> Engine {
         self.pool.engine()
     }
 
     /// A connection for reading.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn read(&self) -> Result<Connection, StoreError> {
         self.pool.read(Lane::Rest).await
     }
 
     /// A connection for single statements that write.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn write(&self) -> Result<Connection, StoreError> {
         self.pool.write(Lane::Rest).await
     }
 
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         self.pool.begin(Arc::clone(&self.around)).await
     }
@@ -142,7 +133,6 @@ impl Store {
     }
 
     /// How each queue for a batch is doing.
-    #[must_use]
     pub fn queues(&self) -> Vec<QueueState> {
         let mut queues = self.hot.queues();
         queues.push(self.records.state("audit"));
@@ -150,24 +140,20 @@ impl Store {
     }
 
     /// Told whenever this process has committed something to deliver. It remembers one such commit.
-    #[must_use]
     pub fn published(&self) -> &Notify {
         &self.around.published
     }
 
     /// How many connections are open, and how many of them have nothing to do.
-    #[must_use]
     pub fn pools(&self) -> Vec<PoolState> {
         self.pool.state()
     }
 
     /// Its own background tasks, and those of whoever uses it.
-    #[must_use]
     pub const fn tasks(&self) -> &Supervisor {
         &self.tasks
     }
 
-    #[must_use]
     pub const fn hot(&self) -> &HotPath {
         &self.hot
     }

@@ -31,9 +31,6 @@ pub async fn publish(
 
 /// As [`publish`], but writes nothing and returns `false` when the merchant has an event with this
 /// idempotency key already.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn publish_once(
     tx: &mut Tx,
     event: &WebhookEvent,

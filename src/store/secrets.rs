@@ -75,8 +75,6 @@ impl TryFrom<SecretRow> for StoredSecret {
     }
 }
 
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn insert(
     tx: &mut Tx,
     merchant: MerchantId,
@@ -107,9 +105,6 @@ const NEWEST: i64 = 8;
 
 /// The secrets of a merchant's keys that are not revoked, and of their credentials, newest first: all that are
 /// live, and those that ended after `since` and are among the [`NEWEST`] of their owner.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn of_merchant(
     db: &mut Connection,
     merchant: MerchantId,
@@ -141,9 +136,6 @@ pub async fn of_merchant(
 }
 
 /// Every secret of one owner, newest first.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn of_owner(db: &mut Connection, owner: Owner) -> Result<Vec<StoredSecret>, StoreError> {
     db.query(
         "select id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
@@ -158,9 +150,6 @@ pub async fn of_owner(db: &mut Connection, owner: Owner) -> Result<Vec<StoredSec
 }
 
 /// The merchant an API key belongs to, by the key's hash.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn merchant_of_api_key(
     db: &mut Connection,
     hash: SecretHash,
@@ -203,9 +192,6 @@ pub async fn live_by_hash(
 }
 
 /// Records the first use of a secret; `false` when it had been used before.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn note_first_use(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx
         .query("update secrets set first_used_at = $2 where id = $1 and first_used_at is null")
@@ -217,9 +203,6 @@ pub async fn note_first_use(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result
 }
 
 /// Lets every earlier secret of the same owner end at `ends_at`, or when it already would, if sooner.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn end_predecessors(tx: &mut Tx, of: SecretId, ends_at: Timestamp) -> Result<u64, StoreError> {
     tx.query(
         "update secrets set ends_at = $2 \
@@ -253,9 +236,6 @@ const NOTE_USES: Sql = Sql {
 };
 
 /// Writes last-used times. Not a change that decides anything, so the revision stays.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), StoreError> {
     uses.sort_by_key(|used| used.secret);
     let columns = vec![
@@ -268,9 +248,6 @@ pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), St
 }
 
 /// Lets one secret end now; `false` when it is not an earlier secret of that owner, or has ended.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn end(tx: &mut Tx, owner: Owner, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx
         .query(

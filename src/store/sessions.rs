@@ -236,9 +236,6 @@ pub(super) async fn revisions(
 }
 
 /// Ends a session; `false` when it had ended before, or never was.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn revoke(
     tx: &mut Tx,
     id: SessionId,
@@ -288,9 +285,6 @@ pub async fn one(db: &mut Connection, id: SessionId) -> Result<Option<Listed>, S
 }
 
 /// A page of a merchant's sessions, newest first, from before `before`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -311,9 +305,6 @@ pub async fn list(
 }
 
 /// The merchant that a session is of.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn merchant_of(db: &mut Connection, id: SessionId) -> Result<Option<MerchantId>, StoreError> {
     let row = db.query("select merchant_id from sessions where id = $1").bind(id).optional::<(MerchantId,)>();
     Ok(row.await?.map(|(merchant,)| merchant))

@@ -8,9 +8,6 @@ use crate::domain::ids::{CredentialId, MerchantId, SessionId};
 
 /// Whether a merchant has more than `max` sessions: only then can one of its clients. Reads `max` entries
 /// of an index at most.
-///
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn has_more(db: &mut Connection, merchant: MerchantId, max: i64) -> Result<bool, StoreError> {
     let row = db
         .query("select id from sessions where merchant_id = $1 order by id limit 1 offset $2")
@@ -31,9 +28,6 @@ pub struct Held {
 }
 
 /// The next sessions of a merchant after `after`, in order of start.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn held(
     db: &mut Connection,
     merchant: MerchantId,
@@ -59,9 +53,6 @@ const REMOVE: Sql = Sql {
 };
 
 /// Removes sessions that were not refreshed since they were looked at; how many.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn remove(
     db: &mut Connection,
     mut surplus: Vec<(Timestamp, SessionId)>,

@@ -16,9 +16,6 @@ const TURN: Sql =
 
 /// A transaction in which no other replica removes rows of the kind with this number; `None` while one
 /// does.
-///
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn turn(store: &Store, kind: i64) -> Result<Option<Tx>, StoreError> {
     let mut tx = store.begin().await?;
     let (is_ours,) = tx.query_of(&TURN).bind(kind).one::<(bool,)>().await?;
@@ -26,9 +23,6 @@ pub async fn turn(store: &Store, kind: i64) -> Result<Option<Tx>, StoreError> {
 }
 
 /// Where a step of `limit` sessions after `after` ends; `None` when there are fewer before `until`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn session_step(
     db: &mut Connection,
     after: SessionId,
@@ -46,9 +40,6 @@ pub async fn session_step(
 }
 
 /// Removes the dead among the sessions after `after` and up to `to`; how many.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn sessions(
     db: &mut Connection,
     after: SessionId,
@@ -68,9 +59,6 @@ pub async fn sessions(
 }
 
 /// The next merchants after `after`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn merchants(
     db: &mut Connection,
     after: MerchantId,
@@ -87,9 +75,6 @@ pub async fn merchants(
 
 /// The exchange of a merchant before which there are `limit` others; `None` when there are fewer before
 /// `until`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn exchange_step(
     db: &mut Connection,
     merchant: MerchantId,
@@ -107,9 +92,6 @@ pub async fn exchange_step(
 }
 
 /// Removes a merchant's exchanges before `until`; how many.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn exchanges(
     db: &mut Connection,
     merchant: MerchantId,
@@ -123,9 +105,6 @@ pub async fn exchanges(
 }
 
 /// Where a step of `limit` webhook deliveries after `after` ends, as for sessions.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn delivery_step(
     db: &mut Connection,
     after: DeliveryId,
@@ -144,9 +123,6 @@ pub async fn delivery_step(
 
 /// Removes the deliveries after `after` and up to `to` that were finished by `finished`, with their
 /// attempts; how many deliveries.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn deliveries(
     tx: &mut Tx,
     after: DeliveryId,
@@ -175,9 +151,6 @@ pub async fn deliveries(
 }
 
 /// Where a step of `limit` webhook events after `after` ends, as for sessions.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn event_step(
     db: &mut Connection,
     after: EventId,
@@ -196,9 +169,6 @@ pub async fn event_step(
 
 /// Removes the events after `after` and up to `to` that no delivery is left of; how many. An event gets
 /// its deliveries in the transaction that makes it, so one of age gets no more.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn events(db: &mut Connection, after: EventId, to: EventId) -> Result<u64, StoreError> {
     db.query(
         "delete from webhook_events where id > $1 and id <= $2 and not exists (\
@@ -211,9 +181,6 @@ pub async fn events(db: &mut Connection, after: EventId, to: EventId) -> Result<
 }
 
 /// Removes up to `limit` kept answers from `until` and before; how many.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn idempotency_keys(db: &mut Connection, until: Timestamp, limit: i64) -> Result<u64, StoreError> {
     // The outer condition is not a repetition: a key may be taken anew meanwhile.
     db.query(
@@ -227,9 +194,6 @@ pub async fn idempotency_keys(db: &mut Connection, until: Timestamp, limit: i64)
 }
 
 /// Removes up to `limit` slots of activity from `until` and before; how many.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn client_activity(db: &mut Connection, until: Timestamp, limit: i64) -> Result<u64, StoreError> {
     db.query(
         "delete from client_activity where (credential_id, slot) in (\
@@ -242,9 +206,6 @@ pub async fn client_activity(db: &mut Connection, until: Timestamp, limit: i64) 
 }
 
 /// Removes up to `limit` sign-ins to the console that ended by `now`; how many.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn console_sessions(db: &mut Connection, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
     db.query(
         "delete from console_sessions where hash in (\
@@ -257,9 +218,6 @@ pub async fn console_sessions(db: &mut Connection, now: Timestamp, limit: i64) -
 }
 
 /// Removes up to `limit` sign-in links that ended by `now`, used or not; how many.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn sign_in_links(db: &mut Connection, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
     db.query(
         "delete from sign_in_links where hash in (\

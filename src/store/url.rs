@@ -73,9 +73,6 @@ fn bad<T>(what: impl Into<String>) -> Result<T, BadUrl> {
 }
 
 /// Whether a URL can be used, as far as can be told without connecting.
-///
-/// # Errors
-/// [`BadUrl`].
 pub fn check(url: &str) -> Result<(), BadUrl> {
     Target::parse(url).map(drop)
 }

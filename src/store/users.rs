@@ -61,8 +61,6 @@ pub async fn insert(tx: &mut Tx, user: &User, password_hash: &str) -> Result<(),
     touched("users", rows, 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, StoreError> {
     db.query(
         "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
@@ -76,9 +74,6 @@ pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, Stor
 }
 
 /// A page of users, of one merchant or of all, newest first, from before `before`.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn list(
     db: &mut Connection,
     merchant: Option<MerchantId>,
@@ -102,9 +97,6 @@ pub async fn list(
 }
 
 /// Writes whether a user is disabled, and a new password where there is one, and the next version.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -154,9 +146,6 @@ pub enum Claimant<'a> {
 /// Counts an attempt as failed, before it is checked, and locks the account for such attempts at the last one
 /// allowed: so no number of parallel attempts gets more. `None` for a user who is unknown, disabled or
 /// locked.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn claim_attempt(
     db: &mut Connection,
     claimant: Claimant<'_>,
@@ -237,9 +226,6 @@ pub async fn unlock(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
 }
 
 /// Notes that a user signed in: the count of failures starts again.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn note_sign_in(tx: &mut Tx, id: UserId, now: Timestamp) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -254,9 +240,6 @@ pub async fn note_sign_in(tx: &mut Tx, id: UserId, now: Timestamp) -> Result<(),
 }
 
 /// Sets a user's authenticator app, whose code of `last_step` was just seen, or takes it away.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn set_totp(
     tx: &mut Tx,
     id: UserId,
@@ -279,9 +262,6 @@ pub async fn set_totp(
 }
 
 /// Uses a step's code up; `false` when it, or a later one, was used before.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn use_totp_step(tx: &mut Tx, id: UserId, step: i64) -> Result<bool, StoreError> {
     let rows = tx
         .query(
@@ -295,8 +275,6 @@ pub async fn use_totp_step(tx: &mut Tx, id: UserId, step: i64) -> Result<bool, S
     Ok(rows == 1)
 }
 
-/// # Errors
-/// [`StoreError`].
 pub async fn by_email(db: &mut Connection, email: &str) -> Result<Option<User>, StoreError> {
     db.query(
         "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \

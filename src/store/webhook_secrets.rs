@@ -13,8 +13,6 @@ pub struct SealedSecret {
     pub sealed: Vec<u8>,
 }
 
-/// # Errors
-/// [`StoreError`], as for all below.
 pub async fn insert(
     tx: &mut Tx,
     key: ApiKeyId,
@@ -35,9 +33,6 @@ pub async fn insert(
 }
 
 /// The secrets of a key that sign now, newest first.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn live(
     db: &mut Connection,
     key: ApiKeyId,
@@ -54,9 +49,6 @@ pub async fn live(
 }
 
 /// Lets every secret of a key end at `end`, if it does not end before.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn end_all(tx: &mut Tx, key: ApiKeyId, end: Timestamp) -> Result<u64, StoreError> {
     tx.query(
         "update webhook_secrets set ends_at = $2 where api_key_id = $1 and (ends_at is null or ends_at > $2)",

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use serde_json::json;
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::KEYS_MAX;
 
 use super::{Admin, authorize, text};
@@ -256,7 +256,7 @@ async fn revoked_keys_are_not_in_the_record_and_their_owner_still_hears_why() {
         let merchant = app.merchant().await;
         let other = app.key_of(merchant.id, plain_key()).await;
         app.tokens(&other).await;
-        done(app.core().revoke_api_key(&By::command_line(), merchant.key_id).await);
+        done(app.core().revoke_api_key(&Principal::command_line(), merchant.key_id).await);
         for app in [&app, &app.replica().await] {
             app.send(merchant.authorize()).await.refused(401, "invalid_client");
             let record = app.core().store.hot().cached_record(merchant.id).expect("it was loaded");

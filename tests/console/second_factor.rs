@@ -7,9 +7,9 @@ use tollgate::domain::api_key::Environment;
 use tollgate::domain::console::TotpSecret;
 use tollgate::domain::keyring::Purpose;
 use tollgate::domain::secret::PlainSecret;
-use tollgate::flows::manage::{By, Refused};
+use tollgate::flows::idempotency::Once;
+use tollgate::flows::manage::{Principal, Refused};
 use tollgate::flows::manage_users::UserChanges;
-use tollgate::flows::once::Once;
 use zeroize::Zeroizing;
 
 use super::people::{PASSWORD, Person, cookie_of, field, from_a_page, sign_in_form};
@@ -127,7 +127,7 @@ async fn a_link_or_a_new_password_is_the_way_back_after_a_strangers_guesses_and_
             assert_eq!(app.send(sign_in_form(ADA, PASSWORD)).await.status, 422, "locked");
         };
         lock().await;
-        let by = By::command_line();
+        let by = Principal::command_line();
         let link = done(app.core().make_sign_in_link(&by, person.id).await);
         let first = app.send(from_a_page("/console/once", &[("token", link.expose())])).await;
         assert!(first.header("location").is_some_and(|to| to.starts_with("/console/sign-in/code")));
@@ -201,11 +201,12 @@ async fn without_the_factor_that_live_keys_take_nothing_that_makes_a_live_secret
         assert_eq!(app.send(person.post(&format!("{base}/people/tokens"), &token)).await.status, 200);
         assert_eq!(app.send(person.post(&settings, &hooked)).await.status, 200);
         assert_eq!(app.number(webhook_secrets).await, 1);
-        let rotation =
-            async |by: By| app.core().rotate_webhook_secret(&by, merchant.key_id, 0, Once::never()).await;
-        let lacking = By { lacks_second_factor: true, ..By::command_line() };
+        let rotation = async |by: Principal| {
+            app.core().rotate_webhook_secret(&by, merchant.key_id, 0, Once::never()).await
+        };
+        let lacking = Principal { lacks_second_factor: true, ..Principal::command_line() };
         assert!(matches!(rotation(lacking).await, Ok(Err(Refused::Forbidden(_)))));
-        assert!(matches!(rotation(By::command_line()).await, Ok(Ok(_))));
+        assert!(matches!(rotation(Principal::command_line()).await, Ok(Ok(_))));
     })
     .await;
 }
@@ -268,7 +269,7 @@ async fn a_one_time_link_stands_in_for_the_password_alone() {
         let person = app.person(ADA, Role::Operator, None).await;
         let (secret, _) = set_up(&app, &person).await;
         app.advance(TimeDelta::seconds(30));
-        let link = app.core().make_sign_in_link(&By::command_line(), person.id).await;
+        let link = app.core().make_sign_in_link(&Principal::command_line(), person.id).await;
         let link = link.expect("the store answers").expect("it is not refused");
         let reply = app.send(from_a_page("/console/once", &[("token", link.expose())])).await;
         let half = Person { cookie: cookie_of(&reply), ..person };

@@ -14,7 +14,7 @@ use tollgate::domain::clock::Timestamp;
 use tollgate::domain::entropy::Entropy;
 use tollgate::domain::licence::{self, Product};
 use tollgate::domain::merchant::MerchantStatus;
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::store::Engine;
 
 use self::prediction::{Client, Expected, Key, Licence, Merchant, Model, RESTORE_WINDOW, SECOND};
@@ -268,7 +268,7 @@ impl<'a> Play<'a> {
         let key = &mut self.model.keys[KEY_OF_CLIENT[client]];
         key.revoked_at = key.revoked_at.or(Some(now));
         self.note(format!("the key of client {client} is deleted"));
-        done(app.core().revoke_api_key(&By::command_line(), self.callers[client].key_id).await);
+        done(app.core().revoke_api_key(&Principal::command_line(), self.callers[client].key_id).await);
     }
 
     /// Undoes whatever stops the clients of a merchant, as far as that can be undone.
@@ -282,7 +282,8 @@ impl<'a> Play<'a> {
         self.model.merchants[merchant].suspended = false;
         for client in (0..4).filter(|client| MERCHANT_OF_KEY[KEY_OF_CLIENT[*client]] == merchant) {
             let key = &mut self.model.keys[KEY_OF_CLIENT[client]];
-            let restored = app.core().restore_api_key(&By::command_line(), self.callers[client].key_id).await;
+            let restored =
+                app.core().restore_api_key(&Principal::command_line(), self.callers[client].key_id).await;
             let is_restored = restored.expect("the store answers").is_ok();
             let can_be = key.revoked_at.is_none_or(|at| now < at + RESTORE_WINDOW);
             assert_eq!(is_restored, can_be, "the key of client {client}");

@@ -4,11 +4,11 @@ use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
-use tollgate::flows::manage::{By, Managed};
+use tollgate::flows::idempotency::{Answer, Once};
+use tollgate::flows::manage::{Managed, Principal};
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_merchants::MerchantChanges;
-use tollgate::flows::once::{Answer, Once};
 
 use super::{Call, TestApp, Tokens};
 
@@ -88,7 +88,7 @@ impl TestApp {
     }
 
     pub(crate) async fn merchant_with(&self, key: NewApiKey) -> Merchant {
-        let (core, by) = (self.core(), By::command_line());
+        let (core, by) = (self.core(), Principal::command_line());
         let name = "Corner shop".to_owned();
         let gateway = "demo_gateway".to_owned();
         let merchant = made(core.create_merchant(&by, name, gateway, Once::never()).await).merchant;
@@ -100,7 +100,8 @@ impl TestApp {
 
     /// A further key of a merchant, with a client of its own.
     pub(crate) async fn key_of(&self, merchant: MerchantId, key: NewApiKey) -> Merchant {
-        let key = made(self.core().create_api_key(&By::command_line(), merchant, key, Once::never()).await);
+        let key =
+            made(self.core().create_api_key(&Principal::command_line(), merchant, key, Once::never()).await);
         let unfinished = Merchant {
             id: merchant,
             key_id: key.object.id,
@@ -113,7 +114,7 @@ impl TestApp {
 
     /// The same merchant and key with a further client, switched ON.
     pub(crate) async fn client_of(&self, merchant: &Merchant) -> Merchant {
-        let by = By::command_line();
+        let by = Principal::command_line();
         let made = made(self.core().generate_credentials(&by, merchant.key_id, None, Once::never()).await);
         let client = Merchant {
             client_id: made.object.client_id,
@@ -126,18 +127,18 @@ impl TestApp {
 
     /// The Enhanced Security switch.
     pub(crate) async fn switch(&self, client: &Merchant, on: bool) {
-        let (by, changes) = (By::command_line(), CredentialChanges::switch(on));
+        let (by, changes) = (Principal::command_line(), CredentialChanges::switch(on));
         done(self.core().update_credentials(&by, &client.client_id, None, changes).await);
     }
 
     pub(crate) async fn put_licence(&self, merchant: MerchantId, product: Product, licence: Licence) {
-        done(self.core().put_licence(&By::command_line(), merchant, product, licence).await);
+        done(self.core().put_licence(&Principal::command_line(), merchant, product, licence).await);
     }
 
     /// Suspends a merchant, or makes it active again.
     pub(crate) async fn set_status(&self, merchant: MerchantId, status: MerchantStatus) {
         let changes = MerchantChanges { status: Some(status), ..MerchantChanges::default() };
-        done(self.core().update_merchant(&By::command_line(), merchant, None, changes).await);
+        done(self.core().update_merchant(&Principal::command_line(), merchant, None, changes).await);
     }
 
     /// A new session of a client.

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use tollgate::domain::admin::Role;
 use tollgate::domain::api_key::WebhookFormat;
 use tollgate::domain::licence::{Licence, Product};
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_merchants::MerchantChanges;
 
@@ -24,7 +24,7 @@ async fn both_output_types_are_exact_to_the_byte() {
         let receiver = Receiver::open();
         let hooked = app.hooked(&receiver.url()).await;
         let gateway = MerchantChanges { gateway: Some("worldpay_corporate".to_owned()), ..Default::default() };
-        done(app.core().update_merchant(&By::command_line(), hooked.merchant, None, gateway).await);
+        done(app.core().update_merchant(&Principal::command_line(), hooked.merchant, None, gateway).await);
         let lines = Receiver::open();
         let multiple = NewApiKey {
             webhook_url: Some(lines.url()),

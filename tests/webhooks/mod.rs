@@ -9,10 +9,10 @@ mod log;
 use tollgate::config::Settings;
 use tollgate::domain::admin::Role;
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
-use tollgate::flows::manage::By;
+use tollgate::flows::idempotency::Once;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
-use tollgate::flows::once::Once;
 
 use crate::support::merchant::{made, plain_key};
 use crate::support::receiver::Hook;
@@ -50,7 +50,8 @@ impl TestApp {
     }
 
     async fn further_key(&self, merchant: MerchantId, key: NewApiKey) -> Hooked {
-        let made = made(self.core().create_api_key(&By::command_line(), merchant, key, Once::never()).await);
+        let made =
+            made(self.core().create_api_key(&Principal::command_line(), merchant, key, Once::never()).await);
         Hooked {
             merchant,
             key: made.object.id,
@@ -69,7 +70,7 @@ impl TestApp {
             allowed_ips: Vec::new(),
             expires_at: None,
         };
-        let made = made(self.core().create_admin_token(&By::command_line(), new, Once::never()).await);
+        let made = made(self.core().create_admin_token(&Principal::command_line(), new, Once::never()).await);
         made.secret.expose().to_owned()
     }
 

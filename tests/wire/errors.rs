@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::NewApiKey;
 
 use crate::support::merchant::{done, plain_key};
@@ -143,7 +143,7 @@ async fn refusals_for_want_of_a_licence_a_merchant_or_a_live_key() {
         refused(&app, listed.authorize(), 401, "invalid_client", "address_not_allowed").await;
 
         let revoked = app.key_of(merchant.id, plain_key()).await;
-        done(app.core().revoke_api_key(&By::command_line(), revoked.key_id).await);
+        done(app.core().revoke_api_key(&Principal::command_line(), revoked.key_id).await);
         refused(&app, revoked.authorize(), 401, "invalid_client", "key_revoked").await;
 
         app.advance(TimeDelta::days(1));

@@ -17,10 +17,10 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
-use crate::flows::look::SuggestedRange;
-use crate::flows::manage::By;
+use crate::flows::idempotency::Once;
+use crate::flows::manage::Principal;
 use crate::flows::manage_keys::{ApiKeyChanges, MadeApiKey, NewApiKey, WithSecret};
-use crate::flows::once::Once;
+use crate::flows::queries::SuggestedRange;
 use crate::http::Shared;
 use crate::http::error::Failure;
 
@@ -62,7 +62,6 @@ pub struct ApiKeyView {
 }
 
 impl ApiKeyView {
-    #[must_use]
     pub fn new(key: &ApiKey, now: Timestamp) -> Self {
         let latest = key.secrets.iter().max_by_key(|secret| secret.last_used_at);
         Self {
@@ -219,7 +218,7 @@ pub struct FoundKey {
     responses((status = 201, body = ApiKeyCreated)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Creation { body, key }: Creation<NewKey>,
 ) -> Result<Response, Failure> {
@@ -233,7 +232,7 @@ pub async fn create(
         scopes: body.scopes,
         expires_at: body.expires_at,
     };
-    let answer = shared.core.create_api_key(&by, id, new, Once { key, render: render_made }).await??;
+    let answer = shared.core.create_api_key(&principal, id, new, Once { key, render: render_made }).await??;
     Ok(created(&answer, render_made))
 }
 
@@ -242,12 +241,12 @@ pub async fn create(
     params(("id" = MerchantId, Path), PageQuery), responses((status = 200, body = Page<ApiKeyView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Query(page): Query<PageQuery>,
 ) -> Result<axum::Json<Page<ApiKeyView>>, Failure> {
     let wanted = Wanted::new(&shared.core, format!("api-keys of {id}"), page)?;
-    let found = shared.core.api_keys(&by, id, wanted.before, wanted.to_read()).await??;
+    let found = shared.core.api_keys(&principal, id, wanted.before, wanted.to_read()).await??;
     let now = shared.core.now();
     Ok(axum::Json(wanted.page(found, |key| key.id, |key| ApiKeyView::new(&key, now))))
 }
@@ -257,10 +256,10 @@ pub async fn list(
     responses((status = 200, body = ApiKeyView)))]
 pub async fn show(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<Response, Failure> {
-    let key = shared.core.api_key(&by, id).await??;
+    let key = shared.core.api_key(&principal, id).await??;
     Ok(versioned(key.version, ApiKeyView::new(&key, shared.core.now())))
 }
 
@@ -270,7 +269,7 @@ pub async fn show(
     responses((status = 200, body = ApiKeyChanged)))]
 pub async fn update(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
     IfMatch(version): IfMatch,
     Json(patch): Json<KeyPatch>,
@@ -284,7 +283,7 @@ pub async fn update(
         scopes: patch.scopes,
         expires_at: patch.expires_at,
     };
-    let changed = shared.core.update_api_key(&by, id, version, changes).await??;
+    let changed = shared.core.update_api_key(&principal, id, version, changes).await??;
     let view = ApiKeyChanged {
         webhook_secret: changed.webhook_secret.map(|secret| secret.expose().to_owned()),
         api_key: ApiKeyView::new(&changed.object, shared.core.now()),
@@ -297,10 +296,10 @@ pub async fn update(
     responses((status = 204)))]
 pub async fn revoke(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.revoke_api_key(&by, id).await??;
+    shared.core.revoke_api_key(&principal, id).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -309,10 +308,10 @@ pub async fn revoke(
     params(("id" = ApiKeyId, Path)), responses((status = 200, body = ApiKeyView)))]
 pub async fn restore(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<Response, Failure> {
-    let key = shared.core.restore_api_key(&by, id).await??;
+    let key = shared.core.restore_api_key(&principal, id).await??;
     Ok(versioned(key.version, ApiKeyView::new(&key, shared.core.now())))
 }
 
@@ -322,12 +321,12 @@ pub async fn restore(
     responses((status = 201, body = ApiKeyCreated)))]
 pub async fn rotate(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
     Creation { body, key }: Creation<Rotation>,
 ) -> Result<Response, Failure> {
     let once = Once { key, render };
-    let answer = shared.core.rotate_api_key(&by, id, body.overlap_secs, once).await??;
+    let answer = shared.core.rotate_api_key(&principal, id, body.overlap_secs, once).await??;
     Ok(created(&answer, render))
 }
 
@@ -336,10 +335,10 @@ pub async fn rotate(
     params(("id" = ApiKeyId, Path), ("secret_id" = SecretId, Path)), responses((status = 204)))]
 pub async fn end_secret(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path((id, secret)): Path<(ApiKeyId, SecretId)>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.end_api_key_secret(&by, id, secret).await??;
+    shared.core.end_api_key_secret(&principal, id, secret).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -348,10 +347,10 @@ pub async fn end_secret(
     params(("id" = ApiKeyId, Path)), responses((status = 200, body = SuggestedIps)))]
 pub async fn suggested_ips(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<axum::Json<SuggestedIps>, Failure> {
-    let ranges = shared.core.suggested_ips(&by, id).await??;
+    let ranges = shared.core.suggested_ips(&principal, id).await??;
     Ok(axum::Json(SuggestedIps { items: ranges.into_iter().map(Into::into).collect() }))
 }
 
@@ -361,9 +360,9 @@ pub async fn suggested_ips(
     responses((status = 202)))]
 pub async fn report_leaked(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Json(found): Json<FoundKey>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.report_leak(&by, &PlainSecret::new(found.key)).await??;
+    shared.core.report_leak(&principal, &PlainSecret::new(found.key)).await??;
     Ok(StatusCode::ACCEPTED)
 }

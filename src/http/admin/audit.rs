@@ -17,7 +17,7 @@ use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::Outcome;
 use crate::domain::ids::{EventId, MerchantId};
-use crate::flows::manage::By;
+use crate::flows::manage::Principal;
 use crate::flows::trail::Reading;
 use crate::http::Shared;
 use crate::http::error::Failure;
@@ -80,12 +80,12 @@ impl From<Chained> for AuditEventView {
     params(("id" = MerchantId, Path), PageQuery), responses((status = 200, body = Page<AuditEventView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<AuditEventView>>, Failure> {
     let wanted = Wanted::new(&shared.core, format!("audit-events of {id}"), page)?;
-    let found = shared.core.audit_events(&by, id, wanted.before, wanted.to_read()).await??;
+    let found = shared.core.audit_events(&principal, id, wanted.before, wanted.to_read()).await??;
     Ok(Json(wanted.page(found, |chained| chained.seq, AuditEventView::from)))
 }
 
@@ -126,7 +126,7 @@ const NDJSON: &str = "application/x-ndjson";
         (AuditEventView = "application/x-ndjson")))))]
 pub async fn trail(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Query(query): Query<TrailQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -150,7 +150,8 @@ pub async fn trail(
         limit: wanted.to_read(),
         wait: Duration::from_secs(query.wait.unwrap_or(0).into()).min(wait_max),
     };
-    let found = shared.core.trail(&by, reading, || shared.is_draining.load(Ordering::Relaxed)).await??;
+    let found =
+        shared.core.trail(&principal, reading, || shared.is_draining.load(Ordering::Relaxed)).await??;
     let page = wanted.page(found, |chained| chained.seq, AuditEventView::from);
     if headers.get(header::ACCEPT).is_none_or(|accepted| accepted != NDJSON) {
         return Ok(Json(page).into_response());

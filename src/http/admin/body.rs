@@ -9,8 +9,8 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::flows::manage::By;
-use crate::flows::once::{Answer, OnceKey};
+use crate::flows::idempotency::{Answer, OnceKey};
+use crate::flows::manage::Principal;
 use crate::http::body;
 use crate::http::error::Failure;
 
@@ -99,8 +99,8 @@ fn once_key(parts: &Parts, body: &[u8]) -> Result<Option<OnceKey>, Failure> {
     let Some(key) = idempotency_key(&parts.headers)? else { return Ok(None) };
     let actor = parts
         .extensions
-        .get::<By>()
-        .and_then(|by| by.actor.id.as_deref())
+        .get::<Principal>()
+        .and_then(|principal| principal.actor.id.as_deref())
         .and_then(|id| Uuid::try_parse(id).ok())
         .ok_or_else(|| Failure::fault("an Idempotency-Key outside the admin layer"))?;
     let request_hash = Sha256::new()

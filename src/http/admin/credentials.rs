@@ -16,10 +16,10 @@ use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::scope::Scopes;
-use crate::flows::manage::By;
+use crate::flows::idempotency::Once;
+use crate::flows::manage::Principal;
 use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::manage_keys::WithSecret;
-use crate::flows::once::Once;
 use crate::http::Shared;
 use crate::http::error::Failure;
 
@@ -49,7 +49,6 @@ pub struct CredentialView {
 }
 
 impl CredentialView {
-    #[must_use]
     pub fn new(credential: &Credential, now: Timestamp) -> Self {
         let latest = credential.secrets.iter().max_by_key(|secret| secret.last_used_at);
         Self {
@@ -111,11 +110,12 @@ pub struct CredentialPatch {
     responses((status = 201, body = CredentialCreated)))]
 pub async fn generate(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
     Creation { body, key }: Creation<NewCredentials>,
 ) -> Result<Response, Failure> {
-    let answer = shared.core.generate_credentials(&by, id, body.scopes, Once { key, render }).await??;
+    let answer =
+        shared.core.generate_credentials(&principal, id, body.scopes, Once { key, render }).await??;
     Ok(created(&answer, render))
 }
 
@@ -124,11 +124,11 @@ pub async fn generate(
     params(("id" = ApiKeyId, Path)), responses((status = 200, body = Page<CredentialView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<axum::Json<Page<CredentialView>>, Failure> {
     let now = shared.core.now();
-    let found = shared.core.credentials(&by, id).await??;
+    let found = shared.core.credentials(&principal, id).await??;
     let items = found.iter().map(|credential| CredentialView::new(credential, now)).collect();
     Ok(axum::Json(Page { items, next_cursor: None }))
 }
@@ -138,10 +138,10 @@ pub async fn list(
     params(("client_id" = String, Path)), responses((status = 200, body = CredentialView)))]
 pub async fn show(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(client_id): Path<String>,
 ) -> Result<Response, Failure> {
-    let credential = shared.core.credential(&by, &client_id).await??;
+    let credential = shared.core.credential(&principal, &client_id).await??;
     let activity = shared.core.activity_of(credential.id).await?;
     let view = CredentialView {
         sessions_opened_last_hour: Some(activity.opened),
@@ -157,13 +157,13 @@ pub async fn show(
     responses((status = 200, body = CredentialView)))]
 pub async fn update(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(client_id): Path<String>,
     IfMatch(version): IfMatch,
     Json(patch): Json<CredentialPatch>,
 ) -> Result<Response, Failure> {
     let changes = CredentialChanges { enabled: patch.enabled, scopes: patch.scopes };
-    let credential = shared.core.update_credentials(&by, &client_id, version, changes).await??;
+    let credential = shared.core.update_credentials(&principal, &client_id, version, changes).await??;
     Ok(versioned(credential.version, CredentialView::new(&credential, shared.core.now())))
 }
 
@@ -173,12 +173,12 @@ pub async fn update(
     responses((status = 201, body = CredentialCreated)))]
 pub async fn rotate_secret(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(client_id): Path<String>,
     Creation { body, key }: Creation<Rotation>,
 ) -> Result<Response, Failure> {
     let once = Once { key, render };
-    let answer = shared.core.rotate_client_secret(&by, &client_id, body.overlap_secs, once).await??;
+    let answer = shared.core.rotate_client_secret(&principal, &client_id, body.overlap_secs, once).await??;
     Ok(created(&answer, render))
 }
 
@@ -187,9 +187,9 @@ pub async fn rotate_secret(
     params(("client_id" = String, Path), ("secret_id" = SecretId, Path)), responses((status = 204)))]
 pub async fn end_secret(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path((client_id, secret)): Path<(String, SecretId)>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.end_client_secret(&by, &client_id, secret).await??;
+    shared.core.end_client_secret(&principal, &client_id, secret).await??;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId};
-use crate::flows::manage::By;
+use crate::flows::manage::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::exchanges::{Exchange, Filter};
@@ -82,7 +82,7 @@ pub struct ExchangeQuery {
     params(("id" = MerchantId, Path), ExchangeQuery), responses((status = 200, body = Page<ExchangeView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Query(query): Query<ExchangeQuery>,
 ) -> Result<Json<Page<ExchangeView>>, Failure> {
@@ -95,6 +95,6 @@ pub async fn list(
         from: query.from,
         to: query.to,
     };
-    let found = shared.core.exchanges(&by, id, &filter, wanted.before, wanted.to_read()).await??;
+    let found = shared.core.exchanges(&principal, id, &filter, wanted.before, wanted.to_read()).await??;
     Ok(Json(wanted.page(found, |exchange| exchange.id, ExchangeView::from)))
 }

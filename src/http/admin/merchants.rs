@@ -14,9 +14,9 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::MerchantStatus;
-use crate::flows::manage::By;
+use crate::flows::idempotency::Once;
+use crate::flows::manage::Principal;
 use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
-use crate::flows::once::Once;
 use crate::http::Shared;
 use crate::http::error::Failure;
 
@@ -102,11 +102,11 @@ pub fn render(merchant: &LicensedMerchant) -> Vec<u8> {
     params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = MerchantView)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Creation { body, key }: Creation<NewMerchant>,
 ) -> Result<Response, Failure> {
     let once = Once { key, render };
-    let answer = shared.core.create_merchant(&by, body.name, body.gateway, once).await??;
+    let answer = shared.core.create_merchant(&principal, body.name, body.gateway, once).await??;
     Ok(created(&answer, render))
 }
 
@@ -115,11 +115,11 @@ pub async fn create(
     responses((status = 200, body = Page<MerchantView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Query(page): Query<PageQuery>,
 ) -> Result<axum::Json<Page<MerchantView>>, Failure> {
     let wanted = Wanted::new(&shared.core, "merchants".to_owned(), page)?;
-    let found = shared.core.merchants(&by, wanted.before, wanted.to_read()).await?;
+    let found = shared.core.merchants(&principal, wanted.before, wanted.to_read()).await?;
     Ok(axum::Json(wanted.page(found, |one| one.merchant.id, |one| MerchantView::from(&one))))
 }
 
@@ -128,10 +128,10 @@ pub async fn list(
     responses((status = 200, body = MerchantView)))]
 pub async fn show(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
 ) -> Result<Response, Failure> {
-    let found = shared.core.merchant(&by, id).await??;
+    let found = shared.core.merchant(&principal, id).await??;
     Ok(versioned(found.merchant.version(), MerchantView::from(&found)))
 }
 
@@ -140,13 +140,13 @@ pub async fn show(
     request_body = MerchantPatch, responses((status = 200, body = MerchantView)))]
 pub async fn update(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     IfMatch(version): IfMatch,
     Json(patch): Json<MerchantPatch>,
 ) -> Result<Response, Failure> {
     let changes = MerchantChanges { name: patch.name, gateway: patch.gateway, status: patch.status };
-    let changed = shared.core.update_merchant(&by, id, version, changes).await??;
+    let changed = shared.core.update_merchant(&principal, id, version, changes).await??;
     Ok(versioned(changed.merchant.version(), MerchantView::from(&changed)))
 }
 
@@ -156,10 +156,10 @@ pub async fn update(
     responses((status = 200, body = LicenceView)))]
 pub async fn put_licence(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path((id, product)): Path<(MerchantId, Product)>,
     Json(grant): Json<LicenceGrant>,
 ) -> Result<axum::Json<LicenceView>, Failure> {
     let licence = Licence { active: grant.active, expires_at: grant.expires_at };
-    Ok(axum::Json(shared.core.put_licence(&by, id, product, licence).await??.into()))
+    Ok(axum::Json(shared.core.put_licence(&principal, id, product, licence).await??.into()))
 }

@@ -100,7 +100,6 @@ impl<'a, C: Serialize + DeserializeOwned> Wanted<'a, C> {
     }
 
     /// How many to read: one more than a page, to know whether there is another.
-    #[must_use]
     pub const fn to_read(&self) -> i64 {
         self.limit + 1
     }

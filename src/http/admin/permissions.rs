@@ -45,7 +45,6 @@ pub const CALLS: &[(&str, &str, &[Permission])] = &[
 ];
 
 /// Whether a token may make this call. Of other roles the flows decide.
-#[must_use]
 pub fn may_call(token: &AdminToken, request: &Request) -> bool {
     if token.role != Role::Service {
         return true;

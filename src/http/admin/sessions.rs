@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
-use crate::flows::manage::By;
+use crate::flows::manage::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::sessions::Listed;
@@ -35,7 +35,6 @@ pub struct SessionView {
 }
 
 impl SessionView {
-    #[must_use]
     pub fn new(session: Listed, now: Timestamp) -> Self {
         let active = session.revoked_at.is_none()
             && now < session.expires_at
@@ -60,12 +59,12 @@ impl SessionView {
     params(("id" = MerchantId, Path), PageQuery), responses((status = 200, body = Page<SessionView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<SessionView>>, Failure> {
     let wanted = Wanted::new(&shared.core, format!("sessions of {id}"), page)?;
-    let found = shared.core.sessions(&by, id, wanted.before, wanted.to_read()).await??;
+    let found = shared.core.sessions(&principal, id, wanted.before, wanted.to_read()).await??;
     let now = shared.core.now();
     Ok(Json(wanted.page(found, |session| session.id, |session| SessionView::new(session, now))))
 }
@@ -75,9 +74,9 @@ pub async fn list(
     responses((status = 204)))]
 pub async fn end(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<SessionId>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.end_session_by(&by, id).await??;
+    shared.core.end_session_by(&principal, id).await??;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,10 +15,10 @@ use super::secrets::Rotation;
 use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId};
-use crate::flows::manage::By;
+use crate::flows::idempotency::Once;
+use crate::flows::manage::Principal;
 use crate::flows::manage_keys::WithSecret;
 use crate::flows::manage_tokens::NewAdminToken;
-use crate::flows::once::Once;
 use crate::http::Shared;
 use crate::http::error::Failure;
 
@@ -92,7 +92,7 @@ pub struct NewToken {
     params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = TokenCreated)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Creation { body, key }: Creation<NewToken>,
 ) -> Result<Response, Failure> {
     let new = NewAdminToken {
@@ -103,7 +103,7 @@ pub async fn create(
         allowed_ips: body.allowed_ips,
         expires_at: body.expires_at,
     };
-    let answer = shared.core.create_admin_token(&by, new, Once { key, render }).await??;
+    let answer = shared.core.create_admin_token(&principal, new, Once { key, render }).await??;
     Ok(created(&answer, render))
 }
 
@@ -112,11 +112,11 @@ pub async fn create(
     responses((status = 200, body = Page<TokenView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Query(page): Query<PageQuery>,
 ) -> Result<axum::Json<Page<TokenView>>, Failure> {
     let wanted = Wanted::new(&shared.core, "tokens".to_owned(), page)?;
-    let found = shared.core.admin_tokens(&by, wanted.before, wanted.to_read()).await?;
+    let found = shared.core.admin_tokens(&principal, wanted.before, wanted.to_read()).await?;
     Ok(axum::Json(wanted.page(found, |token| token.id, |token| TokenView::from(&token))))
 }
 
@@ -126,12 +126,12 @@ pub async fn list(
     responses((status = 201, body = TokenCreated)))]
 pub async fn rotate(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<AdminTokenId>,
     Creation { body, key }: Creation<Rotation>,
 ) -> Result<Response, Failure> {
     let once = Once { key, render };
-    let answer = shared.core.rotate_admin_token(&by, id, body.overlap_secs, once).await??;
+    let answer = shared.core.rotate_admin_token(&principal, id, body.overlap_secs, once).await??;
     Ok(created(&answer, render))
 }
 
@@ -140,9 +140,9 @@ pub async fn rotate(
     params(("id" = AdminTokenId, Path)), responses((status = 204)))]
 pub async fn revoke(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<AdminTokenId>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.revoke_admin_token(&by, id).await??;
+    shared.core.revoke_admin_token(&principal, id).await??;
     Ok(StatusCode::NO_CONTENT)
 }

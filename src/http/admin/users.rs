@@ -14,9 +14,9 @@ use crate::domain::admin::{Role, User};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
-use crate::flows::manage::By;
+use crate::flows::idempotency::Once;
+use crate::flows::manage::Principal;
 use crate::flows::manage_users::{NewUser as New, UserChanges};
-use crate::flows::once::Once;
 use crate::http::Shared;
 use crate::http::error::Failure;
 
@@ -77,7 +77,7 @@ pub struct UserPatch {
     params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = UserView)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Creation { body, key }: Creation<NewUser>,
 ) -> Result<Response, Failure> {
     let new = New {
@@ -86,7 +86,7 @@ pub async fn create(
         merchant_id: body.merchant_id,
         password: PlainSecret::new(body.password),
     };
-    let answer = shared.core.create_user(&by, new, Once { key, render }).await??;
+    let answer = shared.core.create_user(&principal, new, Once { key, render }).await??;
     Ok(created(&answer, render))
 }
 
@@ -95,11 +95,11 @@ pub async fn create(
     responses((status = 200, body = Page<UserView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Query(page): Query<PageQuery>,
 ) -> Result<axum::Json<Page<UserView>>, Failure> {
     let wanted = Wanted::new(&shared.core, "users".to_owned(), page)?;
-    let found = shared.core.users(&by, wanted.before, wanted.to_read()).await?;
+    let found = shared.core.users(&principal, wanted.before, wanted.to_read()).await?;
     Ok(axum::Json(wanted.page(found, |user| user.id, |user| UserView::from(&user))))
 }
 
@@ -109,12 +109,12 @@ pub async fn list(
     responses((status = 200, body = UserView)))]
 pub async fn update(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<UserId>,
     IfMatch(version): IfMatch,
     Json(patch): Json<UserPatch>,
 ) -> Result<Response, Failure> {
     let changes = UserChanges { disabled: patch.disabled, password: patch.password.map(PlainSecret::new) };
-    let user = shared.core.update_user(&by, id, version, changes).await??;
+    let user = shared.core.update_user(&principal, id, version, changes).await??;
     Ok(versioned(user.version, UserView::from(&user)))
 }

@@ -1,4 +1,4 @@
-//! Webhooks: the delivery log, sending again, trying out, signing secrets, and events handed in.
+//! Webhooks: the delivery log, sending again, trying out, signing secrets, and events published by the platform.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::delivery::{Answer, Attempt, Delivery, DeliveryState};
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
-use crate::flows::manage::By;
+use crate::flows::idempotency::Once;
+use crate::flows::manage::Principal;
 use crate::flows::manage_keys::WithSecret;
 use crate::flows::manage_webhooks::{NewEvent, RotatedWebhookSecret};
-use crate::flows::once::Once;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::delivery_log::Filter;
@@ -194,14 +194,15 @@ fn render(rotated: &WithSecret<RotatedWebhookSecret>) -> Vec<u8> {
     params(("id" = MerchantId, Path), DeliveryQuery), responses((status = 200, body = Page<DeliveryView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Query(query): Query<DeliveryQuery>,
 ) -> Result<JsonAnswer<Page<DeliveryView>>, Failure> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let wanted = Wanted::new(&shared.core, format!("webhook-deliveries of {id}"), page)?;
     let filter = Filter { api_key: query.api_key_id, state: query.state };
-    let found = shared.core.list_deliveries(&by, id, filter, wanted.before, wanted.to_read()).await??;
+    let found =
+        shared.core.list_deliveries(&principal, id, filter, wanted.before, wanted.to_read()).await??;
     Ok(JsonAnswer(wanted.page(found, |delivery| delivery.id, DeliveryView::from)))
 }
 
@@ -211,10 +212,10 @@ pub async fn list(
     responses((status = 202, body = DeliveryView)))]
 pub async fn redeliver(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path((id, delivery)): Path<(MerchantId, DeliveryId)>,
 ) -> Result<Response, Failure> {
-    let delivery = shared.core.redeliver(&by, id, delivery).await??;
+    let delivery = shared.core.redeliver(&principal, id, delivery).await??;
     Ok((StatusCode::ACCEPTED, JsonAnswer(DeliveryView::from(delivery))).into_response())
 }
 
@@ -224,11 +225,11 @@ pub async fn redeliver(
     responses((status = 202, body = RedeliveredCount)))]
 pub async fn redeliver_failed(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Json(body): Json<FailedSince>,
 ) -> Result<Response, Failure> {
-    let deliveries = shared.core.redeliver_failed(&by, id, body.api_key_id, body.since).await??;
+    let deliveries = shared.core.redeliver_failed(&principal, id, body.api_key_id, body.since).await??;
     Ok((StatusCode::ACCEPTED, JsonAnswer(RedeliveredCount { deliveries })).into_response())
 }
 
@@ -238,13 +239,13 @@ pub async fn redeliver_failed(
     responses((status = 202, body = HandedInId)))]
 pub async fn hand_in(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Json(body): Json<HandedIn>,
 ) -> Result<Response, Failure> {
     let HandedIn { event_type, data, idempotency_key } = body;
     let event = NewEvent { event_type, data, idempotency_key };
-    let id = shared.core.hand_in_event(&by, id, event).await??;
+    let id = shared.core.hand_in_event(&principal, id, event).await??;
     Ok((StatusCode::ACCEPTED, JsonAnswer(HandedInId { id })).into_response())
 }
 
@@ -253,10 +254,10 @@ pub async fn hand_in(
     params(("id" = ApiKeyId, Path)), responses((status = 200, body = PingAnswer)))]
 pub async fn test(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<JsonAnswer<PingAnswer>, Failure> {
-    let answer = shared.core.test_webhook(&by, id, |message| shared.egress.send(message)).await??;
+    let answer = shared.core.test_webhook(&principal, id, |message| shared.egress.send(message)).await??;
     Ok(JsonAnswer(answer.into()))
 }
 
@@ -266,11 +267,11 @@ pub async fn test(
     responses((status = 201, body = SecretRotated)))]
 pub async fn rotate_secret(
     State(shared): State<Arc<Shared>>,
-    Extension(by): Extension<By>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
     Creation { body, key }: Creation<SecretRotation>,
 ) -> Result<Response, Failure> {
     let once = Once { key, render };
-    let answer = shared.core.rotate_webhook_secret(&by, id, body.overlap_secs, once).await??;
+    let answer = shared.core.rotate_webhook_secret(&principal, id, body.overlap_secs, once).await??;
     Ok(created(&answer, render))
 }

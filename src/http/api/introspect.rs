@@ -13,7 +13,7 @@ use crate::domain::api_key::Environment;
 use crate::domain::ids::MerchantId;
 use crate::domain::token::TokenKind;
 use crate::flows::admission::Caller;
-use crate::flows::introspect::{Active, Asker};
+use crate::flows::introspect::{Active, TokenRequester};
 use crate::flows::manage::Refused;
 use crate::flows::revoke::Origin;
 use crate::http::Shared;
@@ -111,8 +111,9 @@ pub async fn introspect(
     authorization: Authorization,
     fields: Fields,
 ) -> Result<Json<IntrospectionResponse>, Failure> {
-    let (asker, token) = question(caller, service, Permission::Introspect, &context, authorization, fields)?;
-    let active = shared.core.introspect(asker, token.expose()).await?.map_err(Failure::refused)?;
+    let (requester, token) =
+        question(caller, service, Permission::Introspect, &context, authorization, fields)?;
+    let active = shared.core.introspect(requester, token.expose()).await?.map_err(Failure::refused)?;
     Ok(Json(match active {
         Some(active) => IntrospectionResponse::Active(ActiveToken::new(active, &shared.core.issuer)),
         None => IntrospectionResponse::Inactive(InactiveToken { active: false }),
@@ -132,9 +133,9 @@ pub async fn revoke(
     authorization: Authorization,
     fields: Fields,
 ) -> Result<StatusCode, Failure> {
-    let (asker, token) = question(caller, service, Permission::Revoke, &context, authorization, fields)?;
+    let (requester, token) = question(caller, service, Permission::Revoke, &context, authorization, fields)?;
     let origin = Origin { client_ip: context.ip().to_string(), request_id: context.request_id() };
-    shared.core.revoke(asker, token.expose(), origin).await?.map_err(Failure::refused)?;
+    shared.core.revoke(requester, token.expose(), origin).await?.map_err(Failure::refused)?;
     Ok(StatusCode::OK)
 }
 
@@ -146,23 +147,23 @@ fn question(
     context: &RequestContext,
     authorization: Authorization,
     mut fields: Fields,
-) -> Result<(Asker, crate::domain::secret::PlainSecret), Failure> {
+) -> Result<(TokenRequester, crate::domain::secret::PlainSecret), Failure> {
     let token = fields.take_secret("token");
-    let asker = match (service, caller) {
+    let requester = match (service, caller) {
         (Some(Extension(Service(service))), _) if !service.has(permission) => {
             return Err(Refused::InsufficientPermission.into());
         }
         (Some(Extension(Service(service))), _) => {
             let expects_refresh_token = fields.get("token_type_hint") == Some("refresh_token");
-            Asker::Service { service, expects_refresh_token }
+            TokenRequester::Service { service, expects_refresh_token }
         }
         (None, Some(Extension(caller))) => {
             let presented = basic::client(authorization, &mut fields)?;
             context.note_client(&caller, &presented.client_id);
-            Asker::Client { caller, presented }
+            TokenRequester::Client { caller, presented }
         }
         (None, None) => return Err(Failure::fault("neither a caller nor a service behind the layers")),
     };
     let token = token.ok_or_else(|| Failure::invalid_request("token: missing"))?;
-    Ok((asker, token))
+    Ok((requester, token))
 }

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::flows::admission::Caller;
-use crate::flows::manage::By;
-use crate::flows::once::{Once, OnceKey};
+use crate::flows::idempotency::{Once, OnceKey};
+use crate::flows::manage::Principal;
 use crate::flows::rotation::OVERLAP_SECS_MAX;
 use crate::http::Shared;
 use crate::http::admin::body::{created, idempotency_key};
@@ -56,14 +56,14 @@ pub async fn rotate_secret(
     context.note_client(&caller, &presented.client_id);
     let core = &shared.core;
     let client = core.authenticate(&mut caller, &presented).await?.map_err(Failure::refused)?;
-    let by = By::client(&client, context.ip().to_string(), context.request_id().to_owned());
+    let principal = Principal::client(&client, context.ip().to_string(), context.request_id().to_owned());
     let request_hash = Sha256::new()
         .chain_update("rotate_secret\0")
         .chain_update(overlap_secs.to_be_bytes())
         .finalize()
         .into();
     let key = key.map(|key| OnceKey { actor: client.id.uuid(), key: key.to_owned(), request_hash });
-    let answer = core.rotate_own_secret(&by, &presented, overlap_secs, Once { key, render }).await??;
+    let answer = core.rotate_own_secret(&principal, &presented, overlap_secs, Once { key, render }).await??;
     Ok(created(&answer, render))
 }
 

@@ -150,7 +150,6 @@ fn insufficient_scope(needed: Option<&Scopes>) -> Failure {
 }
 
 /// Whether a path asks for forward authentication.
-#[must_use]
 pub fn is_verify(path: &str) -> bool {
     let rest = path.strip_prefix("/api/verify-scope").or_else(|| path.strip_prefix("/api/verify"));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

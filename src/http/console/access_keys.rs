@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::form::Form;
 use super::key::{OVERLAPS, RotatePage, Rotation, SecretRow, secret_rows};
 use super::keys::{KeyPath, NEW_KEY, Shown, Status};
@@ -16,9 +16,9 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::licence::Product;
+use crate::flows::idempotency::{Answer, Once};
 use crate::flows::manage::Refused;
 use crate::flows::manage_credentials::CredentialChanges;
-use crate::flows::once::{Answer, Once};
 use crate::http::admin::credentials::render;
 use crate::http::error::Failure;
 
@@ -94,26 +94,27 @@ struct MadeCredentials {
     client_secret: String,
 }
 
-pub(super) async fn show(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    html(&access_keys(&desk, &key, &Remembered::default(), None).await?)
+pub(super) async fn show(context: MerchantContext, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
+    html(&access_keys(&context, &key, &Remembered::default(), None).await?)
 }
 
 pub(super) async fn generate(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<KeyPath>,
     Form(form): Form<Remembered>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    let once = Once { key: desk.desk.once_key(&form.once, NEW_CREDENTIALS, key.id.uuid()), render };
+    let key = context.key(path.key).await?;
+    let once = Once { key: context.context.once_key(&form.once, NEW_CREDENTIALS, key.id.uuid()), render };
     if once.key.is_none() {
         return Err(Failure::invalid_request("the form lacks its name; open the page again"));
     }
-    match desk.desk.core().generate_credentials(&desk.desk.by, key.id, None, once).await? {
-        Ok(Answer::Made(_) | Answer::Again(_)) => html(&access_keys(&desk, &key, &form, None).await?),
+    match context.context.core().generate_credentials(&context.context.principal, key.id, None, once).await? {
+        Ok(Answer::Made(_) | Answer::Again(_)) => html(&access_keys(&context, &key, &form, None).await?),
         Err(refused) => {
             let error = Some(words::refusal(&refused));
-            let page = access_keys(&desk, &key, &Remembered { once: String::new(), ..form }, error).await?;
+            let page =
+                access_keys(&context, &key, &Remembered { once: String::new(), ..form }, error).await?;
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
@@ -121,36 +122,36 @@ pub(super) async fn generate(
 
 /// The switch. The page it answers with still shows what the one before it showed.
 pub(super) async fn switch(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<ClientPath>,
     Form(form): Form<Remembered>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    let client = credentials_of(&desk, &key, &path.client).await?;
-    let core = desk.desk.core();
+    let key = context.key(path.key).await?;
+    let client = credentials_of(&context, &key, &path.client).await?;
+    let core = context.context.core();
     let changes = CredentialChanges::switch(form.enabled);
-    match core.update_credentials(&desk.desk.by, &client.client_id, None, changes).await? {
+    match core.update_credentials(&context.context.principal, &client.client_id, None, changes).await? {
         Ok(_) if form.once.is_empty() => {
-            Ok(Redirect::to(&desk.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
+            Ok(Redirect::to(&context.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
         }
-        Ok(_) => html(&access_keys(&desk, &key, &form, None).await?),
+        Ok(_) => html(&access_keys(&context, &key, &form, None).await?),
         Err(refused) => {
-            let page = access_keys(&desk, &key, &form, Some(words::refusal(&refused))).await?;
+            let page = access_keys(&context, &key, &form, Some(words::refusal(&refused))).await?;
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
 }
 
 async fn access_keys(
-    desk: &MerchantDesk,
+    context: &MerchantContext,
     key: &ApiKey,
     remembered: &Remembered,
     error: Option<String>,
 ) -> Result<AccessKeysPage, Failure> {
-    let core = desk.desk.core();
-    let made = kept(desk, &remembered.once, NEW_CREDENTIALS, key.id.uuid()).await?;
+    let core = context.context.core();
+    let made = kept(context, &remembered.once, NEW_CREDENTIALS, key.id.uuid()).await?;
     let made: Option<MadeCredentials> = made.and_then(|body| serde_json::from_slice(&body).ok());
-    let key_secret = kept(desk, &remembered.key_once, NEW_KEY, desk.id().uuid()).await?;
+    let key_secret = kept(context, &remembered.key_once, NEW_KEY, context.id().uuid()).await?;
     let key_secret = key_secret
         .and_then(|body| Shown::parse(&body).ok())
         .filter(|shown| shown.id == key.id.to_string())
@@ -158,7 +159,7 @@ async fn access_keys(
     let row = |credential: Credential| AccessKey {
         is_on: credential.enabled,
         created: When(credential.created_at),
-        secrets: secret_rows(&credential.secrets, desk.desk.now),
+        secrets: secret_rows(&credential.secrets, context.context.now),
         new: made.as_ref().filter(|made| made.client_id == credential.client_id).map(|made| NewSecret {
             client_secret: made.client_secret.clone(),
             once: remembered.once.clone(),
@@ -167,16 +168,16 @@ async fn access_keys(
         }),
         client_id: credential.client_id,
     };
-    let credentials = core.credentials(&desk.desk.by, key.id).await??;
+    let credentials = core.credentials(&context.context.principal, key.id).await??;
     Ok(AccessKeysPage {
-        page: desk.page("Access keys", Screen::ApiKeys),
+        page: context.page("Access keys", Screen::ApiKeys),
         key_name: key.name.clone(),
-        key_status: Status::of(key, desk.desk.now),
-        base: desk.path(&format!("/api-keys/{}/tokens", key.id)),
-        back: desk.path("/api-keys"),
-        may_change: desk.may_change(),
-        is_licensed: desk.is_licensed(Product::EnhancedSecurity),
-        once: desk.desk.new_once(),
+        key_status: Status::of(key, context.context.now),
+        base: context.path(&format!("/api-keys/{}/tokens", key.id)),
+        back: context.path("/api-keys"),
+        may_change: context.may_change(),
+        is_licensed: context.is_licensed(Product::EnhancedSecurity),
+        once: context.context.new_once(),
         key_once: if key_secret.is_some() { remembered.key_once.clone() } else { String::new() },
         rows: credentials.into_iter().map(row).collect(),
         error,
@@ -185,13 +186,13 @@ async fn access_keys(
 
 /// The answer kept under a form's name, if there is one.
 async fn kept(
-    desk: &MerchantDesk,
+    context: &MerchantContext,
     once: &str,
     what: &str,
     object: uuid::Uuid,
 ) -> Result<Option<Vec<u8>>, Failure> {
-    let Some(key) = desk.desk.once_key(once, what, object) else { return Ok(None) };
-    Ok(desk.desk.core().earlier_answer(&key).await?.and_then(Result::ok))
+    let Some(key) = context.context.once_key(once, what, object) else { return Ok(None) };
+    Ok(context.context.core().earlier_answer(&key).await?.and_then(Result::ok))
 }
 
 /// What a shell takes as it is: every value is of an alphabet without quotes.
@@ -205,20 +206,24 @@ fn curl(base: &str, key: Option<&str>, made: &MadeCredentials) -> String {
 }
 
 /// Credentials of this very key; others are none.
-async fn credentials_of(desk: &MerchantDesk, key: &ApiKey, client_id: &str) -> Result<Credential, Failure> {
-    let credential = desk.desk.core().credential(&desk.desk.by, client_id).await??;
+async fn credentials_of(
+    context: &MerchantContext,
+    key: &ApiKey,
+    client_id: &str,
+) -> Result<Credential, Failure> {
+    let credential = context.context.core().credential(&context.context.principal, client_id).await??;
     if credential.api_key_id == key.id { Ok(credential) } else { Err(Refused::NotFound.into()) }
 }
 
-fn rotate_page(desk: &MerchantDesk, key: &ApiKey, credential: &Credential) -> RotatePage {
-    let base = desk.path(&format!("/api-keys/{}/tokens", key.id));
+fn rotate_page(context: &MerchantContext, key: &ApiKey, credential: &Credential) -> RotatePage {
+    let base = context.path(&format!("/api-keys/{}/tokens", key.id));
     RotatePage {
-        page: desk.page("Rotate the client secret", Screen::ApiKeys),
+        page: context.page("Rotate the client secret", Screen::ApiKeys),
         heading: format!("Rotate the secret of {}", credential.client_id),
         what: "client secret",
         action: format!("{base}/{}/rotate", credential.client_id),
         back: base,
-        once: desk.desk.new_once(),
+        once: context.context.new_once(),
         overlaps: &OVERLAPS,
         secret: None,
         error: None,
@@ -226,26 +231,27 @@ fn rotate_page(desk: &MerchantDesk, key: &ApiKey, credential: &Credential) -> Ro
 }
 
 pub(super) async fn show_rotate(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<ClientPath>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    let credential = credentials_of(&desk, &key, &path.client).await?;
-    html(&rotate_page(&desk, &key, &credential))
+    let key = context.key(path.key).await?;
+    let credential = credentials_of(&context, &key, &path.client).await?;
+    html(&rotate_page(&context, &key, &credential))
 }
 
 pub(super) async fn rotate(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<ClientPath>,
     Form(form): Form<Rotation>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    let credential = credentials_of(&desk, &key, &path.client).await?;
-    let once = Once { key: desk.desk.once_key(&form.once, ROTATION, credential.id.uuid()), render };
-    let page = rotate_page(&desk, &key, &credential);
-    let core = desk.desk.core();
-    let rotated =
-        core.rotate_client_secret(&desk.desk.by, &credential.client_id, form.overlap_secs, once).await?;
+    let key = context.key(path.key).await?;
+    let credential = credentials_of(&context, &key, &path.client).await?;
+    let once = Once { key: context.context.once_key(&form.once, ROTATION, credential.id.uuid()), render };
+    let page = rotate_page(&context, &key, &credential);
+    let core = context.context.core();
+    let rotated = core
+        .rotate_client_secret(&context.context.principal, &credential.client_id, form.overlap_secs, once)
+        .await?;
     match rotated {
         Ok(answer) => {
             let body = match &answer {
@@ -271,11 +277,15 @@ pub(super) struct ClientSecretPath {
 }
 
 pub(super) async fn end_secret(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<ClientSecretPath>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    let credential = credentials_of(&desk, &key, &path.client).await?;
-    desk.desk.core().end_client_secret(&desk.desk.by, &credential.client_id, path.secret).await??;
-    Ok(Redirect::to(&desk.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
+    let key = context.key(path.key).await?;
+    let credential = credentials_of(&context, &key, &path.client).await?;
+    context
+        .context
+        .core()
+        .end_client_secret(&context.context.principal, &credential.client_id, path.secret)
+        .await??;
+    Ok(Redirect::to(&context.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
 }

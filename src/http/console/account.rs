@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use qrcode::{Color, EcLevel, QrCode};
 use serde::Deserialize;
 
-use super::desk::Desk;
+use super::context::UserContext;
 use super::form::Form;
 use super::page::{Page, Screen, html, html_as};
 use super::words::{self, When};
@@ -53,15 +53,15 @@ pub(super) struct Asked {
     done: Option<String>,
 }
 
-pub(super) async fn show(desk: Desk, Query(asked): Query<Asked>) -> Result<Response, Failure> {
-    let page = account_page(&desk, None).await?;
+pub(super) async fn show(context: UserContext, Query(asked): Query<Asked>) -> Result<Response, Failure> {
+    let page = account_page(&context, None).await?;
     html(&AccountPage { page: page.page.saying(asked.done.as_deref()), ..page })
 }
 
-async fn account_page(desk: &Desk, error: Option<String>) -> Result<AccountPage, Failure> {
-    let (core, who) = (desk.core(), &desk.who);
+async fn account_page(context: &UserContext, error: Option<String>) -> Result<AccountPage, Failure> {
+    let (core, who) = (context.core(), &context.who);
     Ok(AccountPage {
-        page: account_frame(desk, "Your account").await?,
+        page: account_frame(context, "Your account").await?,
         needs_current: !who.session.by_link,
         has_totp: who.user.has_totp,
         codes_left: core.recovery_codes_left(who.user.id).await?,
@@ -73,16 +73,16 @@ async fn account_page(desk: &Desk, error: Option<String>) -> Result<AccountPage,
 }
 
 /// With the navigation of the user's own merchant, where they have one.
-async fn account_frame(desk: &Desk, title: &'static str) -> Result<Page, Failure> {
-    let merchant = match desk.by.merchant_id {
-        Some(id) => desk.core().merchant(&desk.by, id).await?.ok(),
+async fn account_frame(context: &UserContext, title: &'static str) -> Result<Page, Failure> {
+    let merchant = match context.principal.merchant_id {
+        Some(id) => context.core().merchant(&context.principal, id).await?.ok(),
         None => None,
     };
-    Ok(Page::new(title, Screen::Account, &desk.who, merchant.as_ref()))
+    Ok(Page::new(title, Screen::Account, &context.who, merchant.as_ref()))
 }
 
-async fn refused(desk: &Desk, refusal: &Refused) -> Result<Response, Failure> {
-    let page = account_page(desk, Some(words::refusal(refusal))).await?;
+async fn refused(context: &UserContext, refusal: &Refused) -> Result<Response, Failure> {
+    let page = account_page(context, Some(words::refusal(refusal))).await?;
     html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
@@ -94,31 +94,38 @@ pub(super) struct NewPassword {
     again: String,
 }
 
-pub(super) async fn set_password(desk: Desk, Form(form): Form<NewPassword>) -> Result<Response, Failure> {
+pub(super) async fn set_password(
+    context: UserContext,
+    Form(form): Form<NewPassword>,
+) -> Result<Response, Failure> {
     if form.password != form.again {
         let refusal = Refused::Conflict("the two new passwords differ".to_owned());
-        return refused(&desk, &refusal).await;
+        return refused(&context, &refusal).await;
     }
     let (current, new) = (PlainSecret::new(form.current), PlainSecret::new(form.password));
-    match desk.core().set_own_password(&desk.by, &desk.who, current, new).await? {
+    match context.core().set_own_password(&context.principal, &context.who, current, new).await? {
         Ok(()) => Ok(Redirect::to("/console/account?done=password-set").into_response()),
-        Err(refusal) => refused(&desk, &refusal).await,
+        Err(refusal) => refused(&context, &refusal).await,
     }
 }
 
-pub(super) async fn end_others(desk: Desk) -> Result<Response, Failure> {
-    desk.core().end_other_sessions(&desk.by, &desk.who).await??;
+pub(super) async fn end_others(context: UserContext) -> Result<Response, Failure> {
+    context.core().end_other_sessions(&context.principal, &context.who).await??;
     Ok(Redirect::to("/console/account?done=others-ended").into_response())
 }
 
-pub(super) async fn enrol(desk: Desk) -> Result<Response, Failure> {
-    let enrolment = desk.core().begin_totp(desk.who.user.id);
-    html(&enrol_page(&desk, &enrolment, None).await?)
+pub(super) async fn enrol(context: UserContext) -> Result<Response, Failure> {
+    let enrolment = context.core().begin_totp(context.who.user.id);
+    html(&enrol_page(&context, &enrolment, None).await?)
 }
 
-async fn enrol_page(desk: &Desk, enrolment: &Enrolment, error: Option<String>) -> Result<EnrolPage, Failure> {
+async fn enrol_page(
+    context: &UserContext,
+    enrolment: &Enrolment,
+    error: Option<String>,
+) -> Result<EnrolPage, Failure> {
     let secret = enrolment.secret.to_base32();
-    let account = utf8_percent_encode(&desk.who.user.email, NON_ALPHANUMERIC);
+    let account = utf8_percent_encode(&context.who.user.email, NON_ALPHANUMERIC);
     let uri = format!("otpauth://totp/Tollgate:{account}?secret={}&issuer=Tollgate", secret.expose());
     let grouped: Vec<&str> = secret
         .expose()
@@ -127,11 +134,11 @@ async fn enrol_page(desk: &Desk, enrolment: &Enrolment, error: Option<String>) -
         .map(|group| std::str::from_utf8(group).expect("base32 is ASCII"))
         .collect();
     Ok(EnrolPage {
-        page: account_frame(desk, "Set up a second factor").await?,
+        page: account_frame(context, "Set up a second factor").await?,
         qr: Qr::of(&uri)?,
         secret: grouped.join(" "),
         sealed: hex::encode(&enrolment.sealed),
-        needs_password: desk.core().console.totp_required_for_live,
+        needs_password: context.core().console.totp_required_for_live,
         error,
     })
 }
@@ -144,26 +151,31 @@ pub(super) struct Confirmation {
     password: String,
 }
 
-pub(super) async fn confirm(desk: Desk, Form(form): Form<Confirmation>) -> Result<Response, Failure> {
-    let core = desk.core();
+pub(super) async fn confirm(
+    context: UserContext,
+    Form(form): Form<Confirmation>,
+) -> Result<Response, Failure> {
+    let core = context.core();
     let sealed = hex::decode(&form.sealed).unwrap_or_default();
-    match core.confirm_totp(&desk.by, &desk.who, &sealed, &form.code, PlainSecret::new(form.password)).await?
+    match core
+        .confirm_totp(&context.principal, &context.who, &sealed, &form.code, PlainSecret::new(form.password))
+        .await?
     {
-        Ok(codes) => show_codes(&desk, &codes).await,
+        Ok(codes) => show_codes(&context, &codes).await,
         Err(refusal) => {
             // The same secret again: it may be in the app already.
-            let Some(enrolment) = core.resume_totp(desk.who.user.id, &sealed) else {
+            let Some(enrolment) = core.resume_totp(context.who.user.id, &sealed) else {
                 return Ok(Redirect::to("/console/account/second-factor").into_response());
             };
-            let page = enrol_page(&desk, &enrolment, Some(words::refusal(&refusal))).await?;
+            let page = enrol_page(&context, &enrolment, Some(words::refusal(&refusal))).await?;
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
 }
 
-async fn show_codes(desk: &Desk, codes: &[PlainSecret]) -> Result<Response, Failure> {
+async fn show_codes(context: &UserContext, codes: &[PlainSecret]) -> Result<Response, Failure> {
     html(&CodesPage {
-        page: account_frame(desk, "Recovery codes").await?,
+        page: account_frame(context, "Recovery codes").await?,
         codes: codes.iter().map(|code| code.expose().to_owned()).collect(),
     })
 }
@@ -173,17 +185,17 @@ pub(super) struct Code {
     code: String,
 }
 
-pub(super) async fn renew_codes(desk: Desk, Form(form): Form<Code>) -> Result<Response, Failure> {
-    match desk.core().renew_recovery_codes(&desk.by, &desk.who, &form.code).await? {
-        Ok(codes) => show_codes(&desk, &codes).await,
-        Err(refusal) => refused(&desk, &refusal).await,
+pub(super) async fn renew_codes(context: UserContext, Form(form): Form<Code>) -> Result<Response, Failure> {
+    match context.core().renew_recovery_codes(&context.principal, &context.who, &form.code).await? {
+        Ok(codes) => show_codes(&context, &codes).await,
+        Err(refusal) => refused(&context, &refusal).await,
     }
 }
 
-pub(super) async fn remove(desk: Desk, Form(form): Form<Code>) -> Result<Response, Failure> {
-    match desk.core().remove_own_totp(&desk.by, &desk.who, &form.code).await? {
+pub(super) async fn remove(context: UserContext, Form(form): Form<Code>) -> Result<Response, Failure> {
+    match context.core().remove_own_totp(&context.principal, &context.who, &form.code).await? {
         Ok(()) => Ok(Redirect::to("/console/account?done=factor-removed").into_response()),
-        Err(refusal) => refused(&desk, &refusal).await,
+        Err(refusal) => refused(&context, &refusal).await,
     }
 }
 

@@ -29,17 +29,14 @@ static SCRIPT: LazyLock<Asset> =
 static ICON: LazyLock<Asset> =
     LazyLock::new(|| asset("icon", "svg", "image/svg+xml", include_str!("icon.svg")));
 
-#[must_use]
 pub(in crate::http) fn style_url() -> String {
     format!("/console/assets/{}", STYLE.name)
 }
 
-#[must_use]
 pub(super) fn script_url() -> String {
     format!("/console/assets/{}", SCRIPT.name)
 }
 
-#[must_use]
 pub(in crate::http) fn icon_url() -> String {
     format!("/console/assets/{}", ICON.name)
 }

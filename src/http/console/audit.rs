@@ -6,7 +6,7 @@ use askama::Template;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::listing::Listing;
 use super::page::{Page, Screen, html};
 use super::words::Exactly;
@@ -37,14 +37,19 @@ struct Row {
     detail: String,
 }
 
-pub(super) async fn list(desk: MerchantDesk, Query(query): Query<Listing>) -> Result<Response, Failure> {
-    let wanted = desk.wanted("audit events", query.cursor)?;
-    let core = desk.desk.core();
-    let found = core.audit_events(&desk.desk.by, desk.id(), wanted.before, wanted.to_read()).await??;
+pub(super) async fn list(
+    context: MerchantContext,
+    Query(query): Query<Listing>,
+) -> Result<Response, Failure> {
+    let wanted = context.wanted("audit events", query.cursor)?;
+    let core = context.context.core();
+    let found = core
+        .audit_events(&context.context.principal, context.id(), wanted.before, wanted.to_read())
+        .await??;
     let listed = wanted.page(found, |chained| chained.seq, row);
     html(&AuditPage {
-        page: desk.page("Audit trail", Screen::AuditTrail),
-        csv: desk.path("/audit.csv"),
+        page: context.page("Audit trail", Screen::AuditTrail),
+        csv: context.path("/audit.csv"),
         rows: listed.items,
         next_cursor: listed.next_cursor,
     })
@@ -76,8 +81,12 @@ fn spaced(name: &str) -> String {
     name.replace(['_', '.'], " ")
 }
 
-pub(super) async fn csv(desk: MerchantDesk) -> Result<Response, Failure> {
-    let events = desk.desk.core().audit_events(&desk.desk.by, desk.id(), None, CSV_EVENTS_MAX).await??;
+pub(super) async fn csv(context: MerchantContext) -> Result<Response, Failure> {
+    let events = context
+        .context
+        .core()
+        .audit_events(&context.context.principal, context.id(), None, CSV_EVENTS_MAX)
+        .await??;
     let mut text = String::from(
         "number,time,actor kind,actor,action,object kind,object,outcome,address,request id,detail,hash\r\n",
     );

@@ -11,7 +11,6 @@ use crate::domain::secret::{CONSOLE_SECRET_CHARS, PlainSecret};
 const NAME: &str = "__Host-tollgate";
 
 /// What the browser sent; `None` when it sent none, or two that differ in value.
-#[must_use]
 pub(super) fn presented(headers: &HeaderMap) -> Option<PlainSecret> {
     let mut values = headers
         .get_all(header::COOKIE)
@@ -27,7 +26,6 @@ pub(super) fn presented(headers: &HeaderMap) -> Option<PlainSecret> {
 }
 
 /// A `Set-Cookie` that lasts until the browser is closed; the server ends it sooner.
-#[must_use]
 pub(super) fn set(secret: &PlainSecret) -> HeaderValue {
     let text = format!("{NAME}={}; Path=/; Secure; HttpOnly; SameSite=Lax", secret.expose());
     let mut value = HeaderValue::from_str(&text).expect("base64url is fit for a header");
@@ -35,7 +33,6 @@ pub(super) fn set(secret: &PlainSecret) -> HeaderValue {
     value
 }
 
-#[must_use]
 pub(super) fn clear() -> HeaderValue {
     HeaderValue::from_static("__Host-tollgate=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")
 }

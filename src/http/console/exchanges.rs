@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::form::{Form, filled};
 use super::page::{Page, Screen, html};
 use super::words::{self, Exactly};
@@ -65,19 +65,21 @@ pub(super) struct Asked {
     done: Option<String>,
 }
 
-pub(super) async fn list(desk: MerchantDesk, Query(asked): Query<Asked>) -> Result<Response, Failure> {
-    let core = desk.desk.core();
+pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -> Result<Response, Failure> {
+    let core = context.context.core();
     let filter = Filter {
         request_id: asked.request_id.clone(),
         status: asked.status.as_deref().and_then(|status| status.parse().ok()),
         api_key_id: asked.key.as_deref().and_then(|key| key.parse().ok()),
         ..Filter::default()
     };
-    let wanted = desk.wanted("exchanges", asked.cursor)?;
-    let found = core.exchanges(&desk.desk.by, desk.id(), &filter, wanted.before, wanted.to_read()).await??;
-    let keys = core.api_keys(&desk.desk.by, desk.id(), None, KEYS_MAX).await??;
+    let wanted = context.wanted("exchanges", asked.cursor)?;
+    let found = core
+        .exchanges(&context.context.principal, context.id(), &filter, wanted.before, wanted.to_read())
+        .await??;
+    let keys = core.api_keys(&context.context.principal, context.id(), None, KEYS_MAX).await??;
     let by_id: HashMap<ApiKeyId, &ApiKey> = keys.iter().map(|key| (key.id, key)).collect();
-    let may_change = desk.may_change();
+    let may_change = context.may_change();
     let listed = wanted.page(
         found,
         |exchange| exchange.id,
@@ -93,8 +95,8 @@ pub(super) async fn list(desk: MerchantDesk, Query(asked): Query<Asked>) -> Resu
         .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={}&", encoded(value))))
         .collect();
     html(&ExchangesPage {
-        page: desk.page("API details", Screen::ApiDetails).saying(asked.done.as_deref()),
-        base: desk.path("/api-details"),
+        page: context.page("API details", Screen::ApiDetails).saying(asked.done.as_deref()),
+        base: context.path("/api-details"),
         is_filtered: !carried.is_empty(),
         request_id: text(asked.request_id),
         status: text(asked.status),
@@ -154,8 +156,8 @@ pub(super) struct Allow {
 }
 
 /// Adds an address to a key's list: the list as it is now, and nothing else of the key.
-pub(super) async fn allow(desk: MerchantDesk, Form(form): Form<Allow>) -> Result<Response, Failure> {
-    let key = desk.key(form.key).await?;
+pub(super) async fn allow(context: MerchantContext, Form(form): Form<Allow>) -> Result<Response, Failure> {
+    let key = context.key(form.key).await?;
     if key.allow_list.ranges().is_empty() {
         // An empty list allows everything: adding to it would lock all others out.
         return Err(Refused::Conflict("the key works from any address already".to_owned()).into());
@@ -163,6 +165,10 @@ pub(super) async fn allow(desk: MerchantDesk, Form(form): Form<Allow>) -> Result
     let mut ranges = key.allow_list.to_strings();
     ranges.push(form.address);
     let changes = ApiKeyChanges { allowed_ips: Some(ranges), ..ApiKeyChanges::default() };
-    desk.desk.core().update_api_key(&desk.desk.by, key.id, Some(key.version), changes).await??;
-    Ok(Redirect::to(&desk.path("/api-details?done=address-added")).into_response())
+    context
+        .context
+        .core()
+        .update_api_key(&context.context.principal, key.id, Some(key.version), changes)
+        .await??;
+    Ok(Redirect::to(&context.path("/api-details?done=address-added")).into_response())
 }

@@ -38,7 +38,6 @@ pub fn put_headers(headers: &mut HeaderMap, is_https: bool) {
     }
 }
 
-#[must_use]
 pub fn is_console(path: &str) -> bool {
     path == "/console" || path.starts_with("/console/")
 }
@@ -111,7 +110,6 @@ fn sign_in_path(request: &Request) -> String {
 }
 
 /// Where a request comes from, as flows and the audit trail name it.
-#[must_use]
 pub fn origin(context: &RequestContext) -> Origin {
     Origin { client_ip: context.ip(), request_id: context.request_id().to_owned() }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use askama::Template;
 use axum::response::Response;
 
-use super::desk::Desk;
+use super::context::UserContext;
 use super::exchanges::latency;
 use super::page::{Page, Screen, html};
 use super::words;
@@ -30,9 +30,9 @@ struct HealthPage {
     totp_required_for_live: bool,
 }
 
-pub(super) async fn show(desk: Desk) -> Result<Response, Failure> {
-    desk.by.must_be_operator()?;
-    let core = desk.core();
+pub(super) async fn show(context: UserContext) -> Result<Response, Failure> {
+    context.principal.must_be_operator()?;
+    let core = context.core();
     let started = Instant::now();
     core.store.ping().await?;
     let took = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
@@ -41,8 +41,8 @@ pub(super) async fn show(desk: Desk) -> Result<Response, Failure> {
     let backlog = estimates::outbox(&mut db).await?;
     drop(db);
     html(&HealthPage {
-        page: desk.page("Health", Screen::Health),
-        is_draining: desk.shared.is_draining.load(Ordering::Relaxed),
+        page: context.page("Health", Screen::Health),
+        is_draining: context.shared.is_draining.load(Ordering::Relaxed),
         engine: match core.store.engine() {
             Engine::Postgres => "PostgreSQL",
             Engine::Sqlite => "SQLite",
@@ -51,9 +51,9 @@ pub(super) async fn show(desk: Desk) -> Result<Response, Failure> {
         issuer: core.issuer.clone(),
         sessions: sessions.live,
         deliveries: backlog.deliveries,
-        oldest_delivery: backlog.oldest.map(|oldest| words::relative(oldest, desk.now)),
-        exchanges_dropped: desk.shared.exchanges.dropped(),
-        requests: desk.shared.tasks.len(),
+        oldest_delivery: backlog.oldest.map(|oldest| words::relative(oldest, context.now)),
+        exchanges_dropped: context.shared.exchanges.dropped(),
+        requests: context.shared.tasks.len(),
         version: env!("CARGO_PKG_VERSION"),
         totp_required_for_live: core.console.totp_required_for_live,
     })

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::form::Form;
 use super::key_form::{KeyFields, KeyFormPage};
 use super::keys::{KeyPath, Shown, Status};
@@ -16,8 +16,8 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::secret::StoredSecret;
+use crate::flows::idempotency::Once;
 use crate::flows::manage_keys::ChangedApiKey;
-use crate::flows::once::Once;
 use crate::flows::rotation::is_safe_to_revoke;
 use crate::http::admin::api_keys::render;
 use crate::http::error::Failure;
@@ -35,14 +35,14 @@ pub(super) struct Manage {
 }
 
 impl Manage {
-    pub(super) fn new(desk: &MerchantDesk, key: &ApiKey) -> Self {
+    pub(super) fn new(context: &MerchantContext, key: &ApiKey) -> Self {
         Self {
-            base: desk.path(&format!("/api-keys/{}", key.id)),
-            status: Status::of(key, desk.desk.now),
+            base: context.path(&format!("/api-keys/{}", key.id)),
+            status: Status::of(key, context.context.now),
             environment: words::environment(key.environment),
             webhook_disabled: key.webhook_disabled_at.map(When),
-            secrets: secret_rows(&key.secrets, desk.desk.now),
-            may_change: desk.may_change(),
+            secrets: secret_rows(&key.secrets, context.context.now),
+            may_change: context.may_change(),
         }
     }
 }
@@ -79,38 +79,43 @@ pub(super) fn secret_rows(secrets: &[StoredSecret], now: Timestamp) -> Vec<Secre
     secrets.iter().enumerate().map(row).collect()
 }
 
-pub(super) async fn show(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
+pub(super) async fn show(context: MerchantContext, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
     let fields = KeyFields::of(&key);
-    html(&KeyFormPage::change(&desk, &key, fields, None))
+    html(&KeyFormPage::change(&context, &key, fields, None))
 }
 
 pub(super) async fn save(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<KeyPath>,
     Form(fields): Form<KeyFields>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
+    let key = context.key(path.key).await?;
     let refused = match fields.to_changes(&key) {
         Err(words) => words,
         Ok(changes) => {
             let version = Some(fields.version);
-            match desk.desk.core().update_api_key(&desk.desk.by, key.id, version, changes).await? {
-                Ok(changed) => return saved(&desk, changed),
+            match context
+                .context
+                .core()
+                .update_api_key(&context.context.principal, key.id, version, changes)
+                .await?
+            {
+                Ok(changed) => return saved(&context, changed),
                 Err(refused) => words::refusal(&refused),
             }
         }
     };
-    let page = KeyFormPage::change(&desk, &key, fields, Some(refused));
+    let page = KeyFormPage::change(&context, &key, fields, Some(refused));
     html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
 /// Back to the list; or, with the first webhook URL, a page that shows its signing secret once.
-fn saved(desk: &MerchantDesk, changed: ChangedApiKey) -> Result<Response, Failure> {
+fn saved(context: &MerchantContext, changed: ChangedApiKey) -> Result<Response, Failure> {
     let Some(secret) = changed.webhook_secret else {
-        return Ok(Redirect::to(&desk.path("/api-keys?done=saved")).into_response());
+        return Ok(Redirect::to(&context.path("/api-keys?done=saved")).into_response());
     };
-    let page = KeyFormPage::change(desk, &changed.object, KeyFields::of(&changed.object), None);
+    let page = KeyFormPage::change(context, &changed.object, KeyFields::of(&changed.object), None);
     html(&page.with_webhook_secret(secret.expose()))
 }
 
@@ -144,34 +149,42 @@ pub(super) struct Rotation {
     pub(super) once: String,
 }
 
-fn rotate_page(desk: &MerchantDesk, key: &ApiKey) -> RotatePage {
+fn rotate_page(context: &MerchantContext, key: &ApiKey) -> RotatePage {
     RotatePage {
-        page: desk.page("Rotate the key", Screen::ApiKeys),
+        page: context.page("Rotate the key", Screen::ApiKeys),
         heading: format!("Rotate \u{201c}{}\u{201d}", key.name),
         what: "API key",
-        action: desk.path(&format!("/api-keys/{}/rotate", key.id)),
-        back: desk.path(&format!("/api-keys/{}", key.id)),
-        once: desk.desk.new_once(),
+        action: context.path(&format!("/api-keys/{}/rotate", key.id)),
+        back: context.path(&format!("/api-keys/{}", key.id)),
+        once: context.context.new_once(),
         overlaps: &OVERLAPS,
         secret: None,
         error: None,
     }
 }
 
-pub(super) async fn show_rotate(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    html(&rotate_page(&desk, &key))
+pub(super) async fn show_rotate(
+    context: MerchantContext,
+    Path(path): Path<KeyPath>,
+) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
+    html(&rotate_page(&context, &key))
 }
 
 pub(super) async fn rotate(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<KeyPath>,
     Form(form): Form<Rotation>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    let once = Once { key: desk.desk.once_key(&form.once, ROTATION, key.id.uuid()), render };
-    let page = rotate_page(&desk, &key);
-    match desk.desk.core().rotate_api_key(&desk.desk.by, key.id, form.overlap_secs, once).await? {
+    let key = context.key(path.key).await?;
+    let once = Once { key: context.context.once_key(&form.once, ROTATION, key.id.uuid()), render };
+    let page = rotate_page(&context, &key);
+    match context
+        .context
+        .core()
+        .rotate_api_key(&context.context.principal, key.id, form.overlap_secs, once)
+        .await?
+    {
         Ok(answer) => html(&RotatePage { secret: Some(Shown::of(&answer, render)?.key), ..page }),
         Err(refused) => {
             let error = Some(words::refusal(&refused));
@@ -187,10 +200,10 @@ pub(super) struct SecretPath {
 }
 
 pub(super) async fn end_secret(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<SecretPath>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    desk.desk.core().end_api_key_secret(&desk.desk.by, key.id, path.secret).await??;
-    Ok(Redirect::to(&desk.path("/api-keys?done=secret-ended")).into_response())
+    let key = context.key(path.key).await?;
+    context.context.core().end_api_key_secret(&context.context.principal, key.id, path.secret).await??;
+    Ok(Redirect::to(&context.path("/api-keys?done=secret-ended")).into_response())
 }

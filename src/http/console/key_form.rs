@@ -4,7 +4,7 @@ use askama::Template;
 use chrono::NaiveDate;
 use serde::Deserialize;
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::form::filled;
 use super::page::{Page, Screen};
 use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};
@@ -157,26 +157,26 @@ pub(super) struct KeyFormPage {
 }
 
 impl KeyFormPage {
-    pub(super) fn new(desk: &MerchantDesk, fields: KeyFields, error: Option<String>) -> Self {
+    pub(super) fn new(context: &MerchantContext, fields: KeyFields, error: Option<String>) -> Self {
         Self {
-            page: desk.page("Generate API key", Screen::ApiKeys),
-            action: desk.path("/api-keys"),
+            page: context.page("Generate API key", Screen::ApiKeys),
+            action: context.path("/api-keys"),
             is_new: true,
             manage: None,
-            ..Self::base(desk, fields, error)
+            ..Self::base(context, fields, error)
         }
     }
 
     pub(super) fn change(
-        desk: &MerchantDesk,
+        context: &MerchantContext,
         key: &ApiKey,
         fields: KeyFields,
         error: Option<String>,
     ) -> Self {
         Self {
-            action: desk.path(&format!("/api-keys/{}", key.id)),
-            manage: Some(super::key::Manage::new(desk, key)),
-            ..Self::base(desk, fields, error)
+            action: context.path(&format!("/api-keys/{}", key.id)),
+            manage: Some(super::key::Manage::new(context, key)),
+            ..Self::base(context, fields, error)
         }
     }
 
@@ -185,18 +185,18 @@ impl KeyFormPage {
         self
     }
 
-    fn base(desk: &MerchantDesk, fields: KeyFields, error: Option<String>) -> Self {
-        let gateway = &desk.merchant.merchant.gateway;
+    fn base(context: &MerchantContext, fields: KeyFields, error: Option<String>) -> Self {
+        let gateway = &context.merchant.merchant.gateway;
         Self {
-            page: desk.page("API key settings", Screen::ApiKeys),
+            page: context.page("API key settings", Screen::ApiKeys),
             fields,
             error,
             action: String::new(),
-            back: desk.path("/api-keys"),
+            back: context.path("/api-keys"),
             is_new: false,
             may_have_multiple: gateway == MULTIPLE_JSON_GATEWAY,
             gateway: gateway.clone(),
-            known_scopes: desk.desk.core().known_scopes.clone(),
+            known_scopes: context.context.core().known_scopes.clone(),
             webhook_secret: None,
             manage: None,
         }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::form::Form;
 use super::key_form::{KeyFields, KeyFormPage};
 use super::page::{Page, Screen, html, html_as};
@@ -15,7 +15,7 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::licence::Product;
-use crate::flows::once::{Answer, Once};
+use crate::flows::idempotency::{Answer, Once};
 use crate::http::admin::api_keys::render_made;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
@@ -95,38 +95,42 @@ pub(super) struct ListQuery {
     done: Option<String>,
 }
 
-pub(super) async fn list(desk: MerchantDesk, Query(query): Query<ListQuery>) -> Result<Response, Failure> {
-    html(&keys_page(&desk, query.cursor, query.done.as_deref(), None).await?)
+pub(super) async fn list(
+    context: MerchantContext,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Failure> {
+    html(&keys_page(&context, query.cursor, query.done.as_deref(), None).await?)
 }
 
 async fn keys_page(
-    desk: &MerchantDesk,
+    context: &MerchantContext,
     cursor: Option<String>,
     done: Option<&str>,
     new: Option<NewKey>,
 ) -> Result<KeysPage, Failure> {
-    let core = desk.desk.core();
+    let core = context.context.core();
     let wanted =
-        Wanted::new(core, format!("console keys of {}", desk.id()), PageQuery { limit: None, cursor })?;
-    let found = core.api_keys(&desk.desk.by, desk.id(), wanted.before, wanted.to_read()).await??;
+        Wanted::new(core, format!("console keys of {}", context.id()), PageQuery { limit: None, cursor })?;
+    let found =
+        core.api_keys(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await??;
     let listed = wanted.page(found, |key| key.id, |key| key);
     let mut rows = Vec::with_capacity(listed.items.len());
     for key in &listed.items {
-        let credentials = core.credentials(&desk.desk.by, key.id).await??;
+        let credentials = core.credentials(&context.context.principal, key.id).await??;
         let is_new = new.as_ref().is_some_and(|new| new.id == key.id.to_string());
         let is_on = credentials.iter().any(|one| one.enabled);
         rows.push(Row {
-            once: desk.desk.new_once(),
+            once: context.context.new_once(),
             is_new,
-            ..row(key, desk.desk.now, credentials.len(), is_on)
+            ..row(key, context.context.now, credentials.len(), is_on)
         });
     }
     Ok(KeysPage {
-        page: desk.page("API secret key", Screen::ApiKeys).saying(done),
-        may_change: desk.may_change(),
-        is_licensed: desk.is_licensed(Product::ApiKeys),
-        is_licensed_for_tokens: desk.is_licensed(Product::EnhancedSecurity),
-        base: desk.path("/api-keys"),
+        page: context.page("API secret key", Screen::ApiKeys).saying(done),
+        may_change: context.may_change(),
+        is_licensed: context.is_licensed(Product::ApiKeys),
+        is_licensed_for_tokens: context.is_licensed(Product::EnhancedSecurity),
+        base: context.path("/api-keys"),
         rows,
         next_cursor: listed.next_cursor,
         new,
@@ -159,30 +163,38 @@ fn row(key: &ApiKey, now: Timestamp, credentials: usize, is_on: bool) -> Row {
     }
 }
 
-pub(super) async fn new(desk: MerchantDesk) -> Result<Response, Failure> {
-    html(&KeyFormPage::new(&desk, KeyFields::fresh(desk.desk.new_once()), None))
+pub(super) async fn new(context: MerchantContext) -> Result<Response, Failure> {
+    html(&KeyFormPage::new(&context, KeyFields::fresh(context.context.new_once()), None))
 }
 
 /// Save. The answer is the list with the key on it, active, and its secret above, this once.
-pub(super) async fn save(desk: MerchantDesk, Form(fields): Form<KeyFields>) -> Result<Response, Failure> {
-    let merchant = desk.id();
-    let key = desk.desk.once_key(&fields.once, NEW_KEY, merchant.uuid());
+pub(super) async fn save(
+    context: MerchantContext,
+    Form(fields): Form<KeyFields>,
+) -> Result<Response, Failure> {
+    let merchant = context.id();
+    let key = context.context.once_key(&fields.once, NEW_KEY, merchant.uuid());
     let new = match fields.to_new() {
         Ok(new) => new,
         Err(words) => {
-            return html_as(StatusCode::UNPROCESSABLE_ENTITY, &KeyFormPage::new(&desk, fields, Some(words)));
+            return html_as(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                &KeyFormPage::new(&context, fields, Some(words)),
+            );
         }
     };
-    let core = desk.desk.core();
-    let answer =
-        match core.create_api_key(&desk.desk.by, merchant, new, Once { key, render: render_made }).await? {
-            Ok(answer) => answer,
-            Err(refused) => {
-                let words = words::refusal(&refused);
-                let page = KeyFormPage::new(&desk, fields, Some(words));
-                return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
-            }
-        };
+    let core = context.context.core();
+    let answer = match core
+        .create_api_key(&context.context.principal, merchant, new, Once { key, render: render_made })
+        .await?
+    {
+        Ok(answer) => answer,
+        Err(refused) => {
+            let words = words::refusal(&refused);
+            let page = KeyFormPage::new(&context, fields, Some(words));
+            return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
+        }
+    };
     let shown = Shown::of(&answer, render_made)?;
     let new = NewKey {
         id: shown.id,
@@ -191,7 +203,7 @@ pub(super) async fn save(desk: MerchantDesk, Form(fields): Form<KeyFields>) -> R
         webhook_secret: shown.webhook_secret,
         once: fields.once,
     };
-    html(&keys_page(&desk, None, None, Some(new)).await?)
+    html(&keys_page(&context, None, None, Some(new)).await?)
 }
 
 /// What the answer to a creation says, be it the first or a repetition.
@@ -233,31 +245,34 @@ pub(super) struct ConfirmPage {
 }
 
 pub(super) async fn confirm_revoke(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<KeyPath>,
 ) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
+    let key = context.key(path.key).await?;
     html(&ConfirmPage {
-        page: desk.page("Revoke the key", Screen::ApiKeys),
+        page: context.page("Revoke the key", Screen::ApiKeys),
         heading: format!("Revoke \u{201c}{}\u{201d}?", key.name),
         consequence: "From the next second on, every call with this key is refused, and every session \
                       started with it ends. You can restore the key within 60 minutes; after that it is \
                       gone for good, and whatever still uses it needs a new one."
             .to_owned(),
         button: "Revoke this key",
-        action: desk.path(&format!("/api-keys/{}/revoke", key.id)),
-        back: desk.path("/api-keys"),
+        action: context.path(&format!("/api-keys/{}/revoke", key.id)),
+        back: context.path("/api-keys"),
     })
 }
 
-pub(super) async fn revoke(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    desk.desk.core().revoke_api_key(&desk.desk.by, key.id).await??;
-    Ok(Redirect::to(&desk.path("/api-keys?done=revoked")).into_response())
+pub(super) async fn revoke(context: MerchantContext, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
+    context.context.core().revoke_api_key(&context.context.principal, key.id).await??;
+    Ok(Redirect::to(&context.path("/api-keys?done=revoked")).into_response())
 }
 
-pub(super) async fn restore(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    desk.desk.core().restore_api_key(&desk.desk.by, key.id).await??;
-    Ok(Redirect::to(&desk.path("/api-keys?done=restored")).into_response())
+pub(super) async fn restore(
+    context: MerchantContext,
+    Path(path): Path<KeyPath>,
+) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
+    context.context.core().restore_api_key(&context.context.principal, key.id).await??;
+    Ok(Redirect::to(&context.path("/api-keys?done=restored")).into_response())
 }

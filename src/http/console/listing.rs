@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use crate::http::admin::page::{PageQuery, Wanted};
 use crate::http::error::Failure;
 
@@ -12,7 +12,7 @@ pub(super) struct Listing {
     pub(super) done: Option<String>,
 }
 
-impl MerchantDesk {
+impl MerchantContext {
     /// A page of the list `of` this merchant.
     ///
     /// # Errors
@@ -23,6 +23,6 @@ impl MerchantDesk {
         cursor: Option<String>,
     ) -> Result<Wanted<'_, C>, Failure> {
         let of = format!("console {of} of {}", self.id());
-        Wanted::new(self.desk.core(), of, PageQuery { limit: None, cursor })
+        Wanted::new(self.context.core(), of, PageQuery { limit: None, cursor })
     }
 }

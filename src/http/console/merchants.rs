@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::desk::{Desk, MerchantDesk};
+use super::context::{MerchantContext, UserContext};
 use super::form::{Form, filled};
 use super::key_form::{chosen, day_of, end_of_day};
 use super::listing::Listing;
@@ -16,8 +16,8 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::MerchantStatus;
+use crate::flows::idempotency::Once;
 use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
-use crate::flows::once::Once;
 use crate::http::admin::merchants::render;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
@@ -85,29 +85,29 @@ pub(super) fn licence_states(merchant: &LicensedMerchant, now: Timestamp) -> [Li
     })
 }
 
-pub(super) async fn list(desk: Desk, Query(query): Query<Listing>) -> Result<Response, Failure> {
-    let page = merchants_page(&desk, query.cursor).await?;
+pub(super) async fn list(context: UserContext, Query(query): Query<Listing>) -> Result<Response, Failure> {
+    let page = merchants_page(&context, query.cursor).await?;
     html(&MerchantsPage { page: page.page.saying(query.done.as_deref()), ..page })
 }
 
-async fn merchants_page(desk: &Desk, cursor: Option<String>) -> Result<MerchantsPage, Failure> {
-    desk.by.must_be_operator()?;
-    let core = desk.core();
+async fn merchants_page(context: &UserContext, cursor: Option<String>) -> Result<MerchantsPage, Failure> {
+    context.principal.must_be_operator()?;
+    let core = context.core();
     let query = PageQuery { limit: None, cursor };
     let wanted = Wanted::new(core, "console merchants".to_owned(), query)?;
-    let found = core.merchants(&desk.by, wanted.before, wanted.to_read()).await?;
+    let found = core.merchants(&context.principal, wanted.before, wanted.to_read()).await?;
     let row = |one: LicensedMerchant| Row {
         id: one.merchant.id,
         is_suspended: one.merchant.status == MerchantStatus::Suspended,
-        licences: licence_states(&one, desk.now),
+        licences: licence_states(&one, context.now),
         created: When(one.merchant.created_at),
         name: one.merchant.name,
         gateway: one.merchant.gateway,
     };
     let listed = wanted.page(found, |one| one.merchant.id, row);
     Ok(MerchantsPage {
-        page: desk.page("Merchants", Screen::Merchants),
-        once: desk.new_once(),
+        page: context.page("Merchants", Screen::Merchants),
+        once: context.new_once(),
         rows: listed.items,
         next_cursor: listed.next_cursor,
         error: None,
@@ -123,15 +123,17 @@ pub(super) struct NewMerchant {
     gateway: String,
 }
 
-pub(super) async fn add(desk: Desk, Form(form): Form<NewMerchant>) -> Result<Response, Failure> {
-    let key = desk.once_key(&form.once, NEW_MERCHANT, uuid::Uuid::nil());
+pub(super) async fn add(context: UserContext, Form(form): Form<NewMerchant>) -> Result<Response, Failure> {
+    let key = context.once_key(&form.once, NEW_MERCHANT, uuid::Uuid::nil());
     let (name, gateway) = (form.name.trim().to_owned(), form.gateway.trim().to_owned());
-    let made =
-        desk.core().create_merchant(&desk.by, name.clone(), gateway.clone(), Once { key, render }).await?;
+    let made = context
+        .core()
+        .create_merchant(&context.principal, name.clone(), gateway.clone(), Once { key, render })
+        .await?;
     match made {
         Ok(_) => Ok(Redirect::to("/console/merchants?done=merchant-made").into_response()),
         Err(refusal) => {
-            let page = merchants_page(&desk, None).await?;
+            let page = merchants_page(&context, None).await?;
             let error = Some(words::refusal(&refusal));
             let page = MerchantsPage { error, name, gateway, ..page };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
@@ -155,25 +157,28 @@ struct MerchantPage {
     error: Option<String>,
 }
 
-fn merchant_page(desk: &MerchantDesk, error: Option<String>) -> MerchantPage {
-    let merchant = &desk.merchant.merchant;
+fn merchant_page(context: &MerchantContext, error: Option<String>) -> MerchantPage {
+    let merchant = &context.merchant.merchant;
     MerchantPage {
-        page: desk.page("Account and licences", Screen::Merchant),
-        base: desk.path("/account"),
+        page: context.page("Account and licences", Screen::Merchant),
+        base: context.path("/account"),
         id: merchant.id,
         name: merchant.name.clone(),
         gateway: merchant.gateway.clone(),
         is_suspended: merchant.status == MerchantStatus::Suspended,
         version: merchant.version(),
         created: When(merchant.created_at),
-        licences: licence_states(&desk.merchant, desk.desk.now),
-        is_operator: desk.desk.is_operator(),
+        licences: licence_states(&context.merchant, context.context.now),
+        is_operator: context.context.is_operator(),
         error,
     }
 }
 
-pub(super) async fn show(desk: MerchantDesk, Query(query): Query<Listing>) -> Result<Response, Failure> {
-    let page = merchant_page(&desk, None);
+pub(super) async fn show(
+    context: MerchantContext,
+    Query(query): Query<Listing>,
+) -> Result<Response, Failure> {
+    let page = merchant_page(&context, None);
     html(&MerchantPage { page: page.page.saying(query.done.as_deref()), ..page })
 }
 
@@ -184,13 +189,13 @@ pub(super) struct Changes {
     version: i64,
 }
 
-pub(super) async fn save(desk: MerchantDesk, Form(form): Form<Changes>) -> Result<Response, Failure> {
+pub(super) async fn save(context: MerchantContext, Form(form): Form<Changes>) -> Result<Response, Failure> {
     let changes = MerchantChanges {
         name: Some(form.name.trim().to_owned()),
         gateway: Some(form.gateway.trim().to_owned()),
         status: None,
     };
-    change(&desk, Some(form.version), changes).await
+    change(&context, Some(form.version), changes).await
 }
 
 #[derive(Deserialize)]
@@ -198,21 +203,29 @@ pub(super) struct Status {
     status: String,
 }
 
-pub(super) async fn set_status(desk: MerchantDesk, Form(form): Form<Status>) -> Result<Response, Failure> {
+pub(super) async fn set_status(
+    context: MerchantContext,
+    Form(form): Form<Status>,
+) -> Result<Response, Failure> {
     let status = chosen("Status", &form.status).map_err(Failure::invalid_request)?;
     let changes = MerchantChanges { status: Some(status), ..MerchantChanges::default() };
-    change(&desk, None, changes).await
+    change(&context, None, changes).await
 }
 
 async fn change(
-    desk: &MerchantDesk,
+    context: &MerchantContext,
     version: Option<i64>,
     changes: MerchantChanges,
 ) -> Result<Response, Failure> {
-    match desk.desk.core().update_merchant(&desk.desk.by, desk.id(), version, changes).await? {
-        Ok(_) => Ok(Redirect::to(&desk.path("/account?done=saved")).into_response()),
+    match context
+        .context
+        .core()
+        .update_merchant(&context.context.principal, context.id(), version, changes)
+        .await?
+    {
+        Ok(_) => Ok(Redirect::to(&context.path("/account?done=saved")).into_response()),
         Err(refusal) => {
-            let page = merchant_page(desk, Some(words::refusal(&refusal)));
+            let page = merchant_page(context, Some(words::refusal(&refusal)));
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
@@ -232,13 +245,17 @@ pub(super) struct LicenceForm {
 }
 
 pub(super) async fn put_licence(
-    desk: MerchantDesk,
+    context: MerchantContext,
     Path(path): Path<LicencePath>,
     Form(form): Form<LicenceForm>,
 ) -> Result<Response, Failure> {
     let expires_at =
         form.expires_on.as_deref().map(end_of_day).transpose().map_err(Failure::invalid_request)?;
     let licence = Licence { active: form.active, expires_at };
-    desk.desk.core().put_licence(&desk.desk.by, desk.id(), path.product, licence).await??;
-    Ok(Redirect::to(&desk.path("/account?done=licence-saved")).into_response())
+    context
+        .context
+        .core()
+        .put_licence(&context.context.principal, context.id(), path.product, licence)
+        .await??;
+    Ok(Redirect::to(&context.path("/account?done=licence-saved")).into_response())
 }

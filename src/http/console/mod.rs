@@ -10,8 +10,8 @@ mod account;
 pub(super) mod assets;
 mod audit;
 mod chart;
+mod context;
 mod cookie;
-mod desk;
 mod exchanges;
 mod form;
 pub mod guard;
@@ -37,7 +37,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
 use axum::routing::{get, post};
 
-use self::desk::Desk;
+use self::context::UserContext;
 use super::Shared;
 
 pub use page::failure_body;
@@ -136,8 +136,8 @@ async fn up<const STEPS: usize>(uri: Uri) -> Redirect {
 }
 
 /// The first screen of whoever is signed in.
-async fn home(desk: Desk) -> Redirect {
-    match desk.by.merchant_id {
+async fn home(context: UserContext) -> Redirect {
+    match context.principal.merchant_id {
         Some(own) => Redirect::to(&format!("/console/m/{own}")),
         None => Redirect::to("/console/merchants"),
     }

@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::chart::{self, Chart, Column};
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::exchanges::latency;
 use super::merchants::{LicenceState, licence_states};
 use super::page::{Page, Screen, html};
@@ -78,15 +78,15 @@ pub(super) struct Asked {
     period: String,
 }
 
-pub(super) async fn show(desk: MerchantDesk, Query(asked): Query<Asked>) -> Result<Response, Failure> {
+pub(super) async fn show(context: MerchantContext, Query(asked): Query<Asked>) -> Result<Response, Failure> {
     let (period, name, span) = match asked.period.as_str() {
         "hour" => (Period::Hour, "hour", "the last hour"),
         "month" => (Period::Month, "month", "the last 30 days"),
         _ => (Period::Day, "day", "the last 24 hours"),
     };
-    let core = desk.desk.core();
-    let figures = core.figures(&desk.desk.by, desk.id(), period).await??;
-    let keys = core.api_keys(&desk.desk.by, desk.id(), None, 200).await??;
+    let core = context.context.core();
+    let figures = core.figures(&context.context.principal, context.id(), period).await??;
+    let keys = core.api_keys(&context.context.principal, context.id(), None, 200).await??;
     let label = |start: Timestamp| label(start, period);
     let total = |of: fn(&Bucket) -> i64| figures.buckets.iter().map(of).sum();
     let columns: Vec<Column> = figures
@@ -97,13 +97,13 @@ pub(super) async fn show(desk: MerchantDesk, Query(asked): Query<Asked>) -> Resu
     let latencies: Vec<(String, Vec<Option<i64>>)> =
         figures.buckets.iter().map(|one| (label(one.start), vec![one.p50_us, one.p95_us])).collect();
     html(&OverviewPage {
-        page: desk.page("Overview", Screen::Overview),
-        base: desk.path(""),
+        page: context.page("Overview", Screen::Overview),
+        base: context.path(""),
         period: name,
         periods: [("hour", "Hour"), ("day", "Day"), ("month", "Month")],
         span,
         has_keys: !keys.is_empty(),
-        is_licensed: desk.is_licensed(Product::ApiKeys),
+        is_licensed: context.is_licensed(Product::ApiKeys),
         issued: total(|one| one.issued),
         refreshed: total(|one| one.refreshed),
         denied: total(|one| one.denied),
@@ -119,9 +119,9 @@ pub(super) async fn show(desk: MerchantDesk, Query(asked): Query<Asked>) -> Resu
         ),
         rows: figures.buckets.iter().rev().filter_map(|one| row(one, period)).collect(),
         denials: denials(&figures),
-        warnings: warnings(&desk, &keys, &figures),
-        licences: licence_states(&desk.merchant, desk.desk.now),
-        keys: recent(&desk, keys),
+        warnings: warnings(&context, &keys, &figures),
+        licences: licence_states(&context.merchant, context.context.now),
+        keys: recent(&context, keys),
     })
 }
 
@@ -167,8 +167,8 @@ fn denials(figures: &Figures) -> Vec<Denial> {
     figures.denials.iter().take(8).map(denial).collect()
 }
 
-fn warnings(desk: &MerchantDesk, keys: &[ApiKey], figures: &Figures) -> Vec<String> {
-    let now = desk.desk.now;
+fn warnings(context: &MerchantContext, keys: &[ApiKey], figures: &Figures) -> Vec<String> {
+    let now = context.context.now;
     let mut warnings = Vec::new();
     for key in keys.iter().filter(|key| key.revoked_at.is_none()) {
         if let Some(end) = key.expires_at.filter(|end| now < *end && *end <= now.plus(SOON)) {
@@ -191,8 +191,8 @@ fn warnings(desk: &MerchantDesk, keys: &[ApiKey], figures: &Figures) -> Vec<Stri
     warnings
 }
 
-fn recent(desk: &MerchantDesk, keys: Vec<ApiKey>) -> Vec<KeyUse> {
-    let now = desk.desk.now;
+fn recent(context: &MerchantContext, keys: Vec<ApiKey>) -> Vec<KeyUse> {
+    let now = context.context.now;
     let mut used: Vec<(Option<Timestamp>, ApiKey)> = keys
         .into_iter()
         .filter(|key| key.revoked_at.is_none())
@@ -202,7 +202,7 @@ fn recent(desk: &MerchantDesk, keys: Vec<ApiKey>) -> Vec<KeyUse> {
     used.truncate(KEYS_SHOWN);
     used.into_iter()
         .map(|(at, key)| KeyUse {
-            path: desk.path(&format!("/api-keys/{}", key.id)),
+            path: context.path(&format!("/api-keys/{}", key.id)),
             used: at.map_or_else(|| "never used".to_owned(), |at| words::relative(at, now)),
             name: key.name,
         })

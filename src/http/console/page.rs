@@ -61,7 +61,6 @@ pub(super) enum Screen {
 }
 
 impl Page {
-    #[must_use]
     pub(super) fn new(
         title: &'static str,
         screen: Screen,
@@ -88,7 +87,6 @@ impl Page {
     }
 
     /// Says what was done, for the name of a deed that the redirect carried.
-    #[must_use]
     pub(super) fn saying(mut self, done: Option<&str>) -> Self {
         self.notice = done.and_then(words::done);
         self
@@ -133,15 +131,10 @@ fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) ->
 }
 
 /// A page as an answer. Never kept by the browser: it may show a secret, and who is signed in.
-///
-/// # Errors
-/// A fault of the template.
 pub(super) fn html(template: &impl Template) -> Result<Response, Failure> {
     html_as(StatusCode::OK, template)
 }
 
-/// # Errors
-/// A fault of the template.
 pub(super) fn html_as(status: StatusCode, template: &impl Template) -> Result<Response, Failure> {
     let text = template.render().map_err(|error| Failure::fault(&error.to_string()))?;
     let content_type = HeaderValue::from_static("text/html; charset=utf-8");
@@ -160,7 +153,6 @@ struct Failed<'a> {
 }
 
 /// The body of an error for a person.
-#[must_use]
 pub fn failure_body(failure: &Failure, request_id: &str) -> String {
     let heading = match failure.status {
         StatusCode::NOT_FOUND => "There is nothing here",

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use std::sync::Arc;
 
-use super::desk::{Desk, MerchantDesk};
+use super::context::{MerchantContext, UserContext};
 use super::form::{Form, filled};
 use super::key_form::{chosen, end_of_day};
 use super::page::{Page, Screen, html, html_as};
@@ -17,10 +17,10 @@ use crate::domain::admin::{AdminToken, Permission, Role, User};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
-use crate::flows::manage::By;
+use crate::flows::idempotency::{Answer, Once};
+use crate::flows::manage::Principal;
 use crate::flows::manage_tokens::NewAdminToken;
 use crate::flows::manage_users::{NewUser, UserChanges};
-use crate::flows::once::{Answer, Once};
 use crate::http::Shared;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::admin::tokens::render;
@@ -33,7 +33,7 @@ const TOKENS_MAX: i64 = 200;
 
 /// Whose people: of the merchant in the path, or of the platform, for operators.
 pub(super) struct People {
-    desk: Desk,
+    context: UserContext,
     merchant: Option<MerchantId>,
     page: fn(&'static str, &Self) -> Page,
     licensed: Option<crate::flows::manage_merchants::LicensedMerchant>,
@@ -45,17 +45,18 @@ impl FromRequestParts<Arc<Shared>> for People {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Failure> {
         let params = RawPathParams::from_request_parts(parts, shared).await;
         if params.is_ok_and(|params| params.iter().any(|(name, _)| name == "merchant")) {
-            let MerchantDesk { desk, merchant } = MerchantDesk::from_request_parts(parts, shared).await?;
+            let MerchantContext { context, merchant } =
+                MerchantContext::from_request_parts(parts, shared).await?;
             let id = merchant.merchant.id;
             let page = |title, people: &Self| {
-                Page::new(title, Screen::People, &people.desk.who, people.licensed.as_ref())
+                Page::new(title, Screen::People, &people.context.who, people.licensed.as_ref())
             };
-            return Ok(Self { desk, merchant: Some(id), page, licensed: Some(merchant) });
+            return Ok(Self { context, merchant: Some(id), page, licensed: Some(merchant) });
         }
-        let desk = Desk::from_request_parts(parts, shared).await?;
-        desk.by.must_be_operator()?;
-        let page = |title, people: &Self| people.desk.page(title, Screen::Platform);
-        Ok(Self { desk, merchant: None, page, licensed: None })
+        let context = UserContext::from_request_parts(parts, shared).await?;
+        context.principal.must_be_operator()?;
+        let page = |title, people: &Self| people.context.page(title, Screen::Platform);
+        Ok(Self { context, merchant: None, page, licensed: None })
     }
 }
 
@@ -68,12 +69,12 @@ impl People {
     }
 
     /// The actor, looking at this merchant alone.
-    fn by(&self) -> By {
-        By { merchant_id: self.merchant, ..self.desk.by.clone() }
+    fn principal(&self) -> Principal {
+        Principal { merchant_id: self.merchant, ..self.context.principal.clone() }
     }
 
     fn may_change(&self) -> bool {
-        self.desk.who.user.role != Role::MerchantViewer
+        self.context.who.user.role != Role::MerchantViewer
     }
 
     /// The roles that can be given here.
@@ -153,12 +154,12 @@ async fn people_page(
     made: Option<Made>,
     error: Option<String>,
 ) -> Result<PeoplePage, Failure> {
-    let (core, now, own) = (people.desk.core(), people.desk.now, people.desk.who.user.id);
+    let (core, now, own) = (people.context.core(), people.context.now, people.context.who.user.id);
     let query = PageQuery { limit: None, cursor: asked.cursor };
     let wanted = Wanted::new(core, format!("console people of {:?}", people.merchant), query)?;
-    let found = core.users(&people.by(), wanted.before, wanted.to_read()).await?;
+    let found = core.users(&people.principal(), wanted.before, wanted.to_read()).await?;
     let listed = wanted.page(found, |user| user.id, |user| user_row(user, now, own));
-    let tokens = core.admin_tokens(&people.by(), None, TOKENS_MAX).await?;
+    let tokens = core.admin_tokens(&people.principal(), None, TOKENS_MAX).await?;
     let title = if people.merchant.is_some() { "Users and tokens" } else { "People and tokens" };
     Ok(PeoplePage {
         page: (people.page)(title, people).saying(asked.done.as_deref()),
@@ -166,7 +167,7 @@ async fn people_page(
         is_platform: people.merchant.is_none(),
         may_change: people.may_change(),
         roles: people.roles(),
-        once: people.desk.new_once(),
+        once: people.context.new_once(),
         users: listed.items,
         tokens: tokens.into_iter().map(|token| token_row(token, now)).collect(),
         next_cursor: listed.next_cursor,
@@ -227,14 +228,14 @@ pub(super) struct Invitation {
 
 /// Makes a user with a password that nobody knows, and a link to give them: they set their own.
 pub(super) async fn add_user(people: People, Form(form): Form<Invitation>) -> Result<Response, Failure> {
-    let core = people.desk.core();
+    let core = people.context.core();
     let role = match chosen("Role", &form.role) {
         Ok(role) => role,
         Err(words) => return refused(&people, words).await,
     };
     let password = PlainSecret::console(&core.entropy);
     let new = NewUser { email: form.email, role, merchant_id: people.merchant, password };
-    let user = match core.create_user(&people.desk.by, new, Once::never()).await? {
+    let user = match core.create_user(&people.context.principal, new, Once::never()).await? {
         Ok(answer) => {
             answer.made().ok_or_else(|| Failure::fault("a user made without a name was repeated"))?
         }
@@ -249,8 +250,8 @@ async fn refused(people: &People, words: String) -> Result<Response, Failure> {
 }
 
 async fn with_link(people: &People, user: UserId, heading: String) -> Result<Response, Failure> {
-    let core = people.desk.core();
-    let link = core.make_sign_in_link(&people.desk.by, user).await??;
+    let core = people.context.core();
+    let link = core.make_sign_in_link(&people.context.principal, user).await??;
     let made = Made {
         heading,
         words: "Send this link to them, and to nobody else. It signs in once, within the hour; they set a \
@@ -280,16 +281,16 @@ pub(super) async fn disable(
     Path(path): Path<UserPath>,
     Form(form): Form<Disable>,
 ) -> Result<Response, Failure> {
-    if path.user == people.desk.who.user.id {
+    if path.user == people.context.who.user.id {
         return refused(&people, "You cannot disable yourself.".to_owned()).await;
     }
     let changes = UserChanges { disabled: Some(form.disabled), password: None };
-    people.desk.core().update_user(&people.desk.by, path.user, None, changes).await??;
+    people.context.core().update_user(&people.context.principal, path.user, None, changes).await??;
     Ok(Redirect::to(&format!("{}?done=user-updated", people.base())).into_response())
 }
 
 pub(super) async fn remove_factor(people: People, Path(path): Path<UserPath>) -> Result<Response, Failure> {
-    people.desk.core().remove_totp_of(&people.desk.by, path.user).await??;
+    people.context.core().remove_totp_of(&people.context.principal, path.user).await??;
     Ok(Redirect::to(&format!("{}?done=factor-removed", people.base())).into_response())
 }
 
@@ -311,14 +312,14 @@ struct MadeToken {
 }
 
 pub(super) async fn add_token(people: People, Form(form): Form<NewToken>) -> Result<Response, Failure> {
-    let core = people.desk.core();
+    let core = people.context.core();
     let new = match wanted_token(&people, &form) {
         Ok(new) => new,
         Err(words) => return refused(&people, words).await,
     };
     let object = people.merchant.map_or_else(uuid::Uuid::nil, |id| id.uuid());
-    let once = Once { key: people.desk.once_key(&form.once, NEW_TOKEN, object), render };
-    let body = match core.create_admin_token(&people.desk.by, new, once).await? {
+    let once = Once { key: people.context.once_key(&form.once, NEW_TOKEN, object), render };
+    let body = match core.create_admin_token(&people.context.principal, new, once).await? {
         Ok(Answer::Made(made)) => render(&made),
         Ok(Answer::Again(body)) => body,
         Err(refusal) => return refused(&people, words::refusal(&refusal)).await,
@@ -352,6 +353,6 @@ pub(super) struct TokenPath {
 }
 
 pub(super) async fn revoke_token(people: People, Path(path): Path<TokenPath>) -> Result<Response, Failure> {
-    people.desk.core().revoke_admin_token(&people.desk.by, path.token).await??;
+    people.context.core().revoke_admin_token(&people.context.principal, path.token).await??;
     Ok(Redirect::to(&format!("{}?done=token-revoked", people.base())).into_response())
 }

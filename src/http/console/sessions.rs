@@ -5,7 +5,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::listing::Listing;
 use super::page::{Page, Screen, html};
 use super::words::When;
@@ -43,17 +43,21 @@ pub(super) struct SessionPath {
     session: SessionId,
 }
 
-pub(super) async fn list(desk: MerchantDesk, Query(query): Query<Listing>) -> Result<Response, Failure> {
-    let wanted = desk.wanted("sessions", query.cursor)?;
-    let core = desk.desk.core();
-    let found = core.sessions(&desk.desk.by, desk.id(), wanted.before, wanted.to_read()).await??;
-    let now = desk.desk.now;
+pub(super) async fn list(
+    context: MerchantContext,
+    Query(query): Query<Listing>,
+) -> Result<Response, Failure> {
+    let wanted = context.wanted("sessions", query.cursor)?;
+    let core = context.context.core();
+    let found =
+        core.sessions(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await??;
+    let now = context.context.now;
     let listed = wanted.page(found, |session| session.id, |session| row(&session, now));
     html(&SessionsPage {
-        page: desk.page("Sessions", Screen::Sessions).saying(query.done.as_deref()),
-        base: desk.path("/sessions"),
-        keys: desk.path("/api-keys"),
-        may_change: desk.may_change(),
+        page: context.page("Sessions", Screen::Sessions).saying(query.done.as_deref()),
+        base: context.path("/sessions"),
+        keys: context.path("/api-keys"),
+        may_change: context.may_change(),
         rows: listed.items,
         next_cursor: listed.next_cursor,
     })
@@ -81,7 +85,10 @@ fn row(session: &Listed, now: Timestamp) -> Row {
     }
 }
 
-pub(super) async fn end(desk: MerchantDesk, Path(path): Path<SessionPath>) -> Result<Response, Failure> {
-    desk.desk.core().end_session_by(&desk.desk.by, path.session).await??;
-    Ok(Redirect::to(&desk.path("/sessions?done=session-ended")).into_response())
+pub(super) async fn end(
+    context: MerchantContext,
+    Path(path): Path<SessionPath>,
+) -> Result<Response, Failure> {
+    context.context.core().end_session_by(&context.context.principal, path.session).await??;
+    Ok(Redirect::to(&context.path("/sessions?done=session-ended")).into_response())
 }

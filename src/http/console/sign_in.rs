@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::desk::Desk;
+use super::context::UserContext;
 use super::form::Form;
 use super::guard::origin;
 use super::page::{html, html_as};
@@ -231,8 +231,8 @@ pub(super) async fn welcome(
     })
 }
 
-pub(super) async fn sign_out(desk: Desk) -> Result<Response, Failure> {
-    desk.core().sign_out(&desk.by, &desk.who.session).await??;
+pub(super) async fn sign_out(context: UserContext) -> Result<Response, Failure> {
+    context.core().sign_out(&context.principal, &context.who.session).await??;
     Ok(([(header::SET_COOKIE, cookie::clear())], Redirect::to("/console/sign-in")).into_response())
 }
 

@@ -7,7 +7,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::desk::MerchantDesk;
+use super::context::MerchantContext;
 use super::exchanges::latency;
 use super::form::filled;
 use super::keys::KeyPath;
@@ -78,24 +78,25 @@ pub(super) struct Asked {
     done: Option<String>,
 }
 
-pub(super) async fn list(desk: MerchantDesk, Query(asked): Query<Asked>) -> Result<Response, Failure> {
-    html(&webhooks_page(&desk, asked, None).await?)
+pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -> Result<Response, Failure> {
+    html(&webhooks_page(&context, asked, None).await?)
 }
 
 async fn webhooks_page(
-    desk: &MerchantDesk,
+    context: &MerchantContext,
     asked: Asked,
     tried: Option<Tried>,
 ) -> Result<WebhooksPage, Failure> {
-    let core = desk.desk.core();
+    let core = context.context.core();
     let state: Option<DeliveryState> = asked.state.as_deref().and_then(|state| state.parse().ok());
-    let wanted = desk.wanted("webhooks", asked.cursor)?;
+    let wanted = context.wanted("webhooks", asked.cursor)?;
     let filter = Filter { api_key: None, state };
-    let found =
-        core.list_deliveries(&desk.desk.by, desk.id(), filter, wanted.before, wanted.to_read()).await??;
-    let keys = core.api_keys(&desk.desk.by, desk.id(), None, KEYS_MAX).await??;
+    let found = core
+        .list_deliveries(&context.context.principal, context.id(), filter, wanted.before, wanted.to_read())
+        .await??;
+    let keys = core.api_keys(&context.context.principal, context.id(), None, KEYS_MAX).await??;
     let names: HashMap<ApiKeyId, String> = keys.iter().map(|key| (key.id, key.name.clone())).collect();
-    let now = desk.desk.now;
+    let now = context.context.now;
     let listed = wanted.page(
         found,
         |delivery| delivery.id,
@@ -111,10 +112,10 @@ async fn webhooks_page(
         Some(Target { id: key.id, name: key.name, url: url.to_string(), disabled })
     };
     Ok(WebhooksPage {
-        page: desk.page("Webhooks sent", Screen::Webhooks).saying(asked.done.as_deref()),
-        base: desk.path("/webhooks"),
-        keys_path: desk.path("/api-keys"),
-        may_change: desk.may_change(),
+        page: context.page("Webhooks sent", Screen::Webhooks).saying(asked.done.as_deref()),
+        base: context.path("/webhooks"),
+        keys_path: context.path("/api-keys"),
+        may_change: context.may_change(),
         state: asked.state.unwrap_or_default(),
         targets: keys.into_iter().filter_map(target).collect(),
         rows: listed.items,
@@ -189,19 +190,27 @@ pub(super) struct DeliveryPath {
     delivery: DeliveryId,
 }
 
-pub(super) async fn resend(desk: MerchantDesk, Path(path): Path<DeliveryPath>) -> Result<Response, Failure> {
-    desk.desk.core().redeliver(&desk.desk.by, desk.id(), path.delivery).await??;
-    Ok(Redirect::to(&desk.path("/webhooks?done=resent")).into_response())
+pub(super) async fn resend(
+    context: MerchantContext,
+    Path(path): Path<DeliveryPath>,
+) -> Result<Response, Failure> {
+    context.context.core().redeliver(&context.context.principal, context.id(), path.delivery).await??;
+    Ok(Redirect::to(&context.path("/webhooks?done=resent")).into_response())
 }
 
 /// Sends a ping to a key's webhook, and shows what came back.
-pub(super) async fn send_ping(desk: MerchantDesk, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
-    let key = desk.key(path.key).await?;
-    let shared = &desk.desk.shared;
-    let answer =
-        shared.core.test_webhook(&desk.desk.by, key.id, |message| shared.egress.send(message)).await??;
+pub(super) async fn send_ping(
+    context: MerchantContext,
+    Path(path): Path<KeyPath>,
+) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
+    let shared = &context.context.shared;
+    let answer = shared
+        .core
+        .test_webhook(&context.context.principal, key.id, |message| shared.egress.send(message))
+        .await??;
     let asked = Asked { state: None, cursor: None, done: None };
-    html(&webhooks_page(&desk, asked, Some(tried(key.name, &answer))).await?)
+    html(&webhooks_page(&context, asked, Some(tried(key.name, &answer))).await?)
 }
 
 fn tried(name: String, answer: &Answer) -> Tried {

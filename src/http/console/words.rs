@@ -37,7 +37,6 @@ impl fmt::Display for Exactly {
 impl askama::filters::HtmlSafe for Exactly {}
 
 /// `in 3 days`, `5 minutes ago`: to the largest whole unit.
-#[must_use]
 pub(super) fn relative(time: Timestamp, now: Timestamp) -> String {
     let secs = time.since(now).num_seconds();
     let (count, unit) = match secs.unsigned_abs() {
@@ -50,7 +49,6 @@ pub(super) fn relative(time: Timestamp, now: Timestamp) -> String {
     if secs > 0 { format!("in {count} {unit}{plural}") } else { format!("{count} {unit}{plural} ago") }
 }
 
-#[must_use]
 pub(super) const fn role(role: Role) -> &'static str {
     match role {
         Role::Operator => "Operator",
@@ -60,7 +58,6 @@ pub(super) const fn role(role: Role) -> &'static str {
     }
 }
 
-#[must_use]
 pub(super) const fn environment(environment: Environment) -> &'static str {
     match environment {
         Environment::Sandbox => "Sandbox",
@@ -68,7 +65,6 @@ pub(super) const fn environment(environment: Environment) -> &'static str {
     }
 }
 
-#[must_use]
 pub(super) const fn webhook_format(format: WebhookFormat) -> &'static str {
     match format {
         WebhookFormat::SingleJson => "Single JSON data",
@@ -76,7 +72,6 @@ pub(super) const fn webhook_format(format: WebhookFormat) -> &'static str {
     }
 }
 
-#[must_use]
 pub(super) const fn product(product: Product) -> &'static str {
     match product {
         Product::ApiKeys => "API keys",
@@ -85,7 +80,6 @@ pub(super) const fn product(product: Product) -> &'static str {
 }
 
 /// What the page says after a redirect, by the name of the deed. Only names of ours say anything.
-#[must_use]
 pub(super) fn done(name: &str) -> Option<&'static str> {
     Some(match name {
         "saved" => "Saved. The settings hold from the next call on.",
@@ -108,7 +102,6 @@ pub(super) fn done(name: &str) -> Option<&'static str> {
 }
 
 /// A refusal as a sentence to show beside a form.
-#[must_use]
 pub(super) fn refusal(refused: &Refused) -> String {
     match refused {
         Refused::Invalid { field, detail } => {
@@ -150,7 +143,6 @@ pub(super) fn sentence(words: &str) -> String {
 }
 
 /// Why a call came to what it did, in one sentence.
-#[must_use]
 pub(super) fn exchange(exchange: &Exchange) -> String {
     let ip = &exchange.client_ip;
     let through = match exchange.hops.as_slice() {
@@ -173,7 +165,6 @@ pub(super) fn exchange(exchange: &Exchange) -> String {
 }
 
 /// A reason as a sentence.
-#[must_use]
 pub(super) const fn why(reason: Reason) -> &'static str {
     match reason {
         Reason::KeyMissing => "The call had no X-API-KEY header.",

@@ -12,7 +12,7 @@ use super::service_token::bearer;
 use crate::domain::access::Reason;
 use crate::domain::admin::AdminToken;
 use crate::flows::failures::Surface;
-use crate::flows::manage::{By, Refused};
+use crate::flows::manage::{Principal, Refused};
 use crate::http::Shared;
 use crate::http::admin::permissions;
 use crate::http::context::RequestContext;
@@ -39,8 +39,9 @@ pub async fn admin_token(
             if !permissions::may_call(&token, &request) {
                 return Failure::from(Refused::InsufficientPermission).into_response();
             }
-            let by = By::admin_token(&token, context.ip().to_string(), context.request_id().to_owned());
-            request.extensions_mut().insert(by);
+            let principal =
+                Principal::admin_token(&token, context.ip().to_string(), context.request_id().to_owned());
+            request.extensions_mut().insert(principal);
             next.run(request).await
         }
         Ok(Err(Reason::TooManyFailures)) => Failure::refused(Reason::TooManyFailures).into_response(),

@@ -34,7 +34,6 @@ pub struct Reader {
 }
 
 impl Reader {
-    #[must_use]
     pub fn of(request: &Request) -> Self {
         let path = request.uri().path();
         let is_console = console::guard::is_console(path);

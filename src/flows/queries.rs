@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::Core;
-use super::manage::{By, Managed, Refused};
+use super::manage::{Managed, Principal, Refused};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId, SessionId};
 use crate::store::audit::Chained;
@@ -26,39 +26,33 @@ pub struct SuggestedRange {
 
 impl Core {
     /// A merchant's sessions, newest first.
-    ///
-    /// # Errors
-    /// A fault of the store, as for all below.
     pub async fn sessions(
         &self,
-        by: &By,
+        principal: &Principal,
         merchant: MerchantId,
         before: Option<SessionId>,
         limit: i64,
     ) -> Managed<Vec<Listed>> {
-        if let Err(refused) = self.must_exist(by, merchant).await? {
+        if let Err(refused) = self.must_exist(principal, merchant).await? {
             return Ok(Err(refused));
         }
         Ok(Ok(sessions::list(&mut self.store.read().await?, merchant, before, limit).await?))
     }
 
     /// A session, live or not.
-    pub async fn session(&self, by: &By, id: SessionId) -> Managed<Listed> {
+    pub async fn session(&self, principal: &Principal, id: SessionId) -> Managed<Listed> {
         let mut db = self.store.read().await?;
         let found = sessions::one(&mut db, id).await?;
-        Ok(found.filter(|session| by.may_see(session.merchant_id).is_ok()).ok_or(Refused::NotFound))
+        Ok(found.filter(|session| principal.may_see(session.merchant_id).is_ok()).ok_or(Refused::NotFound))
     }
 
     /// Ends a session and all its tokens.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn end_session_by(&self, by: &By, id: SessionId) -> Managed<()> {
-        let mut change = self.change(by, "session.revoked").await?;
+    pub async fn end_session_by(&self, principal: &Principal, id: SessionId) -> Managed<()> {
+        let mut change = self.change(principal, "session.revoked").await?;
         let result = async {
             change.concerns(None, id);
             let merchant = sessions::merchant_of(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-            by.may_change(merchant)?;
+            principal.may_change(merchant)?;
             change.event.merchant_id = Some(merchant);
             let now = change.event.at;
             sessions::revoke(&mut change.tx, id, "ended_by_admin", now).await?;
@@ -69,18 +63,15 @@ impl Core {
     }
 
     /// A merchant's exchanges, newest first.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn exchanges(
         &self,
-        by: &By,
+        principal: &Principal,
         merchant: MerchantId,
         filter: &Filter,
         before: Option<ExchangeId>,
         limit: i64,
     ) -> Managed<Vec<Exchange>> {
-        if let Err(refused) = self.must_exist(by, merchant).await? {
+        if let Err(refused) = self.must_exist(principal, merchant).await? {
             return Ok(Err(refused));
         }
         let mut db = self.store.read().await?;
@@ -89,13 +80,10 @@ impl Core {
 
     /// A list of addresses for a key, from the traffic it has had: single IPv4 addresses, and the /64
     /// networks that IPv6 hosts wander in.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn suggested_ips(&self, by: &By, key: ApiKeyId) -> Managed<Vec<SuggestedRange>> {
+    pub async fn suggested_ips(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<SuggestedRange>> {
         let mut db = self.store.read().await?;
         let key = match api_keys::by_id(&mut db, key).await? {
-            Some(key) if by.may_see(key.merchant_id).is_ok() => key,
+            Some(key) if principal.may_see(key.merchant_id).is_ok() => key,
             _ => return Ok(Err(Refused::NotFound)),
         };
         let mut ranges: BTreeMap<IpNet, SuggestedRange> = BTreeMap::new();
@@ -117,18 +105,15 @@ impl Core {
     }
 
     /// A merchant's audit trail, newest first. That it was read is on record too.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn audit_events(
         &self,
-        by: &By,
+        principal: &Principal,
         merchant: MerchantId,
         before: Option<i64>,
         limit: i64,
     ) -> Managed<Vec<Chained>> {
-        let mut event = self.event_by(by, "audit_events.read");
-        if let Err(refused) = by.may_see(merchant) {
+        let mut event = self.event_by(principal, "audit_events.read");
+        if let Err(refused) = principal.may_see(merchant) {
             return self.refused(event, refused).await;
         }
         self.write_all_refusals().await?;

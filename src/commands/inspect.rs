@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tollgate::domain::ids::{AdminTokenId, MerchantId, SessionId};
 use tollgate::flows::Core;
-use tollgate::flows::manage::By;
+use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_merchants::LicensedMerchant;
 use tollgate::http::admin::{api_keys, body, credentials, merchants, sessions, tokens, users};
 
@@ -55,13 +55,17 @@ fn table(items: &[Value], columns: &[&str]) -> String {
 }
 
 /// The merchant with this id or name.
-pub(crate) async fn merchant(core: &Core, by: &By, text: &str) -> anyhow::Result<LicensedMerchant> {
+pub(crate) async fn merchant(
+    core: &Core,
+    principal: &Principal,
+    text: &str,
+) -> anyhow::Result<LicensedMerchant> {
     if let Ok(id) = text.parse::<MerchantId>() {
-        return Ok(core.merchant(by, id).await??);
+        return Ok(core.merchant(principal, id).await??);
     }
     let (mut before, mut found) = (None, Vec::new());
     loop {
-        let page = core.merchants(by, before, PAGE).await?;
+        let page = core.merchants(principal, before, PAGE).await?;
         before = page.last().map(|last| last.merchant.id);
         let is_last = before.is_none();
         found.extend(page.into_iter().filter(|merchant| merchant.merchant.name == text));
@@ -76,47 +80,57 @@ pub(crate) async fn merchant(core: &Core, by: &By, text: &str) -> anyhow::Result
     Ok(only)
 }
 
-pub(crate) async fn merchants(core: &Core, by: &By, listing: &Listing) -> anyhow::Result<()> {
-    let found = core.merchants(by, None, listing.limit).await?;
+pub(crate) async fn merchants(core: &Core, principal: &Principal, listing: &Listing) -> anyhow::Result<()> {
+    let found = core.merchants(principal, None, listing.limit).await?;
     listing.print(found.iter().map(merchants::MerchantView::from), &["id", "name", "gateway", "status"])
 }
 
-pub(crate) async fn keys(core: &Core, by: &By, of: &str, listing: &Listing) -> anyhow::Result<()> {
-    let merchant = merchant(core, by, of).await?.merchant.id;
-    let (found, now) = (core.api_keys(by, merchant, None, listing.limit).await??, core.now());
+pub(crate) async fn keys(
+    core: &Core,
+    principal: &Principal,
+    of: &str,
+    listing: &Listing,
+) -> anyhow::Result<()> {
+    let merchant = merchant(core, principal, of).await?.merchant.id;
+    let (found, now) = (core.api_keys(principal, merchant, None, listing.limit).await??, core.now());
     let columns = ["id", "name", "environment", "status", "key_hint", "expires_at"];
     listing.print(found.iter().map(|key| api_keys::ApiKeyView::new(key, now)), &columns)
 }
 
 pub(crate) async fn credentials(
     core: &Core,
-    by: &By,
+    principal: &Principal,
     key: tollgate::domain::ids::ApiKeyId,
     listing: &Listing,
 ) -> anyhow::Result<()> {
-    let (found, now) = (core.credentials(by, key).await??, core.now());
+    let (found, now) = (core.credentials(principal, key).await??, core.now());
     let views = found.iter().map(|credential| credentials::CredentialView::new(credential, now));
     listing.print(views, &["client_id", "enabled", "last_used_at", "created_at"])
 }
 
-pub(crate) async fn users(core: &Core, by: &By, listing: &Listing) -> anyhow::Result<()> {
-    let found = core.users(by, None, listing.limit).await?;
+pub(crate) async fn users(core: &Core, principal: &Principal, listing: &Listing) -> anyhow::Result<()> {
+    let found = core.users(principal, None, listing.limit).await?;
     listing.print(
         found.iter().map(users::UserView::from),
         &["id", "email", "role", "merchant_id", "disabled_at"],
     )
 }
 
-pub(crate) async fn tokens(core: &Core, by: &By, listing: &Listing) -> anyhow::Result<()> {
-    let found = core.admin_tokens(by, None, listing.limit).await?;
+pub(crate) async fn tokens(core: &Core, principal: &Principal, listing: &Listing) -> anyhow::Result<()> {
+    let found = core.admin_tokens(principal, None, listing.limit).await?;
     let columns = ["id", "name", "role", "merchant_id", "last_used_at", "expires_at", "revoked_at"];
     listing.print(found.iter().map(tokens::TokenView::from), &columns)
 }
 
-pub(crate) async fn token(core: &Core, by: &By, id: AdminTokenId, as_json: bool) -> anyhow::Result<()> {
+pub(crate) async fn token(
+    core: &Core,
+    principal: &Principal,
+    id: AdminTokenId,
+    as_json: bool,
+) -> anyhow::Result<()> {
     let mut before = None;
     loop {
-        let page = core.admin_tokens(by, before, PAGE).await?;
+        let page = core.admin_tokens(principal, before, PAGE).await?;
         let Some(last) = page.last() else { bail!("there is no such object") };
         before = Some(last.id);
         if let Some(token) = page.iter().find(|token| token.id == id) {
@@ -125,14 +139,24 @@ pub(crate) async fn token(core: &Core, by: &By, id: AdminTokenId, as_json: bool)
     }
 }
 
-pub(crate) async fn sessions(core: &Core, by: &By, of: &str, listing: &Listing) -> anyhow::Result<()> {
-    let merchant = merchant(core, by, of).await?.merchant.id;
-    let (found, now) = (core.sessions(by, merchant, None, listing.limit).await??, core.now());
+pub(crate) async fn sessions(
+    core: &Core,
+    principal: &Principal,
+    of: &str,
+    listing: &Listing,
+) -> anyhow::Result<()> {
+    let merchant = merchant(core, principal, of).await?.merchant.id;
+    let (found, now) = (core.sessions(principal, merchant, None, listing.limit).await??, core.now());
     let columns = ["id", "client_id", "active", "generation", "started_at", "rotated_at", "expires_at"];
     listing.print(found.into_iter().map(|session| sessions::SessionView::new(session, now)), &columns)
 }
 
-pub(crate) async fn session(core: &Core, by: &By, id: SessionId, as_json: bool) -> anyhow::Result<()> {
-    let session = core.session(by, id).await??;
+pub(crate) async fn session(
+    core: &Core,
+    principal: &Principal,
+    id: SessionId,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let session = core.session(principal, id).await??;
     show(&body::json_bytes(&sessions::SessionView::new(session, core.now())), as_json)
 }

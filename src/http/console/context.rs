@@ -15,57 +15,52 @@ use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::domain::licence::Product;
 use crate::flows::Core;
 use crate::flows::console_session::SignedIn;
-use crate::flows::manage::{By, Refused};
+use crate::flows::idempotency::OnceKey;
+use crate::flows::manage::{Principal, Refused};
 use crate::flows::manage_merchants::LicensedMerchant;
-use crate::flows::once::OnceKey;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 
 /// A request of a user who is signed in.
-pub(super) struct Desk {
+pub(super) struct UserContext {
     pub(super) shared: Arc<Shared>,
     pub(super) who: SignedIn,
-    pub(super) by: By,
+    pub(super) principal: Principal,
     pub(super) now: Timestamp,
 }
 
-impl FromRequestParts<Arc<Shared>> for Desk {
+impl FromRequestParts<Arc<Shared>> for UserContext {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Failure> {
         let who = parts.extensions.get::<SignedIn>().cloned();
         let who = who.ok_or_else(|| Failure::fault("a screen outside the sign-in layer"))?;
         let context = RequestContext::from_request_parts(parts, shared).await?;
-        let by = shared.core.by_user(&who, origin(&context));
-        Ok(Self { by, who, now: shared.core.now(), shared: Arc::clone(shared) })
+        let principal = shared.core.by_user(&who, origin(&context));
+        Ok(Self { principal, who, now: shared.core.now(), shared: Arc::clone(shared) })
     }
 }
 
-impl Desk {
-    #[must_use]
+impl UserContext {
     pub(super) fn core(&self) -> &Core {
         &self.shared.core
     }
 
-    #[must_use]
     pub(super) fn is_operator(&self) -> bool {
         self.who.user.role == Role::Operator
     }
 
-    #[must_use]
     pub(super) fn page(&self, title: &'static str, screen: Screen) -> Page {
         Page::new(title, screen, &self.who, None)
     }
 
     /// A fresh name for a form that makes something: sent twice, it makes one thing.
-    #[must_use]
     pub(super) fn new_once(&self) -> String {
         hex::encode(self.core().entropy.bytes::<16>())
     }
 
     /// The key under which the answer to a form is kept: this user's, for this purpose and object.
-    #[must_use]
     pub(super) fn once_key(&self, name: &str, what: &str, object: Uuid) -> Option<OnceKey> {
         use sha2::{Digest, Sha256};
         let is_ours = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -78,12 +73,12 @@ impl Desk {
 }
 
 /// A request about the merchant that its path names. To whoever may not see that one, it does not exist.
-pub(super) struct MerchantDesk {
-    pub(super) desk: Desk,
+pub(super) struct MerchantContext {
+    pub(super) context: UserContext,
     pub(super) merchant: LicensedMerchant,
 }
 
-impl FromRequestParts<Arc<Shared>> for MerchantDesk {
+impl FromRequestParts<Arc<Shared>> for MerchantContext {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Failure> {
@@ -91,38 +86,33 @@ impl FromRequestParts<Arc<Shared>> for MerchantDesk {
         let params = RawPathParams::from_request_parts(parts, shared).await.map_err(|_| not_found())?;
         let id = params.iter().find(|(name, _)| *name == "merchant").map(|(_, value)| value.to_owned());
         let id: MerchantId = id.and_then(|id| id.parse().ok()).ok_or_else(not_found)?;
-        let desk = Desk::from_request_parts(parts, shared).await?;
-        let merchant = desk.core().merchant(&desk.by, id).await??;
-        Ok(Self { desk, merchant })
+        let context = UserContext::from_request_parts(parts, shared).await?;
+        let merchant = context.core().merchant(&context.principal, id).await??;
+        Ok(Self { context, merchant })
     }
 }
 
-impl MerchantDesk {
-    #[must_use]
+impl MerchantContext {
     pub(super) const fn id(&self) -> MerchantId {
         self.merchant.merchant.id
     }
 
     /// The path of a screen of this merchant.
-    #[must_use]
     pub(super) fn path(&self, rest: &str) -> String {
         format!("/console/m/{}{rest}", self.id())
     }
 
-    #[must_use]
     pub(super) fn page(&self, title: &'static str, screen: Screen) -> Page {
-        Page::new(title, screen, &self.desk.who, Some(&self.merchant))
+        Page::new(title, screen, &self.context.who, Some(&self.merchant))
     }
 
     /// Whether buttons that change something are shown; the flows decide.
-    #[must_use]
     pub(super) fn may_change(&self) -> bool {
-        self.desk.who.user.role != Role::MerchantViewer
+        self.context.who.user.role != Role::MerchantViewer
     }
 
-    #[must_use]
     pub(super) fn is_licensed(&self, product: Product) -> bool {
-        self.merchant.licences.is_good(product, self.desk.now)
+        self.merchant.licences.is_good(product, self.context.now)
     }
 
     /// A key of this merchant; one of another is none.
@@ -130,7 +120,7 @@ impl MerchantDesk {
     /// # Errors
     /// 404, or a fault of the store.
     pub(super) async fn key(&self, id: ApiKeyId) -> Result<ApiKey, Failure> {
-        let key = self.desk.core().api_key(&self.desk.by, id).await??;
+        let key = self.context.core().api_key(&self.context.principal, id).await??;
         if key.merchant_id == self.id() { Ok(key) } else { Err(Refused::NotFound.into()) }
     }
 }

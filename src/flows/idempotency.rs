@@ -45,7 +45,6 @@ pub struct Once<T> {
 
 impl<T> Once<T> {
     /// For callers that read the outcome itself: the command line.
-    #[must_use]
     pub const fn never() -> Self {
         Self { key: None, render: |_| Vec::new() }
     }
@@ -60,7 +59,6 @@ pub enum Answer<T> {
 
 impl<T> Answer<T> {
     /// What was made by a creation that had no key, and so cannot have been made before.
-    #[must_use]
     pub fn made(self) -> Option<T> {
         match self {
             Self::Made(made) => Some(made),
@@ -109,9 +107,6 @@ impl Change<'_> {
 impl super::Core {
     /// The answer given before to the same request under the same key; a refusal when the key was
     /// used for another request.
-    ///
-    /// # Errors
-    /// A fault of the store.
     pub async fn earlier_answer(
         &self,
         key: &OnceKey,
