@@ -11,11 +11,12 @@ use crate::domain::licence::{Licence, Product};
 use crate::domain::secret::PlainSecret;
 use crate::flows::Core;
 use crate::flows::authorize::PresentedClient;
+use crate::flows::error::Refused;
 use crate::flows::idempotency::{Answer, Once};
-use crate::flows::manage::{Principal, Refused};
 use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::manage_keys::NewApiKey;
 use crate::flows::manage_users::NewUser;
+use crate::flows::principal::Principal;
 use crate::store::{StoreError, api_keys, credentials, merchants};
 
 const MERCHANT_NAME: &str = "Demo merchant";
@@ -30,7 +31,7 @@ pub enum DemoError {
     #[error("it was made before")]
     MadeBefore,
     #[error("the key just made was not admitted: {}", .0.name())]
-    NotAdmitted(crate::domain::access::Reason),
+    NotAdmitted(crate::domain::reason::Reason),
 }
 
 /// Who signs in to the demo's console: an operator, who sees everything.

@@ -1,7 +1,7 @@
 //! The documents: every page is there, leads somewhere, and leaves nothing out.
 
 use strum::VariantArray;
-use tollgate::domain::access::ErrorCode;
+use tollgate::domain::reason::ErrorCode;
 
 use crate::support::{Call, TestApp, each_engine};
 

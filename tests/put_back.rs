@@ -1,7 +1,7 @@
 //! A database put back to an earlier state under running replicas: by a restore in place, or by a
 //! fail-over that lost commits.
 
-use tollgate::flows::manage::Principal;
+use tollgate::flows::principal::Principal;
 use tollgate::store::Engine;
 
 use super::support::merchant::done;

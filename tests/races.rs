@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tollgate::config::Settings;
 use tollgate::domain::licence::{Licence, Product};
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::ApiKeyChanges;
+use tollgate::flows::principal::Principal;
 
 use crate::admin::{introspect_as, service_token};
 use crate::concurrency::rounds;

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use tollgate::config::Settings;
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::{ApiKeyChanges, NewApiKey};
+use tollgate::flows::principal::Principal;
 
 use crate::admin::{Admin, introspect_as, service_token, text};
 use crate::support::merchant::{done, plain_key};

@@ -6,7 +6,7 @@ use tollgate::app::{App, BuildError, Create};
 use tollgate::config::Settings;
 use tollgate::domain::entropy::Entropy;
 use tollgate::domain::keyring::{KeyState, ServerKey, name_of};
-use tollgate::flows::manage::Principal;
+use tollgate::flows::principal::Principal;
 use tollgate::store::Engine;
 
 use crate::support::merchant::{done, plain_key};

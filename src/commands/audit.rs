@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tollgate::domain::keyring::name_of;
 use tollgate::flows::Core;
 use tollgate::flows::audit_chain::ChainVerdict;
-use tollgate::flows::manage::Principal;
+use tollgate::flows::principal::Principal;
 use tollgate::flows::trail::Reading;
 use tollgate::http::admin::audit::AuditEventView;
 use tollgate::http::admin::body;

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tollgate::domain::ids::{AdminTokenId, MerchantId, SessionId};
 use tollgate::flows::Core;
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_merchants::LicensedMerchant;
+use tollgate::flows::principal::Principal;
 use tollgate::http::admin::{api_keys, body, credentials, merchants, sessions, tokens, users};
 
 use super::{print, show};

@@ -23,11 +23,11 @@ use tollgate::domain::licence::Licence;
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
 use tollgate::flows::idempotency::{Answer, Once};
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::manage_users::NewUser;
+use tollgate::flows::principal::Principal;
 use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens, users};
 
 pub(crate) use arguments::Job;

@@ -10,7 +10,7 @@ use tollgate::app::key_file;
 use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::keyring::{KeyState, ServerKey, name_of};
 use tollgate::flows::Core;
-use tollgate::flows::manage::Principal;
+use tollgate::flows::principal::Principal;
 use tollgate::flows::token_keys::KeyReport;
 use zeroize::Zeroizing;
 

@@ -20,6 +20,7 @@ pub mod lengths;
 pub mod licence;
 pub mod merchant;
 pub mod parameters;
+pub mod reason;
 pub mod scope;
 pub mod secret;
 pub mod session;

@@ -10,10 +10,10 @@
 use chrono::TimeDelta;
 use zeroize::Zeroizing;
 
-use super::access::Reason;
 use super::clock::Timestamp;
 use super::ids::{CredentialId, MerchantId, SessionId};
 use super::keyring::{ServerKey, ServerKeyId};
+use super::reason::Reason;
 use super::scope::Scopes;
 use super::secret::PlainSecret;
 use super::token::{Claims, TokenKind};

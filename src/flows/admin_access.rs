@@ -6,8 +6,8 @@ use chrono::TimeDelta;
 
 use super::failures::Surface;
 use super::{Core, Decided};
-use crate::domain::access::Reason;
 use crate::domain::admin::{AdminToken, TokenOverlap};
+use crate::domain::reason::Reason;
 use crate::domain::secret::{ADMIN_TOKEN_CHARS, ADMIN_TOKEN_PREFIX, PlainSecret};
 use crate::store::StoreError;
 use crate::store::admin_tokens::{self, Presented};

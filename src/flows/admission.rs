@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::failures::Surface;
 use super::{Core, Decided};
-use crate::domain::access::{self, AddressVerdict, Reason};
+use crate::domain::access::{self, AddressVerdict};
 use crate::domain::address::ClientAddress;
 use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::merchant::MerchantRecord;
+use crate::domain::reason::Reason;
 use crate::domain::secret::{SecretHash, StoredSecret, looks_like_api_key};
 use crate::store::StoreError;
 

@@ -4,8 +4,11 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::Core;
-use super::manage::{Managed, Principal, Refused};
-use super::sign_in::{Origin, SignIn};
+use super::error::Refused;
+use super::manage::Managed;
+use super::principal::Origin;
+use super::principal::Principal;
+use super::sign_in::SignIn;
 use crate::domain::admin::User;
 use crate::domain::console::{ConsoleSession, LINK_TTL};
 use crate::domain::ids::UserId;

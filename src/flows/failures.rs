@@ -21,9 +21,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Core, Decided};
-use crate::domain::access::Reason;
 use crate::domain::address::network_of;
 use crate::domain::clock::Clock;
+use crate::domain::reason::Reason;
 
 /// How long failures count.
 const WINDOW: Duration = Duration::from_secs(60);

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::Core;
-use super::manage::{Managed, Principal};
+use super::manage::Managed;
+use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId};
 use crate::store::figures::{self, Count, Latency};

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::manage::{Change, Managed, Refused, Stop};
+use super::error::Refused;
+use super::manage::{Change, Managed, Stop};
 use crate::domain::keyring::Purpose;
 use crate::store::{StoreError, idempotency};
 

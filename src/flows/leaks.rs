@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Core;
-use super::manage::{Managed, Principal, Refused};
+use super::error::Refused;
+use super::manage::Managed;
+use super::principal::Principal;
 use super::record::audit_event;
 use crate::domain::admin::Role;
 use crate::domain::clock::Timestamp;

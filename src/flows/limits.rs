@@ -19,9 +19,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::failures::{Failures, Surface};
-use crate::domain::access::Reason;
 use crate::domain::clock::Clock;
 use crate::domain::ids::{ApiKeyId, CredentialId, UserId};
+use crate::domain::reason::Reason;
 use crate::domain::secret::SecretHash;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What every management flow shares: who acts, how it is refused, and the record of it.
+//! What every management flow shares: a change, and the record of it or of its refusal.
 //!
 //! A change is one transaction with its audit event and its webhook event. A refused change is rolled
 //! back and the refusal recorded: who tried what is as much on record as who did.
@@ -7,155 +7,17 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::Core;
+use super::error::Refused;
+use super::principal::Principal;
 use super::record::audit_event;
-use super::sign_in::Origin;
-use crate::domain::admin::{AdminToken, Role, User};
-use crate::domain::api_key::Environment;
 use crate::domain::clock::Timestamp;
-use crate::domain::credential::Credential;
-use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome, WebhookEvent};
+use crate::domain::event::{AuditEvent, Outcome, WebhookEvent};
 use crate::domain::ids::{EventId, MerchantId};
 use crate::domain::lengths::{OBJECT_ID_BYTES_MAX, cut};
 use crate::domain::licence::Product;
 use crate::domain::merchant::Merchant;
 use crate::store::outbox::Audience;
 use crate::store::{StoreError, Tx, audit, merchants, outbox};
-
-/// Who acts, and from where.
-#[derive(Clone, Debug)]
-pub struct Principal {
-    pub actor: Actor,
-    pub role: Role,
-    /// The one merchant that a merchant role may see.
-    pub merchant_id: Option<MerchantId>,
-    /// A user of the console without the second factor that live keys ask for here.
-    pub lacks_second_factor: bool,
-    pub client_ip: Option<String>,
-    pub request_id: Option<String>,
-}
-
-impl Principal {
-    /// Whoever can run the program beside the database.
-    pub const fn command_line() -> Self {
-        Self {
-            actor: Actor::of(ActorKind::CommandLine),
-            role: Role::Operator,
-            merchant_id: None,
-            lacks_second_factor: false,
-            client_ip: None,
-            request_id: None,
-        }
-    }
-
-    pub fn admin_token(token: &AdminToken, client_ip: String, request_id: String) -> Self {
-        Self {
-            actor: Actor {
-                kind: ActorKind::AdminToken,
-                id: Some(token.id.to_string()),
-                name: Some(token.name.clone()),
-            },
-            role: token.role,
-            merchant_id: token.merchant_id,
-            lacks_second_factor: false,
-            client_ip: Some(client_ip),
-            request_id: Some(request_id),
-        }
-    }
-
-    pub fn user(user: &User, lacks_second_factor: bool, origin: Origin) -> Self {
-        Self {
-            actor: Actor::user(user),
-            role: user.role,
-            merchant_id: user.merchant_id,
-            lacks_second_factor,
-            client_ip: Some(origin.client_ip.to_string()),
-            request_id: Some(origin.request_id),
-        }
-    }
-
-    /// An integration that acts on its own credentials.
-    pub fn client(credential: &Credential, client_ip: String, request_id: String) -> Self {
-        Self {
-            actor: Actor { kind: ActorKind::Client, id: Some(credential.client_id.clone()), name: None },
-            role: Role::MerchantAdmin,
-            merchant_id: Some(credential.merchant_id),
-            lacks_second_factor: false,
-            client_ip: Some(client_ip),
-            request_id: Some(request_id),
-        }
-    }
-
-    /// # Errors
-    /// [`Refused::Forbidden`] for a live key, where that takes a second factor and the user has none.
-    pub fn may_handle(&self, environment: Environment) -> Result<(), Refused> {
-        if self.lacks_second_factor && environment == Environment::Live {
-            return Err(Refused::Forbidden("live keys need a second factor: set one up under Your account"));
-        }
-        Ok(())
-    }
-
-    /// # Errors
-    /// [`Refused::NotFound`] for another merchant: its objects do not exist for this actor.
-    pub fn may_see(&self, merchant: MerchantId) -> Result<(), Refused> {
-        match self.role {
-            Role::Operator => Ok(()),
-            Role::Service if self.merchant_id.is_none() => Ok(()),
-            Role::MerchantAdmin | Role::MerchantViewer | Role::Service => {
-                if self.merchant_id == Some(merchant) { Ok(()) } else { Err(Refused::NotFound) }
-            }
-        }
-    }
-
-    /// # Errors
-    /// [`Refused::NotFound`] for another merchant, [`Refused::Forbidden`] for a viewer.
-    pub fn may_change(&self, merchant: MerchantId) -> Result<(), Refused> {
-        self.may_see(merchant)?;
-        if self.role == Role::MerchantViewer {
-            return Err(Refused::Forbidden("this role may only look"));
-        }
-        Ok(())
-    }
-
-    /// For what the platform does: operators, and service tokens with the permission for the call, without
-    /// which none gets this far.
-    ///
-    /// # Errors
-    /// [`Refused::Forbidden`] for the merchant roles.
-    pub fn must_be_of_platform(&self) -> Result<(), Refused> {
-        if self.role == Role::Service { Ok(()) } else { self.must_be_operator() }
-    }
-
-    /// # Errors
-    /// [`Refused::Forbidden`] for everybody but operators.
-    pub fn must_be_operator(&self) -> Result<(), Refused> {
-        if self.role == Role::Operator { Ok(()) } else { Err(Refused::Forbidden("for operators only")) }
-    }
-}
-
-/// Why a management call was refused; all of it may be told to whoever made the call.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("there is no such object")]
-    NotFound,
-    #[error("{0}")]
-    Forbidden(&'static str),
-    #[error("the token lacks the permission for this")]
-    InsufficientPermission,
-    #[error("{field}: {detail}")]
-    Invalid { field: &'static str, detail: String },
-    #[error("the merchant has no active licence for `{}`", <&str>::from(*.0))]
-    NotLicensed(Product),
-    #[error("{0}")]
-    Conflict(String),
-    #[error("the object was changed by somebody else; read it again")]
-    VersionMismatch,
-}
-
-impl Refused {
-    pub(super) fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
-        Self::Invalid { field, detail: detail.into() }
-    }
-}
 
 /// How the inside of a change ends early. Here a refusal undoes everything and is then recorded by
 /// [`Change::finish`], so it may travel by `?`; in the token flows it may not.

@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 
 use super::Core;
 use super::authorize::PresentedClient;
+use super::error::Refused;
 use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Principal, Refused, Stop};
+use super::manage::{Change, Managed, Stop};
 use super::manage_keys::WithSecret;
+use super::principal::Principal;
 use super::rotation;
 use super::scopes::check_within;
 use crate::domain::credential::{Credential, generate_client_id};

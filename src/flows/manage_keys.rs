@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::Core;
+use super::error::Refused;
 use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Principal, Refused, Stop, check_expiry, check_name};
+use super::manage::{Change, Managed, Stop, check_expiry, check_name};
 use super::manage_webhooks::{enable_webhook, ensure_webhook_secret};
+use super::principal::Principal;
 use super::rotation;
 use crate::domain::allow_list::AllowList;
 use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};

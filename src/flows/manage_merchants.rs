@@ -3,8 +3,10 @@
 use serde_json::json;
 
 use super::Core;
+use super::error::Refused;
 use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Principal, Refused, Stop, check_expiry, check_name};
+use super::manage::{Change, Managed, Stop, check_expiry, check_name};
+use super::principal::Principal;
 use crate::domain::api_key::{MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Licences, Product};

@@ -3,10 +3,12 @@
 use serde_json::json;
 
 use super::Core;
+use super::error::Refused;
 use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Principal, Refused, Stop, check_expiry, check_name};
+use super::manage::{Change, Managed, Stop, check_expiry, check_name};
 use super::manage_keys::WithSecret;
 use super::manage_keys::parse_allow_list;
+use super::principal::Principal;
 use super::rotation::check_overlap;
 use crate::domain::admin::{AdminToken, Permission, Role, TokenOverlap};
 use crate::domain::api_key::Environment;

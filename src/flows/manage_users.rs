@@ -4,10 +4,12 @@ use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
+use super::error::Refused;
 use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Principal, Refused, Stop, is_invisible};
+use super::manage::{Change, Managed, Stop, is_invisible};
 use super::manage_tokens::{check_role, may_change_of, may_give};
 use super::password;
+use super::principal::Principal;
 use crate::domain::admin::{Role, User};
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::secret::PlainSecret;

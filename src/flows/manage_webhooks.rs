@@ -8,9 +8,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Core;
+use super::error::Refused;
 use super::idempotency::{Answer as IdempotentAnswer, Once};
-use super::manage::{Change, Managed, Principal, Refused, Stop};
+use super::manage::{Change, Managed, Stop};
 use super::manage_keys::WithSecret;
+use super::principal::Principal;
 use super::rotation::OVERLAP_SECS_MAX;
 use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;

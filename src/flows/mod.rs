@@ -11,6 +11,7 @@ pub mod blocked;
 pub mod console_session;
 pub mod counters;
 pub mod deliver;
+pub mod error;
 pub mod failures;
 pub mod figures;
 pub mod idempotency;
@@ -27,6 +28,7 @@ pub mod manage_webhooks;
 pub mod notices;
 pub mod password;
 pub mod pings;
+pub mod principal;
 pub mod queries;
 pub mod record;
 pub mod refresh;
@@ -89,4 +91,4 @@ impl Core {
 pub type SharedCore = Arc<Core>;
 
 /// The result of a flow: what came out, or why the caller was refused; `Err` is a fault of ours.
-pub type Decided<T> = Result<Result<T, crate::domain::access::Reason>, StoreError>;
+pub type Decided<T> = Result<Result<T, crate::domain::reason::Reason>, StoreError>;

@@ -10,7 +10,7 @@ use argon2::password_hash::PasswordHasher;
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::manage::Refused;
+use super::error::Refused;
 use crate::domain::entropy::Entropy;
 use crate::domain::secret::PlainSecret;
 use crate::store::StoreError;

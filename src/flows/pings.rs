@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::manage::Refused;
+use super::error::Refused;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 
 /// Pings of one merchant under way at once, in one process.

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::Core;
-use super::manage::{Managed, Principal, Refused};
+use super::error::Refused;
+use super::manage::Managed;
+use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId, SessionId};
 use crate::store::audit::Chained;

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::introspect::TokenRequester;
+use super::principal::Origin;
 use super::record::audit_event;
 use super::{Core, Decided};
 use crate::domain::event::{Actor, ActorKind};
@@ -10,16 +11,10 @@ use crate::domain::ids::SessionId;
 use crate::domain::token::SealedToken;
 use crate::store::{StoreError, audit, sessions};
 
-/// From where a revocation came, for the audit trail.
-pub struct Origin<'a> {
-    pub client_ip: String,
-    pub request_id: &'a str,
-}
-
 impl Core {
     /// Ends the session of a token. A token that is unknown, or not this asker's, changes nothing and
     /// is no error (RFC 7009 2.2).
-    pub async fn revoke(&self, requester: TokenRequester, token: &str, origin: Origin<'_>) -> Decided<()> {
+    pub async fn revoke(&self, requester: TokenRequester, token: &str, origin: Origin) -> Decided<()> {
         let token = SealedToken::parse(token);
         let (actor, own_credential, own_merchant) = match requester {
             TokenRequester::Client { mut caller, presented } => {
@@ -58,7 +53,7 @@ impl Core {
         session: SessionId,
         merchant: crate::domain::ids::MerchantId,
         actor: Actor,
-        origin: Origin<'_>,
+        origin: Origin,
     ) -> Result<(), StoreError> {
         let mut tx = self.store.begin().await?;
         if !sessions::revoke(&mut tx, session, "revoked", self.now()).await? {
@@ -67,8 +62,8 @@ impl Core {
         let mut event = audit_event(self, "session.revoked", "session", session.to_string());
         event.merchant_id = Some(merchant);
         event.actor = actor;
-        event.client_ip = Some(origin.client_ip);
-        event.request_id = Some(origin.request_id.to_owned());
+        event.client_ip = Some(origin.client_ip.to_string());
+        event.request_id = Some(origin.request_id);
         event.detail = json!({});
         audit::append(&mut tx, &event).await?;
         tx.commit().await

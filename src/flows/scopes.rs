@@ -1,8 +1,8 @@
 //! Scopes that are asked for or set: held to the names that exist, where the settings list them.
 
 use super::Core;
-use super::manage::Refused;
-use crate::domain::access::Reason;
+use super::error::Refused;
+use crate::domain::reason::Reason;
 use crate::domain::scope::Scopes;
 
 impl Core {

@@ -4,8 +4,10 @@ use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
-use super::manage::{Change, Managed, Principal, Refused, Stop};
+use super::error::Refused;
+use super::manage::{Change, Managed, Stop};
 use super::manage_tokens::may_change_of;
+use super::principal::Principal;
 use crate::domain::console::{self, RECOVERY_CODES, TotpSecret};
 use crate::domain::ids::UserId;
 use crate::domain::keyring::Purpose;

@@ -5,13 +5,12 @@
 //! fail is the same, in words and in time: unknown user, wrong password, locked or disabled account.
 //! What is refused is recorded by [`super::refusals`].
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 
 use super::Core;
 use super::manage_users::check_email;
 use super::password::Hashing;
+use super::principal::Origin;
 use super::record::audit_event;
 use crate::domain::clock::Timestamp;
 use crate::domain::console::{
@@ -35,13 +34,6 @@ impl Console {
     pub const fn new(totp_required_for_live: bool) -> Self {
         Self { totp_required_for_live, hashing: Hashing::new() }
     }
-}
-
-/// Where an attempt comes from.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    pub client_ip: IpAddr,
-    pub request_id: String,
 }
 
 /// What an attempt to sign in came to. The secret is for the cookie.

@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::Core;
-use super::manage::{Managed, Principal};
+use super::manage::Managed;
+use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SessionId;
 use crate::domain::keyring::{KeyState, Keyring, Purpose, ServerKey, ServerKeyId, name_of, sealer};

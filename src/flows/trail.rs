@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Core;
-use super::manage::{Managed, Principal};
+use super::manage::Managed;
+use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::store::audit::{self, Chained, Filter};
 

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::error::Failure;
 use super::form::{Fields, form_decoded};
-use crate::domain::access::Reason;
+use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::flows::authorize::PresentedClient;
 

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::domain::access::{ErrorCode, Reason};
-use crate::flows::manage::Refused;
+use crate::domain::reason::{ErrorCode, Reason};
+use crate::flows::error::Refused;
 use crate::store::StoreError;
 
 /// Seconds after which a caller may try again when the store did not answer.

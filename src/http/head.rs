@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, Version, header};
 
 use super::api::verify;
 use super::error::Failure;
-use crate::domain::access::Reason;
+use crate::domain::reason::Reason;
 
 /// The request line and all fields. A reverse proxy's own limit is at most this by default.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;

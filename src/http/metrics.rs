@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use strum::VariantArray;
 
-use crate::domain::access::Reason;
+use crate::domain::reason::Reason;
 
 /// Upper bounds in seconds: from a read out of memory to the time-out of a request.
 const LATENCY_BUCKETS_SECS: [f64; 14] =

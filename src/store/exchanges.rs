@@ -20,7 +20,7 @@ pub struct Exchange {
     pub status: u16,
     /// The error that the caller saw.
     pub error: Option<String>,
-    /// Exactly why: the name of a [`crate::domain::access::Reason`].
+    /// Exactly why: the name of a [`crate::domain::reason::Reason`].
     pub reason: Option<String>,
     pub client_ip: String,
     /// The proxies it came through, nearest last.

@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use serde_json::json;
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::KEYS_MAX;
+use tollgate::flows::principal::Principal;
 
 use super::{Admin, authorize, text};
 use crate::support::merchant::{done, plain_key};

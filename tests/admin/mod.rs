@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tollgate::domain::admin::{Permission, Role};
 use tollgate::domain::ids::MerchantId;
 use tollgate::flows::idempotency::Once;
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_tokens::NewAdminToken;
+use tollgate::flows::principal::Principal;
 
 use crate::support::merchant::done;
 use crate::support::{Call, Reply, TestApp};

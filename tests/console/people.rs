@@ -4,8 +4,8 @@ use tollgate::domain::admin::Role;
 use tollgate::domain::ids::{MerchantId, UserId};
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::idempotency::Once;
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_users::NewUser;
+use tollgate::flows::principal::Principal;
 
 use crate::support::{Call, Reply, TestApp};
 

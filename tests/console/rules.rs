@@ -5,8 +5,8 @@ use futures_util::future::join_all;
 use tollgate::config::Settings;
 use tollgate::domain::admin::Role;
 use tollgate::domain::secret::PlainSecret;
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_users::UserChanges;
+use tollgate::flows::principal::Principal;
 use tollgate::store::Engine;
 
 use super::people::{PASSWORD, cookie_of, field, from_a_page, sign_in_form};

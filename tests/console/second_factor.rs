@@ -7,9 +7,10 @@ use tollgate::domain::api_key::Environment;
 use tollgate::domain::console::TotpSecret;
 use tollgate::domain::keyring::Purpose;
 use tollgate::domain::secret::PlainSecret;
+use tollgate::flows::error::Refused;
 use tollgate::flows::idempotency::Once;
-use tollgate::flows::manage::{Principal, Refused};
 use tollgate::flows::manage_users::UserChanges;
+use tollgate::flows::principal::Principal;
 use zeroize::Zeroizing;
 
 use super::people::{PASSWORD, Person, cookie_of, field, from_a_page, sign_in_form};

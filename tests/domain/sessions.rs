@@ -1,10 +1,10 @@
 //! The rotation rule, as a table of what a refresh token earns.
 
 use chrono::TimeDelta;
-use tollgate::domain::access::Reason;
 use tollgate::domain::clock::Timestamp;
 use tollgate::domain::entropy::Entropy;
 use tollgate::domain::ids::{CredentialId, MerchantId, SessionId};
+use tollgate::domain::reason::Reason;
 use tollgate::domain::session::{Lifetimes, Session, Verdict, judge_refresh};
 use tollgate::domain::token::{Claims, TokenKind};
 use zeroize::Zeroizing;

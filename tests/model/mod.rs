@@ -14,7 +14,7 @@ use tollgate::domain::clock::Timestamp;
 use tollgate::domain::entropy::Entropy;
 use tollgate::domain::licence::{self, Product};
 use tollgate::domain::merchant::MerchantStatus;
-use tollgate::flows::manage::Principal;
+use tollgate::flows::principal::Principal;
 use tollgate::store::Engine;
 
 use self::prediction::{Client, Expected, Key, Licence, Merchant, Model, RESTORE_WINDOW, SECOND};

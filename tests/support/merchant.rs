@@ -5,10 +5,11 @@ use tollgate::domain::ids::{ApiKeyId, MerchantId};
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
 use tollgate::flows::idempotency::{Answer, Once};
-use tollgate::flows::manage::{Managed, Principal};
+use tollgate::flows::manage::Managed;
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_merchants::MerchantChanges;
+use tollgate::flows::principal::Principal;
 
 use super::{Call, TestApp, Tokens};
 

@@ -4,9 +4,9 @@ use chrono::TimeDelta;
 use tollgate::domain::admin::Role;
 use tollgate::domain::api_key::WebhookFormat;
 use tollgate::domain::licence::{Licence, Product};
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_merchants::MerchantChanges;
+use tollgate::flows::principal::Principal;
 
 use super::{Call, Hooked, each, ok, patch, types};
 use crate::support::TestApp;

@@ -10,9 +10,9 @@ use tollgate::config::Settings;
 use tollgate::domain::admin::Role;
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
 use tollgate::flows::idempotency::Once;
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
+use tollgate::flows::principal::Principal;
 
 use crate::support::merchant::{made, plain_key};
 use crate::support::receiver::Hook;

@@ -6,8 +6,8 @@ use chrono::TimeDelta;
 use serde_json::json;
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
-use tollgate::flows::manage::Principal;
 use tollgate::flows::manage_keys::NewApiKey;
+use tollgate::flows::principal::Principal;
 
 use crate::support::merchant::{done, plain_key};
 use crate::support::{Call, Reply, TestApp, each_engine};

@@ -17,7 +17,7 @@ use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::Outcome;
 use crate::domain::ids::{EventId, MerchantId};
-use crate::flows::manage::Principal;
+use crate::flows::principal::Principal;
 use crate::flows::trail::Reading;
 use crate::http::Shared;
 use crate::http::error::Failure;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::flows::idempotency::{Answer, OnceKey};
-use crate::flows::manage::Principal;
+use crate::flows::principal::Principal;
 use crate::http::body;
 use crate::http::error::Failure;
 

@@ -17,9 +17,9 @@ use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::scope::Scopes;
 use crate::flows::idempotency::Once;
-use crate::flows::manage::Principal;
 use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::manage_keys::WithSecret;
+use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId};
-use crate::flows::manage::Principal;
+use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::exchanges::{Exchange, Filter};

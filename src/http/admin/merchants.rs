@@ -15,8 +15,8 @@ use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::MerchantStatus;
 use crate::flows::idempotency::Once;
-use crate::flows::manage::Principal;
 use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
+use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 

@@ -50,7 +50,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
         axum::extract::Path::<T>::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Path(value)| Self(value))
-            .map_err(|_| Failure::from(crate::flows::manage::Refused::NotFound))
+            .map_err(|_| Failure::from(crate::flows::error::Refused::NotFound))
     }
 }
 

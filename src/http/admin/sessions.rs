@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
-use crate::flows::manage::Principal;
+use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::sessions::Listed;

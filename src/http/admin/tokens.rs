@@ -16,9 +16,9 @@ use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId};
 use crate::flows::idempotency::Once;
-use crate::flows::manage::Principal;
 use crate::flows::manage_keys::WithSecret;
 use crate::flows::manage_tokens::NewAdminToken;
+use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 

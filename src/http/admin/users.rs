@@ -15,8 +15,8 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
 use crate::flows::idempotency::Once;
-use crate::flows::manage::Principal;
 use crate::flows::manage_users::{NewUser as New, UserChanges};
+use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 

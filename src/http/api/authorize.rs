@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::access::Reason;
+use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::flows::admission::Caller;
 use crate::flows::authorize::Issued;

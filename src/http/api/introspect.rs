@@ -13,9 +13,9 @@ use crate::domain::api_key::Environment;
 use crate::domain::ids::MerchantId;
 use crate::domain::token::TokenKind;
 use crate::flows::admission::Caller;
+use crate::flows::error::Refused;
 use crate::flows::introspect::{Active, TokenRequester};
-use crate::flows::manage::Refused;
-use crate::flows::revoke::Origin;
+use crate::flows::principal::Origin;
 use crate::http::Shared;
 use crate::http::basic::{self, Authorization};
 use crate::http::context::RequestContext;
@@ -134,7 +134,7 @@ pub async fn revoke(
     fields: Fields,
 ) -> Result<StatusCode, Failure> {
     let (requester, token) = question(caller, service, Permission::Revoke, &context, authorization, fields)?;
-    let origin = Origin { client_ip: context.ip().to_string(), request_id: context.request_id() };
+    let origin = Origin { client_ip: context.ip(), request_id: context.request_id().to_owned() };
     shared.core.revoke(requester, token.expose(), origin).await?.map_err(Failure::refused)?;
     Ok(StatusCode::OK)
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::flows::admission::Caller;
 use crate::flows::idempotency::{Once, OnceKey};
-use crate::flows::manage::Principal;
+use crate::flows::principal::Principal;
 use crate::flows::rotation::OVERLAP_SECS_MAX;
 use crate::http::Shared;
 use crate::http::admin::body::{created, idempotency_key};

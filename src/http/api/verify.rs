@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 
-use crate::domain::access::{ErrorCode, Reason};
+use crate::domain::reason::{ErrorCode, Reason};
 use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
 use crate::flows::admission::Caller;

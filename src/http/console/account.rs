@@ -12,7 +12,7 @@ use super::form::Form;
 use super::page::{Page, Screen, html, html_as};
 use super::words::{self, When};
 use crate::domain::secret::PlainSecret;
-use crate::flows::manage::Refused;
+use crate::flows::error::Refused;
 use crate::flows::second_factor::Enrolment;
 use crate::http::admin::page::Query;
 use crate::http::error::Failure;

@@ -13,7 +13,7 @@ use super::page::{Page, Screen, html};
 use super::words::{self, Exactly};
 use crate::domain::api_key::ApiKey;
 use crate::domain::ids::ApiKeyId;
-use crate::flows::manage::Refused;
+use crate::flows::error::Refused;
 use crate::flows::manage_keys::ApiKeyChanges;
 use crate::http::admin::page::Query;
 use crate::http::error::Failure;

@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
-use crate::domain::access::Reason;
+use crate::domain::reason::Reason;
 use crate::http::body;
 use crate::http::error::Failure;
 

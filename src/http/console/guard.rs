@@ -11,7 +11,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::cookie;
 use crate::domain::address::network_of;
-use crate::flows::sign_in::Origin;
+use crate::flows::principal::Origin;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;

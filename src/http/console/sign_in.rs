@@ -15,7 +15,7 @@ use super::form::Form;
 use super::guard::origin;
 use super::page::{html, html_as};
 use super::{assets, cookie};
-use crate::domain::access::Reason;
+use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::flows::failures::Surface;
 use crate::flows::sign_in::SignIn;

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use crate::domain::access::Reason;
 use crate::domain::admin::Role;
 use crate::domain::api_key::{Environment, WebhookFormat};
 use crate::domain::clock::Timestamp;
 use crate::domain::licence::Product;
-use crate::flows::manage::Refused;
+use crate::domain::reason::Reason;
+use crate::flows::error::Refused;
 use crate::http::layer::exchange_log::OBSERVED;
 use crate::store::exchanges::Exchange;
 

@@ -9,10 +9,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::service_token::bearer;
-use crate::domain::access::Reason;
 use crate::domain::admin::AdminToken;
+use crate::domain::reason::Reason;
+use crate::flows::error::Refused;
 use crate::flows::failures::Surface;
-use crate::flows::manage::{Principal, Refused};
+use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::admin::permissions;
 use crate::http::context::RequestContext;

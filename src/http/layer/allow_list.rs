@@ -10,7 +10,9 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::domain::access::{AddressVerdict, Reason};
+use crate::domain::access::AddressVerdict;
+
+use crate::domain::reason::Reason;
 use crate::flows::admission::Caller;
 use crate::http::Shared;
 use crate::http::context::RequestContext;

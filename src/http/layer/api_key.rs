@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::domain::access::Reason;
 use crate::domain::address::ClientAddress;
+use crate::domain::reason::Reason;
 use crate::flows::admission::Caller;
 use crate::http::Shared;
 use crate::http::context::RequestContext;

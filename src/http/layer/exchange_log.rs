@@ -13,8 +13,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::domain::access::Reason;
 use crate::domain::lengths::{HOPS_MAX, METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
+use crate::domain::reason::Reason;
 use crate::flows::rotation::Ending;
 use crate::http::Shared;
 use crate::http::context::RequestContext;

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::domain::access::Reason;
 use crate::domain::admin::{AdminToken, Permission, Role};
+use crate::domain::reason::Reason;
 use crate::domain::secret::{ADMIN_TOKEN_PREFIX, PlainSecret};
 use crate::flows::failures::Surface;
 use crate::http::Shared;
