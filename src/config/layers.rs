@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use strsim::levenshtein;
 use toml::de::{DeTable, DeValue};
 
 use super::mistakes::{Mistake, Place};
@@ -329,8 +330,9 @@ pub(super) fn near_misses(environment: &[(OsString, OsString)]) -> Vec<String> {
 
 fn near_miss(name: &str) -> Option<String> {
     let plain = without_repeats(&name.to_uppercase());
-    let meant =
-        KNOWN.iter().find(|known| edits(&plain, &without_repeats(&known.variable)) <= NEAR_MISS_EDITS_MAX)?;
+    let meant = KNOWN
+        .iter()
+        .find(|known| levenshtein(&plain, &without_repeats(&known.variable)) <= NEAR_MISS_EDITS_MAX)?;
     Some(format!("the environment variable {name} does nothing, did you mean {}?", meant.variable))
 }
 
@@ -371,22 +373,8 @@ fn nearest_key(key: &str) -> Option<&'static Known> {
 fn nearest(name: &str, spelling: impl Fn(&Known) -> &str) -> Option<&'static Known> {
     KNOWN
         .iter()
-        .map(|known| (edits(name, spelling(known)), known))
+        .map(|known| (levenshtein(name, spelling(known)), known))
         .filter(|(edits, known)| *edits <= SUGGESTION_EDITS_MAX.min(spelling(known).len() / 2))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, known)| known)
-}
-
-/// The Levenshtein distance, in rows.
-fn edits(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.chars().enumerate() {
-            let substituted = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.chars().count()]
 }

@@ -1,7 +1,10 @@
 //! Signing in to the console: how long things last, recovery codes, and the authenticator app's codes
 //! (RFC 6238).
 
+use std::sync::LazyLock;
+
 use chrono::TimeDelta;
+use data_encoding::{Encoding, Specification};
 use totp_rs::{Builder, Secret, Totp};
 use zeroize::Zeroizing;
 
@@ -33,8 +36,12 @@ pub const RECOVERY_CODES: usize = 10;
 /// 160 bits, as RFC 4226 4 recommends.
 const TOTP_SECRET_BYTES: usize = 20;
 
-/// No letter that looks like a digit: these are copied by hand.
-const CODE_ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+/// Base32 without letters that look like digits, since people copy these codes by hand.
+static CODE_ENCODING: LazyLock<Encoding> = LazyLock::new(|| {
+    let mut specification = Specification::new();
+    specification.symbols.push_str("abcdefghjkmnpqrstuvwxyz023456789");
+    specification.encoding().expect("32 different symbols make an encoding")
+});
 
 /// A session of the console, without the secret that its cookie holds.
 #[derive(Clone, Debug)]
@@ -58,14 +65,10 @@ impl ConsoleSession {
 
 /// A fresh recovery code: 80 random bits in sixteen characters, in groups of four.
 pub fn generate_recovery_code(entropy: &Entropy) -> PlainSecret {
-    let bits = entropy.bytes::<10>().iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
-    let mut code = Zeroizing::new(String::with_capacity(19));
-    for position in 0..16 {
-        if position > 0 && position % 4 == 0 {
-            code.push('-');
-        }
-        let index = usize::try_from(bits >> (75 - 5 * position) & 31).expect("five bits fit");
-        code.push(char::from(CODE_ALPHABET[index]));
+    let bytes = Zeroizing::new(entropy.bytes::<10>());
+    let mut code = Zeroizing::new(CODE_ENCODING.encode(&*bytes));
+    for end_of_group in [12, 8, 4] {
+        code.insert(end_of_group, '-');
     }
     PlainSecret::new(std::mem::take(&mut *code))
 }

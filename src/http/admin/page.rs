@@ -1,7 +1,7 @@
 //! Lists: `?limit=` and an opaque, sealed cursor; `{"items": [...], "next_cursor": null}`.
 
 use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::{Keyring, Purpose};
 use crate::flows::Core;
+use crate::flows::error::Refused;
 use crate::http::error::Failure;
 
 const LIMIT_DEFAULT: i64 = 50;
@@ -28,29 +29,24 @@ pub struct PageQuery {
 }
 
 /// A query string; an unknown or malformed parameter is an error.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Failure))]
 pub struct Query<T>(pub T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        axum::extract::Query::try_from_uri(&parts.uri)
-            .map(|axum::extract::Query(query)| Self(query))
-            .map_err(|_| Failure::invalid_request("the query string has an unknown or malformed parameter"))
+impl From<QueryRejection> for Failure {
+    fn from(_: QueryRejection) -> Self {
+        Self::invalid_request("the query string has an unknown or malformed parameter")
     }
 }
 
 /// A path parameter; one that is no id names nothing.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Failure))]
 pub struct Path<T>(pub T);
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        axum::extract::Path::<T>::from_request_parts(parts, state)
-            .await
-            .map(|axum::extract::Path(value)| Self(value))
-            .map_err(|_| Failure::from(crate::flows::error::Refused::NotFound))
+impl From<PathRejection> for Failure {
+    fn from(_: PathRejection) -> Self {
+        Refused::NotFound.into()
     }
 }
 
