@@ -6,12 +6,18 @@ use std::collections::HashMap;
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
-use tollgate::domain::admin::Role;
-use tollgate::domain::ids::MerchantId;
+use tollgate::domain::admin::{Role, User};
+use tollgate::domain::console::SESSIONS_MAX;
+use tollgate::domain::ids::{MerchantId, UserId};
 use tollgate::flows::audit_chain::ChainVerdict;
+use tollgate::flows::manage_tokens::TOKENS_MAX;
+use tollgate::flows::manage_users::USERS_MAX;
+use tollgate::flows::principal::Principal;
+use tollgate::store::users;
 
-use super::admin::Admin;
+use super::admin::{Admin, text};
 use super::console::people::{from_a_page, sign_in_form};
+use super::support::merchant::done;
 use super::support::{Reply, TestApp, each_engine};
 
 /// How often each status was answered.
@@ -126,6 +132,56 @@ async fn one_password_is_hashed_at_a_time_and_sixteen_at_most_are_asked_for() {
         let refused = replies.iter().find(|reply| reply.status == 503).expect("there are 24");
         assert!(refused.header("retry-after").is_some());
         assert_eq!(app.send(sign_in(0)).await.status, 422, "once the others are done");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_merchant_has_so_many_users_and_tokens_and_no_more() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await.id;
+        let admin = Admin::of(&app, Role::MerchantAdmin, Some(merchant)).await;
+        let token = json!({ "name": "t", "role": "merchant_viewer", "merchant_id": merchant });
+        let mut last = json!(null);
+        for _ in 1..TOKENS_MAX {
+            last = admin.post("/tokens", token.clone()).await.created();
+        }
+        admin.post("/tokens", token.clone()).await.problem(409, "conflict");
+        assert_eq!(admin.delete(&format!("/tokens/{}", text(&last, "id"))).await.status, 204);
+        admin.post("/tokens", token).await.created();
+
+        let ada = app.user("ada@harbour.example", Role::MerchantAdmin, Some(merchant)).await;
+        let mut tx = app.core().store.begin().await.expect("the store answers");
+        let one = users::by_id(&mut tx, ada).await.expect("the store answers").expect("it was just made");
+        for n in 1..USERS_MAX {
+            let id = UserId::generate(app.now(), &app.core().entropy);
+            let another = User { id, email: format!("a{n}@harbour.example"), ..one.clone() };
+            users::insert(&mut tx, &another, "no password has this").await.expect("the store answers");
+        }
+        tx.commit().await.expect("the store answers");
+        let user = json!({ "email": "b@x.example", "role": "merchant_viewer", "merchant_id": merchant, "password": "p".repeat(12) });
+        admin.post("/users", user.clone()).await.problem(409, "conflict");
+        let path = format!("/users/{ada}");
+        admin.patch(&path, json!({ "disabled": true })).await.ok();
+        admin.post("/users", user).await.created();
+        admin.patch(&path, json!({ "disabled": false })).await.problem(409, "conflict");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_has_one_link_and_so_many_sessions_and_no_more() {
+    each_engine(async |app| {
+        let person = app.person("ada@harbour.example", Role::Operator, None).await;
+        let by = Principal::command_line();
+        for _ in 0..SESSIONS_MAX {
+            let link = done(app.core().make_sign_in_link(&by, person.id).await);
+            assert_eq!(app.number("select count(*) from sign_in_links").await, 1);
+            app.advance(TimeDelta::seconds(1));
+            assert_eq!(app.send(from_a_page("/console/once", &[("token", link.expose())])).await.status, 303);
+        }
+        assert_eq!(app.number("select count(*) from console_sessions").await, SESSIONS_MAX);
+        assert!(!app.is_signed_in(&person).await, "the oldest ended");
     })
     .await;
 }

@@ -30,6 +30,10 @@ pub const LOCKED_FOR: TimeDelta = TimeDelta::minutes(30);
 /// A one-time sign-in link is good for this long.
 pub const LINK_TTL: TimeDelta = TimeDelta::hours(1);
 
+/// Sessions of one user at a time, and sign-ins of theirs that wait for a second factor. One more ends the
+/// oldest.
+pub const SESSIONS_MAX: i64 = 20;
+
 /// Recovery codes made at a time.
 pub const RECOVERY_CODES: usize = 10;
 

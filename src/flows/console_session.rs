@@ -89,6 +89,7 @@ impl Core {
             change.concerns(None, user);
             let found = users::by_id(&mut change.tx, user).await?.ok_or(Refused::NotFound)?;
             may_change_of(principal, found.merchant_id)?;
+            principal.may_let_in()?;
             change.concerns(found.merchant_id, user);
             let link = PlainSecret::console(&self.entropy);
             let now = change.event.at;

@@ -272,6 +272,10 @@ async fn update(
         key.webhook_format = format;
     }
     if let Some(url) = changes.webhook_url {
+        if url != key.webhook_url {
+            // It moves where the signed events of the key go.
+            principal.may_handle(key.environment)?;
+        }
         if let Some(url) = &url {
             change.core.check_webhook_url(url)?;
         }

@@ -11,11 +11,13 @@ use super::manage_keys::parse_allow_list;
 use super::principal::Principal;
 use super::rotation::check_overlap;
 use crate::domain::admin::{AdminToken, Permission, Role, TokenOverlap};
-use crate::domain::api_key::Environment;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId};
 use crate::domain::secret::PlainSecret;
 use crate::store::{StoreError, admin_tokens, merchants};
+
+/// Tokens of one merchant that work at a time.
+pub const TOKENS_MAX: i64 = 200;
 
 /// An admin token to be made.
 #[derive(Clone, Debug)]
@@ -83,12 +85,18 @@ async fn create(
     new: NewAdminToken,
 ) -> Result<WithSecret<AdminToken>, Stop> {
     let now = change.event.at;
-    // A token could do for its maker what they may not do themselves.
-    principal.may_handle(Environment::Live)?;
+    principal.may_let_in()?;
     check_role(change, principal, new.role, new.merchant_id).await?;
     check_permissions(principal, new.role, &new.permissions)?;
     check_name("name", &new.name)?;
     check_expiry(new.expires_at, now)?;
+    if let Some(merchant) = new.merchant_id {
+        change.lock_merchant(merchant).await?;
+        if admin_tokens::count_live(&mut change.tx, merchant, now).await? >= TOKENS_MAX {
+            let detail = format!("the merchant has {TOKENS_MAX} tokens; revoke one first");
+            return Err(Refused::Conflict(detail).into());
+        }
+    }
     let plain = PlainSecret::admin_token(&change.core.entropy);
     let token = AdminToken {
         id: AdminTokenId::generate(now, &change.core.entropy),
@@ -119,6 +127,7 @@ async fn rotate(
     overlap_secs: i64,
 ) -> Result<WithSecret<AdminToken>, Stop> {
     change.concerns(None, id);
+    principal.may_let_in()?;
     check_overlap(overlap_secs)?;
     let mut token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
     may_change_of(principal, token.merchant_id)?;

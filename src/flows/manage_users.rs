@@ -16,6 +16,9 @@ use crate::domain::secret::PlainSecret;
 use crate::store::users::Claimant;
 use crate::store::{StoreError, console, users};
 
+/// Users of one merchant that are not disabled.
+pub const USERS_MAX: i64 = 200;
+
 /// A user to be made.
 pub struct NewUser {
     pub email: String,
@@ -125,7 +128,9 @@ impl Core {
     ) -> Managed<()> {
         let found = users::by_id(&mut self.store.read().await?, user).await?;
         let Some(found) = found else { return Ok(Err(Refused::NotFound)) };
-        Ok(may_change_of(principal, found.merchant_id).and_then(|()| password::check(password)))
+        Ok(may_change_of(principal, found.merchant_id)
+            .and_then(|()| principal.may_let_in())
+            .and_then(|()| password::check(password)))
     }
 }
 
@@ -135,6 +140,7 @@ fn check_new(principal: &Principal, new: &NewUser) -> Result<(), Refused> {
         return Err(Refused::invalid("role", "`service` is for tokens"));
     }
     may_give(principal, new.role, new.merchant_id)?;
+    principal.may_let_in()?;
     check_email(&new.email)?;
     password::check(&new.password)
 }
@@ -165,6 +171,17 @@ async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Result<
     Ok(())
 }
 
+/// There is no limit to the operators of the platform.
+async fn must_have_room(change: &mut Change<'_>, merchant: Option<MerchantId>) -> Result<(), Stop> {
+    let Some(merchant) = merchant else { return Ok(()) };
+    change.lock_merchant(merchant).await?;
+    if users::count_enabled(&mut change.tx, merchant).await? >= USERS_MAX {
+        let detail = format!("the merchant has {USERS_MAX} users; disable one first");
+        return Err(Refused::Conflict(detail).into());
+    }
+    Ok(())
+}
+
 async fn create(
     change: &mut Change<'_>,
     principal: &Principal,
@@ -172,6 +189,7 @@ async fn create(
     hash: &str,
 ) -> Result<User, Stop> {
     check_role(change, principal, new.role, new.merchant_id).await?;
+    must_have_room(change, new.merchant_id).await?;
     let email = check_email(&new.email)?;
     let now = change.event.at;
     let user = User {
@@ -216,7 +234,11 @@ async fn update(
     let now = change.event.at;
     match disabled {
         Some(true) => user.disabled_at = user.disabled_at.or(Some(now)),
-        Some(false) => user.disabled_at = None,
+        Some(false) if user.disabled_at.is_some() => {
+            must_have_room(change, user.merchant_id).await?;
+            user.disabled_at = None;
+        }
+        Some(false) => {}
         None => {}
     }
     user.updated_at = now;

@@ -89,6 +89,14 @@ impl Principal {
         Ok(())
     }
 
+    /// For whatever lets somebody in, who could then do what the actor may not.
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`] where live keys take a second factor and the user has none.
+    pub fn may_let_in(&self) -> Result<(), Refused> {
+        self.may_handle(Environment::Live)
+    }
+
     /// # Errors
     /// [`Refused::NotFound`] for another merchant: its objects do not exist for this actor.
     pub fn may_see(&self, merchant: MerchantId) -> Result<(), Refused> {

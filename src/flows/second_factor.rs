@@ -110,6 +110,7 @@ impl Core {
             change.concerns(None, user);
             let found = users::by_id(&mut change.tx, user).await?.ok_or(Refused::NotFound)?;
             may_change_of(principal, found.merchant_id)?;
+            principal.may_let_in()?;
             if principal.actor.id == Some(user.to_string()) {
                 return Err(Refused::Forbidden("your own is removed under Your account, with a code").into());
             }

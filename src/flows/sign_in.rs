@@ -142,7 +142,7 @@ impl Core {
         opened.map(TotpSecret::from_bytes)
     }
 
-    /// Writes a new session, and clears away those that are over.
+    /// Writes a new session.
     pub(super) async fn open_session(
         &self,
         tx: &mut Tx,

@@ -145,6 +145,23 @@ pub async fn list(
     .collect()
 }
 
+/// How many tokens of a merchant work, or have not ended yet.
+pub async fn count_live(
+    db: &mut Connection,
+    merchant: MerchantId,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    db.query(
+        "select count(*) from admin_tokens where merchant_id = $1 and revoked_at is null \
+         and (expires_at is null or expires_at > $2)",
+    )
+    .bind(merchant)
+    .bind(now)
+    .one::<(i64,)>()
+    .await
+    .map(|(count,)| count)
+}
+
 /// Gives a token a new secret. The one that it had works on beside it; but where that one was never used,
 /// the one before it does.
 pub async fn rotate(

@@ -3,7 +3,7 @@
 use super::driver::{Connection, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
-use crate::domain::console::ConsoleSession;
+use crate::domain::console::{ConsoleSession, SESSIONS_MAX};
 use crate::domain::ids::UserId;
 use crate::domain::secret::SecretHash;
 
@@ -18,7 +18,18 @@ struct SessionRow {
     client_ip: String,
 }
 
+/// Writes a new session. Of those that are like it, awaiting a second factor or not, the user keeps the newest.
 pub async fn insert_session(tx: &mut Tx, user: UserId, session: &ConsoleSession) -> Result<(), StoreError> {
+    tx.query(
+        "delete from console_sessions where user_id = $1 and awaits_totp = $2 and hash not in \
+         (select hash from console_sessions where user_id = $1 and awaits_totp = $2 \
+         order by created_at desc, hash limit $3)",
+    )
+    .bind(user)
+    .bind(session.awaits_totp)
+    .bind(SESSIONS_MAX - 1)
+    .execute()
+    .await?;
     let rows = tx
         .query(
             "insert into console_sessions (hash, user_id, awaits_totp, by_link, created_at, last_seen_at, \

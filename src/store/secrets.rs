@@ -113,14 +113,18 @@ pub async fn of_merchant(
 ) -> Result<ByOwner, StoreError> {
     let rows = db
         .query(
-            "select id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
-             last_used_ip, ends_at from secrets \
-             where merchant_id = $1 and (ends_at is null or ends_at > $3 or (ends_at > $2 and number + $4 > \
-             (select max(number) from secrets as newest where newest.owner_id = secrets.owner_id))) \
-             and owner_id in \
+            "with owners as \
              (select id from api_keys where merchant_id = $1 and revoked_at is null union all \
              select credentials.id from credentials join api_keys on api_keys.id = credentials.api_key_id \
-             where credentials.merchant_id = $1 and api_keys.revoked_at is null) order by number desc",
+             where credentials.merchant_id = $1 and api_keys.revoked_at is null) \
+             select secrets.id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, \
+             last_used_at, last_used_ip, ends_at from secrets join owners on owners.id = owner_id \
+             where merchant_id = $1 and (ends_at is null or ends_at > $3) \
+             union all \
+             select secrets.id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, \
+             last_used_at, last_used_ip, ends_at from owners join secrets on owner_id = owners.id and number > \
+             (select max(number) from secrets as newest where newest.owner_id = owners.id) - $4 \
+             where ends_at > $2 and ends_at <= $3 order by number desc",
         )
         .bind(merchant)
         .bind(since)

@@ -96,6 +96,15 @@ pub async fn list(
     .collect()
 }
 
+/// How many users of a merchant are not disabled.
+pub async fn count_enabled(db: &mut Connection, merchant: MerchantId) -> Result<i64, StoreError> {
+    db.query("select count(*) from users where merchant_id = $1 and disabled_at is null")
+        .bind(merchant)
+        .one::<(i64,)>()
+        .await
+        .map(|(count,)| count)
+}
+
 /// Writes whether a user is disabled, and a new password where there is one, and the next version.
 pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
     let rows = tx

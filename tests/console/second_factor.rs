@@ -9,6 +9,7 @@ use tollgate::domain::keyring::Purpose;
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::error::Refused;
 use tollgate::flows::idempotency::Once;
+use tollgate::flows::manage_keys::ApiKeyChanges;
 use tollgate::flows::manage_users::UserChanges;
 use tollgate::flows::principal::Principal;
 use zeroize::Zeroizing;
@@ -187,6 +188,12 @@ async fn without_the_factor_that_live_keys_take_nothing_that_makes_a_live_secret
         assert_eq!(app.send(person.post(&format!("{base}/people/tokens"), &token)).await.status, 422);
         assert_eq!(app.number("select count(*) from admin_tokens").await, 0);
         assert_eq!(app.number(webhook_secrets).await, 0);
+        let user = [("once", "d"), ("email", "b@x.example"), ("role", "merchant_admin")];
+        assert_eq!(app.send(person.post(&format!("{base}/people/users"), &user)).await.status, 422);
+        let link = format!("{base}/people/users/{}/link", person.id);
+        assert_ne!(app.send(person.post(&link, &[])).await.status, 200);
+        assert_eq!(app.number("select count(*) from users").await, 1);
+        assert_eq!(app.number("select count(*) from sign_in_links").await, 0);
 
         let path = "/console/account/second-factor";
         let sealed = field(&app.page(&person, path).await, "sealed");
@@ -208,6 +215,30 @@ async fn without_the_factor_that_live_keys_take_nothing_that_makes_a_live_secret
         let lacking = Principal { lacks_second_factor: true, ..Principal::command_line() };
         assert!(matches!(rotation(lacking).await, Ok(Err(Refused::Forbidden(_)))));
         assert!(matches!(rotation(Principal::command_line()).await, Ok(Ok(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_factor_that_live_keys_take_their_webhooks_stay_where_they_are() {
+    each_engine(async |app| {
+        let mut live = plain_key();
+        live.environment = Environment::Live;
+        let merchant = app.merchant_with(live).await;
+        let by = Principal::command_line();
+        let lacking = Principal { lacks_second_factor: true, ..by.clone() };
+        let redirect = async |by: &Principal, url: Option<&str>| {
+            let changes =
+                ApiKeyChanges { webhook_url: Some(url.map(str::to_owned)), ..ApiKeyChanges::default() };
+            app.core().update_api_key(by, merchant.key_id, None, changes).await.expect("the store answers")
+        };
+        let (here, elsewhere) = (Some("https://203.0.114.7/hook"), Some("https://203.0.114.8/hook"));
+        redirect(&by, here).await.expect("it is not refused");
+        for url in [elsewhere, None] {
+            assert!(matches!(redirect(&lacking, url).await, Err(Refused::Forbidden(_))), "{url:?}");
+        }
+        redirect(&lacking, here).await.expect("nothing moves");
+        redirect(&by, elsewhere).await.expect("it is not refused");
     })
     .await;
 }
