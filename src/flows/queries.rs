@@ -12,7 +12,7 @@ use super::manage::Managed;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId, SessionId};
-use crate::store::audit::Chained;
+use crate::store::audit::{Chained, Search};
 use crate::store::exchanges::{Exchange, Filter};
 use crate::store::sessions::Listed;
 use crate::store::{api_keys, audit, exchanges, sessions};
@@ -111,6 +111,7 @@ impl Core {
         &self,
         principal: &Principal,
         merchant: MerchantId,
+        search: Search,
         before: Option<i64>,
         limit: i64,
     ) -> Managed<Vec<Chained>> {
@@ -122,7 +123,8 @@ impl Core {
         event.merchant_id = Some(merchant);
         event.object_id = Some(merchant.to_string());
         event.detail = json!({ "limit": limit });
-        let events = audit::list(&mut self.store.read().await?, merchant, before, limit).await?;
+        let search = Search { merchant: Some(merchant), of_platform: false, ..search };
+        let events = audit::newest(&mut self.store.read().await?, &search, before, limit).await?;
         self.store.record(event).await?;
         Ok(Ok(events))
     }

@@ -1,6 +1,6 @@
 //! The platform's whole audit trail, in the order of commits: read once, or followed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use super::Core;
 use super::manage::Managed;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
-use crate::store::audit::{self, Chained, Filter};
+use crate::domain::ids::MerchantId;
+use crate::store::audit::{self, Chained, Filter, Search};
+use crate::store::merchants;
 
 /// How often one reader is on record. Each read would be an event that the next read finds.
 const RECORDED_EVERY: TimeDelta = TimeDelta::hours(1);
@@ -58,6 +60,31 @@ pub struct Reading {
 }
 
 impl Core {
+    /// A page of the whole trail, newest first, for operators to look through, with the names of the
+    /// merchants on it. One who turns pages is on record once an hour.
+    pub async fn latest_events(
+        &self,
+        principal: &Principal,
+        search: &Search,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Managed<(Vec<Chained>, HashMap<MerchantId, String>)> {
+        let event = self.event_by(principal, "audit_events.read");
+        if let Err(refused) = principal.must_be_operator() {
+            return self.refused(event, refused).await;
+        }
+        if self.readers.is_due(principal.actor.id.as_deref().unwrap_or_default(), self.now()) {
+            self.store.record(event).await?;
+        }
+        self.write_all_refusals().await?;
+        let mut db = self.store.read().await?;
+        let found = audit::newest(&mut db, search, before, limit).await?;
+        let merchants: BTreeSet<MerchantId> =
+            found.iter().filter_map(|chained| chained.event.merchant_id).collect();
+        let names = merchants::names(&mut db, merchants.into_iter()).await?;
+        Ok(Ok((found, names)))
+    }
+
     /// For operators, and service tokens that may read the trail; one of a merchant sees that merchant's.
     /// `is_stopping` ends the wait.
     pub async fn trail(

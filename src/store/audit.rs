@@ -170,28 +170,6 @@ impl TryFrom<AuditRow> for Chained {
     }
 }
 
-/// A page of a merchant's events, newest first, from before number `before`.
-pub async fn list(
-    db: &mut Connection,
-    merchant: MerchantId,
-    before: Option<i64>,
-    limit: i64,
-) -> Result<Vec<Chained>, StoreError> {
-    db.query(
-        "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
-         outcome, client_ip, request_id, detail, hash from audit_events \
-         where merchant_id = $1 and (seq < $2 or $2 is null) order by seq desc limit $3",
-    )
-    .bind(merchant)
-    .bind(before)
-    .bind(limit)
-    .all::<AuditRow>()
-    .await?
-    .into_iter()
-    .map(Chained::try_from)
-    .collect()
-}
-
 /// Which events of the trail; `None` is any.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -229,6 +207,61 @@ pub async fn trail(
     .into_iter()
     .map(Chained::try_from)
     .collect()
+}
+
+/// Which events a person looks for; `None` is any.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    pub merchant: Option<MerchantId>,
+    /// Leave out what concerns a merchant.
+    pub of_platform: bool,
+    /// The id or the name of an actor.
+    pub actor: Option<String>,
+    pub action: Option<String>,
+    pub object_id: Option<String>,
+    pub outcome: Option<Outcome>,
+}
+
+/// A page of events, newest first, from before number `before`.
+pub async fn newest(
+    db: &mut Connection,
+    search: &Search,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Chained>, StoreError> {
+    // A merchant's events have an index of their own, which a condition that may be absent could not use.
+    let sql = match search.merchant {
+        Some(_) => {
+            "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
+             outcome, client_ip, request_id, detail, hash from audit_events \
+             where merchant_id = $1 and (seq < $2 or $2 is null) \
+             and (actor_id = $3 or actor_name = $3 or $3 is null) and (action = $4 or $4 is null) \
+             and (object_id = $5 or $5 is null) and (outcome = $6 or $6 is null) and not $7 \
+             order by seq desc limit $8"
+        }
+        None => {
+            "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
+             outcome, client_ip, request_id, detail, hash from audit_events \
+             where (merchant_id = $1 or $1 is null) and (seq < $2 or $2 is null) \
+             and (actor_id = $3 or actor_name = $3 or $3 is null) and (action = $4 or $4 is null) \
+             and (object_id = $5 or $5 is null) and (outcome = $6 or $6 is null) \
+             and (merchant_id is null or not $7) order by seq desc limit $8"
+        }
+    };
+    db.query(sql)
+        .bind(search.merchant)
+        .bind(before)
+        .bind(search.actor.clone())
+        .bind(search.action.clone())
+        .bind(search.object_id.clone())
+        .bind(search.outcome.map(<&str>::from))
+        .bind(search.of_platform)
+        .bind(limit)
+        .all::<AuditRow>()
+        .await?
+        .into_iter()
+        .map(Chained::try_from)
+        .collect()
 }
 
 /// Where the chain begins and ends.

@@ -1,7 +1,10 @@
 //! Merchants and licences, and the record of a merchant that the hot path decides by.
 
+use std::collections::HashMap;
+
 use chrono::TimeDelta;
 
+use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, api_keys, credentials, parse_name, secrets, touched};
 use crate::domain::clock::Timestamp;
@@ -93,6 +96,20 @@ pub async fn list(
     .into_iter()
     .map(Merchant::try_from)
     .collect()
+}
+
+const NAMES: Sql = Sql {
+    postgres: "select id, name from merchants where id = any($1)",
+    sqlite: "select id, name from merchants where id in (select unhex(value ->> 0) from jsonb_each($1))",
+};
+
+/// The names of some merchants.
+pub async fn names(
+    db: &mut Connection,
+    ids: impl Iterator<Item = MerchantId>,
+) -> Result<HashMap<MerchantId, String>, StoreError> {
+    let rows = db.batch(&NAMES, vec![Column::ids(ids)]).all::<(MerchantId, String)>().await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Changes what an operator may change.

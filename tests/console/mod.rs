@@ -8,3 +8,4 @@ mod rules;
 mod screens;
 mod second_factor;
 mod tour;
+mod trail;

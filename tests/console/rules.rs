@@ -343,7 +343,7 @@ async fn another_merchant_does_not_exist_and_a_viewer_only_looks() {
         let foreign = format!("/console/m/{}/api-keys/{}/revoke", other.id, other.key_id);
         assert_eq!(app.send(admin.post(&foreign, &[])).await.status, 404);
         assert_eq!(app.number("select count(*) from api_keys where revoked_at is not null").await, 0);
-        for path in ["/console/merchants", "/console/health", "/console/people"] {
+        for path in ["/console/merchants", "/console/health", "/console/people", "/console/audit"] {
             assert_eq!(app.send(admin.get(path)).await.status, 403, "{path}");
         }
     })

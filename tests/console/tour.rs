@@ -79,6 +79,7 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     visit("rotate", &format!("{key}/rotate")).await;
     visit("revoke", &format!("{key}/revoke")).await;
     visit("operators", "/console/people").await;
+    visit("platform-audit", "/console/audit").await;
     visit("health", "/console/health").await;
     visit("account", "/console/account").await;
     visit("second-factor", "/console/account/second-factor").await;

@@ -21,7 +21,7 @@ use crate::flows::principal::Principal;
 use crate::flows::trail::Reading;
 use crate::http::Shared;
 use crate::http::error::Failure;
-use crate::store::audit::{Chained, Filter};
+use crate::store::audit::{Chained, Filter, Search};
 
 #[derive(Serialize, ToSchema)]
 pub struct AuditEventView {
@@ -85,7 +85,10 @@ pub async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<AuditEventView>>, Failure> {
     let wanted = Wanted::new(&shared.core, format!("audit-events of {id}"), page)?;
-    let found = shared.core.audit_events(&principal, id, wanted.before, wanted.to_read()).await??;
+    let found = shared
+        .core
+        .audit_events(&principal, id, Search::default(), wanted.before, wanted.to_read())
+        .await??;
     Ok(Json(wanted.page(found, |chained| chained.seq, AuditEventView::from)))
 }
 

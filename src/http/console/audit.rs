@@ -3,15 +3,18 @@
 use askama::Template;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
-use super::context::MerchantContext;
-use super::listing::Listing;
+use super::context::{MerchantContext, UserContext};
+use super::form::filled;
+use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
 use super::words::Exactly;
 use crate::domain::event::Outcome;
-use crate::http::admin::page::Query;
+use crate::domain::ids::MerchantId;
+use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
-use crate::store::audit::Chained;
+use crate::store::audit::{Chained, Search};
 
 /// Events of one file: some megabytes. The whole trail is had page by page from the admin API.
 const CSV_EVENTS_MAX: i64 = 10_000;
@@ -35,49 +38,154 @@ const CSV_COLUMNS: [&str; 12] = [
 #[template(path = "audit.html")]
 struct AuditPage {
     page: Page,
-    csv: String,
+    base: String,
+    asked: Asked,
+    is_filtered: bool,
+    /// Of the whole platform, with what concerns no merchant.
+    is_platform: bool,
     rows: Vec<Row>,
-    next_cursor: Option<String>,
+    next: Option<String>,
 }
 
 struct Row {
     at: Exactly,
     who: String,
     what: String,
+    action: String,
     object: String,
+    /// Its name, and the path of its own trail.
+    merchant: Option<(String, String)>,
     is_refused: bool,
     client_ip: String,
+    request_id: String,
     detail: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default, deserialize_with = "filled")]
+    who: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    action: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    object: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    outcome: Option<String>,
+    /// `platform`: what concerns no merchant.
+    #[serde(default, deserialize_with = "filled")]
+    of: Option<String>,
+    cursor: Option<String>,
+}
+
+impl Asked {
+    fn search(&self) -> Search {
+        Search {
+            merchant: None,
+            of_platform: self.of.as_deref() == Some("platform"),
+            actor: self.who.clone(),
+            // As it is stored, or as the page shows it.
+            action: self.action.as_deref().map(action_of),
+            object_id: self.object.clone(),
+            outcome: self.outcome.as_deref().and_then(|outcome| outcome.parse().ok()),
+        }
+    }
+
+    fn carried(&self) -> String {
+        carried(&[
+            ("who", self.who.as_deref()),
+            ("action", self.action.as_deref()),
+            ("object", self.object.as_deref()),
+            ("outcome", self.outcome.as_deref()),
+            ("of", self.of.as_deref()),
+        ])
+    }
 }
 
 pub(super) async fn list(
     context: MerchantContext,
-    Query(query): Query<Listing>,
+    Query(mut asked): Query<Asked>,
 ) -> Result<Response, Failure> {
-    let wanted = context.wanted("audit events", query.cursor)?;
+    let wanted = context.wanted("audit events", asked.cursor.take())?;
     let core = context.context.core();
     let found = core
-        .audit_events(&context.context.principal, context.id(), wanted.before, wanted.to_read())
+        .audit_events(
+            &context.context.principal,
+            context.id(),
+            asked.search(),
+            wanted.before,
+            wanted.to_read(),
+        )
         .await??;
-    let listed = wanted.page(found, |chained| chained.seq, row);
+    let listed = wanted.page(found, |chained| chained.seq, |chained| row(chained, None));
+    let carried = asked.carried();
     html(&AuditPage {
         page: context.page("Audit trail", Screen::AuditTrail),
-        csv: context.path("/audit.csv"),
+        base: context.path("/audit"),
+        is_platform: false,
+        is_filtered: !carried.is_empty(),
         rows: listed.items,
-        next_cursor: listed.next_cursor,
+        next: next_page(&carried, listed.next_cursor.as_deref()),
+        asked,
     })
 }
 
-fn row(chained: Chained) -> Row {
+/// The trail of the whole platform, for operators.
+pub(super) async fn of_platform(
+    context: UserContext,
+    Query(mut asked): Query<Asked>,
+) -> Result<Response, Failure> {
+    let query = PageQuery { limit: None, cursor: asked.cursor.take() };
+    let wanted = Wanted::new(context.core(), "console audit events".to_owned(), query)?;
+    let (found, names) = context
+        .core()
+        .latest_events(&context.principal, &asked.search(), wanted.before, wanted.to_read())
+        .await??;
+    let merchant = |id: MerchantId| {
+        let name = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        (name, format!("/console/m/{id}/audit"))
+    };
+    let listed = wanted.page(
+        found,
+        |chained| chained.seq,
+        |chained| {
+            let merchant = chained.event.merchant_id.map(merchant);
+            row(chained, merchant)
+        },
+    );
+    let carried = asked.carried();
+    html(&AuditPage {
+        page: context.page("Audit trail of the platform", Screen::Trail),
+        base: "/console/audit".to_owned(),
+        is_platform: true,
+        is_filtered: !carried.is_empty(),
+        rows: listed.items,
+        next: next_page(&carried, listed.next_cursor.as_deref()),
+        asked,
+    })
+}
+
+fn row(chained: Chained, merchant: Option<(String, String)>) -> Row {
     let event = chained.event;
     Row {
         at: Exactly(event.at),
         who: event.actor.name.unwrap_or_else(|| spaced(<&str>::from(event.actor.kind))),
         what: deed(&event.action),
+        action: event.action,
         object: event.object_id.unwrap_or_default(),
+        merchant,
         is_refused: event.outcome == Outcome::Refused,
         client_ip: event.client_ip.unwrap_or_default(),
+        request_id: event.request_id.unwrap_or_default(),
         detail: if chained.detail == "{}" { String::new() } else { chained.detail },
+    }
+}
+
+/// `API key created`, as the page shows it, is `api_key.created`.
+fn action_of(text: &str) -> String {
+    let lower = text.trim().to_lowercase();
+    match lower.rsplit_once(' ') {
+        Some((object, verb)) => format!("{}.{verb}", object.replace(' ', "_")),
+        None => lower,
     }
 }
 
@@ -98,7 +206,7 @@ pub(super) async fn csv(context: MerchantContext) -> Result<Response, Failure> {
     let events = context
         .context
         .core()
-        .audit_events(&context.context.principal, context.id(), None, CSV_EVENTS_MAX)
+        .audit_events(&context.context.principal, context.id(), Search::default(), None, CSV_EVENTS_MAX)
         .await??;
     let file = write_file(&events).map_err(|_| Failure::fault("cannot write the audit trail as CSV"))?;
     let headers = [

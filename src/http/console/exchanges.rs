@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::context::MerchantContext;
 use super::form::{Form, filled};
+use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
 use super::words::{self, Exactly};
 use crate::domain::api_key::ApiKey;
@@ -89,11 +89,11 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         },
     );
     let text = |value: Option<String>| value.unwrap_or_default();
-    let filters = [("request_id", &asked.request_id), ("status", &asked.status), ("key", &asked.key)];
-    let carried: String = filters
-        .iter()
-        .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={}&", encoded(value))))
-        .collect();
+    let carried = carried(&[
+        ("request_id", asked.request_id.as_deref()),
+        ("status", asked.status.as_deref()),
+        ("key", asked.key.as_deref()),
+    ]);
     html(&ExchangesPage {
         page: context.page("API details", Screen::ApiDetails).saying(asked.done.as_deref()),
         base: context.path("/api-details"),
@@ -103,12 +103,8 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         key: text(asked.key),
         keys: keys.iter().map(|key| (key.id, key.name.clone())).collect(),
         rows: listed.items,
-        next: listed.next_cursor.map(|cursor| format!("?{carried}cursor={}", encoded(&cursor))),
+        next: next_page(&carried, listed.next_cursor.as_deref()),
     })
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 fn row(exchange: Exchange, key: Option<&ApiKey>, may_change: bool) -> Row {

@@ -77,6 +77,7 @@ fn account_routes() -> Router<Arc<Shared>> {
 fn platform_routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/console/merchants", get(merchants::list).post(merchants::add))
+        .route("/console/audit", get(audit::of_platform))
         .route("/console/health", get(health::show))
 }
 

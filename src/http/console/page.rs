@@ -56,6 +56,7 @@ pub(super) enum Screen {
     Merchant,
     Merchants,
     Platform,
+    Trail,
     Health,
     Account,
 }
@@ -123,6 +124,7 @@ fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) ->
             items: vec![
                 item("Merchants", Screen::Merchants, "/console/merchants".to_owned()),
                 item("People and tokens", Screen::Platform, "/console/people".to_owned()),
+                item("Audit trail", Screen::Trail, "/console/audit".to_owned()),
                 item("Health", Screen::Health, "/console/health".to_owned()),
             ],
         });
