@@ -1,4 +1,4 @@
-//! The application: built from its settings, run, and stopped gracefully.
+//! The application: builds it from the settings, runs it and stops it gracefully.
 
 mod open;
 
@@ -36,29 +36,29 @@ use crate::telemetry::traces::Traces;
 use open::join;
 pub use open::{key_file, open_core, open_store};
 
-/// What may be made where it is missing.
+/// Which missing files may be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Create {
-    /// Nothing at all: for commands that only look.
+    /// None: for commands that only read.
     Nothing,
-    /// As below, but no token keys in place of those that a server beside it has: for commands that change
-    /// something. None of them seals anything that must be opened again.
+    /// Like [`Create::Embedded`], but no token keys if the database already uses some: for commands that
+    /// write beside a running server. They seal nothing that must be opened later.
     Beside,
-    /// The embedded default's own files: the data directory, its database, its token keys.
+    /// The files of an embedded installation: the data directory, its database and its token keys.
     Embedded,
-    /// Also a SQLite file that a URL names: `migrate`.
+    /// Also a SQLite file that a URL names: for `migrate`.
     Database,
-    /// Also token keys beside a PostgreSQL database: a demo, or one machine alone.
+    /// Also token keys for a PostgreSQL database: for a demo, or for a single machine.
     Everything,
 }
 
-/// Why the application cannot start, in words for an operator.
+/// Why the application cannot start. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "token keys must be given with PostgreSQL, the same for all replicas: make some with `tollgate key-gen` \
+        "PostgreSQL needs token keys that are the same on all replicas: make one with `tollgate key-gen` \
          and set tokens.keys_file or TOLLGATE__TOKENS__KEYS_FILE"
     )]
     NoTokenKeys,
@@ -68,11 +68,11 @@ pub enum BuildError {
     Traces(#[from] ExporterBuildError),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
-    #[error("{0}: not a token keys file: one key of 64 hex characters a line, newest first")]
+    #[error("{0}: not a token keys file: it must have one key of 64 hex characters per line, newest first")]
     BadTokenKeys(PathBuf),
     #[error(
-        "token keys are missing that the database needs: {0}. Put them into the key file again; or, if nobody has \
-         them any more, start with --allow-missing-token-keys once: what they sealed is then lost for good"
+        "the database needs token keys that are missing: {0}. Put them back into the key file. If nobody has them \
+         any more, start once with --allow-missing-token-keys: everything that they sealed is then lost for good"
     )]
     MissingTokenKeys(String),
 }
@@ -142,12 +142,12 @@ impl App {
         &self.shared.core
     }
 
-    /// Sends webhooks; [`App::run`] keeps it going.
+    /// The task that sends webhooks. [`App::run`] runs it.
     pub fn deliverer(&self) -> &Arc<Deliverer> {
         &self.deliverer
     }
 
-    /// Removes what has had its time; [`App::run`] keeps it going.
+    /// The task that removes old rows. [`App::run`] runs it.
     pub fn sweeper(&self) -> &Sweeper {
         &self.shared.sweeper
     }
@@ -156,12 +156,11 @@ impl App {
         http::router(Arc::clone(&self.shared))
     }
 
-    /// What the operations listener serves.
     pub fn ops_router(&self) -> Router {
         http::ops::router(Arc::clone(&self.shared))
     }
 
-    /// Serves operations on `listener` while [`App::run`] runs.
+    /// Serves metrics and health on `listener` while [`App::run`] runs.
     pub fn with_ops(self, listener: TcpListener) -> Self {
         Self { ops: Some(listener), ..self }
     }
@@ -171,7 +170,7 @@ impl App {
         Self { hangups: Some(hangups), ..self }
     }
 
-    /// Returns when every exchange so far and every last-used time is written.
+    /// Writes all exchange records, last-used times and refused sign-ins so far.
     pub async fn flush(&self) {
         self.shared.exchanges.flush().await;
         if let Err(error) = self.shared.core.write_uses().await {
@@ -182,7 +181,7 @@ impl App {
         }
     }
 
-    /// Serves on `listener` until `stop` resolves; then drains, finishes, flushes and closes.
+    /// Serves on `listener` until `stop` resolves. Then drains, finishes the work under way, and closes.
     pub async fn run(mut self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let ops = self.ops.take().map(|listener| {
             let limits = ListenerLimits {
@@ -190,7 +189,7 @@ impl App {
                 connections_per_address_max: 0,
                 ..self.limits
             };
-            // To the end: whoever watches must see the stop through.
+            // Runs until the process ends, so that monitoring sees the whole shutdown.
             let transport = Transport::default();
             tokio::spawn(serve(listener, self.ops_router(), limits, transport, std::future::pending()))
         });
@@ -215,7 +214,7 @@ impl App {
         for job in loops {
             job.abort();
         }
-        // Attempts under way are recorded, or would be made again.
+        // Record the started attempts, or they would be made again.
         if let Err(error) = delivering.await {
             tracing::error!(%error, "webhook deliveries ended early");
         }
@@ -225,7 +224,7 @@ impl App {
         }
     }
 
-    /// What goes on until it is aborted.
+    /// Starts the background tasks that run until they are aborted.
     fn start_loops(&self) -> Vec<JoinHandle<()>> {
         let (shared, tasks) = (&self.shared, self.core().store.tasks());
         let with_core = || Arc::clone(&shared.core);
@@ -248,7 +247,7 @@ impl App {
         loops
     }
 
-    /// Finishes what is under way, writes what is noted, and closes the store.
+    /// Finishes the work under way, writes what is collected in memory, and closes the store.
     pub async fn close(self) {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
@@ -263,7 +262,7 @@ impl App {
     }
 }
 
-/// Reads again whatever is kept in a file, at each hangup.
+/// Reads the certificate, keys and other files again at each SIGHUP.
 async fn reload_at(mut hangups: watch::Receiver<()>, shared: Arc<Shared>) {
     while hangups.changed().await.is_ok() {
         tracing::info!("files are read again");

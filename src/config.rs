@@ -1,10 +1,11 @@
-//! The settings: what each is called, which values it takes, and what the rest of the server sees.
+//! The settings: their names, their allowed values, and the types that the rest of the server uses.
 //!
-//! Defaults, file, environment and flags are laid over each other (`layers`), read key by key
-//! (`reader`) and turned into types (`values`), once, at start. Every value of every layer is
-//! checked, also one that a higher layer hides (secrets excepted), and all mistakes are reported
-//! together. The defaults, and the list of keys, are `config/default.toml`. No `Debug`, explanation
-//! or mistake made here shows a secret.
+//! Settings are read once, at start. Defaults, file, environment and flags are layers, and a higher layer
+//! wins (`layers`). Each key is read (`reader`) and converted to a type (`values`). We check every value in
+//! every layer, even if a higher layer replaces it (except for secrets), and report all mistakes together.
+//!
+//! `config/default.toml` has the defaults and the list of keys. No `Debug`, explanation or mistake made here
+//! shows a secret.
 
 mod layers;
 mod mistakes;
@@ -27,13 +28,13 @@ use layers::near_misses;
 use reader::{Origin, Reader};
 use values::{address, directory, file, log_level, network, one_of, optional, scope_name, web_url};
 
-/// Enough to name every proxy or its network; each is compared with every hop of every request.
+/// Enough to list every proxy or its network. Each is compared with every hop of every request.
 const TRUSTED_PROXIES_MAX: usize = 256;
 
-/// Far more than an API has; each is compared with every scope that is asked for.
+/// Far more than an API has. Each is compared with every requested scope.
 const SCOPES_MAX: usize = 256;
 
-/// Every setting, checked. The fields are public so that tests can alter them.
+/// All settings, checked. The fields are public so that tests can change them.
 #[derive(Debug)]
 pub struct Settings {
     pub server: Server,
@@ -54,15 +55,15 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Server {
     pub listen: SocketAddr,
-    /// An http or https URL without a trailing slash; made from `listen` if it is not set.
+    /// An http or https URL without a trailing slash. Made from `listen` if it is not set.
     pub issuer: String,
     pub data_dir: PathBuf,
-    /// Certificate chain and key, PEM: both or neither.
+    /// The certificate chain and its key, in PEM: both are set or neither.
     pub tls_certificate_file: Option<PathBuf>,
     pub tls_key_file: Option<PathBuf>,
     pub allow_plain_http: bool,
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether the trusted proxies begin each connection with a PROXY header.
+    /// Whether trusted proxies begin each connection with a PROXY header.
     pub proxy_protocol: bool,
     pub forwarded_header: ForwardedHeader,
     pub connections_max: usize,
@@ -75,7 +76,7 @@ pub struct Server {
     pub shutdown_grace: Duration,
 }
 
-/// The header in which trusted proxies name the caller.
+/// The header that trusted proxies use to name the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedHeader {
     XForwardedFor,
@@ -92,9 +93,9 @@ pub struct Ops {
 /// `[database]`: the store.
 #[derive(Debug)]
 pub struct Database {
-    /// SQLite in `server.data_dir` if it is not set.
+    /// A SQLite file in `server.data_dir` if it is not set.
     pub url: DatabaseUrl,
-    /// The file that it came from, if it came from one.
+    /// The file that the URL came from, if any.
     pub url_file: Option<PathBuf>,
     pub connections_max: u32,
     /// How long a call waits for the store.
@@ -105,16 +106,16 @@ pub struct Database {
 #[derive(Debug)]
 pub struct Tokens {
     pub keys: TokenKeys,
-    /// The file that the keys came from, to be read again; `None` where they came from no file.
+    /// The file that the keys came from, to be read again. `None` if they did not come from a file.
     pub keys_file: Option<PathBuf>,
-    /// Whether to start without keys that the database needs; no setting, but a flag of `serve`.
+    /// Whether to start without keys that the database needs. Not a setting, but a flag of `serve`.
     pub allow_missing_keys: bool,
     pub access_ttl: TimeDelta,
     pub refresh_ttl: TimeDelta,
     pub session_ttl: TimeDelta,
     /// Zero: off.
     pub refresh_retry_window: TimeDelta,
-    /// Those that exist; none listed: any name.
+    /// The scopes that exist. Empty means that any name is allowed.
     pub scopes: Vec<String>,
 }
 
@@ -123,11 +124,11 @@ pub struct Tokens {
 pub struct Webhooks {
     pub allow_private_networks: bool,
     pub allow_http: bool,
-    /// The HTTP proxy that they go through.
+    /// The HTTP proxy to send webhooks through, if any.
     pub proxy: Option<ProxyUrl>,
 }
 
-/// `[limits]`: how often something may happen before it is answered with 429.
+/// `[limits]`: how often something may happen before the answer is 429.
 #[derive(Debug)]
 pub struct Limits {
     pub failures_per_address_per_minute: u32,
@@ -150,21 +151,21 @@ pub struct Retention {
 /// `[console]`: the web console.
 #[derive(Debug)]
 pub struct Console {
-    /// Whether a user needs a second factor to handle live keys.
+    /// Whether a user needs a second factor to work with live keys.
     pub totp_required_for_live: bool,
 }
 
-/// `[log]`: what is logged, and how.
+/// `[log]`: what is logged, and in which format.
 #[derive(Debug)]
 pub struct Log {
     /// A directive string that `tracing_subscriber::EnvFilter` takes.
     pub level: String,
     pub format: LogFormat,
-    /// Whether probes and scrapes that are answered well have a line each.
+    /// Whether successful probes and scrapes are logged too.
     pub probes: bool,
 }
 
-/// `[traces]`: where spans go.
+/// `[traces]`: where spans are sent.
 #[derive(Debug)]
 pub struct Traces {
     /// The base URL of a collector that speaks OTLP over HTTP.
@@ -172,7 +173,6 @@ pub struct Traces {
     pub sample_percent: u32,
 }
 
-/// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -180,10 +180,9 @@ pub enum LogFormat {
 }
 
 impl Settings {
-    /// Lays the sources over the defaults and checks every value in them.
+    /// Combines the defaults with the sources, and checks every value.
     ///
-    /// It reads the settings file and the files of secrets. The error holds every mistake in all of
-    /// the sources.
+    /// Reads the settings file and the files with secrets. The error contains the mistakes from all sources.
     pub fn load(sources: &Sources) -> Result<Settings, Mistakes> {
         let mut reader = Reader::new(sources);
         let server = Server::read(&mut reader);
@@ -206,18 +205,18 @@ impl Settings {
         Ok(Settings { origins, ..settings })
     }
 
-    /// The defaults alone.
+    /// Only the defaults.
     pub fn with_defaults() -> Settings {
         Settings::load(&Sources::default()).expect("config/default.toml passes its own checks")
     }
 
-    /// One line for each key: its value as loaded (secrets as "(set)"), and where it came from.
+    /// One line for each key, with its value (or "(set)" for a secret) and where it came from.
     pub fn explain(&self) -> String {
         let line = |Origin { key, shown, place }: &Origin| format!("{key} = {shown}  # {place}\n");
         self.origins.iter().map(line).collect()
     }
 
-    /// What is no mistake, and yet is probably not as it was meant. For the log.
+    /// Settings that are valid, but probably not what was meant. For the log.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -255,10 +254,7 @@ impl Settings {
 }
 
 impl TokenKeys {
-    /// What a token keys file holds now.
-    ///
-    /// # Errors
-    /// In words that hold neither the path nor anything of what is in the file.
+    /// Reads a token keys file. The error shows neither the path nor the contents.
     pub fn from_file(path: &Path) -> Result<Self, BadValue> {
         reader::secret_file(path)
     }

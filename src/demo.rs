@@ -1,5 +1,5 @@
-//! `tollgate demo`: a first look. On an empty store it makes a licensed merchant with a key and
-//! credentials switched ON, and prints commands ready to paste.
+//! `tollgate demo`, for a first look. In an empty store it makes a licensed merchant with an API key and
+//! credentials that are switched ON, and prints commands to paste.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,7 +21,6 @@ use crate::store::{StoreError, api_keys, credentials, merchants};
 
 const MERCHANT_NAME: &str = "Demo merchant";
 
-/// Why the demo cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     #[error(transparent)]
@@ -34,10 +33,10 @@ pub enum DemoError {
     NotAdmitted(crate::domain::reason::Reason),
 }
 
-/// Who signs in to the demo's console: an operator, who sees everything.
+/// The user of the demo's console: an operator, who can see everything.
 const USER_EMAIL: &str = "demo@tollgate.example";
 
-/// Sets the demo up, or finds what is there, and returns the text to print.
+/// Sets up the demo, or lists what an earlier run has made. Returns the text to print.
 pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoError> {
     let base = format!("http://{}", reachable(listen));
     if let Some(summary) = what_is_there(core).await? {
@@ -88,7 +87,7 @@ fn made<T>(answer: Answer<T>) -> Result<T, DemoError> {
     answer.made().ok_or(DemoError::MadeBefore)
 }
 
-/// Where the console is, with a link that signs the demo's user in once.
+/// The console's address and a one-time link for the demo's user.
 async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
     let principal = Principal::command_line();
     let user = match core.user_by_email(&principal, USER_EMAIL).await? {
@@ -98,7 +97,7 @@ async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
                 email: USER_EMAIL.to_owned(),
                 role: Role::Operator,
                 merchant_id: None,
-                // Nobody knows it: the link is the way in.
+                // A random password that nobody knows. The user signs in with the link.
                 password: PlainSecret::console(&core.entropy),
             };
             made(core.create_user(&principal, new, Once::never()).await??)?
@@ -136,7 +135,7 @@ Each secret is printed this once; the store keeps only hashes.
   client_secret  {secret}
   refresh_token  {refresh_token}
 
-The same on screens, as an operator; the link works once, within the hour:
+The web console, as an operator. The link works once, within an hour:
 
 {console}
 1. A form post, as integrators send it: renews the session of that refresh token.
@@ -170,7 +169,7 @@ What to try next
     )
 }
 
-/// The merchants, keys and credentials of a store that is not empty.
+/// Describes the merchants, keys and credentials in the store. `None` if the store is empty.
 async fn what_is_there(core: &Core) -> Result<Option<String>, StoreError> {
     let mut db = core.store.read().await?;
     let merchants = merchants::list(&mut db, None, 10).await?;
@@ -204,10 +203,10 @@ fn summary_text(summary: &str, console: &str, base: &str) -> String {
         r"
 Tollgate demo on {base}
 
-The store is not empty, so nothing was made. It holds:
+The store is not empty, so the demo has made nothing. The store has:
 
 {summary}
-On screens, as an operator; the link works once, within the hour:
+The web console, as an operator. The link works once, within an hour:
 
 {console}
 The secrets were printed when they were made and cannot be shown again: the store has only hashes.

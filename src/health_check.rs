@@ -1,4 +1,4 @@
-//! Asks a running server on this machine whether it is up: for a container, which has no curl.
+//! Checks that the server on this machine is up. For containers, which have no curl.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use tollgate::http::proxy_protocol::OF_ITS_OWN;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Succeeds if `/healthz` answers 200, on the operations listener where there is one.
+/// Succeeds if `/healthz` answers 200. Asks the operations listener if there is one.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     let has_tls = settings.server.tls_certificate_file.is_some();
     let address = match settings.ops.listen {
@@ -28,7 +28,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     if status.starts_with("HTTP/1.1 200 ") { Ok(()) } else { bail!("{address} answers {status:?}") }
 }
 
-/// The first line of the answer. Whoever calls from one of `proxies` must begin with a PROXY header.
+/// The first line of the answer. A call from one of `proxies` must begin with a PROXY header.
 fn ask(address: SocketAddr, proxies: &[IpNet]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

@@ -1,18 +1,18 @@
 //! Tollgate issues and verifies API credentials for the merchants of a payment platform.
 //!
-//! Layers, by folder; inside each, one file a noun or use case:
+//! Each folder is a layer, with one file for each noun or use case:
 //!
-//! - [`domain`]: the rules as values and pure functions. No I/O, no clock.
-//! - [`store`]: all SQL, two engines behind one face, group commit.
-//! - [`flows`]: use cases. They know nothing of HTTP.
-//! - [`http`]: the edge: parse, call one flow, render.
-//! - [`jobs`]: what goes on beside the requests.
-//! - [`config`], [`app`], [`demo`]: settings, the assembled application, a first look.
-//! - [`process`], [`telemetry`]: what the process is to the system around it, and what it tells.
-//! - [`supervise`]: how every background task is started, those of the store included.
+//! - [`domain`]: the rules, as values and pure functions. No I/O, no clock.
+//! - [`store`]: all SQL, for both database engines, and group commit.
+//! - [`flows`]: the use cases. They do not know about HTTP.
+//! - [`http`]: parses a request, calls one flow and renders the answer.
+//! - [`jobs`]: background jobs.
+//! - [`config`], [`app`], [`demo`]: the settings, the whole application, and the demo.
+//! - [`process`], [`telemetry`]: signals, limits and the service manager; logs and traces.
+//! - [`supervise`]: starts every background task, including those of the store.
 //!
-//! Dependencies go one way: `http, jobs -> flows -> {domain, store}`, `store -> domain`,
-//! `domain ->` nothing. A refusal is a value, an `Err` is a fault; `now` and random bytes are arguments.
+//! Dependencies go one way: `http, jobs -> flows -> {domain, store}` and `store -> domain`. `domain` depends
+//! on nothing. The time and random bytes are passed in as arguments.
 
 pub mod app;
 pub mod config;

@@ -27,7 +27,8 @@ use commands::{Job, print};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 a command line that cannot be read.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong arguments.";
 
 /// Issues and verifies API credentials for the merchants of a payment platform.
 #[derive(Parser)]
@@ -59,8 +60,8 @@ struct Common {
 enum Command {
     /// Run the server.
     Serve {
-        /// Start although token keys are gone that the database needs. Sessions, webhook secrets and second
-        /// factors that they sealed are lost for good. It has to be said once.
+        /// Start although token keys are missing that the database needs. Sessions, webhook secrets and second
+        /// factors that they sealed are lost for good. Needed only once.
         #[arg(long)]
         allow_missing_token_keys: bool,
     },
@@ -68,14 +69,14 @@ enum Command {
     Demo,
     /// Bring the database schema up to date, and stop.
     Migrate,
-    /// Check the settings, and print each with where it comes from.
+    /// Check the settings, and print each one and where it comes from.
     CheckConfig,
     /// Copy the embedded database to a new file while the server runs. The token keys are not in it.
     Backup {
         #[arg(value_name = "FILE")]
         to: PathBuf,
     },
-    /// Ask the server that runs here with these settings whether it is up.
+    /// Check that the server with these settings is up on this machine.
     Healthcheck,
     /// Print a fresh token key, for tokens.keys_file.
     KeyGen,
@@ -88,7 +89,7 @@ enum Command {
 fn main() -> ExitCode {
     let ended = start_runtime().and_then(|runtime| {
         let ended = runtime.block_on(async { run(Cli::parse(), Signals::install()?).await });
-        // A thread that still waits, for the resolution of a name say, must not hold up the end.
+        // A thread that is still blocked, for example in name resolution, must not delay the end.
         runtime.shutdown_background();
         ended
     });
@@ -102,7 +103,8 @@ fn start_runtime() -> anyhow::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build().context("cannot start")
 }
 
-/// The whole chain, and never a backtrace: this is for operators. Some errors tell their cause themselves.
+/// The error with all its causes and without a backtrace, for operators. Some errors already contain the text
+/// of their cause, which is then not repeated.
 fn in_one_line(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told {
         told if told.is_empty() => cause,
@@ -113,7 +115,7 @@ fn in_one_line(error: &anyhow::Error) -> String {
 
 async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
     if let Command::KeyGen = cli.command {
-        // Without settings: they may name the very file that the key is for.
+        // Do not load the settings: they may name the file that this key is for, which does not exist yet.
         print(&hex::encode(Entropy::System.bytes::<32>()))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -126,8 +128,8 @@ async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
     }
     if tells_password {
         tracing::warn!(
-            "the password in --database-url is in the list of processes for everybody on this machine to read; \
-             give it in DATABASE_URL or database.url_file"
+            "everybody on this machine can read the password in --database-url in the list of processes; \
+             set DATABASE_URL or database.url_file instead"
         );
     }
     match cli.command {
@@ -163,7 +165,7 @@ async fn run_command(command: Command, settings: &Settings) -> anyhow::Result<()
     }
 }
 
-/// A core dump would hold every secret that the process has in memory.
+/// A core dump would contain every secret in the memory of this process.
 fn forbid_core_dumps() {
     #[cfg(unix)]
     {
@@ -256,7 +258,8 @@ async fn run_demo(mut settings: Settings, signals: Signals) -> anyhow::Result<()
     Ok(())
 }
 
-/// Opens the public listener. An issuer made from port 0 is made again from the port that the system chose.
+/// Opens the public listener. If the issuer was made from port 0, it is made again with the port that the
+/// system chose.
 async fn bind_public(settings: &mut Settings) -> anyhow::Result<TcpListener> {
     let wanted = settings.server.listen;
     let listener = bind(wanted).await?;

@@ -1,4 +1,4 @@
-//! What the process is to the system around it: its signals, its open files, its service manager.
+//! The process and the operating system: signals, open files and the service manager.
 
 pub mod descriptors;
 pub mod service_manager;

@@ -1,8 +1,8 @@
-//! Background tasks that go on whatever happens to them.
+//! Starts all background tasks, and restarts those that panic.
 //!
-//! Everything that runs beside the requests is started here. A task that panics is a defect, but it must not
-//! end webhooks, the sweep or group commit until somebody restarts the process: it is started anew, after a
-//! pause that grows while it fails again and again. Meanwhile `/readyz` says so, and metrics count it.
+//! A panic is a bug, but it must not stop webhooks, the sweeper or group commit until somebody restarts the
+//! process. So the task is restarted after a pause, which grows while the task keeps failing. During the
+//! pause `/readyz` reports the task, and a metric counts the restarts.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,26 +14,26 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 
-/// The pause before a task is started anew: the first one, and the longest.
+/// The first and the longest pause before a restart.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// A task that has run for so long does not fail again and again: its next pause is the first one.
+/// After a task has run for this long, its next pause is the shortest one again.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// The background tasks of one application. Clones are the same one.
+/// The background tasks of one application. Clones share the same tasks.
 #[derive(Clone, Default)]
 pub struct Supervisor(Arc<Mutex<BTreeMap<&'static str, Arc<Task>>>>);
 
-/// All tasks of one name.
+/// All tasks with the same name.
 #[derive(Default)]
 struct Task {
     restarts: AtomicU64,
-    /// How many of them wait to be started anew.
+    /// How many of them are waiting for a restart.
     down: AtomicUsize,
 }
 
-/// How the tasks of one name are doing.
+/// The state of all tasks with one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskState {
     pub name: &'static str,
@@ -42,8 +42,8 @@ pub struct TaskState {
 }
 
 impl Supervisor {
-    /// Runs what `start` makes, and makes it again whenever it panics. A task that returns has done its work:
-    /// it was told to stop, or its queue is closed. Aborting the handle ends it as well.
+    /// Runs the future that `start` makes, and starts a new one whenever it panics. A task that returns is not
+    /// restarted: it was told to stop, or its queue is closed. Aborting the handle also ends the task.
     pub fn keep<R>(&self, name: &'static str, mut start: impl FnMut() -> R + Send + 'static) -> JoinHandle<()>
     where
         R: Future + Send + 'static,

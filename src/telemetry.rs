@@ -1,4 +1,4 @@
-//! Logs: text for people, JSON for machines, on standard error. Never a secret in either.
+//! Logs to standard error, as text or as JSON. They never contain a secret.
 
 pub mod lines;
 pub mod traces;
@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use self::lines::Lines;
 use crate::config::{Log, LogFormat};
 
-/// To be kept until the process ends: dropping it waits until what was logged is written.
+/// Keep this until the process ends. Dropping it waits until all log lines are written.
 pub struct Logging(Lines);
 
 impl Drop for Logging {
@@ -21,7 +21,7 @@ impl Drop for Logging {
     }
 }
 
-/// Starts logging; only the first call in a process has an effect.
+/// Starts logging. Only the first call in a process has an effect.
 pub fn start(log: &Log) -> io::Result<Logging> {
     let lines = Lines::start(io::stderr())?;
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -30,7 +30,7 @@ pub fn start(log: &Log) -> io::Result<Logging> {
         .with_writer(lines.clone())
         .log_internal_errors(false)
         .with_ansi(wants_colour());
-    // A second subscriber in one process is refused, which is what the tests of commands rely on.
+    // A second subscriber in one process fails. Tests of commands rely on that.
     let started = match log.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -41,12 +41,12 @@ pub fn start(log: &Log) -> io::Result<Logging> {
     Ok(Logging(lines))
 }
 
-/// On a terminal, unless `NO_COLOR` is set to anything (no-color.org).
+/// Colour is used on a terminal, unless `NO_COLOR` is set (no-color.org).
 fn wants_colour() -> bool {
     io::stderr().is_terminal() && var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The usual hook would write to standard error itself, and wait for whoever reads it.
+/// Replaces the default hook, which writes to standard error itself and would block if nobody reads it.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let at = panic.location().map(ToString::to_string);
     tracing::error!(at, error = ?panic.payload_as_str().unwrap_or_default(), "panicked");

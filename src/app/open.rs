@@ -1,4 +1,4 @@
-//! Opening what the application stands on: the store, the token keys, and the core that flows work with.
+//! Opens the store and the token keys, and builds the core that all flows use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::store::audit_head::Sealer;
 use crate::store::postgres::ReadAgain;
 use crate::store::{Engine, Options, Store};
 
-/// Where embedded installations keep their token keys, in the data directory.
+/// The token keys of an embedded installation, in the data directory.
 const TOKEN_KEYS_FILE: &str = "token.keys";
 
-/// The store alone, with its schema up to date.
+/// Opens the store, with its schema up to date.
 pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, BuildError> {
     let url = settings.database.url.expose();
     let is_embedded = url == DatabaseUrl::sqlite_in(&settings.server.data_dir).expose();
@@ -50,7 +50,7 @@ pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, Bu
     .await?)
 }
 
-/// What flows need, without an edge: for the commands that act beside a running server.
+/// Opens what flows need, without HTTP: for commands that work beside a running server.
 pub async fn open_core(
     settings: &Settings,
     create: Create,
@@ -130,11 +130,11 @@ fn make_directory(path: &Path) -> Result<(), BuildError> {
     builder.recursive(true).create(path).map_err(|source| BuildError::File { path: path.to_owned(), source })
 }
 
-/// Registers this replica and its token keys with the others. It does not start without those that the
-/// database needs, unless it may.
+/// Registers this replica and its token keys. Fails if a key is missing that the database needs, unless
+/// `may_give_up` is set.
 pub(super) async fn join(core: &Core, may_give_up: bool) -> Result<(), BuildError> {
     match core.choose_token_key().await {
-        // The job that does it again and again will, once the store takes writes.
+        // The background job tries again until the store accepts writes.
         Err(error) if error.is_temporary() => tracing::warn!(%error, "the choice of a token key is put off"),
         chosen => chosen?,
     }
@@ -152,12 +152,11 @@ pub(super) async fn join(core: &Core, may_give_up: bool) -> Result<(), BuildErro
     Ok(())
 }
 
-/// The keys that settings give, for a ring.
 fn server_keys(keys: &TokenKeys) -> Vec<ServerKey> {
     keys.bytes().iter().zip(keys.states()).map(|(key, state)| ServerKey::new(*key, *state)).collect()
 }
 
-/// The file that the token keys are in; `None` when the settings give the keys themselves.
+/// The file with the token keys. `None` if the settings contain the keys themselves.
 pub fn key_file(settings: &Settings) -> Option<PathBuf> {
     match &settings.tokens {
         tokens if tokens.keys_file.is_some() => tokens.keys_file.clone(),
@@ -166,7 +165,7 @@ pub fn key_file(settings: &Settings) -> Option<PathBuf> {
     }
 }
 
-/// The token keys in the data directory. One is made where there is none, and none is needed.
+/// The token keys in the data directory. Makes one if there is none and the database needs none.
 async fn local_keyring(
     settings: &Settings,
     create: Create,
@@ -179,7 +178,7 @@ async fn local_keyring(
     if !path.exists() || !may_be_local {
         let is_needed = flows::token_keys::is_in_use(store, clock.now()).await?;
         match create {
-            // One that nothing is ever opened by again.
+            // A key for this process only. Nothing that it seals must be opened later.
             Create::Nothing => return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key")),
             _ if !may_be_local => return Err(BuildError::NoTokenKeys),
             Create::Beside if is_needed => {
@@ -197,7 +196,7 @@ async fn local_keyring(
     Keyring::of(server_keys(&keys)).ok_or(BuildError::BadTokenKeys(path))
 }
 
-/// Makes a token key, if nobody else does at this moment.
+/// Makes a token key, unless another process is just making one.
 fn make_key(path: &Path, data_dir: &Path, entropy: &Entropy) -> Result<(), BuildError> {
     let fail = |source| BuildError::File { path: path.to_owned(), source };
     make_directory(data_dir)?;
@@ -209,7 +208,7 @@ fn make_key(path: &Path, data_dir: &Path, entropy: &Entropy) -> Result<(), Build
         Ok(mut file) => {
             use std::io::Write;
             writeln!(file, "{}", hex::encode(entropy.bytes::<32>())).map_err(fail)?;
-            // A key that seals tokens must be as durable as they are.
+            // The key must be as durable as the tokens that it seals.
             file.sync_all().map_err(fail)?;
             tracing::info!(path = %path.display(), "made a token key");
             Ok(())

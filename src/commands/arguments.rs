@@ -1,4 +1,4 @@
-//! What the commands for operators are called and take.
+//! The names and arguments of the commands for operators.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use super::{audit, token_keys};
 
 #[derive(Subcommand)]
 pub(crate) enum Job {
-    /// Operators: who may administer every merchant.
+    /// Operators, who may administer every merchant.
     #[command(subcommand)]
     Operator(OperatorJob),
     /// Merchants.
@@ -50,7 +50,7 @@ pub(crate) enum OperatorJob {
     /// Make an operator token. It is printed once.
     Add {
         name: String,
-        /// A service token instead, which may introspect every merchant's tokens and nothing else.
+        /// Make a service token instead, which may only introspect the tokens of every merchant.
         #[arg(long)]
         introspect: bool,
         /// Print {"id", "token"}.
@@ -64,7 +64,7 @@ pub(crate) enum MerchantJob {
     /// Make a merchant.
     Add {
         name: String,
-        /// `worldpay_corporate` unlocks the second webhook output type.
+        /// `worldpay_corporate` allows the second webhook format.
         #[arg(long, default_value = "default")]
         gateway: String,
         #[arg(long)]
@@ -134,7 +134,7 @@ pub(crate) enum LicenceJob {
     Grant {
         merchant: MerchantId,
         product: ProductName,
-        /// RFC 3339; without it the licence does not lapse.
+        /// When the licence expires (RFC 3339). Without this it does not expire.
         #[arg(long)]
         expires_at: Option<DateTime<chrono::FixedOffset>>,
         #[arg(long)]
@@ -171,7 +171,7 @@ pub(crate) enum KeyJob {
         name: String,
         #[arg(long)]
         environment: EnvironmentName,
-        /// An address or CIDR range it may be used from; may be given several times.
+        /// An address or CIDR range that the key may be used from. Can be given several times.
         #[arg(long = "allow", value_name = "CIDR")]
         allowed_ips: Vec<String>,
         #[arg(long)]
@@ -190,7 +190,7 @@ pub(crate) enum KeyJob {
         #[arg(long)]
         json: bool,
     },
-    /// Undo a revocation, within the hour.
+    /// Restore a revoked API key, within an hour.
     Restore {
         key: ApiKeyId,
         #[arg(long)]
@@ -206,7 +206,7 @@ pub(crate) enum KeyJob {
 
 #[derive(Subcommand)]
 pub(crate) enum CredentialsJob {
-    /// Generate tokens: a client id and secret for a key, switched OFF. The secret is printed once.
+    /// Generate a client id and secret for a key, switched OFF. The secret is printed once.
     Add {
         key: ApiKeyId,
         #[arg(long)]
@@ -230,7 +230,7 @@ pub(crate) enum CredentialsJob {
         #[arg(long)]
         json: bool,
     },
-    /// Switch Enhanced Security OFF, which ends every session at once.
+    /// Switch Enhanced Security OFF. This ends every session at once.
     Off {
         client_id: String,
         #[arg(long)]
@@ -265,7 +265,7 @@ pub(crate) enum UserJob {
         #[arg(long)]
         json: bool,
     },
-    /// Print a link that signs a user in once, within the hour.
+    /// Print a link that signs a user in once, within an hour.
     Link {
         email: String,
         /// Print {"link"}.
@@ -283,7 +283,7 @@ pub(crate) enum RoleName {
 }
 
 impl Job {
-    /// Whether it changes nothing: then it makes no directory, key or database either.
+    /// Whether the command only reads. If so, it must not create a directory, key or database either.
     pub(super) const fn only_looks(&self) -> bool {
         match self {
             Self::Merchant(job) => matches!(job, MerchantJob::List { .. } | MerchantJob::Show { .. }),

@@ -1,4 +1,4 @@
-//! `tollgate audit`: whether the trail is whole, and what is in it.
+//! `tollgate audit`: verifies and prints the audit trail.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,22 +20,22 @@ use super::print;
 
 #[derive(Subcommand)]
 pub(crate) enum Job {
-    /// Walk the hash chain; exits 0 when it holds.
+    /// Verify the hash chain. Exits with 0 if it is intact.
     Verify {
-        /// A file with a head that `tollgate audit head --json` printed: the trail must still have that event.
+        /// A file with the output of `tollgate audit head --json`. The trail must still have that event.
         #[arg(long, value_name = "FILE")]
         head: Option<PathBuf>,
     },
     /// Print events, oldest first, one line of JSON each.
     Tail {
-        /// A `seq`: the events that come after it.
+        /// Print only events with a higher `seq`.
         #[arg(long, default_value_t = 0)]
         after: i64,
-        /// Go on with those that are still to come.
+        /// Keep running, and print new events as they come.
         #[arg(long)]
         follow: bool,
     },
-    /// Print the number and hash of the last event, to be kept where whoever writes to the database cannot.
+    /// Print the number and hash of the last event. Keep them where nobody who can write to the database can.
     Head {
         /// Print {"seq", "hash"}.
         #[arg(long)]
@@ -43,14 +43,14 @@ pub(crate) enum Job {
     },
 }
 
-/// The shortest part of a hash that is taken: what /metrics has room for.
+/// The shortest part of a hash that is accepted: /metrics shows this much.
 const HASH_BYTES_MIN: usize = 6;
 
-/// A head as it is kept elsewhere.
+/// A head that was kept outside the database.
 #[derive(Deserialize, Serialize)]
 struct KeptHead {
     seq: i64,
-    /// Hexadecimal; its first 12 digits or more.
+    /// At least the first 12 hexadecimal digits.
     hash: String,
 }
 
@@ -97,17 +97,18 @@ async fn verify(core: &Core, head: Option<&Path>) -> anyhow::Result<()> {
             bail!("the chain was cut at event {seq}, but not by this server: events are missing")
         }
         ChainVerdict::Short { last, expected } => {
-            bail!("events are missing: the last is {last}, the chain says {expected}")
+            bail!("events are missing: the last event is {last}, but the chain ends at {expected}")
         }
         ChainVerdict::ForgedHead { seq } => {
             bail!("no server has sealed the end of the chain at event {seq}: events may be missing")
         }
         ChainVerdict::KeyMissing { key } => {
-            bail!("token key {} has sealed the chain, and is not here", name_of(key))
+            bail!("the chain was sealed with token key {}, which is missing here", name_of(key))
         }
         ChainVerdict::NotTheHeadKept { seq } => {
             bail!(
-                "the trail does not have event {seq} as it was kept elsewhere: it was set back, or cut there by age"
+                "event {seq} is missing or differs from the given head: the trail was restored from a backup, changed, or \
+                 cut by age"
             )
         }
     }
@@ -115,7 +116,7 @@ async fn verify(core: &Core, head: Option<&Path>) -> anyhow::Result<()> {
 
 fn kept_head(path: &Path) -> anyhow::Result<Head> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let bad = || format!("{}: not a head as `tollgate audit head --json` prints it", path.display());
+    let bad = || format!("{}: not the output of `tollgate audit head --json`", path.display());
     let kept: KeptHead = serde_json::from_str(&text).with_context(bad)?;
     let hash = hex::decode(&kept.hash).with_context(bad)?;
     if !(HASH_BYTES_MIN..=32).contains(&hash.len()) {

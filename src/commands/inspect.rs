@@ -1,4 +1,4 @@
-//! `list` and `show`: the same objects as in the admin API, without making anything.
+//! `list` and `show`: print the same objects as the admin API, and create nothing.
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -12,13 +12,13 @@ use tollgate::http::admin::{api_keys, body, credentials, merchants, sessions, to
 
 use super::{print, show};
 
-/// Objects read at a time while one is looked for by its name.
+/// How many objects are read at a time to find one by its name.
 const PAGE: i64 = 200;
 
 /// How a list is printed.
 #[derive(Args)]
 pub(crate) struct Listing {
-    /// The newest so many.
+    /// Print only the newest ones, up to this number.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(i64).range(1..=100_000))]
     limit: i64,
     /// Print {"items": [...]}, each as the admin API shows it.

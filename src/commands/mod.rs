@@ -1,6 +1,6 @@
-//! The common jobs of an operator, beside a running server or without one.
+//! The commands for operators. They work with or without a running server.
 //!
-//! The same flows as the admin API, and with `--json` the same answers.
+//! They use the same flows as the admin API and, with `--json`, print the same answers.
 
 mod arguments;
 mod audit;
@@ -35,7 +35,7 @@ use arguments::{
     CredentialsJob, KeyJob, LicenceJob, MerchantJob, OperatorJob, ProductName, SessionJob, TokenJob, UserJob,
 };
 
-/// Does a job and prints what came of it.
+/// Runs a command and prints its result.
 pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
     let create = if job.only_looks() { Create::Nothing } else { Create::Beside };
     let core = open_core(settings, create, Clock::System, Entropy::System).await?;
@@ -163,7 +163,7 @@ async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Resul
             let has_password = password_file.is_some();
             let password = match password_file {
                 Some(path) => first_line(&path)?,
-                // Nobody knows it: the link is the way in, and a password is set then.
+                // A random password that nobody knows. The user signs in with the link and sets their own.
                 None => PlainSecret::console(&core.entropy),
             };
             let new = NewUser { email, role: role.into(), merchant_id: merchant, password };
@@ -244,7 +244,7 @@ fn show(answer: &[u8], as_json: bool) -> anyhow::Result<()> {
     print(&text)
 }
 
-/// Prints to standard output, ending in one newline.
+/// Prints to standard output, with exactly one newline at the end.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write to standard output")
 }

@@ -1,4 +1,4 @@
-//! `tollgate keys`: the token keys, what each still holds, and how one takes the place of another.
+//! `tollgate keys`: lists the token keys and what still needs each of them, and rotates them.
 
 use std::io::Write;
 use std::path::Path;
@@ -26,11 +26,12 @@ pub(crate) struct Keys {
 
 #[derive(Clone, Copy, Subcommand)]
 enum Job {
-    /// List the token keys: which one signs, what each still holds, and whether it may go. The default.
+    /// List the token keys: which one signs, what still needs each key, and whether it can be removed. The
+    /// default.
     List,
-    /// Put a new key into the key file. It signs once every replica has it; no restart is needed.
+    /// Add a new key to the key file. It signs once every replica has it. No restart is needed.
     Rotate,
-    /// Seal webhook secrets and second factors anew with the key that signs.
+    /// Seal webhook secrets and second factors again with the key that signs.
     Reseal,
 }
 
@@ -82,7 +83,7 @@ fn view(report: &KeyReport, signs: bool) -> Value {
         Some(KeyState::Sign) if !has_signed => "waits to sign",
         Some(_) => "verifies",
     };
-    // An older key goes once nothing names it; one that is still to sign stays.
+    // An older key can be removed once nothing needs it. A key that does not sign yet must stay.
     let may_go = state_now == "verifies" && held.is_nothing();
     json!({
         "id": name_of(*id),
@@ -102,7 +103,7 @@ fn rotate(settings: &Settings, core: &Core, as_json: bool) -> anyhow::Result<()>
     let path = key_file(settings).context(
         "the token keys come from tokens.keys itself: put a line of `tollgate key-gen` in front there",
     )?;
-    // Where it is a link, the file behind it is replaced, not the link.
+    // If the path is a link, replace the file behind it and keep the link.
     let path = path.canonicalize().with_context(|| path.display().to_string())?;
     let old =
         std::fs::read_to_string(&path).map(Zeroizing::new).with_context(|| path.display().to_string())?;
@@ -123,7 +124,7 @@ fn rotate(settings: &Settings, core: &Core, as_json: bool) -> anyhow::Result<()>
     ))
 }
 
-/// Puts a file in place of another one in one step, for the eyes of its owner alone.
+/// Replaces a file atomically. Only its owner can read the new file.
 fn replace(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let metadata = std::fs::metadata(path)?;
@@ -145,7 +146,7 @@ fn replace(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     written
 }
 
-/// The server reads it as the user who owned it before.
+/// Gives the new file the same owner, because the server runs as that user.
 #[cfg(unix)]
 fn same_owner(file: &std::fs::File, old: &std::fs::Metadata) -> std::io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};

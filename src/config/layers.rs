@@ -1,7 +1,7 @@
-//! Where settings come from: the layers, and every value in them with its place.
+//! Reads the layers of settings, and remembers where each value came from.
 //!
-//! It knows which keys exist and of which type they are, both taken from `config/default.toml`, and
-//! nothing of what a key means. No text made here repeats a string, since it may be a secret.
+//! This module knows which keys exist and their types, from `config/default.toml`. It does not know what a
+//! key means. Messages made here never repeat a string, because it may be a secret.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,42 +17,40 @@ use super::mistakes::{Mistake, Place};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// How far a misspelt name may be from the one suggested, in single-character edits.
+/// How much a misspelt name may differ from the suggested one, in single-character edits.
 const SUGGESTION_EDITS_MAX: usize = 3;
 
-/// The same for a variable that may be another program's, so that none of those is suspected.
+/// The same for a variable that may belong to another program. Smaller, to avoid false alarms.
 const NEAR_MISS_EDITS_MAX: usize = 1;
 
-/// What the names of our variables begin with.
+/// Our environment variables begin with this.
 const PREFIX: &str = "TOLLGATE__";
 
-/// The one variable without it: other programs read it as well.
+/// The only variable without the prefix. Other programs read it as well.
 const PLAIN_URL: &str = "DATABASE_URL";
 
-/// What the process was started with. It has no `Debug`: the environment and the flags may hold
-/// secrets.
+/// Where the settings of this process come from. It has no `Debug`, because the environment and the flags may
+/// contain secrets.
 #[derive(Default)]
 pub struct Sources {
-    /// The settings file, if one is named. It must then exist.
+    /// The settings file, if one was given. It must then exist.
     pub file: Option<PathBuf>,
-    /// The whole environment; other programs' variables are ignored, text or not.
+    /// The whole environment. Variables of other programs are ignored, even if they are not valid text.
     pub environment: Vec<(OsString, OsString)>,
-    /// The flags that were given.
     pub flags: Vec<Flag>,
 }
 
 /// A setting given on the command line.
 pub struct Flag {
-    /// The setting's full name, such as `server.listen`. One that does not exist is a fault of
-    /// ours, and panics.
+    /// The setting's full name, such as `server.listen`. An unknown name is a bug, and panics.
     pub key: &'static str,
-    /// What the user typed, such as `--listen`.
+    /// The flag as the user typed it, such as `--listen`.
     pub name: &'static str,
-    /// The value as text, in the form that the environment takes.
+    /// The value as text, in the same form as in an environment variable.
     pub value: String,
 }
 
-/// A value of one of the four types that settings have. It has no `Debug`: a text may be a secret.
+/// A value of one of the four types of settings. It has no `Debug`, because a text may be a secret.
 #[derive(Clone)]
 pub(super) enum Value {
     Text(String),
@@ -62,7 +60,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// A value that a file spells out, or a name for what is there instead.
+    /// Converts a value from a file. The error names the type that was found instead.
     fn from_toml(value: &DeValue<'_>) -> Result<Self, &'static str> {
         let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
         match value {
@@ -83,7 +81,7 @@ impl Value {
         }
     }
 
-    /// Reads the text of a variable or a flag as a value of the same type as `self`.
+    /// Parses the text of a variable or a flag as the type of `self`.
     fn same_type_from(&self, text: &str) -> Result<Self, String> {
         let text = text.trim();
         match self {
@@ -116,7 +114,7 @@ impl Value {
     }
 }
 
-/// Much as TOML spells it.
+/// Similar to TOML.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -130,7 +128,7 @@ impl fmt::Display for Value {
 
 /// A setting that exists.
 struct Known {
-    /// Where in the defaults it stands.
+    /// Its position in the defaults.
     offset: usize,
     section: String,
     name: String,
@@ -170,17 +168,17 @@ fn known(key: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.key == key)
 }
 
-/// A value and its place.
+/// A value and where it came from.
 pub(super) struct Setting {
     pub(super) value: Value,
     pub(super) place: Place,
 }
 
-/// What one source says, by the full names of the settings.
+/// The settings of one source, by full name.
 pub(super) type Layer = BTreeMap<&'static str, Setting>;
 
-/// The layers, lowest first, holding only known keys with values of the right type, and the
-/// mistakes found in them.
+/// The layers, lowest first, and the mistakes found in them. The layers contain only known keys with values
+/// of the right type.
 pub(super) fn gather(sources: &Sources) -> (Vec<Layer>, Vec<Mistake>) {
     let mut mistakes = Vec::new();
     let default = |known: &'static Known| {
@@ -211,7 +209,7 @@ fn file_layer(path: &Path, mistakes: &mut Vec<Mistake>) -> Layer {
     for error in errors {
         let offset = error.span().map_or(0, |span| span.start);
         file.broken_lines.push(file.line(offset));
-        // The error's own display would quote the line, and with it a secret.
+        // Do not display the error itself: it would quote the line, which may contain a secret.
         file.refuse(offset, "", format!("syntax error: {}", error.message()));
     }
     for (name, value) in table.get_ref() {
@@ -238,8 +236,7 @@ fn file_layer(path: &Path, mistakes: &mut Vec<Mistake>) -> Layer {
 struct File<'a> {
     path: &'a Path,
     text: &'a str,
-    /// Where the syntax is wrong. The parser guesses at what such a line might have meant; we do
-    /// not.
+    /// Lines with a syntax error. The parser guesses what they mean, and we ignore its guesses.
     broken_lines: Vec<usize>,
     mistakes: &'a mut Vec<Mistake>,
 }
@@ -269,7 +266,7 @@ impl File<'_> {
     }
 
     fn line(&self, offset: usize) -> usize {
-        // What is missing at the end of the file is missing on its last line.
+        // An error at the end of the file is reported on its last line with text.
         let before = &self.text.as_bytes()[..offset.min(self.text.trim_end().len())];
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }
@@ -293,8 +290,7 @@ impl File<'_> {
     }
 }
 
-/// Two layers: the plain `DATABASE_URL`, which other programs read as well, and above it our own
-/// variables.
+/// Two layers: `DATABASE_URL`, which other programs read as well, and above it our own variables.
 fn environment_layers(environment: &[(OsString, OsString)], mistakes: &mut Vec<Mistake>) -> [Layer; 2] {
     let (mut plain, mut own) = (Layer::new(), Layer::new());
     for (variable, text) in environment {
@@ -321,8 +317,8 @@ fn environment_layers(environment: &[(OsString, OsString)], mistakes: &mut Vec<M
     [plain, own]
 }
 
-/// Variables that do nothing, although their names are nearly those of settings: with one underscore for
-/// two, say. Their values may be secrets and are not repeated.
+/// Warnings about variables that look like misspelt settings, for example with one underscore instead of two.
+/// Their values may be secrets, so they are not shown.
 pub(super) fn near_misses(environment: &[(OsString, OsString)]) -> Vec<String> {
     let names = environment.iter().filter_map(|(variable, _)| variable.to_str());
     names.filter(|name| !name.starts_with(PREFIX)).filter_map(near_miss).collect()
@@ -336,7 +332,7 @@ fn near_miss(name: &str) -> Option<String> {
     Some(format!("the environment variable {name} does nothing, did you mean {}?", meant.variable))
 }
 
-/// Several underscores in a row count as one.
+/// Replaces several underscores in a row with one.
 fn without_repeats(name: &str) -> String {
     name.split('_').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("_")
 }
@@ -363,8 +359,8 @@ fn did_you_mean(name: Option<String>) -> String {
     name.map(|name| format!(", did you mean {name}?")).unwrap_or_default()
 }
 
-/// The setting that was probably meant: the nearest full name, or else the same name in another
-/// section.
+/// The setting that was probably meant: the one with the most similar full name, or one with the same name
+/// in another section.
 fn nearest_key(key: &str) -> Option<&'static Known> {
     let name = key.rsplit('.').next().unwrap_or(key);
     nearest(key, |known| &known.key).or_else(|| KNOWN.iter().find(|known| known.name == name))

@@ -1,15 +1,15 @@
-//! What is wrong with the settings, each mistake with its place.
+//! The mistakes in the settings, and where they are.
 //!
-//! Whoever notes a mistake keeps secrets out of its text; all that is here is printed as it is.
+//! The text of a mistake is printed as it is. The code that makes it must keep secrets out of it.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value stands. Ordered as the layers are: the later one wins.
+/// Where a value came from. The order is that of the layers: a later one wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     Default,
-    /// A file, and the line where that is known.
+    /// A file, with the line if it is known.
     File(PathBuf, Option<usize>),
     Environment(String),
     Flag(&'static str),
@@ -27,11 +27,11 @@ impl fmt::Display for Place {
     }
 }
 
-/// One thing wrong with the settings: its place, then what is wrong. It never repeats a secret.
+/// A mistake in the settings. It never shows a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
     pub(super) place: Place,
-    /// The setting's full name, or what stands in its place; empty if it concerns the whole file.
+    /// The setting's full name, or the text found in its place. Empty for a mistake about the whole file.
     pub(super) key: String,
     pub(super) message: String,
 }
@@ -46,7 +46,7 @@ impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Mistake { place, key, message } = self;
         match place {
-            // A variable or a flag says by its name which setting it is.
+            // The name of a variable or a flag already shows which setting it is.
             Place::Environment(_) | Place::Flag(_) => write!(f, "{place}: {message}"),
             _ if key.is_empty() => write!(f, "{place}: {message}"),
             _ => write!(f, "{place}: {key}: {message}"),
@@ -54,8 +54,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Everything wrong with the settings, in the order of the layers. Displays as one line for each
-/// mistake.
+/// All mistakes in the settings, in the order of the layers. Displayed as one line each.
 #[derive(Debug)]
 pub struct Mistakes(Vec<Mistake>);
 
@@ -66,7 +65,6 @@ impl Mistakes {
         Self(mistakes)
     }
 
-    /// The mistakes one by one.
     pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
         self.0.iter()
     }

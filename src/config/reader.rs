@@ -1,9 +1,8 @@
-//! Reading typed values out of the layers: each key once, in every layer, remembering where the
-//! value in effect came from.
+//! Reads typed values from the layers. Each key is read once, in every layer, and the reader remembers which
+//! layer the effective value came from.
 //!
-//! Each method takes a key that is in `config/default.toml`, and panics on any other. A value that
-//! fails its check is noted as a mistake and passed over, so that reading goes on to the next key;
-//! [`Reader::finish`] then refuses them all.
+//! Each method takes a key from `config/default.toml` and panics on any other. A value that fails its check
+//! becomes a mistake, and reading continues with the next key. [`Reader::finish`] reports all mistakes.
 
 use std::fmt;
 use std::io;
@@ -24,7 +23,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 const ALL_KEYS: &str =
     "config/default.toml holds every key that is read, with a value of its type that passes";
 
-/// The value of one key that is in effect, as it is shown, and where it came from.
+/// The effective value of one key, as it is displayed, and where it came from.
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) key: &'static str,
@@ -46,8 +45,7 @@ impl Reader {
         Self { layers, mistakes, origins: Vec::new() }
     }
 
-    /// Where each value that was read came from, in the order of reading, or everything that is
-    /// wrong.
+    /// Where each value came from, in the order of reading, or all mistakes.
     pub(super) fn finish(self) -> Result<Vec<Origin>, Mistakes> {
         if self.mistakes.is_empty() { Ok(self.origins) } else { Err(Mistakes::new(self.mistakes)) }
     }
@@ -77,7 +75,7 @@ impl Reader {
         Duration::from_secs(self.number(key, range).into())
     }
 
-    /// A number of seconds, to be added to dates.
+    /// A number of seconds, for arithmetic with timestamps.
     pub(super) fn time_delta(&mut self, key: &'static str, range: RangeInclusive<u32>) -> TimeDelta {
         TimeDelta::seconds(self.number(key, range).into())
     }
@@ -114,12 +112,11 @@ impl Reader {
         })
     }
 
-    /// The secret `key`, or what is in the file that `file_key` names; `None` if no layer sets
-    /// either.
+    /// The secret in `key`, or the contents of the file in `file_key`. `None` if no layer sets either.
     ///
-    /// A layer that leaves both empty says nothing, so that a variable passed on empty cannot undo
-    /// a secret. A secret that a higher layer replaces is not looked at: its file need not exist
-    /// here, and a `DATABASE_URL` may be meant for another program.
+    /// A layer in which both are empty is ignored, so that an empty variable cannot remove a secret. A secret
+    /// that a higher layer replaces is not checked: its file may not exist here, and a `DATABASE_URL` may be
+    /// meant for another program.
     pub(super) fn secret<T>(&mut self, key: &'static str, file_key: &'static str) -> Option<T>
     where
         T: FromStr<Err = BadValue>,
@@ -153,13 +150,13 @@ impl Reader {
         }
     }
 
-    /// The file that the secret `key` was read from; `None` if it did not come from one.
+    /// The file that the secret `key` came from. `None` if it did not come from a file.
     pub(super) fn secret_file(&self, key: &'static str, file_key: &'static str) -> Option<PathBuf> {
         let (from, path, _) = effective_secret(&self.layers, key, file_key)?;
         (from == file_key).then(|| path.into())
     }
 
-    /// Shows a value in effect that was made from others, since the key itself is not set.
+    /// Displays a value that was derived from other settings, because the key itself is not set.
     pub(super) fn show(&mut self, key: &'static str, shown: String) {
         self.origins
             .iter_mut()
@@ -167,10 +164,8 @@ impl Reader {
             .for_each(|origin| origin.shown.clone_from(&shown));
     }
 
-    /// Notes a mistake unless the values of two keys go together. The one from the higher layer is
-    /// to blame.
-    ///
-    /// Nothing is said of keys that have a mistake of their own.
+    /// Adds a mistake unless the relation between two keys `holds`. It is reported at the key whose value
+    /// comes from the higher layer. Nothing is reported if either key already has a mistake.
     pub(super) fn relate(&mut self, left: &'static str, relation: &str, right: &'static str, holds: bool) {
         let is_bad = |key| self.mistakes.iter().any(|mistake| mistake.key == key);
         if holds || is_bad(left) || is_bad(right) {
@@ -188,7 +183,7 @@ impl Reader {
         self.mistakes.push(Mistake::new(&blamed.place, blamed.key, message));
     }
 
-    /// Checks `key` in every layer; the highest value that passes is the one in effect.
+    /// Checks `key` in every layer. The highest value that passes takes effect.
     fn read<T>(&mut self, key: &'static str, parse: impl Fn(&Value) -> Option<Result<T, BadValue>>) -> T {
         let mut effective = None;
         for Setting { value, place } in self.layers.iter().filter_map(|layer| layer.get(key)) {
@@ -203,7 +198,7 @@ impl Reader {
     }
 }
 
-/// As in `tokens.access_ttl_secs (3600, default)`.
+/// For example `tokens.access_ttl_secs (3600, default)`.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Origin { key, shown, place } = self;
@@ -211,7 +206,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A text that a layer sets to more than nothing.
+/// The text of `key` in this layer, if it is set and not empty.
 fn set_text<'a>(layer: &'a Layer, key: &str) -> Option<(&'a str, &'a Place)> {
     match layer.get(key) {
         Some(Setting { value: Value::Text(text), place }) if !text.is_empty() => Some((text, place)),
@@ -219,8 +214,7 @@ fn set_text<'a>(layer: &'a Layer, key: &str) -> Option<(&'a str, &'a Place)> {
     }
 }
 
-/// Which of the two keys a secret comes from, with the text that is set there: the highest layer that sets
-/// one of them decides.
+/// Finds the highest layer that sets one of the two keys. Returns that key and its text.
 fn effective_secret<'a>(
     layers: &'a [Layer],
     key: &'static str,
@@ -231,14 +225,15 @@ fn effective_secret<'a>(
     layers.iter().rev().find_map(|layer| of(layer, key).or_else(|| of(layer, file_key)))
 }
 
-/// The secret in a file. Its path is not repeated: someone may have put the secret itself there.
+/// Reads a secret from a file. Errors do not show the path, because someone may have put the secret itself
+/// there.
 pub(super) fn secret_file<T: FromStr<Err = BadValue>>(path: impl AsRef<Path>) -> Result<T, BadValue> {
     let contents = read_secret(path.as_ref())
         .map_err(|error| BadValue(format!("the file that it names cannot be read: {error}")))?;
     contents.trim().parse().map_err(|error| BadValue(format!("in the file that it names: {error}")))
 }
 
-/// The text in a file of a secret, without the byte order mark that editors on Windows put before it.
+/// Reads a file and removes the byte order mark that editors on Windows add.
 pub fn read_secret(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(std::fs::read_to_string(path)?);
     if text.starts_with(BYTE_ORDER_MARK) {

@@ -1,6 +1,6 @@
-//! The values that settings take: a parser for each kind of text, and the types that keep secrets.
+//! Parsers for the values of settings, and the types that keep secrets.
 //!
-//! A parser knows nothing of layers and places. Those of secrets never repeat what they were given.
+//! Parsers know nothing about layers. The errors of those for secrets never repeat the text.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,33 +20,32 @@ use crate::domain::address::canonical_range;
 use crate::domain::keyring::KeyState;
 use crate::domain::scope::is_name;
 
-/// Enough for years of rotation; each may be tried on a token.
+/// Enough for years of rotation. Each key may be tried on a token.
 const TOKEN_KEYS_MAX: usize = 16;
 
-/// Why a text is no value of its setting. It does not repeat a secret.
+/// Why a text is not a valid value. It never shows a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadValue(pub(super) String);
 
-/// The URL of the store. It may hold a password, so it shows itself only through
-/// [`DatabaseUrl::expose`].
+/// The URL of the database. It may contain a password, so only [`DatabaseUrl::expose`] shows it.
 #[derive(Clone)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The URL, password included.
+    /// The URL, including the password.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The URL that a file holds now. The error repeats neither its path nor the URL.
+    /// Reads the URL from a file. The error shows neither the path nor the URL.
     pub fn read_from(path: &Path) -> Result<Self, BadValue> {
         secret_file(path)
     }
 
     /// The embedded database of a data directory.
     pub fn sqlite_in(data_dir: &Path) -> Self {
-        // Left as they are, these two would end the path or begin an escape.
+        // In a URL, `?` would end the path and `%` would begin an escape.
         let directory = data_dir.to_string_lossy().replace('%', "%25").replace('?', "%3F");
         Self(format!("sqlite://{}/tollgate.db", directory.trim_end_matches('/')))
     }
@@ -67,7 +66,7 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// The URL of an HTTP proxy. It may hold a password, so it shows itself only piece by piece.
+/// The URL of an HTTP proxy. It may contain a password, so only its parts can be read.
 #[derive(Clone)]
 pub struct ProxyUrl {
     host: String,
@@ -119,19 +118,19 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
-/// The master keys of the tokens, newest first, each with what it may do; wiped from memory when dropped.
+/// The master keys for tokens, newest first, and what each may do. Wiped from memory when dropped.
 pub struct TokenKeys {
     keys: Vec<[u8; 32]>,
     states: Vec<KeyState>,
 }
 
 impl TokenKeys {
-    /// All of them may sign.
+    /// Keys that may all sign.
     pub fn new(keys: Vec<[u8; 32]>) -> Self {
         Self { states: vec![KeyState::Sign; keys.len()], keys }
     }
 
-    /// The keys, newest first. None if none is set.
+    /// The keys, newest first. Empty if none is set.
     pub fn bytes(&self) -> &[[u8; 32]] {
         &self.keys
     }
@@ -142,13 +141,13 @@ impl TokenKeys {
     }
 }
 
-/// Keys of 64 hexadecimal digits, separated by commas or new lines; lines that begin with `#` are
-/// ignored. After a key and a space comes what it may do, `sign` or `verify`; nothing stands for `sign`.
+/// Keys of 64 hexadecimal digits, separated by commas or line breaks. Lines that begin with `#` are ignored.
+/// A key may be followed by a space and `sign` or `verify`. The default is `sign`.
 impl FromStr for TokenKeys {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
-        // Of its full size from the start, so that it never moves and leaves a copy behind.
+        // Allocated at full size, so that it never moves and leaves a copy of the keys in memory.
         let mut read = TokenKeys::new(Vec::with_capacity(TOKEN_KEYS_MAX));
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         for entry in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty()) {
@@ -182,7 +181,7 @@ impl fmt::Debug for TokenKeys {
     }
 }
 
-/// Empty: not set.
+/// An empty text means that the setting is not set.
 pub(super) fn optional<T>(
     parse: impl Fn(&str) -> Result<T, BadValue>,
 ) -> impl Fn(&str) -> Result<Option<T>, BadValue> {
@@ -211,7 +210,7 @@ pub(super) fn file(path: &str) -> Result<PathBuf, BadValue> {
     Ok(path.into())
 }
 
-/// An address stands for the network of itself alone. One that is IPv4-mapped is the IPv4 address.
+/// A network, or a single address. An IPv4-mapped IPv6 address becomes the IPv4 address.
 pub(super) fn network(text: &str) -> Result<IpNet, BadValue> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network
@@ -229,8 +228,8 @@ pub(super) fn scope_name(text: &str) -> Result<String, BadValue> {
     }
 }
 
-/// An issuer (RFC 8414 section 2) or the base of another address. http is taken too: for development, and
-/// where something in front ends TLS.
+/// An issuer (RFC 8414 section 2) or another base URL. http is allowed too, for development and for
+/// installations where a proxy in front terminates TLS.
 pub(super) fn web_url(text: &str) -> Result<String, BadValue> {
     let uri = text.parse::<Uri>().ok().filter(|uri| {
         let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
@@ -246,8 +245,8 @@ pub(super) fn web_url(text: &str) -> Result<String, BadValue> {
 }
 
 pub(super) fn log_level(text: &str) -> Result<String, BadValue> {
-    // To the filter, a lone word that is no level is a module: a misspelt level would silence
-    // everything else.
+    // The filter takes a single word that is not a level as a module. So a misspelt level would silence all
+    // other modules.
     let is_lone_word = !text.contains([',', '=', '[']);
     if text.is_empty() || is_lone_word && text.parse::<LevelFilter>().is_err() {
         return Err(BadValue(format!("{text:?} is none of error, warn, info, debug, trace and off")));

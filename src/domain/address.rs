@@ -1,8 +1,8 @@
-//! Who is calling: an address, and the trusted proxies it came through.
+//! The caller's address, and the trusted proxies that the call came through.
 //!
-//! `X-Forwarded-For` is a list that anyone may start; only its right end was written by proxies we
-//! know. So the walk goes from the right and stops at the first hop that is not trusted: that one is
-//! the client. The leftmost entry is never believed (RFC 7239 8.1).
+//! Anyone can start an `X-Forwarded-For` list. Our own proxies wrote only its right end. So we walk from
+//! the right, and the first hop that is not trusted is the client. We never simply believe the leftmost
+//! entry (RFC 7239 8.1).
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,12 +11,13 @@ use ipnet::IpNet;
 
 use super::parameters::{self, is_token};
 
-/// The address of a caller as decided, and the hops between it and us, nearest last.
+/// The caller's address, and the proxies between the caller and us, nearest last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAddress {
     pub ip: IpAddr,
     pub hops: Vec<IpAddr>,
-    /// False where a proxy did not say for whom it speaks: `ip` is the proxy's own, and no allow list holds it.
+    /// False when a trusted proxy did not name the caller. `ip` is then the proxy's own address, and no
+    /// allow list matches it.
     pub is_known: bool,
 }
 
@@ -25,17 +26,17 @@ impl ClientAddress {
         Self { ip, hops: Vec::new(), is_known: true }
     }
 
-    /// Whoever it is that calls through `proxy`.
+    /// A caller that `proxy` did not name.
     pub const fn unknown(proxy: IpAddr) -> Self {
         Self { ip: proxy, hops: Vec::new(), is_known: false }
     }
 }
 
-/// A forwarding header that a trusted proxy sent, but that names no address: the caller is unknown.
+/// A trusted proxy sent a forwarding header without a usable address, so the caller is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
-/// An IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 2.5.5.2).
+/// Turns an IPv4-mapped IPv6 address into the IPv4 address (RFC 4291 2.5.5.2).
 pub const fn canonical(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
@@ -46,7 +47,8 @@ pub const fn canonical(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What one client commonly has: an IPv4 address, an IPv6 /64. Whoever is counted is counted by it.
+/// The unit that callers are counted by: an IPv4 address or an IPv6 /64, which is what one client
+/// commonly has.
 pub fn network_of(ip: IpAddr) -> IpAddr {
     match canonical(ip) {
         IpAddr::V6(v6) => {
@@ -57,8 +59,10 @@ pub fn network_of(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The same for a range: `::ffff:192.0.2.0/120` is `192.0.2.0/24`. `None` for one that covers more than the
-/// mapped block: addresses are compared unmapped, so it means nothing.
+/// Like [`canonical`], for a range: `::ffff:192.0.2.0/120` becomes `192.0.2.0/24`.
+///
+/// `None` for a range that is larger than the mapped block. Addresses are compared unmapped, so such a
+/// range could never match.
 pub fn canonical_range(range: IpNet) -> Option<IpNet> {
     match range {
         IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {
@@ -71,11 +75,11 @@ pub fn canonical_range(range: IpNet) -> Option<IpNet> {
 
 /// Decides the client's address.
 ///
-/// `forwarded` holds the entries of the one configured header, in the order in which they were
-/// received, all header lines joined. An untrusted peer is the client, whatever it sent.
+/// `forwarded` holds the entries of the configured header in the order received, with all header lines
+/// joined. An untrusted peer is the client, whatever it sent.
 ///
 /// # Errors
-/// [`Unreadable`] when the walk meets an entry that is no address.
+/// [`Unreadable`] when the walk reaches an entry that is not an address.
 pub fn decide<'a>(
     peer: IpAddr,
     forwarded: impl DoubleEndedIterator<Item = Cow<'a, str>>,
@@ -98,9 +102,11 @@ pub fn x_forwarded_for_entries(line: &str) -> Vec<Cow<'_, str>> {
     line.split(',').map(|entry| Cow::Borrowed(entry.trim())).collect()
 }
 
-/// The `for=` values of a `Forwarded` header line (RFC 7239 4). An element without one yields an entry that is
-/// no address, so that it is refused and not skipped. A malformed line yields such an entry alone: where a
-/// quotation mark is left open, nobody can say what the proxy wrote and what its caller.
+/// The `for=` values of a `Forwarded` header line (RFC 7239 4).
+///
+/// An element without `for=` yields an empty entry, so that it is refused and not skipped. A malformed
+/// line yields one empty entry: after an unclosed quotation mark, we cannot tell what the proxy wrote
+/// from what its caller wrote.
 pub fn forwarded_entries(line: &str) -> Vec<Cow<'_, str>> {
     well_formed(line).unwrap_or_else(|| vec![Cow::Borrowed("")])
 }
@@ -121,8 +127,8 @@ fn well_formed(mut line: &str) -> Option<Vec<Cow<'_, str>>> {
     }
 }
 
-/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`. Nothing else:
-/// no names, no `unknown`, no octal.
+/// Accepts `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` and `[2001:db8::1]:4711`, and
+/// nothing else: no names, no `unknown`, no octal.
 fn parse_hop(text: &str) -> Option<IpAddr> {
     let ip = if let Some(rest) = text.strip_prefix('[') {
         let (inside, port) = rest.split_once(']')?;
@@ -131,13 +137,13 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     } else if let Ok(ip) = text.parse::<IpAddr>() {
         ip
     } else {
-        // Only IPv4 may carry a bare port; `SocketAddr` takes IPv6 in brackets alone.
+        // Only IPv4 can have a port here: `SocketAddr` takes IPv6 only in brackets.
         text.parse::<SocketAddr>().ok()?.ip()
     };
     Some(canonical(ip))
 }
 
-/// Where a listener is reached from its own machine, should it listen on every address.
+/// The address to reach a listener at from its own machine, also when it listens on every address.
 pub fn reachable(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(match listen.ip() {

@@ -54,17 +54,17 @@ pub enum Permission {
 }
 
 impl Permission {
-    /// Whether only the platform can give it.
+    /// Whether only an operator can grant it.
     pub const fn is_of_platform(self) -> bool {
         matches!(self, Self::MerchantsWrite | Self::LicencesWrite)
     }
 }
 
-/// A rotation of an admin token that is not over: the secret before the newest works too.
+/// A rotation that is still under way: the previous secret works as well as the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenOverlap {
     pub secs: i64,
-    /// `None` until the newest is first used.
+    /// When the previous secret ends. `None` until the newest is first used.
     pub earlier_ends_at: Option<Timestamp>,
 }
 
@@ -74,7 +74,8 @@ pub struct AdminToken {
     pub id: AdminTokenId,
     pub name: String,
     pub role: Role,
-    /// Always set for the merchant roles, never for operators; of a service token, `None` is every merchant.
+    /// Always set for the merchant roles and never for operators. For a service token, `None` means every
+    /// merchant.
     pub merchant_id: Option<MerchantId>,
     pub permissions: Vec<Permission>,
     pub allow_list: AllowList,
@@ -90,13 +91,13 @@ impl AdminToken {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
 
-    /// Whether it may be used from there; `None` where nobody can tell where that is.
+    /// Whether it may be used from this address. `None` means the address is unknown.
     pub fn may_come_from(&self, ip: Option<IpAddr>) -> bool {
         self.allow_list.ranges().is_empty() || ip.is_some_and(|ip| self.allow_list.allows(ip))
     }
 
-    /// Whether it may call `/api/introspect` or `/api/revoke`. Before there were service tokens, the
-    /// permission to introspect on other roles was for both.
+    /// Operator and merchant tokens from before there were service tokens have only `introspect`, which
+    /// allows `/api/revoke` as well.
     pub fn has(&self, permission: Permission) -> bool {
         self.permissions.contains(&permission)
             || (self.role != Role::Service
@@ -112,10 +113,10 @@ pub struct User {
     /// Lower case.
     pub email: String,
     pub role: Role,
-    /// Set for the merchant roles alone.
+    /// Set only for the merchant roles.
     pub merchant_id: Option<MerchantId>,
     pub locked_until: Option<Timestamp>,
-    /// Whether signing in takes a code from an authenticator app as well.
+    /// Whether signing in also needs a code from an authenticator app.
     pub has_totp: bool,
     pub disabled_at: Option<Timestamp>,
     pub version: i64,

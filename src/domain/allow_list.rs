@@ -7,14 +7,14 @@ use ipnet::IpNet;
 
 use super::address::{canonical, canonical_range};
 
-/// More ranges than anyone lists by hand; each call walks them all.
+/// More ranges than anyone lists by hand. Each call compares its address with all of them.
 pub const RANGES_MAX: usize = 100;
 
 /// CIDR ranges; an empty list allows every address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowList(Vec<IpNet>);
 
-/// Why a list was not accepted, in words for whoever wrote it.
+/// Why a list was not accepted. The text is shown to the user who wrote the list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAllowList {
     #[error("`{0}` is not an IP address or CIDR range")]
@@ -26,10 +26,7 @@ pub enum BadAllowList {
 }
 
 impl AllowList {
-    /// Takes addresses and CIDR ranges; duplicates are kept once.
-    ///
-    /// # Errors
-    /// [`BadAllowList`] names the first entry that is not accepted.
+    /// Takes addresses and CIDR ranges, and drops duplicates. The error names the first bad entry.
     pub fn parse<S: AsRef<str>>(ranges: &[S]) -> Result<Self, BadAllowList> {
         if ranges.len() > RANGES_MAX {
             return Err(BadAllowList::TooMany);
@@ -69,7 +66,7 @@ fn parse_range(text: &str) -> Result<IpNet, BadAllowList> {
     if range.trunc() == range {
         Ok(range)
     } else {
-        // 203.0.113.7/24 may be a slip for /32 as well as for 203.0.113.0/24: the owner decides.
+        // 203.0.113.7/24 may mean 203.0.113.7/32 or 203.0.113.0/24. We do not guess: the user decides.
         Err(BadAllowList::HostBits { given: text.to_owned(), meant: range.trunc() })
     }
 }

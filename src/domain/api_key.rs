@@ -1,4 +1,4 @@
-//! An API key: what a merchant's integration may do, from where, and how its webhooks are written.
+//! API keys: what a merchant's integration may do, from which addresses, and the format of its webhooks.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use super::ids::{ApiKeyId, MerchantId};
 use super::scope::Scopes;
 use super::secret::StoredSecret;
 
-/// How long a revoked key can be brought back.
+/// How long a revoked key can be restored.
 pub const RESTORE_WINDOW: TimeDelta = TimeDelta::minutes(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
@@ -57,11 +57,11 @@ pub struct ApiKey {
     pub webhook_format: WebhookFormat,
     pub webhook_url: Option<String>,
     pub webhook_disabled_at: Option<Timestamp>,
-    /// `None`: everything.
+    /// `None` means every scope.
     pub scopes: Option<Scopes>,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
-    /// Found in public: it can never be restored.
+    /// The secret was found in public. Such a key can never be restored.
     pub leaked: bool,
     pub version: i64,
     pub created_at: Timestamp,
@@ -75,7 +75,7 @@ impl ApiKey {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// Whether a revoked key may still be brought back.
+    /// Whether a revoked key can still be restored.
     pub fn is_restorable(&self, now: Timestamp) -> bool {
         !self.leaked && self.revoked_at.is_some_and(|at| now < at.plus(RESTORE_WINDOW))
     }

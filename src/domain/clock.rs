@@ -1,4 +1,4 @@
-//! Time: a timestamp that both engines store alike, and the clock that tests can move.
+//! Time: the timestamp that both engines store the same way, and a clock that tests can move.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,8 +12,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 ///
-/// An integer is the one representation of time that SQLite and PostgreSQL store, compare and index
-/// alike; RFC 3339 text is made at the edge.
+/// SQLite and PostgreSQL store, compare and index integers the same way, unlike dates. RFC 3339 text is
+/// made only for output.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Timestamp(i64);
 
@@ -43,12 +43,12 @@ impl Timestamp {
         Self(self.0.saturating_sub(delta.num_microseconds().unwrap_or(i64::MAX)))
     }
 
-    /// The time from `earlier` to this; negative when `earlier` is the later one.
+    /// The time from `earlier` to this. Negative if `earlier` is in fact later.
     pub fn since(self, earlier: Self) -> TimeDelta {
         TimeDelta::microseconds(self.0.saturating_sub(earlier.0))
     }
 
-    /// `2026-11-23 17:05:57`, UTC: the vendor's published `expire_time`.
+    /// `2026-11-23 17:05:57` in UTC: the published format of `expire_time`.
     pub fn to_published(self) -> String {
         self.date_time().format("%Y-%m-%d %H:%M:%S").to_string()
     }
@@ -98,15 +98,15 @@ impl PartialSchema for Timestamp {
 
 impl ToSchema for Timestamp {}
 
-/// Where the system's monotonic time is counted from.
+/// The zero point of [`Clock::monotonic`].
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Where `now` comes from: the system, or a test that moves it.
+/// The source of the current time: the system, or a test.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
     #[default]
     System,
-    /// The system's, but wrong by so much.
+    /// The system's time plus this offset, to test a replica whose clock is wrong.
     Wrong(TimeDelta),
     Manual(Arc<AtomicI64>),
 }
@@ -126,8 +126,8 @@ impl Clock {
         }
     }
 
-    /// Time since some fixed point. It never goes back when the system's clock is set, so a limit that
-    /// is counted in it cannot lock everybody out. A manual clock moves both.
+    /// Time since a fixed point. It does not jump when somebody sets the system's clock, so a limit that
+    /// uses it cannot lock everybody out. A manual clock moves this time too.
     pub fn monotonic(&self) -> Duration {
         match self {
             Self::System | Self::Wrong(_) => STARTED.elapsed(),
@@ -137,7 +137,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock; the system's cannot be moved.
+    /// Moves a manual clock. The system's clock cannot be moved.
     pub fn advance(&self, delta: TimeDelta) {
         match self {
             Self::System | Self::Wrong(_) => debug_assert!(false, "the system clock was asked to move"),

@@ -1,5 +1,4 @@
-//! Signing in to the console: how long things last, recovery codes, and the authenticator app's codes
-//! (RFC 6238).
+//! Signing in to the console: timeouts, recovery codes, and codes from an authenticator app (RFC 6238).
 
 use std::sync::LazyLock;
 
@@ -15,45 +14,45 @@ use super::secret::{PlainSecret, SecretHash};
 /// A session ends this long after its last request.
 pub const IDLE_TIMEOUT: TimeDelta = TimeDelta::minutes(30);
 
-/// A session ends this long after the sign-in, used or not.
+/// A session ends this long after the sign-in, even while it is used.
 pub const ABSOLUTE_TIMEOUT: TimeDelta = TimeDelta::hours(12);
 
-/// How long the second factor may take after the password.
+/// How long a user has for the second factor after the password.
 pub const SECOND_FACTOR_WITHIN: TimeDelta = TimeDelta::minutes(5);
 
-/// After this many failures in a row an account takes no further attempt ...
+/// This many failed sign-ins in a row lock an account for [`LOCKED_FOR`].
 pub const FAILURES_MAX: i64 = 10;
 
-/// ... for this long.
 pub const LOCKED_FOR: TimeDelta = TimeDelta::minutes(30);
 
-/// A one-time sign-in link is good for this long.
+/// How long a one-time sign-in link works.
 pub const LINK_TTL: TimeDelta = TimeDelta::hours(1);
 
-/// Sessions of one user at a time, and sign-ins of theirs that wait for a second factor. One more ends the
-/// oldest.
+/// How many sessions a user may have at a time, and how many sign-ins may wait for a second factor. One more
+/// ends the oldest.
 pub const SESSIONS_MAX: i64 = 20;
 
-/// Recovery codes made at a time.
+/// How many recovery codes a user gets at a time.
 pub const RECOVERY_CODES: usize = 10;
 
 /// 160 bits, as RFC 4226 4 recommends.
 const TOTP_SECRET_BYTES: usize = 20;
 
-/// Base32 without letters that look like digits, since people copy these codes by hand.
+/// Base32 without letters that look like digits, because people copy these codes by hand.
 static CODE_ENCODING: LazyLock<Encoding> = LazyLock::new(|| {
     let mut specification = Specification::new();
     specification.symbols.push_str("abcdefghjkmnpqrstuvwxyz023456789");
     specification.encoding().expect("32 different symbols make an encoding")
 });
 
-/// A session of the console, without the secret that its cookie holds.
+/// A console session. Only the cookie holds the secret itself.
 #[derive(Clone, Debug)]
 pub struct ConsoleSession {
     pub hash: SecretHash,
-    /// Between the password and the second factor: good for nothing but to send that.
+    /// The password was right and the second factor is still to come. Until then the session can do
+    /// nothing else.
     pub awaits_totp: bool,
-    /// Opened by a one-time link, which stands in for a forgotten password.
+    /// Opened by a one-time link, which replaces a forgotten password.
     pub by_link: bool,
     pub created_at: Timestamp,
     pub last_seen_at: Timestamp,
@@ -67,7 +66,7 @@ impl ConsoleSession {
     }
 }
 
-/// A fresh recovery code: 80 random bits in sixteen characters, in groups of four.
+/// A new recovery code: 80 random bits as 16 characters, in groups of four.
 pub fn generate_recovery_code(entropy: &Entropy) -> PlainSecret {
     let bytes = Zeroizing::new(entropy.bytes::<10>());
     let mut code = Zeroizing::new(CODE_ENCODING.encode(&*bytes));
@@ -77,7 +76,7 @@ pub fn generate_recovery_code(entropy: &Entropy) -> PlainSecret {
     PlainSecret::new(std::mem::take(&mut *code))
 }
 
-/// The hash of a recovery code as it was typed: hyphens, spaces and case do not count.
+/// The hash of a recovery code as typed. Hyphens, spaces and case are ignored.
 pub fn recovery_code_hash(typed: &str) -> SecretHash {
     let plain: Zeroizing<String> = Zeroizing::new(
         typed.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect(),
@@ -101,12 +100,13 @@ impl TotpSecret {
         &self.0
     }
 
-    /// For typing into an app that has no camera.
+    /// For users who type the secret into their app instead of scanning the QR code.
     pub fn to_base32(&self) -> PlainSecret {
         PlainSecret::new(Secret::new(self.0.as_slice().into()).to_base32())
     }
 
-    /// The 30-second step whose code this is, if it is that of now or of a neighbour (RFC 6238 5.2).
+    /// The 30-second step that the code belongs to. Only the current step and its two neighbours count
+    /// (RFC 6238 5.2).
     pub fn step_of(&self, code: &str, now: Timestamp) -> Option<i64> {
         let now_secs = u64::try_from(now.unix_secs()).ok()?;
         self.totp().check(code, now_secs).and_then(|step| i64::try_from(step).ok())

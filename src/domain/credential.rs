@@ -1,4 +1,4 @@
-//! Client credentials: the client id and secret that "Generate tokens" makes for an API key, and their
+//! Client credentials: the client id and secret that "Generate tokens" makes for an API key, with the
 //! Enhanced Security switch.
 
 use super::clock::Timestamp;
@@ -12,14 +12,15 @@ pub struct Credential {
     pub id: CredentialId,
     pub merchant_id: MerchantId,
     pub api_key_id: ApiKeyId,
-    /// 32 hex characters; public, unique on the server.
+    /// 32 hex characters. Public, and unique across all merchants.
     pub client_id: String,
     /// The Enhanced Security switch.
     pub enabled: bool,
-    /// `None`: everything that the key may do. Within the key's when they are set; the key may be narrowed later.
+    /// `None` means everything that the key may do. They are checked against the key's scopes when they are
+    /// set, but the key may be narrowed later.
     pub scopes: Option<Scopes>,
-    /// Raised at every switch to OFF. A session begun in an earlier epoch is over: one counter ends
-    /// them all at once, those included whose row is being written at this moment.
+    /// Raised each time the switch is turned OFF. A session from an earlier epoch is over, so raising this
+    /// one counter ends all sessions at once, even one whose row is being written at that moment.
     pub epoch: i64,
     pub version: i64,
     pub created_at: Timestamp,
@@ -28,7 +29,7 @@ pub struct Credential {
     pub secrets: Vec<StoredSecret>,
 }
 
-/// A fresh client id: 32 hex characters from the CSPRNG.
+/// A new client id: 32 hex characters from the CSPRNG.
 pub fn generate_client_id(entropy: &Entropy) -> String {
     hex::encode(entropy.bytes::<16>())
 }

@@ -1,7 +1,7 @@
-//! A webhook delivery: its attempts, what an answer means, and when to try again.
+//! Webhook deliveries: attempts, what an answer means, and when to try again.
 //!
-//! A delivery is pending until it is delivered or given up. Redelivering starts a new round: the
-//! attempts go on counting, the schedule starts again.
+//! A delivery is pending until it is delivered or given up. Redelivering starts a new round: the schedule
+//! starts again, and the attempts are still numbered from the very first one.
 
 use std::time::UNIX_EPOCH;
 
@@ -14,18 +14,18 @@ use super::clock::Timestamp;
 use super::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
 use super::webhook::EventData;
 
-/// The pauses after the first attempts of a round; from then on [`HOURLY`].
+/// The pauses after the first three attempts of a round. After that the pause is [`HOURLY`].
 const FIRST_PAUSES: [TimeDelta; 3] = [TimeDelta::minutes(1), TimeDelta::minutes(5), TimeDelta::minutes(30)];
 
 const HOURLY: TimeDelta = TimeDelta::hours(1);
 
-/// No attempt begins later than this after the first of its round.
+/// The length of a round: no attempt starts later than this after the first one.
 pub const ROUND: TimeDelta = TimeDelta::hours(24);
 
-/// An endpoint that has done nothing but fail for this long is disabled when a round is given up.
+/// When a round is given up and every attempt of the last seven days has failed, the endpoint is disabled.
 pub const PATIENCE: TimeDelta = TimeDelta::days(7);
 
-/// Bytes of an answer that are kept.
+/// How many bytes of an answer are kept.
 pub const ANSWER_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, EnumString, ToSchema)]
@@ -43,36 +43,36 @@ pub enum DeliveryState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum SendError {
-    /// The URL is not one that the settings allow.
+    /// The settings do not allow this URL.
     UrlNotAllowed,
     NameNotResolved,
-    /// The host has an address that webhooks may not go to. No connection was made.
+    /// Webhooks may not go to one of the host's addresses. No connection was made.
     AddressNotAllowed,
     ConnectionRefused,
     ConnectFailed,
-    /// The connection broke, or the receiver gave up, during the handshake.
+    /// The connection broke or the receiver gave up during the TLS handshake.
     TlsFailed,
     /// The receiver's certificate is for another name.
     TlsNameMismatch,
-    /// It has expired, or is not valid yet.
+    /// The certificate has expired or is not valid yet.
     TlsCertificateExpired,
-    /// No authority that is trusted vouches for it.
+    /// No trusted certificate authority has signed it.
     TlsUnknownAuthority,
-    /// No version or cipher in common, or no TLS at all.
+    /// The receiver shares no TLS version or cipher with us, or does not speak TLS at all.
     TlsProtocol,
-    /// There is no connection to the proxy of `[webhooks] proxy`.
+    /// The proxy in `[webhooks] proxy` cannot be reached.
     ProxyUnreachable,
-    /// The proxy answered, and did not connect to the receiver.
+    /// The proxy answered, but did not connect to the receiver.
     ProxyRefused,
     ConnectionLost,
-    /// What came back was not HTTP.
+    /// The answer was not HTTP.
     AnswerMalformed,
     TimedOut,
-    /// No signing secret can be read; an unsigned webhook is not sent.
+    /// No signing secret can be read. We never send an unsigned webhook.
     SecretMissing,
 }
 
-/// What came of one attempt.
+/// The result of one attempt.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub result: Result<Received, SendError>,
@@ -85,7 +85,7 @@ impl Answer {
         matches!(&self.result, Ok(received) if (200..300).contains(&received.status))
     }
 
-    /// 410: the endpoint says that it is no more.
+    /// 410: the endpoint says that it no longer exists.
     pub fn is_gone(&self) -> bool {
         matches!(&self.result, Ok(received) if received.status == 410)
     }
@@ -95,7 +95,7 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub struct Received {
     pub status: u16,
-    /// The `Retry-After` header as it came.
+    /// The `Retry-After` header, not parsed yet.
     pub retry_after: Option<String>,
     /// The first [`ANSWER_MAX`] bytes of the body, as text.
     pub text: String,
@@ -123,7 +123,7 @@ pub struct Delivery {
     pub event_type: String,
     pub data: EventData,
     pub state: DeliveryState,
-    /// When a pending delivery is due; one that is under way, when it counts as abandoned.
+    /// When a pending delivery is due. While an attempt is under way: when it counts as abandoned.
     pub next_attempt_at: Timestamp,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
@@ -131,7 +131,7 @@ pub struct Delivery {
     pub attempts: Vec<Attempt>,
 }
 
-/// What an answer leads to.
+/// What to do after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Delivered,
@@ -143,12 +143,12 @@ pub enum Verdict {
 /// Where a round stands after an attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
-    /// Attempts made in it, this one included.
+    /// Attempts made in this round, including the last one.
     pub tries: i64,
     pub began_at: Timestamp,
 }
 
-/// `jitter` is random; it spreads retries over a tenth of the pause.
+/// `jitter` is a random number that adds up to a tenth to the pause, to spread retries.
 pub fn judge(answer: &Answer, round: Round, now: Timestamp, jitter: u16) -> Verdict {
     if answer.is_success() {
         return Verdict::Delivered;
@@ -161,8 +161,8 @@ pub fn judge(answer: &Answer, round: Round, now: Timestamp, jitter: u16) -> Verd
     next_attempt(round, now, retry_after, jitter).map_or(Verdict::GiveUp, Verdict::RetryAt)
 }
 
-/// When to try again: after the pause, never sooner; later where the endpoint asked for it, but not
-/// later than the end of the round.
+/// When to try again. Never before the pause is over. Later if the endpoint asked for that, but not after
+/// the end of the round. `None` when the round is over.
 fn next_attempt(
     round: Round,
     now: Timestamp,
@@ -185,7 +185,7 @@ fn next_attempt(
 fn parse_retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Too many digits mean "very late", not "at once".
+        // A number with too many digits means "very late", not "now".
         let secs = value.parse::<u32>().unwrap_or(u32::MAX);
         return Some(now.plus(TimeDelta::seconds(secs.into())));
     }
@@ -193,7 +193,7 @@ fn parse_retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
     i64::try_from(since_epoch.as_secs()).ok().map(Timestamp::from_unix_secs)
 }
 
-/// Whether an endpoint that a round was given up for has failed for too long.
+/// Whether an endpoint has only failed for so long that it should be disabled.
 pub fn is_hopeless(failing_since: Option<Timestamp>, now: Timestamp) -> bool {
     failing_since.is_some_and(|since| now >= since.plus(PATIENCE))
 }

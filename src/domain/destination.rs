@@ -1,26 +1,26 @@
-//! Where webhooks may go: the form of their URL, and the addresses that may be connected to.
+//! Where webhooks may go: which URLs are accepted, and which addresses we connect to.
 //!
-//! A webhook URL is chosen by a merchant and fetched from inside the platform's network, so it must
-//! not become a way in. The URL is checked when it is set; the addresses that its name has are checked
-//! again at each connection, because a name may point elsewhere by then.
+//! A merchant chooses the URL, and we call it from inside the platform's network, so it must not become a
+//! way into that network. We check the URL when it is set. We check the addresses of its host again at
+//! each connection, because the name may point somewhere else by then.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
-/// Characters of a webhook URL.
+/// The most characters that a webhook URL may have.
 pub const URL_MAX: usize = 2048;
 
 /// What the settings allow beyond HTTPS to public addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DestinationRules {
-    /// Loopback, private and link-local addresses, for development.
+    /// Allows loopback, private and link-local addresses, for development.
     pub allow_private_networks: bool,
     pub allow_http: bool,
 }
 
-/// A URL that webhooks may be sent to as far as its text can tell.
+/// A webhook URL whose text passed the checks. Its host still has to be resolved and checked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl(Url);
 
@@ -48,12 +48,12 @@ impl WebhookUrl {
         if text.len() > URL_MAX {
             return Err(BadWebhookUrl::TooLong);
         }
-        // The parser drops some of these without a word; what is stored must be what is used.
+        // The parser silently drops some of these characters. We want to store exactly the URL that is used.
         if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
             return Err(BadWebhookUrl::Malformed);
         }
         let url = Url::parse(text).map_err(|_| BadWebhookUrl::Malformed)?;
-        // Written out in ASCII it is longer, and that is what is stored and read again.
+        // We store the URL in ASCII, which is longer when the host has other characters.
         if url.as_str().len() > URL_MAX {
             return Err(BadWebhookUrl::TooLong);
         }
@@ -62,8 +62,8 @@ impl WebhookUrl {
             "http" if rules.allow_http => {}
             _ => return Err(BadWebhookUrl::NotHttps),
         }
-        // The parser makes do with fewer slashes, and with more: where the authority begins is then not
-        // what it looks like.
+        // The parser also accepts fewer or more than two slashes. The host would then not be what it seems
+        // to be.
         let after_scheme = text.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
         let authority = after_scheme.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
         if authority.is_empty() {
@@ -76,7 +76,7 @@ impl WebhookUrl {
             return Err(BadWebhookUrl::Fragment);
         }
         let url = Self(url);
-        // Also `0x7f000001`, `2130706433` and `127.1`: the parser reads them as the address they are.
+        // This also catches `0x7f000001`, `2130706433` and `127.1`: the parser turns them into addresses.
         match url.host() {
             Destination::Address(ip) if !rules.admit(ip) => Err(BadWebhookUrl::Address),
             Destination::Name("") => Err(BadWebhookUrl::Malformed),
@@ -97,7 +97,7 @@ impl WebhookUrl {
         }
     }
 
-    /// The host as it is written in a URL: an IPv6 address in brackets.
+    /// The host as written in a URL, with brackets around an IPv6 address.
     pub fn host_text(&self) -> &str {
         self.0.host_str().unwrap_or_default()
     }
@@ -110,25 +110,24 @@ impl WebhookUrl {
         self.0.scheme() == "https"
     }
 
-    /// The `Host` header: with the port where it is not the scheme's own.
+    /// The value for the `Host` header. It has the port only if that is not the scheme's default.
     pub fn authority(&self) -> &str {
         self.0.authority()
     }
 
-    /// Path and query.
+    /// The path and query.
     pub fn request_target(&self) -> &str {
         &self.0[url::Position::BeforePath..url::Position::AfterQuery]
     }
 }
 
 impl fmt::Debug for WebhookUrl {
-    /// The path may hold a token of the receiver's: only where it goes, not all of it.
+    /// Leaves out the path and query, because they may hold one of the receiver's secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WebhookUrl({}://{}/..)", self.0.scheme(), self.0.authority())
     }
 }
 
-/// The host of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination<'a> {
     Name(&'a str),
@@ -136,7 +135,7 @@ pub enum Destination<'a> {
 }
 
 impl DestinationRules {
-    /// Whether this address may be connected to.
+    /// Whether we may connect to this address.
     pub fn admit(self, ip: IpAddr) -> bool {
         match reach(ip) {
             Reach::Public => true,
@@ -146,18 +145,18 @@ impl DestinationRules {
     }
 }
 
-/// What lies behind an address.
+/// Who can reach an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     Public,
-    /// This machine, or a network that only some can reach: where an attacker would like to be.
+    /// This machine or an internal network, which is what an attacker would like to reach through us.
     Private,
-    /// No single host: multicast, documentation, reserved.
+    /// Not a host: multicast, documentation, reserved.
     Nowhere,
 }
 
-/// Sorts an address by the special-purpose registries (RFC 6890), and by the IPv4 address inside it
-/// where it has one.
+/// Looks an address up in the special-purpose registries (RFC 6890). An IPv6 address that contains an IPv4
+/// address is judged by that one.
 pub fn reach(ip: IpAddr) -> Reach {
     match ip {
         IpAddr::V4(v4) => reach_v4(v4),
@@ -167,8 +166,8 @@ pub fn reach(ip: IpAddr) -> Reach {
 
 const fn reach_v4(ip: Ipv4Addr) -> Reach {
     match ip.octets() {
-        // Clouds reach their own machines and services under these, although nobody else does: Azure's host,
-        // Google's private API addresses, IBM's service endpoints.
+        // Public by number, but internal to clouds: Azure's host, Google's private API addresses, IBM's
+        // service endpoints.
         [168, 63, 129, 16] | [199, 36, 153, 4..=11] | [161, 26, ..] | [166, 8..=11, ..] => Reach::Private,
         // Private (RFC 1918), shared by carriers (RFC 6598), loopback, link-local, benchmarking.
         [10 | 127, ..]
@@ -196,11 +195,11 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
     match ip.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Reach::Nowhere,
         [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
-        // IPv4-mapped, IPv4-translated, IPv4-compatible and NAT64 (RFC 6052): as the IPv4 address inside.
+        // IPv4-mapped, IPv4-translated, IPv4-compatible and NAT64 (RFC 6052): judged by the IPv4 address.
         [0, 0, 0, 0, 0 | 0xffff, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
             inner(high, low)
         }
-        // NAT64 of a network's own (RFC 8215), unique local, link-local, and the old site-local.
+        // A network's own NAT64 (RFC 8215), unique local, link-local, and the old site-local.
         [0x64, 0xff9b, 1, ..] | [0xfc00..=0xfdff, ..] | [0xfe80..=0xfeff, ..] => Reach::Private,
         // 6to4 (RFC 3056).
         [0x2002, high, low, ..] => inner(high, low),
@@ -210,7 +209,7 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
         [0x2001, 0..=0x01ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Reach::Nowhere,
         // Google's private API addresses.
         [0x2600, 0x2d00, 2, 0x1000..=0x10ff | 0x2000..=0x20ff, ..] => Reach::Private,
-        // What IANA has allotted to global unicast.
+        // The block that IANA has assigned to global unicast.
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => Reach::Nowhere,
     }

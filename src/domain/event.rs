@@ -1,4 +1,4 @@
-//! What is recorded: audit events and the events that webhooks tell of.
+//! The events that are recorded: audit events and webhook events.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +15,7 @@ use super::webhook::EventData;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     pub kind: ActorKind,
-    /// The id of the token, user or credentials; none for the server itself and the command line.
+    /// The id of the token, user or credentials. `None` for the server itself and the command line.
     pub id: Option<String>,
     pub name: Option<String>,
 }
@@ -49,7 +49,7 @@ pub enum Outcome {
     Refused,
 }
 
-/// One line of the audit trail: who, what, which object, from where, when, with what outcome.
+/// One entry of the audit trail: who did what to which object, when, from where, and with what outcome.
 #[derive(Clone, Debug)]
 pub struct AuditEvent {
     pub id: EventId,
@@ -63,13 +63,13 @@ pub struct AuditEvent {
     pub outcome: Outcome,
     pub client_ip: Option<String>,
     pub request_id: Option<String>,
-    /// A JSON object; never a secret.
+    /// A JSON object. It never contains a secret.
     pub detail: Value,
 }
 
 impl AuditEvent {
-    /// The hash that chains this event, as number `seq`, to the one before. Every field is in it,
-    /// each with its length, so that no two events share an encoding.
+    /// The hash that links this event, number `seq`, to the previous one. It covers every field together
+    /// with its length, so two different events never have the same encoding.
     pub fn chain_hash(&self, seq: i64, previous: &[u8], detail: &str) -> [u8; 32] {
         let mut hasher = Sha256::new();
         let mut field = |bytes: &[u8]| {
@@ -96,12 +96,12 @@ impl AuditEvent {
     }
 }
 
-/// An event that the merchant's webhooks tell of, written in the transaction that caused it.
+/// An event that is sent to the merchant's webhooks. It is stored in the transaction that caused it.
 #[derive(Clone, Debug)]
 pub struct WebhookEvent {
     pub id: EventId,
     pub merchant_id: MerchantId,
-    /// `object.verb`, such as `session.replay_detected`, or what the platform hands in.
+    /// `object.verb`, such as `session.replay_detected`, or a type that the platform published.
     pub event_type: String,
     pub data: EventData,
     pub idempotency_key: Option<String>,

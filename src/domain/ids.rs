@@ -1,4 +1,5 @@
-//! A type per kind of id, all UUIDv7 (RFC 9562 5.7): unique without coordination, in order of creation.
+//! One type for each kind of id. All are UUIDv7 (RFC 9562 5.7): unique without coordination, and ordered
+//! by the time they were made.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -15,7 +16,8 @@ use uuid::{Builder, Uuid};
 use super::clock::Timestamp;
 use super::entropy::Entropy;
 
-/// The id of a `T`. `T` is only a name: it keeps a merchant's id from being passed as a session's.
+/// The id of a `T`. `T` is only a marker, so that the compiler rejects a merchant's id where a session's
+/// is wanted.
 pub struct Id<T>(Uuid, PhantomData<fn() -> T>);
 
 pub enum OfMerchant {}
@@ -46,7 +48,7 @@ impl<T> Id<T> {
         Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &entropy.bytes()).into_uuid())
     }
 
-    /// No id that is made at `time` or later comes before this one.
+    /// The smallest id that can be made at `time`.
     pub fn first_of(time: Timestamp) -> Self {
         let millis = u64::try_from(time.micros() / 1000).unwrap_or(0);
         Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())

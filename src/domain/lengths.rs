@@ -1,17 +1,17 @@
-//! How much is kept of what callers write, in exchange records, the audit trail, log lines and spans.
+//! Limits on the text from callers that we keep in exchange records, the audit trail, logs and spans.
 
 pub const METHOD_BYTES_MAX: usize = 32;
 
-/// Every path of ours is shorter. What comes behind `/api/verify/` is the guarded service's path.
+/// All our own paths are shorter. The rest of a `/api/verify/` path is the path of the guarded service.
 pub const PATH_BYTES_MAX: usize = 512;
 
-/// A UUID has 36; the rest is for whoever takes an id for something else and looks for it in the trail.
+/// A UUID has 36. The rest leaves room for a wrong id, so that it can still be found in the trail.
 pub const OBJECT_ID_BYTES_MAX: usize = 128;
 
-/// Proxies on the way, nearest to us.
+/// How many proxies of a call are kept: those nearest to us.
 pub const HOPS_MAX: usize = 16;
 
-/// The start of `text`: whole characters, at most so many bytes.
+/// The start of `text`, at most `bytes_max` bytes, without splitting a character.
 pub fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }

@@ -1,4 +1,5 @@
-//! Licences: what a merchant has bought. A lapse takes effect at its second, with no job involved.
+//! Licences: what a merchant has bought. A licence is checked at each call, so it ends exactly at its
+//! time and no job is needed.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
@@ -29,7 +30,7 @@ impl Licence {
     }
 }
 
-/// Both licences of a merchant; one never granted is `None`.
+/// Both licences of a merchant. `None` means never granted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Licences {
     pub api_keys: Option<Licence>,

@@ -1,4 +1,4 @@
-//! A merchant, and the record of everything that decides its calls.
+//! Merchants, and the record of everything that decides whether a merchant's calls are allowed.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
@@ -23,25 +23,25 @@ pub enum MerchantStatus {
 pub struct Merchant {
     pub id: MerchantId,
     pub name: String,
-    /// A free name; [`super::api_key::MULTIPLE_JSON_GATEWAY`] unlocks the second output type.
+    /// Any name. [`super::api_key::MULTIPLE_JSON_GATEWAY`] allows the second webhook format.
     pub gateway: String,
     pub status: MerchantStatus,
-    /// Raised in the same transaction by every change to the merchant, its licences, keys,
-    /// credentials or their secrets. A statement that issues or verifies compares it, so a record
-    /// kept in memory can be late but can never authorise anything.
+    /// Every change to the merchant, its licences, keys, credentials or their secrets raises this number in
+    /// the same transaction. Statements that issue or verify compare it, so an outdated record in memory
+    /// can never authorise anything.
     pub revision: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
 impl Merchant {
-    /// For If-Match. Not the revision: that moves with every key and licence as well.
+    /// For If-Match. The revision would not do: it also changes with every key and licence.
     pub const fn version(&self) -> i64 {
         self.updated_at.micros()
     }
 }
 
-/// A merchant with all that hangs on it, as of one revision.
+/// A merchant with its licences, keys and credentials, all read at one revision.
 #[derive(Clone, Debug)]
 pub struct MerchantRecord {
     pub merchant: Merchant,
@@ -67,7 +67,7 @@ impl MerchantRecord {
         self.credentials.iter().find(|credential| credential.client_id == client_id)
     }
 
-    /// Whether any credentials of this key are switched ON.
+    /// Whether this key has credentials with Enhanced Security switched ON.
     pub fn has_enhanced_security(&self, key: ApiKeyId) -> bool {
         self.credentials.iter().any(|credential| credential.api_key_id == key && credential.enabled)
     }

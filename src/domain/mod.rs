@@ -1,6 +1,6 @@
-//! The rules of the product, and nothing else: no HTTP, no SQL, no I/O, no reading of the clock.
+//! The rules of the product, without HTTP, SQL or I/O.
 //!
-//! Everything here is a value or a pure function. `now` and random bytes come in as arguments.
+//! Everything here is a value or a pure function. The time and random bytes are passed in as arguments.
 
 pub mod access;
 pub mod address;

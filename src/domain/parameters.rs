@@ -1,16 +1,16 @@
-//! Parameters of header fields, `name=value; name="value"`: one reader for `Content-Type`,
-//! `Content-Disposition` (RFC 9110 5.6.6) and `Forwarded` (RFC 7239 4).
+//! Parses header parameters, `name=value; name="value"`, for `Content-Type`, `Content-Disposition`
+//! (RFC 9110 5.6.6) and `Forwarded` (RFC 7239 4).
 
 use std::borrow::Cow;
 
-/// A name as it was written, and its value without quotation marks and escapes.
+/// A name as written, and its value without quotation marks and escapes.
 pub type Parameter<'a> = (&'a str, Cow<'a, str>);
 
-/// Reads parameters up to the first comma outside of quotation marks, or to the end. Returns them and what is
-/// left, the comma included. `None` for a text that is malformed.
+/// Reads parameters up to the first comma outside quotation marks, or to the end. Returns them with the rest
+/// of the text, which begins with the comma. `None` if the text is malformed.
 ///
-/// Blanks around semicolons are fine, and so is nothing between two of them. `is_bare` names the bytes that a
-/// value may have without quotation marks: only ASCII, and neither blanks nor any of `";,\`.
+/// Spaces around semicolons and empty parameters are accepted. `is_bare` says which bytes a value may have
+/// without quotation marks. It must accept only ASCII, and neither spaces nor any of `";,\`.
 pub fn read(text: &str, is_bare: fn(u8) -> bool) -> Option<(Vec<Parameter<'_>>, &str)> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -64,7 +64,7 @@ fn unescaped(quoted: &str) -> String {
 }
 
 fn split_while(text: &str, is_part: fn(u8) -> bool) -> (&str, &str) {
-    // What is split at is ASCII, or the first byte of a character that is none.
+    // This cannot split a character: `end` is at an ASCII byte or at the first byte of a longer character.
     let end = text.bytes().position(|byte| !is_part(byte)).unwrap_or(text.len());
     text.split_at(end)
 }

@@ -1,42 +1,41 @@
-//! Scopes: names of what a key, a client and a session may do (RFC 6749 3.3).
+//! Scopes: names for what a key, a client or a session may do (RFC 6749 3.3).
 //!
-//! Wherever scopes are optional, `None` means everything.
+//! Wherever scopes are optional, `None` means every scope.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Names of one set.
+/// The most names in one set.
 pub const NAMES_MAX: usize = 64;
 
 const NAME_CHARS_MAX: usize = 100;
 
-/// Whether this is one scope: 1 to 100 of `%x21 / %x23-5B / %x5D-7E`.
+/// Whether this is a valid scope: 1 to 100 characters of `%x21 / %x23-5B / %x5D-7E`.
 pub fn is_name(text: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
 }
 
-/// Why a text is no set of scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be 1 to {NAMES_MAX} names, each of 1 to {NAME_CHARS_MAX} printable ASCII characters without \" and \\"
 )]
 pub struct BadScopes;
 
-/// Several sets have no name in common.
+/// The sets have no name in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NothingLeft;
 
-/// 1 to 64 names, each once. Kept as they are written on the wire, with one space between.
+/// A set of 1 to 64 names, stored as on the wire: separated by single spaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scopes(Arc<str>);
 
 impl Scopes {
-    /// A name that is there twice counts once.
+    /// Makes a set of these names and drops duplicates.
     ///
     /// # Errors
-    /// [`BadScopes`] for no name at all, too many, or one that is malformed.
+    /// [`BadScopes`] if there is no name, too many names, or a malformed one.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, BadScopes> {
         let mut distinct = Vec::new();
         for (index, name) in names.into_iter().enumerate() {
@@ -50,10 +49,10 @@ impl Scopes {
         if distinct.is_empty() { Err(BadScopes) } else { Ok(Self(distinct.join(" ").into())) }
     }
 
-    /// What all of these sets hold, of which `None` holds everything.
+    /// The names that are in all of these sets.
     ///
     /// # Errors
-    /// [`NothingLeft`] where that is not one name.
+    /// [`NothingLeft`] if no name is in all of them.
     pub fn in_all<const N: usize>(sets: [Option<&Self>; N]) -> Result<Option<Self>, NothingLeft> {
         let mut sets = sets.into_iter().flatten();
         let Some(first) = sets.next() else { return Ok(None) };
@@ -84,7 +83,7 @@ impl Scopes {
         self == other || self.names().all(|name| other.holds(name))
     }
 
-    /// The same names, in whatever order.
+    /// Whether both sets have the same names, in any order.
     pub fn is_same_set(&self, other: &Self) -> bool {
         self.is_within(other) && other.is_within(self)
     }

@@ -1,7 +1,7 @@
-//! Secrets: the plain form, which is shown once and never kept, and the hash, which is kept.
+//! Secrets: the plain text, which is shown once and never stored, and its hash, which is stored.
 //!
-//! All are 32 random bytes, so SHA-256 at rest is enough: there is nothing to guess, and a slow
-//! hash would buy only latency. People's passwords are another matter; they live in [`crate::flows`].
+//! Every secret is 32 random bytes, so nobody can guess it and a plain SHA-256 is enough: a slow hash would
+//! only add latency. Passwords of users are different, see [`crate::flows::password`].
 
 use std::fmt;
 
@@ -15,16 +15,16 @@ use super::clock::Timestamp;
 use super::entropy::Entropy;
 use super::ids::SecretId;
 
-/// How every admin token begins, for secret scanners to look for.
+/// Every admin token begins with this, so that secret scanners can find it.
 pub const ADMIN_TOKEN_PREFIX: &str = "tga_";
 
-/// Length of every admin token in characters.
 pub const ADMIN_TOKEN_CHARS: usize = 47;
 
-/// Length of what the console's cookie or a one-time sign-in link holds.
+/// The length of the secret in the console's cookie or in a one-time sign-in link.
 pub const CONSOLE_SECRET_CHARS: usize = 43;
 
-/// A secret in clear. No `Display`, `Clone` or `Serialize`: showing it takes [`PlainSecret::expose`].
+/// A secret in plain text. It has no `Display`, `Clone` or `Serialize`, so that only
+/// [`PlainSecret::expose`] can show it.
 pub struct PlainSecret(Zeroizing<String>);
 
 impl PlainSecret {
@@ -47,7 +47,7 @@ impl PlainSecret {
         Self::new(format!("{ADMIN_TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(entropy.bytes::<32>())))
     }
 
-    /// What the console's cookie or a one-time sign-in link holds: base64url.
+    /// For the console's cookie or a one-time sign-in link: 43 characters of base64url.
     pub fn console(entropy: &Entropy) -> Self {
         Self::client_secret(entropy)
     }
@@ -60,7 +60,7 @@ impl PlainSecret {
         SecretHash::of(&self.0)
     }
 
-    /// The last six characters, to tell one secret from another in a list.
+    /// The last six characters, to tell secrets apart in a list.
     pub fn hint(&self) -> String {
         let start = self.0.len().saturating_sub(6);
         self.0[start..].to_owned()
@@ -73,7 +73,7 @@ impl fmt::Debug for PlainSecret {
     }
 }
 
-/// Whether `text` has the shape of an API key. Junk is refused before the store is asked.
+/// Whether `text` has the form of an API key. Anything else is refused without a query.
 pub fn looks_like_api_key(text: &[u8]) -> bool {
     text.len() == 64 && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -107,17 +107,17 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// A secret of an API key or of client credentials, as it is kept.
+/// A stored secret of an API key or of client credentials.
 ///
-/// A rotation adds a second one. The first ends `overlap_secs` after the second is first used.
+/// A rotation adds a second secret. The first one ends `overlap_secs` after the second is first used.
 #[derive(Clone, Debug)]
 pub struct StoredSecret {
     pub id: SecretId,
-    /// 1, 2, 3 ... of one owner: which of two is newer.
+    /// Counts an owner's secrets from 1. The higher number is the newer secret.
     pub number: i64,
     pub hash: SecretHash,
     pub hint: String,
-    /// How long the predecessor lives once this one is first used; `None` for a first secret.
+    /// How long the previous secret still works after the first use of this one. `None` for the first secret.
     pub overlap_secs: Option<i64>,
     pub created_at: Timestamp,
     pub first_used_at: Option<Timestamp>,
@@ -131,7 +131,7 @@ impl StoredSecret {
         self.ends_at.is_none_or(|end| now < end)
     }
 
-    /// Whether the next use starts the end of a predecessor.
+    /// Whether the next use of this secret starts the countdown of the previous one.
     pub fn starts_an_overlap(&self) -> bool {
         self.overlap_secs.is_some() && self.first_used_at.is_none()
     }

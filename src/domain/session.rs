@@ -1,11 +1,14 @@
 //! Sessions and the rotation rule.
 //!
-//! A session has a generation, 1, 2, 3 ... A refresh token names its session and its generation. The
-//! token of the current generation moves the session on. The one just before it, within the retry
-//! window, gets the very pair that the rotation gave, so that a lost response locks nobody out and
-//! parallel refreshes agree. Any earlier one is a replay: somebody holds a token they should not, and
-//! the session ends (RFC 9700 4.14.2). This is recognised for ever, because the seal proves that we
-//! issued the token, and no history has to be kept.
+//! A session has a generation: 1, 2, 3 and so on. A refresh token names its session and its generation.
+//!
+//! - A token of the current generation moves the session to the next one.
+//! - A token of the generation before, within the retry window, gets the same pair as that rotation gave.
+//!   So a client that lost the response is not locked out, and parallel refreshes get the same answer.
+//! - Any other old token is a replay: somebody else may have it, so the session ends (RFC 9700 4.14.2).
+//!
+//! A replay is recognised no matter how old the token is. The seal proves that we issued it, so no history
+//! has to be kept.
 
 use chrono::TimeDelta;
 use zeroize::Zeroizing;
@@ -18,32 +21,33 @@ use super::scope::Scopes;
 use super::secret::PlainSecret;
 use super::token::{Claims, TokenKind};
 
-/// How long things last; from the `[tokens]` settings.
+/// Lifetimes from the `[tokens]` settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetimes {
     pub access_ttl: TimeDelta,
-    /// Idle: counted from the last rotation.
+    /// Idle time: counted from the last rotation.
     pub refresh_ttl: TimeDelta,
-    /// Absolute: counted from the session's start.
+    /// Total time: counted from the start of the session.
     pub session_ttl: TimeDelta,
     pub retry_window: TimeDelta,
 }
 
-/// How long the row of a session stays after its end at least, for clocks that differ and for a merchant
-/// who asks why a token was refused: without the row nobody can tell that it was ever one.
+/// How long we keep a session's row after its end, at least. This allows for clocks that differ. It also
+/// lets us tell a merchant why a token was refused: without the row, the token is simply unknown.
 pub const KEPT_AFTER_END: TimeDelta = TimeDelta::days(1);
 
-/// Which rows no token can be used with any more: see [`crate::jobs::sweep`] for the reasoning.
+/// Which sessions can be removed, because none of their tokens can be used. [`crate::jobs::sweep`] explains
+/// why.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadBefore {
-    /// Those that were revoked, or reached their absolute end, by then.
+    /// Sessions that were revoked or expired by this time.
     pub ended: Timestamp,
-    /// Those that were refreshed last by then: they have been idle for too long. None that started later
-    /// can have been.
+    /// Sessions whose last refresh was by this time: they have been idle too long. A session that started
+    /// later cannot be one of them.
     pub rotated: Timestamp,
 }
 
-/// The earliest of each time in some rows; `None` where no row has one.
+/// The earliest value of each column among some rows. `None` if no row has a value.
 #[derive(Clone, Copy, Debug)]
 pub struct Earliest {
     pub expires_at: Option<Timestamp>,
@@ -53,14 +57,14 @@ pub struct Earliest {
 
 impl Lifetimes {
     pub fn dead_before(self, now: Timestamp) -> DeadBefore {
-        // An access token of a session that was revoked is told apart for as long as it can be presented.
+        // As long as an access token of a revoked session can be presented, we can still say why it is refused.
         let ended = now.minus(KEPT_AFTER_END.max(self.access_ttl));
         DeadBefore { ended, rotated: ended.minus(self.refresh_ttl) }
     }
 }
 
 impl DeadBefore {
-    /// How long the first of some rows has been due to go; zero if none is.
+    /// How long ago the first of these rows should have been removed. Zero if none is due.
     pub fn lag(self, earliest: Earliest) -> TimeDelta {
         [
             earliest.expires_at.map(|at| self.ended.since(at)),
@@ -73,17 +77,17 @@ impl DeadBefore {
     }
 }
 
-/// One row, for the whole life of a session.
+/// A session. One row holds it for its whole life.
 #[derive(Clone)]
 pub struct Session {
     pub id: SessionId,
     pub merchant_id: MerchantId,
     pub credential_id: CredentialId,
-    /// The credentials' epoch at the start; see [`super::credential::Credential::epoch`].
+    /// The epoch of the credentials when the session started, see [`super::credential::Credential::epoch`].
     pub epoch: i64,
     pub token_key_id: ServerKeyId,
     pub secret: Zeroizing<Vec<u8>>,
-    /// What was granted at the start, for good; `None` is everything.
+    /// Granted at the start and never changed. `None` means every scope.
     pub scopes: Option<Scopes>,
     pub generation: u32,
     pub started_at: Timestamp,
@@ -92,19 +96,19 @@ pub struct Session {
     pub revoked_at: Option<Timestamp>,
 }
 
-/// What a refresh token earns.
+/// What to do with a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The session moves to the next generation.
+    /// Move the session to the next generation.
     Rotate,
-    /// The pair of the current generation, once more.
+    /// Answer with the pair of the current generation again.
     Repeat,
-    /// The session is revoked, and that is committed although the answer is an error.
+    /// Revoke the session. This is committed although the answer is an error.
     Replay,
     Refuse(Reason),
 }
 
-/// The rotation rule. `claims` must have been found genuine and to be of a refresh token.
+/// The rotation rule. The caller must have checked that `claims` are genuine and from a refresh token.
 pub fn judge_refresh(session: &Session, claims: Claims, lifetimes: Lifetimes, now: Timestamp) -> Verdict {
     if session.revoked_at.is_some() {
         return Verdict::Refuse(Reason::SessionRevoked);
@@ -112,8 +116,8 @@ pub fn judge_refresh(session: &Session, claims: Claims, lifetimes: Lifetimes, no
     if session.expires_at <= now {
         return Verdict::Refuse(Reason::SessionExpired);
     }
-    // A generation that the row has not reached was issued and then lost, by a restored backup say.
-    // Nobody replayed anything, so the session is left alone.
+    // The token is newer than the row. This happens after a backup was restored, for example. It is not a
+    // replay, so the session stays.
     let Some(age) = session.generation.checked_sub(claims.generation) else {
         return Verdict::Refuse(Reason::TokenUnknown);
     };
@@ -125,11 +129,10 @@ pub fn judge_refresh(session: &Session, claims: Claims, lifetimes: Lifetimes, no
     }
 }
 
-/// Whether an access token or refresh token is active (RFC 7662 2.2). Access tokens of earlier
-/// generations live out their hour; a refresh token counts while it is the current one.
+/// Whether an access token or refresh token is active (RFC 7662 2.2). The error says why it is not.
 ///
-/// # Errors
-/// The [`Reason`] why it is not.
+/// An access token stays active until it expires, also after a rotation. A refresh token is active only
+/// while its generation is the current one.
 pub fn judge_active(session: &Session, claims: Claims, now: Timestamp) -> Result<(), Reason> {
     if session.revoked_at.is_some() {
         return Err(Reason::SessionRevoked);
@@ -152,13 +155,13 @@ pub struct Pair {
     pub access: PlainSecret,
     pub refresh: PlainSecret,
     pub access_expires_at: Timestamp,
-    /// Seconds the access token still has. Whole seconds since the rotation are taken off, so that
-    /// all answers given within its first second say the same.
+    /// How many seconds are left for the access token. Only whole seconds since the rotation are subtracted,
+    /// so that all answers within the first second are equal.
     pub expires_in_secs: i64,
 }
 
 impl Session {
-    /// Whether a refresh may ask for this: nothing, or the very set that was granted (RFC 6749 6).
+    /// Whether a refresh may ask for these scopes: none, or exactly the granted set (RFC 6749 6).
     pub fn has_scopes(&self, asked: Option<&Scopes>) -> bool {
         match (asked, &self.scopes) {
             (None, _) => true,
@@ -167,7 +170,7 @@ impl Session {
         }
     }
 
-    /// Derives the pair of the current generation: from the row alone, so always the same.
+    /// Derives the pair of the current generation. It depends only on the row, so it is always the same.
     pub fn pair(&self, key: &ServerKey, lifetimes: Lifetimes, now: Timestamp) -> Pair {
         let expiry = |ttl| self.rotated_at.plus(ttl).min(self.expires_at);
         let claims =

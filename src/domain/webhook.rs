@@ -1,5 +1,5 @@
-//! Webhooks as they are sent: the body to the byte in both output types, and the signature over those
-//! very bytes (Standard Webhooks 1.0.0).
+//! Webhook messages: the exact bytes of the body in both formats, and the signature over those bytes
+//! (Standard Webhooks 1.0.0).
 //!
 //! One event, `{"type","timestamp","data"}`, as `single_json`:
 //!
@@ -7,8 +7,8 @@
 //! {"type":"payment.settled","timestamp":"2026-11-23T17:05:57.000Z","data":{"amount":10.10,"lines":[1,2],"note":{}}}
 //! ```
 //!
-//! and as `multiple_json`, the same JSON with every field and every element on a line of its own, two
-//! spaces deeper at each level, one space after each colon, `\n` between lines and none at the end:
+//! The same event as `multiple_json` has every field and every element on its own line. Each level is
+//! indented by two more spaces, there is one space after each colon, and no `\n` at the end:
 //!
 //! ```text
 //! {
@@ -25,9 +25,9 @@
 //! }
 //! ```
 //!
-//! Only white space between tokens differs. The data goes out as it was published: order of fields,
-//! digits of numbers and escapes in strings are not touched, since an amount such as `10.10` may be
-//! compared as text at the other end.
+//! The two differ only in white space. The data is sent as it was published: we do not change the order of
+//! fields, the digits of numbers or the escapes in strings, because a receiver may compare an amount such
+//! as `10.10` as text.
 
 use std::fmt;
 
@@ -45,18 +45,17 @@ use super::entropy::Entropy;
 use super::event::WebhookEvent;
 use super::secret::PlainSecret;
 
-/// Characters of an event's data without white space. Receivers commonly refuse bodies past some
+/// The most bytes of an event's data, without white space. Many receivers refuse bodies larger than a few
 /// tens of kilobytes.
 pub const EVENT_DATA_MAX: usize = 32 * 1024;
 
-/// How deep an event's data may be nested: each level indents every line below it.
+/// How deep an event's data may be nested. Each level makes every line inside it longer.
 pub const EVENT_DEPTH_MAX: usize = 16;
 
-/// The `data` of an event: a JSON object, as text without white space between its tokens.
+/// The `data` of an event: a JSON object, stored as text without white space.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EventData(String);
 
-/// Why something cannot be the data of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadEventData {
     #[error("must be a JSON object")]
@@ -68,10 +67,7 @@ pub enum BadEventData {
 }
 
 impl EventData {
-    /// Takes data from outside.
-    ///
-    /// # Errors
-    /// [`BadEventData`].
+    /// Checks data from outside.
     pub fn parse(json: &RawValue) -> Result<Self, BadEventData> {
         let json = json.get();
         if !json.starts_with('{') {
@@ -87,7 +83,7 @@ impl EventData {
         Ok(Self(json))
     }
 
-    /// Takes what [`EventData::as_str`] gave.
+    /// Takes text that came from [`EventData::as_str`].
     pub const fn from_stored(json: String) -> Self {
         Self(json)
     }
@@ -96,14 +92,14 @@ impl EventData {
         &self.0
     }
 
-    /// For an answer that shows it.
+    /// For a JSON answer.
     pub fn into_raw(self) -> Box<RawValue> {
         RawValue::from_string(self.0).expect("it was JSON when it was taken")
     }
 }
 
 impl From<Value> for EventData {
-    /// Data that this program made.
+    /// For data that this program made.
     fn from(value: Value) -> Self {
         debug_assert!(value.is_object(), "the data of an event is an object");
         Self(value.to_string())
@@ -111,7 +107,7 @@ impl From<Value> for EventData {
 }
 
 impl fmt::Debug for EventData {
-    /// It may be about a payer, so it does not go to the log.
+    /// The data may be about a payer, so it must not appear in the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EventData(..)")
     }
@@ -133,7 +129,7 @@ impl WebhookEvent {
     }
 }
 
-/// Writes valid JSON again with other white space between its tokens.
+/// Rewrites valid JSON with the white space of `format`.
 fn lay_out(json: &str, format: WebhookFormat) -> String {
     let breaks_lines = format == WebhookFormat::MultipleJson;
     let mut out = String::with_capacity(json.len() * if breaks_lines { 2 } else { 1 });
@@ -196,7 +192,7 @@ enum Piece<'a> {
     Mark(char),
 }
 
-/// Walks valid JSON.
+/// Splits valid JSON into pieces.
 struct Outside<'a> {
     rest: &'a str,
 }
@@ -229,7 +225,7 @@ impl<'a> Iterator for Outside<'a> {
     }
 }
 
-/// A signing secret: 32 random bytes, which the receiver holds too.
+/// A signing secret: 32 random bytes. The receiver has it too.
 pub struct WebhookSecret(Zeroizing<Vec<u8>>);
 
 impl WebhookSecret {
@@ -241,12 +237,12 @@ impl WebhookSecret {
         Self(bytes)
     }
 
-    /// To be sealed, never to be shown.
+    /// For sealing only: never show these bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// `whsec_` and base64: the form that the Standard Webhooks libraries take.
+    /// `whsec_` and base64, as the Standard Webhooks libraries expect it.
     pub fn to_plain(&self) -> PlainSecret {
         PlainSecret::new(format!("whsec_{}", STANDARD.encode(&*self.0)))
     }
@@ -266,11 +262,11 @@ impl fmt::Debug for WebhookSecret {
     }
 }
 
-/// One message, ready to be sent once: another attempt has another timestamp and signature.
+/// A message for one attempt. Each attempt has its own timestamp and signature.
 #[derive(Debug)]
 pub struct SignedMessage {
     pub url: WebhookUrl,
-    /// `webhook-id`: the event's id, the same in every attempt and redelivery.
+    /// `webhook-id`: the event's id. It is the same in every attempt and redelivery.
     pub id: String,
     pub timestamp_secs: i64,
     /// One signature for each live secret, newest first, separated by spaces.
@@ -279,7 +275,7 @@ pub struct SignedMessage {
 }
 
 impl SignedMessage {
-    /// Signs with every one of `secrets`; during a rotation there are two.
+    /// Signs with each of `secrets`. During a rotation there are two.
     pub fn new(
         url: WebhookUrl,
         event: &WebhookEvent,
@@ -397,7 +393,7 @@ mod tests {
     }
 
     proptest! {
-        /// An independent writer of the same two layouts agrees, whichever layout is read.
+        /// serde_json writes the same two layouts, and `lay_out` must agree with it whichever one it reads.
         #[test]
         fn the_layouts_are_those_of_the_json_library(value in any_json()) {
             let line = value.to_string();

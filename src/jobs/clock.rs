@@ -1,9 +1,10 @@
-//! The time by which rows are removed. It is the database's, and nothing is removed while this replica's
-//! clock differs from it by much: a replica that runs ahead would remove everything within seconds.
+//! The clock that decides which rows are old enough to be removed. It is the database's clock. While this
+//! replica's clock differs from it by more than a minute, this replica removes nothing: a clock that runs
+//! ahead would remove everything within seconds.
 //!
-//! PostgreSQL has a clock. SQLite has none, so the processes on one file write the time down for each
-//! other. A process that finds another time there than its own does not touch it, and takes over when
-//! nobody has written for ten minutes. After a stop of more than a minute that is the case too.
+//! PostgreSQL has a clock. SQLite has none, so the processes that share a file write the time into it. A
+//! process whose own time differs does not overwrite the time in the file. It takes over when nobody has
+//! written for ten minutes. A process that starts after a stop of more than a minute waits in the same way.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,30 +15,30 @@ use crate::domain::clock::{Clock, Timestamp};
 use crate::flows::SharedCore;
 use crate::store::{Engine, StoreError, clock};
 
-/// How often the database is asked. In between, our own monotonic time counts on from its answer.
+/// How often we ask the database. In between, we add our own monotonic time to its last answer.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 
-/// The log warns past this.
+/// The log warns about a larger difference.
 const SKEW_NOTABLE: TimeDelta = TimeDelta::seconds(5);
 
-/// Nothing is removed past this.
+/// Nothing is removed while the difference is larger.
 const SKEW_MAX: TimeDelta = TimeDelta::minutes(1);
 
-/// How long the time in a SQLite file must have stood still before a process with another time takes over.
+/// A process with a different time takes over when the time in a SQLite file has not changed for this long.
 const ABANDONED_AFTER: Duration = Duration::from_mins(10);
 
-/// What the database said.
+/// The database's last answer.
 #[derive(Clone, Copy)]
 struct Said {
     time: Timestamp,
-    /// When we first heard it, by our monotonic time.
+    /// When we first got this answer, in our monotonic time.
     heard_at: Duration,
-    /// Whether it is known to go on. What an earlier process left in a SQLite file does not.
+    /// Whether the time is known to advance. The time that an earlier process left in a SQLite file does not.
     is_running: bool,
 }
 
 impl Said {
-    /// What a SQLite file says. That it changed since the last look shows that somebody keeps it up.
+    /// From the time in a SQLite file. If it changed since the last look, another process is updating it.
     fn in_file(before: Option<Self>, time: Timestamp, at: Duration) -> Self {
         match before {
             Some(before) if before.time == time => before,
@@ -59,7 +60,7 @@ impl Said {
         self.time.plus(TimeDelta::from_std(gone).unwrap_or(TimeDelta::MAX))
     }
 
-    /// Whether a process with its `own` time may write that into the SQLite file.
+    /// Whether a process may write its `own` time into the SQLite file.
     fn gives_way_to(&self, own: Timestamp, monotonic: Duration) -> bool {
         own.since(self.now(monotonic)).abs() <= SKEW_MAX || self.age(monotonic) >= ABANDONED_AFTER
     }
@@ -69,11 +70,11 @@ impl Said {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Agreement {
     Good,
-    /// Past [`SKEW_NOTABLE`].
+    /// They differ by more than [`SKEW_NOTABLE`].
     Fair,
-    /// Past [`SKEW_MAX`].
+    /// They differ by more than [`SKEW_MAX`].
     None,
-    /// The time of the database stands still, as far as we know.
+    /// We do not know whether the database's time advances.
     Unknown,
 }
 
@@ -90,7 +91,7 @@ impl Agreement {
 
 struct State {
     said: Option<Said>,
-    /// What the log was told last.
+    /// What we logged last.
     told: Agreement,
 }
 
@@ -105,9 +106,9 @@ impl DatabaseClock {
         Self { core, state: Mutex::new(State { said: None, told: Agreement::Good }) }
     }
 
-    /// The time of the database. `None` while our own differs from it by more than a minute.
+    /// The database's time. `None` while ours differs from it by more than a minute.
     pub(super) async fn now(&self) -> Result<Option<Timestamp>, StoreError> {
-        // A test that moves the clock moves the database's with it.
+        // In a test that moves the clock, the database's time moves with it.
         if let Clock::Manual(_) = self.core.clock {
             return Ok(Some(self.core.now()));
         }
@@ -118,13 +119,13 @@ impl DatabaseClock {
         Ok(skew.map(|skew| self.core.now().minus(skew)))
     }
 
-    /// How far this replica's clock is ahead of the database's. `None` while that is not known.
+    /// How far this replica's clock is ahead of the database's. `None` while unknown.
     pub fn skew(&self) -> Option<TimeDelta> {
         let said = self.said().filter(|said| said.is_running)?;
         Some(self.core.now().since(said.now(self.core.clock.monotonic())))
     }
 
-    /// Looks again and again, until it is aborted.
+    /// Calls [`Self::look`] regularly until it is aborted.
     pub(super) async fn keep(&self) {
         loop {
             if let Err(error) = self.look().await {
@@ -134,7 +135,7 @@ impl DatabaseClock {
         }
     }
 
-    /// Asks the database for its time, and writes it down for the others on a SQLite file.
+    /// Asks the database for its time. In a SQLite file, it also updates the time for the other processes.
     pub async fn look(&self) -> Result<(), StoreError> {
         let store = &self.core.store;
         let time = clock::read(&mut store.read().await?).await?;
@@ -158,7 +159,7 @@ impl DatabaseClock {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).said
     }
 
-    /// Says in the log what has changed since it was told last.
+    /// Logs a change in how well the clocks agree.
     fn tell(&self) {
         let skew = self.skew();
         let now = Agreement::of(skew);

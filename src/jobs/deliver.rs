@@ -1,10 +1,11 @@
-//! Sends webhooks: finds endpoints with something due, and works through each on its own.
+//! Sends webhooks: finds endpoints that have deliveries due, and runs one worker for each.
 //!
-//! One worker an endpoint: it claims a few deliveries, sends them side by side, records the answers
-//! and goes on until nothing is due. So an endpoint that is slow holds up nothing but itself, and a
-//! merchant with many of them nobody else: each merchant has a share of the attempts. The loop only
-//! starts workers; it is woken when this process commits an event, and looks once a second for
-//! what other replicas, retries and lapsed claims leave due.
+//! A worker claims a few deliveries, sends them concurrently, records the answers, and repeats until nothing
+//! is due. So a slow endpoint delays only itself. Each merchant may have only part of all attempts, so a
+//! merchant with many slow endpoints does not delay the others.
+//!
+//! The loop only starts workers. It runs when this process commits an event. It also runs once a second, for
+//! events from other replicas, for retries and for claims that have lapsed.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -23,19 +24,18 @@ use crate::flows::SharedCore;
 use crate::flows::deliver::{Claim, Claimed, PER_ENDPOINT_MAX};
 use crate::store::StoreError;
 
-/// Attempts under way at once: each is a connection and some kilobytes. Endpoints that fail are given
-/// one each, so it takes this many that hang before anybody waits for them.
+/// The most attempts at a time. Each takes a connection and a few kilobytes. An endpoint that fails gets
+/// only one, so others have to wait only when this many endpoints hang.
 pub const ATTEMPTS_MAX: usize = 512;
 
-/// The same of one merchant, however many endpoints it has.
+/// The most attempts of one merchant at a time, for all its endpoints together.
 pub const PER_MERCHANT_MAX: usize = 32;
 
-/// How often the record of an attempt is tried again, a [`POLL`] apart.
+/// How often we retry to record an attempt, with a pause of [`POLL`].
 const RECORD_RETRIES_MAX: u32 = 5;
 
 const POLL: Duration = Duration::from_secs(1);
 
-/// Delivers what is due.
 pub struct Deliverer {
     core: SharedCore,
     egress: Arc<Egress>,
@@ -45,7 +45,7 @@ pub struct Deliverer {
     stop: CancellationToken,
 }
 
-/// The endpoints of one merchant that have a worker, and the attempts that these share.
+/// The endpoints of one merchant that have a worker, and the attempts that they share.
 struct Busy {
     endpoints: HashSet<ApiKeyId>,
     attempts: Arc<Semaphore>,
@@ -63,17 +63,17 @@ impl Deliverer {
         })
     }
 
-    /// Attempts everything that is due now, and returns when all of it is recorded.
+    /// Attempts everything that is due now, and returns when all answers are recorded.
     ///
     /// # Errors
-    /// The first fault of the store. What it left is due again when its claim lapses.
+    /// The first store error. Deliveries that were not recorded are due again when their claims lapse.
     pub async fn tick(self: &Arc<Self>) -> Result<(), StoreError> {
         let endpoints = self.core.due_endpoints().await?;
         let workers = endpoints.into_iter().filter_map(|due| self.take(due)).map(Worker::run);
         join_all(workers).await.into_iter().try_for_each(|attempts| attempts.map(drop))
     }
 
-    /// Runs until [`Deliverer::stop`], and then until the attempts under way are recorded.
+    /// Runs until [`Deliverer::stop`] and until all started attempts are recorded.
     pub async fn run(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
             match self.core.due_endpoints().await {
@@ -94,13 +94,13 @@ impl Deliverer {
         self.workers.wait().await;
     }
 
-    /// Begins no further attempt. Workers that wait for a turn leave.
+    /// Starts no further attempts. Workers that wait for a permit end.
     pub fn stop(&self) {
         self.stop.cancel();
         self.attempts.close();
     }
 
-    /// A worker for an endpoint that has none.
+    /// A worker for this endpoint. `None` if it already has one.
     fn take(self: &Arc<Self>, (merchant, key): (MerchantId, ApiKeyId)) -> Option<Worker> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         let of_merchant = busy.entry(merchant).or_insert_with(|| Busy {
@@ -117,12 +117,12 @@ impl Deliverer {
     }
 }
 
-/// Works through what is due for one endpoint. Dropping it, by a panic too, frees the endpoint.
+/// Sends what is due for one endpoint. Dropping the worker frees the endpoint, also after a panic.
 struct Worker {
     deliverer: Arc<Deliverer>,
     merchant: MerchantId,
     key: ApiKeyId,
-    /// The attempts that the merchant may have under way.
+    /// Permits for the attempts of the merchant.
     share: Arc<Semaphore>,
 }
 
@@ -143,7 +143,7 @@ impl Worker {
         let deliverer = Arc::clone(&self.deliverer);
         match self.run().await {
             Ok(0) => {}
-            // What became due while this worker was leaving found the endpoint busy: look again.
+            // A delivery that became due in the meantime found the endpoint still busy, so look again.
             Ok(_) => deliverer.core.store.published().notify_one(),
             Err(error) => tracing::warn!(%error, "webhook deliveries put off"),
         }
@@ -153,7 +153,7 @@ impl Worker {
     async fn run(self) -> Result<usize, StoreError> {
         let mut made = 0;
         while !self.deliverer.stop.is_cancelled() {
-            // Before claiming: a claim must not lapse while it waits for its turn.
+            // Get the permits before claiming, so that no claim lapses while it waits for a permit.
             let Some(mut permits) = self.permits().await else { break };
             let limit = i64::try_from(permits.len()).unwrap_or(1);
             let claimed = self.deliverer.core.claim_deliveries(self.key, limit).await?;
@@ -169,8 +169,8 @@ impl Worker {
         Ok(made)
     }
 
-    /// Permits for one attempt, and for as many more as are free, up to what an endpoint may have. The
-    /// merchant's own comes first: whoever waits for it keeps nobody else waiting.
+    /// Waits for permits for one attempt, then takes more if they are free, up to the endpoint's maximum.
+    /// The merchant's permit comes first: waiting for it holds no permit that another merchant could use.
     async fn permits(&self) -> Option<Vec<[SemaphorePermit<'_>; 2]>> {
         let (share, attempts) = (&self.share, &self.deliverer.attempts);
         let mut permits = vec![[share.acquire().await.ok()?, attempts.acquire().await.ok()?]];
@@ -199,7 +199,8 @@ impl Worker {
         self.record(&claim, &answer).await
     }
 
-    /// Not recorded, a success would be sent again: so a store that is away for a moment is waited for.
+    /// Records the answer. An unrecorded success would be sent again, so this retries if the store is away
+    /// for a moment.
     async fn record(&self, claim: &Claim, answer: &Answer) -> Result<(), StoreError> {
         for _ in 0..RECORD_RETRIES_MAX {
             match self.deliverer.core.record_attempt(claim, answer).await {

@@ -1,11 +1,12 @@
-//! The only way out: one HTTP request to a URL that a merchant chose, from inside our network.
+//! Sends one HTTP request to a URL that a merchant chose. No other code calls such URLs.
 //!
-//! The name is resolved here, every address it has is checked, and the connection is made to the very
-//! address that was checked, so there is no second resolution that could answer otherwise. A redirect is
-//! just an answer that is not 2xx, and each webhook has a connection of its own.
+//! We run inside the platform's network, so the merchant must not be able to reach internal addresses
+//! through us. We resolve the name, check every address it has, and connect to an address that we checked.
+//! There is no second resolution that could give another answer. Redirects are not followed: they count as
+//! failures, like any answer that is not 2xx. Each webhook has its own connection.
 //!
-//! With `[webhooks] proxy` set, the proxy makes the connection, so it resolves the name as well. What can
-//! be looked up here is held to the same rules before the proxy is asked.
+//! With `[webhooks] proxy` set, the proxy connects and resolves the name itself. If we can resolve the name
+//! too, we still check its addresses before we ask the proxy.
 
 mod answer;
 mod names;
@@ -32,12 +33,11 @@ use crate::domain::delivery::{Answer, Received, SendError};
 use crate::domain::destination::{Destination, DestinationRules, WebhookUrl};
 use crate::domain::webhook::SignedMessage;
 
-/// Name resolution, connection, sending and the head of the answer, all together.
+/// The time for a whole attempt: name resolution, connection, sending and the head of the answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
 const AGENT: &str = concat!("Tollgate/", env!("CARGO_PKG_VERSION"));
 
-/// Sends webhooks.
 pub struct Egress {
     rules: DestinationRules,
     tls: TlsConnector,
@@ -47,12 +47,12 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Trusts the certificate authorities that Mozilla does.
+    /// Trusts the certificate authorities that Mozilla trusts.
     pub fn new(rules: DestinationRules) -> Self {
         Self::trusting(rules, [])
     }
 
-    /// Trusts `authorities` besides. One that is no certificate is left out.
+    /// Trusts `authorities` as well. An entry that is not a valid certificate is ignored.
     pub fn trusting(
         rules: DestinationRules,
         authorities: impl IntoIterator<Item = CertificateDer<'static>>,
@@ -61,17 +61,17 @@ impl Egress {
         Self { rules, tls, names: Names::default(), proxy: None, timeout: ATTEMPT_TIMEOUT }
     }
 
-    /// Goes through a proxy, where one is given.
+    /// Sets the proxy, if there is one.
     pub fn through(self, proxy: Option<ProxyUrl>) -> Self {
         Self { proxy, ..self }
     }
 
-    /// Gives an attempt another time than the usual.
+    /// Sets the time for an attempt.
     pub fn within(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// Makes one attempt. Whatever happens is an answer.
+    /// Makes one attempt. A failure is also an answer.
     pub async fn send(&self, message: SignedMessage) -> Answer {
         let started = Instant::now();
         let result = timeout(self.timeout, self.attempt(message)).await;
@@ -96,30 +96,30 @@ impl Egress {
         }
         match &self.proxy {
             None => exchange(&mut stream, &request(&message, url.request_target(), "")).await,
-            // The form that asks a proxy to pass a request on (RFC 9112 3.2.2).
+            // The absolute form, which asks a proxy to forward the request (RFC 9112 3.2.2).
             Some(proxy) => {
                 exchange(&mut stream, &request(&message, url.as_str(), &authorization(proxy))).await
             }
         }
     }
 
-    /// The addresses of the URL's host, each of which may be connected to.
+    /// The addresses of the URL's host, if we may connect to all of them.
     async fn destination(&self, url: &WebhookUrl) -> Result<Vec<SocketAddr>, SendError> {
         let addresses = match url.host() {
             Destination::Address(ip) => vec![ip],
             Destination::Name(name) => self.names.resolve(name).await?,
         };
-        // One bad address among good ones is a name that somebody plays with: none of them is used.
+        // A name with both good and bad addresses looks like an attack, so we use none of them.
         if addresses.iter().any(|ip| !self.rules.admit(*ip)) {
             return Err(SendError::AddressNotAllowed);
         }
         Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, url.port())).collect())
     }
 
-    /// A connection to the proxy, and for https through it to the receiver.
+    /// A connection to the proxy. For https it is a tunnel to the receiver.
     async fn reach(&self, proxy: &ProxyUrl, url: &WebhookUrl) -> Result<TcpStream, SendError> {
         match self.destination(url).await {
-            // Where a proxy is needed, names of the internet are often not known inside.
+            // In a network that needs a proxy, names from the internet often cannot be resolved.
             Ok(_) | Err(SendError::NameNotResolved) => {}
             Err(error) => return Err(error),
         }
@@ -136,19 +136,20 @@ impl Egress {
     }
 }
 
-/// TLS towards others: trusts the certificate authorities that Mozilla does, and `authorities` besides.
+/// The TLS settings for outgoing connections. Trusts the certificate authorities that Mozilla trusts, and
+/// `authorities`.
 pub fn client_tls(authorities: impl IntoIterator<Item = CertificateDer<'static>>) -> ClientConfig {
     tls::client(authorities)
 }
 
-/// One request and its answer over a connection of its own.
+/// Sends one request and reads its answer.
 async fn exchange<S>(stream: S, request: &[u8]) -> Result<Received, SendError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (read, mut write) = tokio::io::split(stream);
     let send = async {
-        // A receiver may answer before it has read everything, and close: then the answer counts.
+        // A receiver may answer and close before it has read everything. The answer still counts.
         if write.write_all(request).await.is_ok() {
             let _ = write.flush().await;
         }
@@ -160,7 +161,7 @@ where
     }
 }
 
-/// `proxy_headers` are lines of their own, each with its end.
+/// Writes the request. `proxy_headers` are complete header lines, each with its line end.
 fn request(message: &SignedMessage, target: &str, proxy_headers: &str) -> Vec<u8> {
     let mut head = format!("POST {target} HTTP/1.1\r\nhost: {}\r\n{proxy_headers}", message.url.authority());
     let _ = write!(

@@ -1,4 +1,4 @@
-//! What goes on beside the requests: each a tick function that tests can call, and a loop around it.
+//! Background jobs. Each has a function for one step, which tests can call, and a loop around it.
 
 pub mod clock;
 pub mod deliver;

@@ -1,4 +1,4 @@
-//! Publishes what time and turned-away callers bring: see [`crate::flows::notices`] and
+//! Publishes events about deadlines and blocked callers: see [`crate::flows::notices`] and
 //! [`crate::flows::blocked`].
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::flows::SharedCore;
 const BLOCKED_INTERVAL: Duration = Duration::from_secs(1);
 const DEADLINES_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Runs until it is aborted. Nothing is lost by that: what is not committed comes again.
+/// Runs until it is aborted. That loses nothing: an event that was not committed is found again.
 pub async fn run(core: SharedCore) {
     let mut blocked = interval(BLOCKED_INTERVAL);
     let mut deadlines = interval(DEADLINES_INTERVAL);

@@ -1,51 +1,49 @@
-//! How fast the sweeper goes: little work at a time, at first with long pauses, and in longer steps with
-//! shorter pauses while a walk does not come to its end.
+//! How fast the sweeper works. It starts with small steps and long pauses. The longer a walk lasts, the
+//! larger its steps and the shorter its pauses become.
 
 use std::time::Duration;
 
-/// Rows that one step looks at, to begin with: a few milliseconds of SQLite's one writer.
+/// How many rows the first step of a walk reads. This occupies SQLite's only writer for a few milliseconds.
 pub const STEP: i64 = 250;
 
-/// And at most, however quickly they go.
+/// The most rows that a step reads.
 const STEP_MAX: i64 = 2000;
 
-/// How long a step may take, its wait for a busy store included, for the next to be larger, to begin with.
-/// One of twice that makes the next smaller.
+/// The next step is larger if this one was faster and removed as many rows as it could. The next step is
+/// smaller if this one took more than twice as long. A step's time includes its wait for a busy store.
 const STEP_TIME: Duration = Duration::from_millis(2);
 
-/// Between two walks.
+/// The pause between two walks.
 const REST: Duration = Duration::from_secs(60);
 
-/// The least pause after a step.
+/// The shortest pause after a step.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
-/// How many times as long as a step took the pause after it is, to begin with: on a store that is busy it
-/// takes longer, and so it is left alone for longer.
+/// At first, the pause after a step is this many times as long as the step. Steps take longer on a busy
+/// store, so it also gets longer pauses.
 const PAUSE_FACTOR: u32 = 50;
 
-/// And at the least, however long the walk takes.
+/// The smallest factor, however long the walk takes.
 const PAUSE_FACTOR_MIN: u32 = 2;
 
-/// The time after which the pauses of a walk become half as long and its steps may take twice as long,
-/// again and again.
+/// Each time a walk has lasted this much longer, its pauses are halved and its steps may take twice as long.
 const HASTEN_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// And how often at most.
+/// How many times that happens at most.
 const HASTENED_MAX: u64 = 5;
 
-/// What came of one step.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub removed: u64,
-    /// The walk is over; the next step begins another.
+    /// The walk is complete. The next step starts a new one.
     pub is_last: bool,
 }
 
-/// How fast a walk goes.
 pub(super) struct Pace {
-    /// Rows that a step looks at.
+    /// How many rows the next step reads.
     pub(super) rows: i64,
-    /// When the walk began, by the monotonic clock.
+    /// When the walk began, in monotonic time.
     began: Duration,
 }
 
@@ -84,7 +82,7 @@ mod tests {
         Step { removed: removed.unsigned_abs(), is_last: false }
     }
 
-    /// The pause after a step that ends so long after the start.
+    /// The pause after a step that began at `at`.
     fn pause(pace: &mut Pace, at: Duration) -> Duration {
         pace.after(step(STEP), at, at + TOOK)
     }

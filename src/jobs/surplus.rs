@@ -1,10 +1,12 @@
-//! Sessions past what one client may have: the walk that finds and removes them.
+//! Finds and removes the sessions of clients that have more than they may.
 //!
-//! Clients are not counted by every call; that would make each of them dearer for the sake of a few. This
-//! walk goes merchant by merchant instead. One with no more sessions than a single client may have is done
-//! with by one look at an index. The sessions of any other are read in small steps, and of each client the
-//! most recently used are remembered, as many as it may have. Whatever falls out of them goes. So nobody is
-//! left with fewer, whichever replicas do this at the same time: what goes has that many used after it.
+//! Counting sessions at each call would slow down every call for the sake of a few clients. So this walk goes
+//! through the merchants instead. A merchant whose sessions together are within the limit of a single client
+//! needs only one index lookup. For other merchants, the walk reads the sessions in small steps. For each
+//! client it remembers the most recently used ones, up to the limit, and removes the rest.
+//!
+//! Several replicas can do this at the same time. Each removed session has a full set of more recently used
+//! ones, so no client is left with fewer than it may have.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -15,22 +17,22 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{CredentialId, MerchantId, SessionId};
 use crate::store::{Store, StoreError, surplus, sweep};
 
-/// Where the walk is.
+/// The position of the walk.
 pub(super) struct Surplus {
-    /// The last merchant that is done with.
+    /// The last merchant that is finished.
     merchant: MerchantId,
     counting: Option<Counting>,
 }
 
-/// A merchant whose sessions are gone through.
+/// A merchant whose sessions are being read.
 struct Counting {
     merchant: MerchantId,
     after: SessionId,
-    /// Of each client, the least recently used on top.
+    /// The sessions that each client keeps, with the least recently used one on top.
     latest: HashMap<CredentialId, BinaryHeap<Reverse<(Timestamp, SessionId)>>>,
-    /// Fell out, and still to be removed.
+    /// Sessions that are still to be removed.
     going: Vec<(Timestamp, SessionId)>,
-    /// All of its sessions were looked at.
+    /// All sessions of the merchant have been read.
     is_read: bool,
     removed: u64,
 }
@@ -42,7 +44,7 @@ impl Default for Surplus {
 }
 
 impl Surplus {
-    /// Makes one step. `max` is how many sessions a client may have; 0 is any number.
+    /// Makes one step. `max` is how many sessions a client may have. 0 means any number.
     pub(super) async fn step(&mut self, store: &Store, max: usize) -> Result<Step, StoreError> {
         if max == 0 {
             return Ok(Step { removed: 0, is_last: true });
@@ -62,7 +64,7 @@ impl Surplus {
         Ok(Step { removed, is_last: false })
     }
 
-    /// Looks for the next merchant with so many sessions that one of its clients may have too many.
+    /// Finds the next merchant that has more sessions than a single client may have.
     async fn look(&mut self, store: &Store, max: usize) -> Result<Step, StoreError> {
         let mut db = store.read().await?;
         let merchants = sweep::merchants(&mut db, self.merchant, MERCHANTS_STEP).await?;
@@ -89,7 +91,8 @@ impl Surplus {
 }
 
 impl Counting {
-    /// Takes the next sessions in; how many others went for them, and whether these were the last.
+    /// Reads the next sessions and removes some. Returns how many were removed, and whether the merchant is
+    /// finished.
     async fn step(&mut self, store: &Store, max: usize) -> Result<(u64, bool), StoreError> {
         if self.going.is_empty() && !self.is_read {
             self.read(store, max).await?;

@@ -1,34 +1,37 @@
-//! The sweeper: removes what has had its time, in small steps with pauses between, so that calls do not
-//! notice.
+//! The sweeper removes old rows. It works in small steps with pauses in between, so that calls do not slow
+//! down.
 //!
-//! **What of a session may go, and when.** A row is all that makes its tokens genuine, so without it every
-//! one of them is refused: sweeping can end a session too early, but never let anybody in. What is lost
-//! with it is the alarm, that a token of an earlier generation coming back ends the session. So the row
-//! stays for as long as there is something to protect:
+//! **When a session can be removed.** Without its row, all tokens of a session are refused. So removing a
+//! row too early can end a session, but can never let anybody in. It also ends the replay alarm: an old
+//! refresh token that comes back no longer revokes the session. So a row stays while there is something to
+//! protect. It can be removed in these cases:
 //!
-//! - Revoked, or past its absolute end: every token is refused before its generation is looked at.
-//! - Idle for `refresh_ttl`: the refresh token of the current generation expired with it. That of the
-//!   generation before earns a repetition within the retry window at most, which is shorter. Access tokens
-//!   live no longer (`access_ttl <= refresh_ttl`, checked at start), those of earlier generations began
-//!   earlier. Nothing can be used or renewed, so a replay could only end what has ended.
-//! - Ended by credentials switched OFF: such a row waits for one of these.
+//! - The session was revoked or has expired: every token is refused before its generation is checked.
+//! - The session was idle for `refresh_ttl`: its current refresh token has expired. The one before works
+//!   only in the retry window, which is shorter. Access tokens have expired too, because
+//!   `access_ttl <= refresh_ttl` is checked at start. No token can be used or renewed, so there is nothing
+//!   left that a replay could harm.
 //!
-//! Each waits another [`crate::domain::session::KEPT_AFTER_END`], or as long as an access token of it could
-//! be presented, if that is longer. Lifetimes are those of the settings now:
-//! a `refresh_ttl` that is made shorter also ends sessions that began under the longer one.
+//! A session that ended because credentials were switched OFF waits for one of these cases.
 //!
-//! **How they are found.** By no index over what a rotation changes, for PostgreSQL could not rotate in
-//! place then. The walk goes by primary key, in order of start, over sessions that started longer ago than
-//! `refresh_ttl`; no other can be idle for as long. One that was revoked sooner waits until then.
+//! In each case the row stays for another [`crate::domain::session::KEPT_AFTER_END`], or for `access_ttl` if
+//! that is longer. The lifetimes are the current settings: a shorter `refresh_ttl` also ends sessions that
+//! began under a longer one.
 //!
-//! **How fast.** A walk takes two hundredths of the time, which calls do not notice, and every ten minutes
-//! that it lasts twice as much, up to a third ([`super::pace`]): a backlog is worked off faster and faster.
+//! **How sessions are found.** There is no index over the columns that a rotation changes, because
+//! PostgreSQL could then not update the row in place (HOT). The walk goes by primary key, which is the order
+//! of start, over all sessions that started longer ago than `refresh_ttl`. No other session can have been
+//! idle for that long. A session that was revoked earlier also waits until then.
 //!
-//! **By whose clock.** By the database's, and not at all while our own differs from it ([`super::clock`]).
+//! **How fast.** A walk works about two percent of the time, which calls do not notice. For every ten
+//! minutes that the walk lasts, this doubles, up to a third ([`super::pace`]). So a backlog is removed
+//! faster and faster.
 //!
-//! **Any number of replicas** may sweep. What a step removes is decided by the statement that removes it,
-//! and none of them relies on another. Of each kind one replica removes at a time: one that finds another
-//! at it comes back later instead of waiting for its locks.
+//! **Which clock.** The database's clock. Nothing is removed while ours differs from it ([`super::clock`]).
+//!
+//! **Replicas.** Any number of replicas can sweep. The statement that removes rows decides by itself what can
+//! go, so no replica relies on another. For each kind, one replica removes at a time. Another one comes back
+//! later instead of waiting for locks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,27 +52,27 @@ use crate::flows::counters::Count;
 use crate::flows::idempotency::KEPT_FOR;
 use crate::store::{StoreError, sweep};
 
-/// Webhook deliveries of one step: each may have some dozens of attempts.
+/// How many webhook deliveries a step removes. Each may have dozens of attempts.
 const DELIVERIES_STEP: i64 = 50;
 
-/// Merchants that one step asks for exchanges: most of them have none to remove.
+/// How many merchants a step looks at. Most have nothing to remove.
 pub(super) const MERCHANTS_STEP: i64 = 20;
 
-/// How long slots of activity are kept: somewhat longer than they are looked at.
+/// How long client activity is kept: a little longer than it is used.
 const ACTIVITY_KEPT: TimeDelta = TimeDelta::hours(3);
 
-/// From the start of the process, which has other things to do then.
+/// The pause before the first step, because a starting process has other things to do.
 const START_DELAY: Duration = Duration::from_secs(5);
 
-/// After a fault of the store.
+/// The pause after a store error.
 const FAULT_PAUSE: Duration = Duration::from_secs(10);
 
-/// What is swept, each by a walk of its own.
+/// What is swept. Each kind has its own walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray, EnumCount)]
 #[strum(serialize_all = "snake_case")]
 pub enum Kind {
     Sessions,
-    /// Sessions past what one client may have.
+    /// Sessions of clients that have more than they may.
     SurplusSessions,
     Exchanges,
     WebhookDeliveries,
@@ -77,7 +80,7 @@ pub enum Kind {
     AuditEvents,
     IdempotencyKeys,
     ClientActivity,
-    /// Of the console.
+    /// Sessions of the console.
     ConsoleSessions,
     SignInLinks,
 }
@@ -88,16 +91,15 @@ impl Kind {
     }
 }
 
-/// From the settings.
 #[derive(Clone, Copy, Debug)]
 pub struct SweepSettings {
     pub audit_kept: TimeDelta,
     pub exchanges_kept: TimeDelta,
-    /// Zero: off.
+    /// Zero means no limit.
     pub sessions_per_client_max: usize,
 }
 
-/// Where each walk is.
+/// The position of each walk.
 struct Walks {
     sessions: SessionId,
     surplus: Surplus,
@@ -110,10 +112,10 @@ pub struct Sweeper {
     core: SharedCore,
     clock: DatabaseClock,
     settings: SweepSettings,
-    /// Held through a step: this process makes one at a time.
+    /// Locked during a step, so that this process makes one step at a time.
     walks: Mutex<Walks>,
     removed: [Count; Kind::COUNT],
-    /// Whole walks over the sessions.
+    /// Complete walks over all sessions.
     session_walks: Count,
 }
 
@@ -141,12 +143,12 @@ impl Sweeper {
         &self.clock
     }
 
-    /// How often all sessions were gone through since the process started.
+    /// Complete walks over all sessions since the process started.
     pub fn session_walks(&self) -> u64 {
         self.session_walks.get()
     }
 
-    /// Runs until it is aborted. Nothing is lost by that: what is not removed is met again.
+    /// Runs until it is aborted. That loses nothing: a row that was not removed is found again.
     pub async fn run(self: Arc<Self>) {
         tokio::time::sleep(START_DELAY).await;
         join(self.clock.keep(), join_all(Kind::VARIANTS.iter().map(|kind| self.walk(*kind)))).await;
@@ -171,10 +173,7 @@ impl Sweeper {
         }
     }
 
-    /// Makes one step of a walk.
-    ///
-    /// # Errors
-    /// A fault of the store; the walk goes on from where it was.
+    /// Makes one step of a walk. After an error, the walk continues from where it was.
     pub async fn tick(&self, kind: Kind) -> Result<Step, StoreError> {
         self.step(&mut *self.walks.lock().await, kind, STEP).await
     }
@@ -218,7 +217,7 @@ impl Sweeper {
         Ok(step)
     }
 
-    /// Exchanges go merchant by merchant, as their key has it.
+    /// Goes merchant by merchant, because the primary key of exchanges begins with the merchant.
     async fn sweep_exchanges(
         &self,
         walk: &mut MerchantId,
@@ -284,7 +283,7 @@ impl Sweeper {
         }
     }
 
-    /// Kinds with an index over their age.
+    /// For kinds that have an index on their age.
     async fn sweep_by_age(&self, kind: Kind, now: Timestamp, limit: i64) -> Result<Step, StoreError> {
         let Some(mut tx) = sweep::turn(&self.core.store, kind as i64).await? else { return Ok(NOT_NOW) };
         let removed = match kind {
@@ -298,20 +297,20 @@ impl Sweeper {
     }
 }
 
-/// Another replica is at it: the walk stays where it is.
+/// Another replica is removing rows of this kind. The walk stays where it is.
 const NOT_NOW: Step = Step { removed: 0, is_last: false };
 
-/// Nothing is removed while the clocks differ.
+/// Nothing is removed, because the clocks differ.
 const WITHHELD: Step = Step { removed: 0, is_last: true };
 
-/// A step that went to `end`; where there is none it was the last, and the next walk begins anew.
+/// A step that went up to `end`. `None` means the walk is complete, and the next one starts again.
 fn walked<T>(walk: &mut Id<T>, end: Option<Id<T>>, removed: u64) -> Step {
     let is_last = end.is_none();
     *walk = end.unwrap_or(Id::nil());
     Step { removed, is_last }
 }
 
-/// A step that always begins with the oldest rows.
+/// A step that always removes the oldest rows first.
 const fn by_age(removed: u64, limit: i64) -> Step {
     Step { removed, is_last: removed < limit.unsigned_abs() }
 }

@@ -1,4 +1,4 @@
-//! Lets the limits forget callers that have been quiet, once a minute.
+//! Once a minute, removes callers from the limits that have not called for a while.
 
 use std::time::Duration;
 
@@ -6,7 +6,6 @@ use crate::flows::SharedCore;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Runs until it is aborted.
 pub async fn run(core: SharedCore) {
     loop {
         tokio::time::sleep(INTERVAL).await;

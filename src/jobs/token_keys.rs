@@ -1,4 +1,4 @@
-//! Says every few seconds that this replica runs and with which token keys, and takes up new ones: see
+//! Every few seconds, announces that this replica runs and which token keys it has, and loads new keys: see
 //! [`crate::flows::token_keys`].
 
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::flows::SharedCore;
 use crate::flows::token_keys::BEAT;
 
-/// However often a missing key is met, the file is read no more often.
+/// The file is read at most this often, even if many tokens need a missing key.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Looks at the key file again and again, and at once on SIGHUP or when a key is missed, until it is aborted.
+/// Reads the key file regularly, and at once on SIGHUP or when a key is missing. Runs until it is aborted.
 pub async fn run(core: SharedCore) {
     let mut is_behind = false;
     loop {

@@ -1,4 +1,4 @@
-//! Writes what was noted in memory once a second: last-used times and refused sign-ins.
+//! Once a second, writes last-used times and refused sign-ins, which are collected in memory.
 
 use std::time::Duration;
 
@@ -6,7 +6,6 @@ use crate::flows::SharedCore;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs until it is aborted.
 pub async fn run(core: SharedCore) {
     loop {
         tokio::time::sleep(INTERVAL).await;

@@ -1,23 +1,23 @@
-//! How many files and sockets the process may have open.
+//! The limit on open files and sockets.
 //!
-//! The soft limit is often 1024 for the sake of old programs, while the hard one allows much more. Where even
-//! that is too little, it is connections that have to wait: the database, webhooks and operations are given
-//! theirs first, since a server that cannot open them helps nobody.
+//! The soft limit is often 1024, for old programs, while the hard limit is much higher. If even the hard limit
+//! is too low, we accept fewer connections. The database, webhooks and the operations listener get their
+//! descriptors first, because the server cannot work without them.
 
 use crate::config::Settings;
 use crate::http::ops;
 use crate::jobs::deliver::ATTEMPTS_MAX;
 
-/// Log, listeners, files of an embedded database, files that are read again.
+/// For the log, listeners, the files of an embedded database and files that are read again.
 const FILES: usize = 64;
 
-/// Raises the soft limit of this process to the hard one; the limit from then on, if there is one.
+/// Raises this process's soft limit to the hard limit. Returns the new limit, or `None` if there is none.
 #[cfg(unix)]
 pub fn raise() -> Option<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-    // Some systems have a lower limit than the one they tell; then it stays as it was.
+    // Some systems report a higher limit than they allow. The soft limit then stays as it was.
     let _ = setrlimit(Resource::Nofile, raised);
     getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
@@ -27,7 +27,7 @@ pub fn raise() -> Option<usize> {
     None
 }
 
-/// Limits connections to what `limit` leaves for them.
+/// Lowers the number of connections to what `limit` leaves for them.
 pub fn fit(settings: &mut Settings, limit: Option<usize>) {
     let Some(limit) = limit else { return };
     let others = FILES + ops::CONNECTIONS_MAX + ATTEMPTS_MAX + settings.database.connections_max as usize;

@@ -1,11 +1,11 @@
-//! systemd, where it started us with `Type=notify`: it is told when we are ready and when we stop, and, with
-//! a watchdog, again and again that we still run. Anywhere else all of this does nothing.
+//! Tells systemd when we are ready and when we stop, if it started us with `Type=notify`. With a watchdog, we
+//! also tell it regularly that we still run. Without systemd, all of this does nothing.
 
 use std::convert::Infallible;
 
 use sd_notify::NotifyState;
 
-/// Listening, with the database open and its schema up to date.
+/// To be called when we listen, the database is open and its schema is up to date.
 pub fn tell_ready() {
     tell(NotifyState::Ready);
 }
@@ -14,8 +14,8 @@ pub fn tell_stopping() {
     tell(NotifyState::Stopping);
 }
 
-/// Tells the watchdog twice in each of its intervals that this process runs its tasks. It says nothing of the
-/// database: no restart would bring that back.
+/// Tells the watchdog twice per interval that this process still runs its tasks. This does not depend on the
+/// database: a restart would not bring it back.
 pub async fn feed_watchdog() -> Infallible {
     let Some(interval) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     loop {

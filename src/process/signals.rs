@@ -1,24 +1,23 @@
-//! Signals. SIGTERM and SIGINT stop, and a second one ends the process at once; SIGHUP asks for files to be
-//! read again, and never ends anything.
+//! Signals. SIGTERM and SIGINT stop the server, and a second one ends the process at once. SIGHUP reads
+//! files again and never stops anything.
 //!
-//! The handlers are installed before anything else is done. A start that takes long, behind a migration say,
-//! can be stopped then, also as process 1, to which a signal without a handler does nothing.
+//! The handlers are installed first, so that a slow start, such as a long migration, can be stopped. That
+//! also works for process 1 in a container, which ignores signals without a handler.
 
 use std::io;
 
 use tokio::sync::watch;
 
-/// What a shell adds to the number of the signal that ended a program.
+/// A shell reports a program that a signal ended as this plus the signal's number.
 const SIGNALLED: u8 = 128;
 
-/// A signal that came.
 enum Signal {
-    /// With its number.
+    /// SIGTERM or SIGINT, by number.
     Stop(u8),
     Hangup,
 }
 
-/// What has come so far. Clones see the same.
+/// The signals received so far. Clones see the same ones.
 #[derive(Clone)]
 pub struct Signals {
     stop: watch::Receiver<Option<u8>>,
@@ -26,7 +25,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers, inside a runtime.
+    /// Installs the handlers. Must be called inside a runtime.
     pub fn install() -> io::Result<Self> {
         let mut handlers = Handlers::install()?;
         let (stopping, stop) = watch::channel(None);
@@ -45,13 +44,13 @@ impl Signals {
         Ok(Self { stop, hangup })
     }
 
-    /// Returns at the first signal to stop, at once if it has come already, with the exit code that is usual
-    /// for a program that it ended.
+    /// Waits for the first SIGTERM or SIGINT, and returns the usual exit code for it. Returns at once if it
+    /// has already come.
     pub async fn stopped(&self) -> u8 {
         let mut stop = self.stop.clone();
         match stop.wait_for(Option::is_some).await.map(|number| *number) {
             Ok(number) => SIGNALLED + number.unwrap_or_default(),
-            // The task above ends with the runtime alone.
+            // The task that receives signals ends only with the runtime.
             Err(_) => std::future::pending().await,
         }
     }

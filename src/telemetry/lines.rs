@@ -1,7 +1,7 @@
-//! Log lines on their way to standard error.
+//! Writes log lines to standard error.
 //!
-//! A thread of its own writes them. So a reader that stands still holds up no call, and a line that cannot
-//! be written (the reader is gone, the disk is full) is lost and counted, and nothing else comes of it.
+//! A separate thread writes them, so a reader that does not read never blocks a call. A line that cannot be
+//! written, because the reader is gone or the disk is full, is dropped and counted. Nothing else happens.
 
 use std::io::{self, Write};
 use std::mem;
@@ -13,18 +13,19 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that may wait: more than a second of a busy server. What comes beyond them is lost.
+/// The most bytes that may wait to be written: more than a busy server logs in a second. Further lines are
+/// dropped.
 const WAITING_MAX: usize = 8 << 20;
 
-/// Bytes of lines that are written at once while many wait.
+/// The most bytes that are written at once while many lines wait.
 const WRITE_MAX: usize = 64 << 10;
 
-/// How long the end of the process waits for the lines before it.
+/// How long the process waits for its log lines before it ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Log lines that could not be written since the start of the process.
+/// How many log lines could not be written since the process started.
 pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
@@ -34,7 +35,7 @@ enum Entry {
     Flush(SyncSender<()>),
 }
 
-/// Takes lines. Clones are the same one.
+/// Takes log lines. Clones share one queue.
 #[derive(Clone)]
 pub(super) struct Lines {
     queue: Sender<Entry>,
@@ -54,11 +55,11 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Waits, for a moment at most, until the lines so far are written.
+    /// Waits until all lines so far are written, but not longer than [`FLUSH_TIMEOUT`].
     pub(super) fn flush(&self) {
         let (done, written) = sync_channel(1);
         if self.queue.send(Entry::Flush(done)).is_ok() {
-            // Whoever reads the log may stand still, which must not keep the process from ending.
+            // If nobody reads the log, the process must still be able to end.
             let _ = written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
@@ -72,7 +73,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Each call is one whole line, and never fails.
+/// Each write is one complete line, and never fails.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let length = line.len();
@@ -116,12 +117,12 @@ fn write_all(entries: &Receiver<Entry>, waiting: &AtomicUsize, output: &mut Outp
 
 struct Output<W> {
     output: W,
-    /// The last line that was written is not whole.
+    /// Only part of the last line was written.
     is_cut: bool,
 }
 
 impl<W: Write> Output<W> {
-    /// Writes what can be written of `text`; how many of its lines are lost.
+    /// Writes as much of `text` as possible. Returns how many lines were lost.
     fn write(&mut self, text: &[u8]) -> u64 {
         if self.is_cut && self.output.write_all(b"\n").is_ok() {
             self.is_cut = false;

@@ -1,8 +1,8 @@
-//! Traces, where a collector is named: one span for each call, sent by OTLP over HTTP in protobuf.
+//! Traces: one span for each call, sent with OTLP over HTTP in protobuf, if the settings name a collector.
 //!
-//! A call that comes through a trusted proxy goes on with the trace that its `traceparent` names (W3C Trace
-//! Context), sampled if that says so. From anybody else the header means nothing: a caller is not to choose
-//! what is collected here.
+//! A call through a trusted proxy continues the trace in its `traceparent` header (W3C Trace Context), and is
+//! sampled if the header says so. From other callers we ignore the header, because they must not decide
+//! what we collect.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,21 +28,21 @@ use crate::config;
 use crate::domain::clock::Timestamp;
 use crate::jobs::egress::client_tls;
 
-/// Where a collector takes traces, below its base URL (OTLP specification, "OTLP/HTTP Request").
+/// The collector's path for traces, below its base URL (OTLP specification, "OTLP/HTTP Request").
 const PATH: &str = "/v1/traces";
 
-/// How long the collector may take for a batch, and for the last one at a stop. Spans that find the queue
-/// full meanwhile are dropped.
+/// How long the collector may take for a batch, also for the last one when the server stops. If the queue
+/// fills up in the meantime, spans are dropped.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Methods that a span may be named by: anything else comes from the caller's imagination, and would make a
-/// name for each (OpenTelemetry semantic conventions for HTTP spans).
+/// The methods that may appear in a span's name. A caller can invent others, and each would make a new name
+/// (OpenTelemetry semantic conventions for HTTP spans).
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
 /// A call that has been answered.
 pub struct Call<'a> {
-    /// The trace that it goes on with, if any.
+    /// The trace that this call continues, if any.
     pub parent: &'a Context,
     pub at: Timestamp,
     pub request_id: &'a str,
@@ -55,7 +55,6 @@ pub struct Call<'a> {
     pub latency: Duration,
 }
 
-/// Where spans go.
 pub struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
@@ -63,11 +62,8 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Starts sending to the collector that the settings name; `None` when they name none. It need not be
-    /// there yet, nor stay.
-    ///
-    /// # Errors
-    /// What the exporter has against the settings.
+    /// Starts sending spans to the collector. `None` if the settings name none. The collector need not be
+    /// running yet, and may go away.
     pub fn start(settings: &config::Traces) -> Result<Option<Self>, ExporterBuildError> {
         let Some(endpoint) = &settings.otlp_endpoint else { return Ok(None) };
         let connector = HttpsConnectorBuilder::new()
@@ -97,12 +93,12 @@ impl Traces {
         Ok(Some(Self { provider, tracer, propagator: TraceContextPropagator::new() }))
     }
 
-    /// The trace that headers name, which must be those of somebody who is to be believed.
+    /// The trace in these headers. They must come from a trusted proxy.
     pub fn named_by(&self, headers: &HeaderMap) -> Context {
         self.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers))
     }
 
-    /// Makes the span of a call. The trace that it is in, if that is collected.
+    /// Records the span of a call. Returns its trace if that is sampled.
     pub fn record(&self, call: &Call<'_>) -> Option<TraceId> {
         let began = UNIX_EPOCH + Duration::from_micros(call.at.micros().try_into().unwrap_or(0));
         let method = if METHODS.contains(call.method) { call.method.as_str() } else { "_OTHER" };
@@ -124,7 +120,7 @@ impl Traces {
         ]);
         span.set_attributes(call.route.map(|route| KeyValue::new("http.route", route.to_owned())));
         span.set_attributes(call.reason.map(|reason| KeyValue::new("error.type", reason)));
-        // A refusal is the server at work; only its own faults are errors of the span.
+        // Refusing a call is normal work. Only the server's own failures are errors of the span.
         if call.status >= 500 {
             span.set_status(Status::error(""));
         }
@@ -133,10 +129,11 @@ impl Traces {
         Some(trace)
     }
 
-    /// Sends what is left.
+    /// Sends the remaining spans.
     pub async fn stop(&self) {
         let provider = self.provider.clone();
-        // It waits for its own thread, which needs this runtime to send.
+        // The shutdown blocks until the exporter's thread has sent everything, and that thread needs this
+        // runtime.
         let stopped = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(EXPORT_TIMEOUT));
         if let Ok(Err(error)) = stopped.await {
             tracing::warn!(%error, "the last spans were not sent");
@@ -144,7 +141,7 @@ impl Traces {
     }
 }
 
-/// The way to the collector. The exporter calls from a thread of its own, and hyper needs the runtime.
+/// The HTTP client for the collector. The exporter calls it from its own thread, but hyper needs the runtime.
 struct Collector {
     client: HyperClient<HttpsConnector<HttpConnector>>,
     runtime: Handle,

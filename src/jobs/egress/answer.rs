@@ -1,9 +1,9 @@
-//! Reads what a receiver answers. The status line decides: a receiver that wrote `200` has the event,
-//! whatever else is wrong with its answer, and would take it twice if it were sent again.
+//! Reads a receiver's answer. Only the status line decides. A receiver that sent `200` has the event, and
+//! would get it twice if we retried because something else in the answer is wrong.
 //!
-//! So this reads HTTP/1 more leniently than a general client may (RFC 9112): of the head it looks only
-//! for what it needs, and a line that is no header, a folded one, one with a space before its colon or
-//! with control characters is passed over. What is read is bounded in bytes and in time.
+//! So this parser is more lenient than a general HTTP/1 client may be (RFC 9112). It reads only the headers
+//! that it needs. It skips malformed lines: folded ones, and those without a colon, with a space before the
+//! colon or with control characters. It limits the bytes and the time.
 
 use std::io;
 use std::time::Duration;
@@ -13,13 +13,14 @@ use tokio::time::timeout;
 
 use crate::domain::delivery::{ANSWER_MAX, Received, SendError};
 
-/// Bytes of an answer that are read, head and body. Receivers send tens of kilobytes of headers.
+/// The most bytes that we read of an answer, for head and body together. Some receivers send tens of
+/// kilobytes of headers.
 const BYTES_MAX: u64 = 64 * 1024;
 
-/// What follows the status line. By then the status is known, so being slow changes nothing.
+/// The time for everything after the status line. A slow receiver cannot change the result any more.
 const REST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of a `Retry-After` that can mean something.
+/// A longer `Retry-After` is ignored.
 const RETRY_AFTER_MAX: usize = 100;
 
 /// Reads the answer to a POST.
@@ -27,27 +28,28 @@ pub(super) async fn read(stream: impl AsyncRead + Unpin) -> Result<Received, Sen
     let mut input = BufReader::new(stream.take(BYTES_MAX));
     let status = final_status(&mut input).await?;
     let mut rest = Rest::default();
-    // Cut short by the time or by the other side, it has what came until then.
+    // If the time is over or the receiver closes, we keep what we have read so far.
     let _ = timeout(REST_TIMEOUT, rest.read(&mut input, status)).await;
     Ok(Received { status, retry_after: rest.head.retry_after, text: text(rest.body) })
 }
 
-/// Reads the status and the head alone, as of a proxy that opens a tunnel.
+/// Reads only the status and the head, from a proxy that opens a tunnel.
 pub(super) async fn read_status(stream: impl AsyncRead + Unpin) -> Result<u16, SendError> {
     let mut input = BufReader::new(stream.take(BYTES_MAX));
     let status = final_status(&mut input).await?;
     Head::default().read(&mut input).await.map_err(|_| SendError::ConnectionLost)?;
-    // Nobody may speak before the client does: what was read ahead would be lost to it.
+    // In TLS the client speaks first. If there are more bytes already, they are not from a TLS server, and
+    // dropping this buffer would lose them.
     if input.buffer().is_empty() { Ok(status) } else { Err(SendError::AnswerMalformed) }
 }
 
-/// The status of the final answer: interim ones such as `103 Early Hints` come before it.
+/// The status of the final answer. Skips interim answers such as `103 Early Hints`.
 async fn final_status(input: &mut (impl AsyncBufRead + Unpin)) -> Result<u16, SendError> {
     loop {
         let line = line(input).await.map_err(|_| SendError::ConnectionLost)?;
         match line.as_deref() {
             None => return Err(SendError::ConnectionLost),
-            // Some servers end the answer before with one line too many.
+            // Some servers send an extra empty line after an interim answer.
             Some(b"") => {}
             Some(line) => {
                 let status = parse_status(line).ok_or(SendError::AnswerMalformed)?;
@@ -60,7 +62,7 @@ async fn final_status(input: &mut (impl AsyncBufRead + Unpin)) -> Result<u16, Se
     }
 }
 
-/// `HTTP/1.1 200 OK`; the words at the end may be missing.
+/// Parses `HTTP/1.1 200 OK`. The text after the status may be missing.
 fn parse_status(line: &[u8]) -> Option<u16> {
     let mut parts = line.strip_prefix(b"HTTP/")?.splitn(2, |byte| *byte == b' ');
     let version = parts.next()?;
@@ -72,7 +74,7 @@ fn parse_status(line: &[u8]) -> Option<u16> {
     (is_version && ends_there && status >= 100 && digits.iter().all(u8::is_ascii_digit)).then_some(status)
 }
 
-/// What the head says that matters here.
+/// The headers that we need.
 #[derive(Default)]
 struct Head {
     retry_after: Option<String>,
@@ -106,7 +108,7 @@ impl Head {
     }
 }
 
-/// All that comes after the status line.
+/// Everything after the status line.
 #[derive(Default)]
 struct Rest {
     head: Head,
@@ -126,7 +128,7 @@ impl Rest {
         self.read_body(input, length).await
     }
 
-    /// RFC 9112 7.1
+    /// Reads a chunked body (RFC 9112 7.1).
     async fn read_chunks(&mut self, input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
         while self.body.len() < ANSWER_MAX {
             let Some(line) = line(input).await? else { break };
@@ -136,21 +138,21 @@ impl Rest {
                 None | Some(0) => break,
                 Some(size) => self.read_body(input, size).await?,
             }
-            // The end of the line after the data.
+            // The line end after the data.
             self::line(input).await?;
         }
         Ok(())
     }
 
-    /// Reads up to `length` bytes; as many as are kept.
+    /// Reads up to `length` bytes, but no more than we keep.
     async fn read_body(&mut self, input: &mut (impl AsyncBufRead + Unpin), length: u64) -> io::Result<()> {
         let room = (ANSWER_MAX - self.body.len()) as u64;
         input.take(length.min(room)).read_to_end(&mut self.body).await.map(drop)
     }
 }
 
-/// One line without its end, which may be a bare LF (RFC 9112 2.2). `None` when there is none any more:
-/// what the end of the stream cuts off is no line.
+/// Reads a line and removes its end, which may be a bare LF (RFC 9112 2.2). `None` at the end of the stream,
+/// also when the last line is incomplete.
 async fn line(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     input.read_until(b'\n', &mut line).await?;
@@ -163,10 +165,10 @@ async fn line(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<
     Ok(Some(line))
 }
 
-/// The first bytes of a body as text that both engines store.
+/// The first bytes of a body as text that both engines can store.
 fn text(mut bytes: Vec<u8>) -> String {
     bytes.truncate(ANSWER_MAX);
-    // A character that the cut went through is left out.
+    // Drop a character that was cut in the middle.
     if let Err(error) = std::str::from_utf8(&bytes)
         && error.error_len().is_none()
     {

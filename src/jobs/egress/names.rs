@@ -1,7 +1,7 @@
-//! Looks up the addresses of names, as the system is set up to (`/etc/hosts`, `/etc/resolv.conf`).
+//! Resolves host names with the system's settings (`/etc/hosts`, `/etc/resolv.conf`).
 //!
-//! Without threads that a name server which never answers could hold, and with a bound on how many
-//! look-ups are under way: each has sockets of its own.
+//! This does not use `getaddrinfo`, because a name server that never answers would block its threads. The
+//! number of concurrent look-ups is limited, because each has its own sockets.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
@@ -19,16 +19,16 @@ use tokio::time::timeout;
 
 use crate::domain::delivery::SendError;
 
-/// Look-ups under way at once.
+/// The most look-ups at a time.
 const LOOKUPS_MAX: usize = 256;
 
-/// One look-up, with all that the system's settings have it try.
+/// The time for one look-up, including all retries that the system's settings ask for.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the addresses of one family wait for those of the other (RFC 8305 section 3).
+/// When one family has answered, how long to wait for the other one (RFC 8305 section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// After this the system's settings are read again: a container's may change while it runs.
+/// The system's settings are read again after this time. In a container they may change while it runs.
 const SETTINGS_AGE: Duration = Duration::from_secs(60);
 
 pub(super) struct Names {
@@ -43,7 +43,8 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Every address of a name that answered in time, families in turns, IPv6 first (RFC 8305 section 4).
+    /// The addresses of a name that arrived in time. The two families alternate, IPv6 first (RFC 8305
+    /// section 4).
     pub(super) async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, SendError> {
         let lookup = async {
             let _permit = self.lookups.acquire().await.ok()?;
@@ -65,7 +66,7 @@ impl Names {
         Ok(in_turns(v6, v4))
     }
 
-    /// A resolver with the system's settings, not much older than they are.
+    /// A resolver with the system's settings, read again after [`SETTINGS_AGE`].
     fn resolver(&self) -> Option<Arc<TokioResolver>> {
         let mut kept = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made_at, resolver)) = &*kept
@@ -75,7 +76,7 @@ impl Names {
         }
         let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
             tracing::debug!(%error, "no name server is set up; asking this machine");
-            // As the C library does.
+            // The C library does the same.
             let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
             let config = ResolverConfig::from_parts(None, Vec::new(), vec![local]);
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
@@ -99,7 +100,7 @@ fn addresses(found: Result<Lookup, NetError>) -> Vec<IpAddr> {
     found.answers().iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 
-/// How long to wait for the other family.
+/// How long to wait for the other address family.
 fn patience(found: &[IpAddr]) -> Duration {
     if found.is_empty() { LOOKUP_TIMEOUT } else { RESOLUTION_DELAY }
 }

@@ -1,5 +1,5 @@
-//! Webhooks by way of an HTTP proxy: a tunnel to the receiver (RFC 9110 9.3.6) where it speaks TLS, so that
-//! the proxy sees neither the event nor its signature.
+//! Sends webhooks through an HTTP proxy. For https, the proxy opens a tunnel to the receiver (RFC 9110
+//! 9.3.6), so it sees neither the event nor its signature.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +11,13 @@ use crate::config::ProxyUrl;
 use crate::domain::delivery::SendError;
 use crate::domain::destination::WebhookUrl;
 
-/// The header by which the proxy knows us, as a line; empty where it does not ask.
+/// The header line with our credentials for the proxy. Empty if it needs none.
 pub(super) fn authorization(proxy: &ProxyUrl) -> String {
     let line = |credentials| format!("proxy-authorization: Basic {}\r\n", STANDARD.encode(credentials));
     proxy.credentials().map(line).unwrap_or_default()
 }
 
-/// Has the proxy connect to the receiver.
+/// Asks the proxy to connect to the receiver.
 pub(super) async fn open_tunnel(
     stream: &mut TcpStream,
     proxy: &ProxyUrl,

@@ -1,5 +1,5 @@
-//! Connects to whichever of several addresses of one host answers (RFC 8305 section 5): all are tried in
-//! turn, and the next one is not kept waiting by one that does not answer.
+//! Connects to the first address of a host that answers (RFC 8305 section 5). The addresses are tried in
+//! order. If one does not answer soon, the next one is tried as well.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,19 +12,19 @@ use tokio::time::timeout;
 
 use crate::domain::delivery::SendError;
 
-/// Addresses of one host that are tried.
+/// The most addresses of a host that are tried.
 const ADDRESSES_MAX: usize = 16;
 
-/// Connections of one attempt that are being made at once: each is a socket.
+/// The most connections that are opened at a time. Each is a socket.
 const RACING_MAX: usize = 3;
 
-/// How long an address is tried alone before the next one is tried beside it.
+/// How long to wait for one address before the next one is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// One address; another may answer.
+/// The time for one address. Another one may still answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The first connection that is made, or why the last address failed.
+/// The first connection that succeeds. The error is that of the last address.
 pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, SendError> {
     first_of(addresses.into_iter().take(ADDRESSES_MAX).map(connect_to)).await
 }
@@ -44,7 +44,7 @@ async fn first_of<T>(
         match timeout(wait, racing.next()).await {
             Ok(Some(Ok(connected))) => return Ok(connected),
             Ok(Some(Err(error))) => failure = error,
-            // Nothing is left to try.
+            // All addresses have failed.
             Ok(None) => return Err(failure),
             Err(_) => {}
         }

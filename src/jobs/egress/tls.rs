@@ -1,4 +1,4 @@
-//! TLS towards receivers: whom it trusts, and which kind of fault a handshake ended with.
+//! TLS for webhooks: the trusted authorities, and why a handshake failed.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) fn client(authorities: impl IntoIterator<Item = CertificateDer<'stati
         .with_no_client_auth()
 }
 
-/// The name that the receiver's certificate must be for.
+/// The name that must be in the receiver's certificate.
 pub(super) fn server_name(url: &WebhookUrl) -> Option<ServerName<'static>> {
     match url.host() {
         Destination::Name(name) => ServerName::try_from(name.to_owned()).ok(),
@@ -28,7 +28,7 @@ pub(super) fn server_name(url: &WebhookUrl) -> Option<ServerName<'static>> {
     }
 }
 
-/// Which kind of fault a handshake ended with, in the terms of whoever can mend it.
+/// Why a handshake failed, as precisely as the person who can fix it needs to know.
 pub(super) fn reason(error: &io::Error) -> SendError {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
         return SendError::TlsFailed;
@@ -43,10 +43,10 @@ pub(super) fn reason(error: &io::Error) -> SendError {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => SendError::TlsCertificateExpired,
-            // Also one that no chain can be built for, such as an authority's own as the server's.
+            // This includes certificates without a chain, such as an authority's own certificate.
             _ => SendError::TlsUnknownAuthority,
         },
-        // Nothing in common, or no TLS at all.
+        // No TLS version or cipher in common, or no TLS at all.
         Error::PeerIncompatible(_)
         | Error::PeerMisbehaved(_)
         | Error::InvalidMessage(_)
