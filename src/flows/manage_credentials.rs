@@ -1,5 +1,7 @@
 //! Client credentials: "Generate tokens", and the Enhanced Security switch.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::Core;
@@ -11,11 +13,13 @@ use super::manage_keys::WithSecret;
 use super::principal::Principal;
 use super::rotation;
 use super::scopes::check_within;
+use crate::domain::api_key::ApiKey;
 use crate::domain::credential::{Credential, generate_client_id};
-use crate::domain::ids::{ApiKeyId, CredentialId, SecretId};
+use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SecretId};
 use crate::domain::licence::Product;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
+use crate::store::credentials::Clients;
 use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
 use crate::store::{api_keys, credentials};
@@ -63,6 +67,20 @@ impl Core {
             }
             _ => Ok(Err(Refused::NotFound)),
         }
+    }
+
+    /// How many credentials each of a merchant's keys has, and whether any of them is switched ON.
+    pub async fn clients_of(
+        &self,
+        principal: &Principal,
+        merchant: MerchantId,
+        keys: &[ApiKey],
+    ) -> Managed<HashMap<ApiKeyId, Clients>> {
+        if let Err(refused) = principal.may_see(merchant) {
+            return Ok(Err(refused));
+        }
+        let ids = keys.iter().filter(|key| key.merchant_id == merchant).map(|key| key.id);
+        Ok(Ok(credentials::clients_of(&mut self.store.read().await?, ids).await?))
     }
 
     pub async fn credential(&self, principal: &Principal, client_id: &str) -> Managed<Credential> {

@@ -71,12 +71,12 @@ impl Core {
             }
             Some(_) => Vec::new(),
         };
-        let mut listed = Vec::with_capacity(found.len());
-        for merchant in found {
-            let licences = merchants::licences(&mut db, merchant.id).await?;
-            listed.push(LicensedMerchant { merchant, licences });
-        }
-        Ok(listed)
+        let mut licences = merchants::licences_of(&mut db, found.iter().map(|merchant| merchant.id)).await?;
+        let licensed = |merchant: Merchant| {
+            let licences = licences.remove(&merchant.id).unwrap_or_default();
+            LicensedMerchant { merchant, licences }
+        };
+        Ok(found.into_iter().map(licensed).collect())
     }
 
     /// Renames, suspends or reinstates a merchant.

@@ -190,6 +190,8 @@ fn store(store: &Store, registry: &mut Registry) {
         }
     }
     registry.register("pool_connections", "Connections to the database", pool);
+    let statements = ConstCounter::new(store.statements());
+    registry.register("store_statements", "Statements that were run in the database", statements);
 }
 
 /// A histogram for each queue, made where its batches run.

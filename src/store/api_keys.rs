@@ -128,10 +128,20 @@ pub async fn by_id(db: &mut Connection, id: ApiKeyId) -> Result<Option<ApiKey>, 
         .bind(id)
         .optional::<ApiKeyRow>()
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let mut key = ApiKey::try_from(row)?;
-    key.secrets = secrets::of_owner(db, Owner::ApiKey(id)).await?;
-    Ok(Some(key))
+    Ok(with_secrets(db, row.into_iter().collect()).await?.pop())
+}
+
+async fn with_secrets(db: &mut Connection, rows: Vec<ApiKeyRow>) -> Result<Vec<ApiKey>, StoreError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut secrets = secrets::of_owners(db, rows.iter().map(|row| row.id)).await?;
+    rows.into_iter().map(|row| of_row(row, &mut secrets)).collect()
+}
+
+fn of_row(row: ApiKeyRow, secrets: &mut ByOwner) -> Result<ApiKey, StoreError> {
+    let secrets = secrets.remove(&row.id.uuid()).unwrap_or_default();
+    Ok(ApiKey { secrets, ..row.try_into()? })
 }
 
 /// A page of a merchant's keys, revoked ones included, newest first, from before `before`.
@@ -150,15 +160,9 @@ pub async fn list(
         .bind(merchant)
         .bind(before)
         .bind(limit)
-        .all::<ApiKeyRow>()
+        .all()
         .await?;
-    let mut keys = Vec::with_capacity(rows.len());
-    for row in rows {
-        let mut key = ApiKey::try_from(row)?;
-        key.secrets = secrets::of_owner(db, Owner::ApiKey(key.id)).await?;
-        keys.push(key);
-    }
-    Ok(keys)
+    with_secrets(db, rows).await
 }
 
 /// How many keys of a merchant are not revoked.
@@ -199,13 +203,7 @@ pub(super) async fn of_merchant(
              from api_keys where merchant_id = $1 and revoked_at is null order by id",
         )
         .bind(merchant)
-        .all::<ApiKeyRow>()
+        .all()
         .await?;
-    rows.into_iter()
-        .map(|row| {
-            let mut key = ApiKey::try_from(row)?;
-            key.secrets = secrets.remove(&key.id.uuid()).unwrap_or_default();
-            Ok(key)
-        })
-        .collect()
+    rows.into_iter().map(|row| of_row(row, secrets)).collect()
 }

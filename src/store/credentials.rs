@@ -1,6 +1,9 @@
 //! Client credentials and their Enhanced Security switch.
 
-use super::driver::{Connection, Tx};
+use std::collections::HashMap;
+
+use super::columns::Column;
+use super::driver::{Connection, Sql, Tx};
 use super::secrets::{ByOwner, Owner};
 use super::{StoreError, secrets, touched};
 use crate::domain::clock::Timestamp;
@@ -92,10 +95,43 @@ pub async fn by_client_id(db: &mut Connection, client_id: &str) -> Result<Option
         .bind(client_id.to_owned())
         .optional::<CredentialRow>()
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let mut credential = Credential::from(row);
-    credential.secrets = secrets::of_owner(db, Owner::Credential(credential.id)).await?;
-    Ok(Some(credential))
+    Ok(with_secrets(db, row.into_iter().collect()).await?.pop())
+}
+
+async fn with_secrets(db: &mut Connection, rows: Vec<CredentialRow>) -> Result<Vec<Credential>, StoreError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut secrets = secrets::of_owners(db, rows.iter().map(|row| row.id)).await?;
+    Ok(rows.into_iter().map(|row| of_row(row, &mut secrets)).collect())
+}
+
+fn of_row(row: CredentialRow, secrets: &mut ByOwner) -> Credential {
+    let secrets = secrets.remove(&row.id.uuid()).unwrap_or_default();
+    Credential { secrets, ..row.into() }
+}
+
+/// How many credentials a key has, and whether any of them is switched ON.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clients {
+    pub count: i64,
+    pub is_on: bool,
+}
+
+const CLIENTS: Sql = Sql {
+    postgres: "select api_key_id, count(*) as count, bool_or(enabled) as is_on from credentials \
+               where api_key_id = any($1::uuid[]) group by api_key_id",
+    sqlite: "select api_key_id, count(*) as count, max(enabled) as is_on from credentials \
+             where api_key_id in (select unhex(value ->> 0) from jsonb_each($1)) group by api_key_id",
+};
+
+/// The same of several keys; those without credentials are left out.
+pub async fn clients_of(
+    db: &mut Connection,
+    keys: impl Iterator<Item = ApiKeyId>,
+) -> Result<HashMap<ApiKeyId, Clients>, StoreError> {
+    let rows = db.batch(&CLIENTS, vec![Column::ids(keys)]).all::<(ApiKeyId, i64, bool)>().await?;
+    Ok(rows.into_iter().map(|(key, count, is_on)| (key, Clients { count, is_on })).collect())
 }
 
 /// The client id of credentials, and their key.
@@ -111,15 +147,9 @@ pub async fn of_api_key(db: &mut Connection, key: ApiKeyId) -> Result<Vec<Creden
              created_at, updated_at from credentials where api_key_id = $1 order by id desc",
         )
         .bind(key)
-        .all::<CredentialRow>()
+        .all()
         .await?;
-    let mut credentials = Vec::with_capacity(rows.len());
-    for row in rows {
-        let mut credential = Credential::from(row);
-        credential.secrets = secrets::of_owner(db, Owner::Credential(credential.id)).await?;
-        credentials.push(credential);
-    }
-    Ok(credentials)
+    with_secrets(db, rows).await
 }
 
 /// Ends every session of a key's credentials, as switching each of them OFF would.
@@ -142,12 +172,5 @@ pub(super) async fn of_merchant(
         .bind(merchant)
         .all::<CredentialRow>()
         .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let mut credential = Credential::from(row);
-            credential.secrets = secrets.remove(&credential.id.uuid()).unwrap_or_default();
-            credential
-        })
-        .collect())
+    Ok(rows.into_iter().map(|row| of_row(row, secrets)).collect())
 }

@@ -1,7 +1,10 @@
 //! The log of webhook deliveries: every webhook sent or to be sent, with its attempts; and sending
 //! again what is in it.
 
-use super::driver::{Connection, Tx};
+use std::collections::HashMap;
+
+use super::columns::Column;
+use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, parse_name, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
@@ -31,6 +34,7 @@ struct DeliveryRow {
 
 #[derive(sqlx::FromRow)]
 struct AttemptRow {
+    delivery_id: DeliveryId,
     number: i64,
     at: Timestamp,
     status: Option<i64>,
@@ -80,11 +84,7 @@ pub async fn list(
         .bind(limit)
         .all::<DeliveryRow>()
         .await?;
-    let mut deliveries = Vec::with_capacity(rows.len());
-    for row in rows {
-        deliveries.push(with_attempts(db, row).await?);
-    }
-    Ok(deliveries)
+    with_attempts(db, rows).await
 }
 
 pub async fn by_id(db: &mut Connection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
@@ -97,21 +97,31 @@ pub async fn by_id(db: &mut Connection, id: DeliveryId) -> Result<Option<Deliver
         .bind(id)
         .optional::<DeliveryRow>()
         .await?;
-    match row {
-        Some(row) => with_attempts(db, row).await.map(Some),
-        None => Ok(None),
-    }
+    Ok(with_attempts(db, row.into_iter().collect()).await?.pop())
 }
 
-async fn with_attempts(db: &mut Connection, row: DeliveryRow) -> Result<Delivery, StoreError> {
-    let attempts = db
-        .query(
-            "select number, at, status, error, latency_us, response from webhook_attempts \
-             where delivery_id = $1 order by number",
-        )
-        .bind(row.id)
-        .all::<AttemptRow>()
-        .await?;
+const ATTEMPTS: Sql = Sql {
+    postgres: "select delivery_id, number, at, status, error, latency_us, response from webhook_attempts \
+               where delivery_id = any($1::uuid[]) order by number",
+    sqlite: "select delivery_id, number, at, status, error, latency_us, response from webhook_attempts \
+             where delivery_id in (select unhex(value ->> 0) from jsonb_each($1)) order by number",
+};
+
+async fn with_attempts(db: &mut Connection, rows: Vec<DeliveryRow>) -> Result<Vec<Delivery>, StoreError> {
+    let columns = vec![Column::ids(rows.iter().map(|row| row.id))];
+    let mut by_delivery: HashMap<_, Vec<Attempt>> = HashMap::new();
+    for row in db.batch(&ATTEMPTS, columns).all::<AttemptRow>().await? {
+        by_delivery.entry(row.delivery_id).or_default().push(row.try_into()?);
+    }
+    rows.into_iter()
+        .map(|row| {
+            let attempts = by_delivery.remove(&row.id).unwrap_or_default();
+            of_row(row, attempts)
+        })
+        .collect()
+}
+
+fn of_row(row: DeliveryRow, attempts: Vec<Attempt>) -> Result<Delivery, StoreError> {
     Ok(Delivery {
         id: row.id,
         event_id: row.event_id,
@@ -123,7 +133,7 @@ async fn with_attempts(db: &mut Connection, row: DeliveryRow) -> Result<Delivery
         next_attempt_at: row.next_attempt_at,
         created_at: row.created_at,
         finished_at: row.finished_at,
-        attempts: attempts.into_iter().map(Attempt::try_from).collect::<Result<_, _>>()?,
+        attempts,
     })
 }
 

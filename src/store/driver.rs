@@ -244,7 +244,7 @@ impl Query<'_> {
 
     /// Runs it and returns the number of rows touched.
     pub async fn execute(self) -> Result<u64, StoreError> {
-        self.check()?;
+        self.begin()?;
         Ok(match self.link {
             Link::Postgres(lease, arguments) => {
                 let (c, limit) = lease.start();
@@ -258,7 +258,7 @@ impl Query<'_> {
     }
 
     pub async fn all<T: Row>(self) -> Result<Vec<T>, StoreError> {
-        self.check()?;
+        self.begin()?;
         Ok(match self.link {
             Link::Postgres(lease, arguments) => {
                 let (c, limit) = lease.start();
@@ -272,7 +272,7 @@ impl Query<'_> {
     }
 
     pub async fn optional<T: Row>(self) -> Result<Option<T>, StoreError> {
-        self.check()?;
+        self.begin()?;
         Ok(match self.link {
             Link::Postgres(lease, arguments) => {
                 let (c, limit) = lease.start();
@@ -291,10 +291,15 @@ impl Query<'_> {
         self.optional().await?.ok_or(StoreError::Query(sqlx::Error::RowNotFound))
     }
 
-    fn check(&self) -> Result<(), StoreError> {
-        match &self.failed {
-            None => Ok(()),
-            Some(error) => Err(StoreError::Query(sqlx::Error::Protocol(error.to_string()))),
+    /// Counts the statement, unless a parameter could not be bound.
+    fn begin(&self) -> Result<(), StoreError> {
+        if let Some(error) = &self.failed {
+            return Err(StoreError::Query(sqlx::Error::Protocol(error.to_string())));
         }
+        match &self.link {
+            Link::Postgres(lease, _) => lease.outages().count_statement(),
+            Link::Sqlite(_, outages, _) => outages.count_statement(),
+        }
+        Ok(())
     }
 }

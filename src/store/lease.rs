@@ -14,6 +14,7 @@ use deadpool::managed::Object;
 use sqlx::{Executor, PgConnection};
 
 use super::fault::{self, Link};
+use super::outage::Outages;
 use super::postgres::{Pooled, Source};
 
 pub struct Lease {
@@ -48,6 +49,10 @@ impl Lease {
         let (connection, limit) = self.start();
         let done = in_time(limit, connection.execute(sql)).await;
         self.settle(done).map(drop)
+    }
+
+    pub(super) fn outages(&self) -> &Outages {
+        &self.source.outages
     }
 
     /// The connection for one statement, and how long that may take. [`Lease::settle`] ends it.

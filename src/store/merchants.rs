@@ -45,6 +45,7 @@ impl TryFrom<MerchantRow> for Merchant {
 
 #[derive(sqlx::FromRow)]
 struct LicenceRow {
+    merchant_id: MerchantId,
     product: String,
     active: bool,
     expires_at: Option<Timestamp>,
@@ -169,18 +170,28 @@ pub async fn put_licence(
     touched("licences", rows, 1)
 }
 
-pub async fn licences(db: &mut Connection, merchant: MerchantId) -> Result<Licences, StoreError> {
-    let rows = db
-        .query("select product, active, expires_at from licences where merchant_id = $1")
-        .bind(merchant)
-        .all::<LicenceRow>()
-        .await?;
-    let mut licences = Licences::default();
+const LICENCES: Sql = Sql {
+    postgres: "select merchant_id, product, active, expires_at from licences where merchant_id = any($1::uuid[])",
+    sqlite: "select merchant_id, product, active, expires_at from licences \
+             where merchant_id in (select unhex(value ->> 0) from jsonb_each($1))",
+};
+
+/// The licences of several merchants; those without any are left out.
+pub async fn licences_of(
+    db: &mut Connection,
+    merchants: impl Iterator<Item = MerchantId>,
+) -> Result<HashMap<MerchantId, Licences>, StoreError> {
+    let rows = db.batch(&LICENCES, vec![Column::ids(merchants)]).all::<LicenceRow>().await?;
+    let mut by_merchant: HashMap<_, Licences> = HashMap::new();
     for row in rows {
         let licence = Licence { active: row.active, expires_at: row.expires_at };
-        licences.set(parse_name("licences", &row.product)?, licence);
+        by_merchant.entry(row.merchant_id).or_default().set(parse_name("licences", &row.product)?, licence);
     }
-    Ok(licences)
+    Ok(by_merchant)
+}
+
+pub async fn licences(db: &mut Connection, merchant: MerchantId) -> Result<Licences, StoreError> {
+    Ok(licences_of(db, std::iter::once(merchant)).await?.remove(&merchant).unwrap_or_default())
 }
 
 /// A merchant with all that decides its calls.

@@ -149,6 +149,11 @@ impl Store {
         self.pool.state()
     }
 
+    /// How many statements this process has run.
+    pub fn statements(&self) -> u64 {
+        self.pool.outages().statements()
+    }
+
     /// Its own background tasks, and those of whoever uses it.
     pub const fn tasks(&self) -> &Supervisor {
         &self.tasks

@@ -1,7 +1,8 @@
-//! One line in the log when the database fails, and one when it is back, however many calls meet it.
+//! How statements fare: one line in the log when the database fails, and one when it is back, however many
+//! calls meet it; and how many statements there were.
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ pub struct Outages {
     /// Looked at after every statement, so it is not behind the lock.
     is_on: AtomicBool,
     now: Mutex<Option<Outage>>,
+    statements: AtomicU64,
 }
 
 struct Outage {
@@ -30,6 +32,15 @@ struct Outage {
 }
 
 impl Outages {
+    /// Counts a statement that is about to run.
+    pub(super) fn count_statement(&self) {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
     /// Notes what became of a statement, and passes it on.
     pub(super) fn note<T>(&self, done: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match &done {

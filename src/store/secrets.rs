@@ -9,7 +9,7 @@ use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SecretId};
+use crate::domain::ids::{ApiKeyId, CredentialId, Id, MerchantId, SecretId};
 use crate::domain::secret::{SecretHash, StoredSecret};
 
 /// What a secret is of.
@@ -111,8 +111,7 @@ pub async fn of_merchant(
     since: Timestamp,
     now: Timestamp,
 ) -> Result<ByOwner, StoreError> {
-    let rows = db
-        .query(
+    let query = db.query(
             "with owners as \
              (select id from api_keys where merchant_id = $1 and revoked_at is null union all \
              select credentials.id from credentials join api_keys on api_keys.id = credentials.api_key_id \
@@ -125,32 +124,44 @@ pub async fn of_merchant(
              last_used_at, last_used_ip, ends_at from owners join secrets on owner_id = owners.id and number > \
              (select max(number) from secrets as newest where newest.owner_id = owners.id) - $4 \
              where ends_at > $2 and ends_at <= $3 order by number desc",
-        )
-        .bind(merchant)
-        .bind(since)
-        .bind(now)
-        .bind(NEWEST)
-        .all::<SecretRow>()
-        .await?;
+        );
+    by_owner(query.bind(merchant).bind(since).bind(now).bind(NEWEST).all().await?)
+}
+
+/// The newest secrets of an owner that are shown although they have ended.
+const SHOWN: i64 = 20;
+
+/// What is live now was live when the newest secret was made, so the statement needs no clock.
+const OF_OWNERS: Sql = Sql {
+    postgres: "select id, owner_id, secrets.number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
+               last_used_ip, ends_at from secrets join (\
+                   select owner_id, max(number) as number, max(created_at) as at from secrets \
+                   where owner_id = any($1::uuid[]) group by owner_id) as newest using (owner_id) \
+               where ends_at is null or ends_at > newest.at or secrets.number + $2 > newest.number \
+               order by secrets.number desc",
+    sqlite: "select id, owner_id, secrets.number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
+             last_used_ip, ends_at from secrets join (\
+                 select owner_id, max(number) as number, max(created_at) as at from secrets \
+                 where owner_id in (select unhex(value ->> 0) from jsonb_each($1)) group by owner_id) as newest \
+             using (owner_id) \
+             where ends_at is null or ends_at > newest.at or secrets.number + $2 > newest.number \
+             order by secrets.number desc",
+};
+
+/// The secrets of keys or credentials, newest first: all that are live, and the newest [`SHOWN`].
+pub(super) async fn of_owners<T>(
+    db: &mut Connection,
+    owners: impl Iterator<Item = Id<T>>,
+) -> Result<ByOwner, StoreError> {
+    by_owner(db.batch(&OF_OWNERS, vec![Column::ids(owners)]).bind(SHOWN).all().await?)
+}
+
+fn by_owner(rows: Vec<SecretRow>) -> Result<ByOwner, StoreError> {
     let mut by_owner = ByOwner::new();
     for row in rows {
         by_owner.entry(row.owner_id).or_default().push(row.try_into()?);
     }
     Ok(by_owner)
-}
-
-/// Every secret of one owner, newest first.
-pub async fn of_owner(db: &mut Connection, owner: Owner) -> Result<Vec<StoredSecret>, StoreError> {
-    db.query(
-        "select id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
-         last_used_ip, ends_at from secrets where owner_id = $1 order by number desc",
-    )
-    .bind(owner.id())
-    .all::<SecretRow>()
-    .await?
-    .into_iter()
-    .map(StoredSecret::try_from)
-    .collect()
 }
 
 /// The merchant an API key belongs to, by the key's hash.

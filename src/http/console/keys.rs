@@ -19,6 +19,7 @@ use crate::flows::idempotency::{Answer, Once};
 use crate::http::admin::api_keys::render_made;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
+use crate::store::credentials::Clients;
 
 /// The purpose of a kept answer, so that no other form's name leads to it.
 pub(super) const NEW_KEY: &str = "new api key";
@@ -60,7 +61,7 @@ struct Row {
     expires: Option<String>,
     is_new: bool,
     once: String,
-    credentials: usize,
+    credentials: i64,
     is_on: bool,
 }
 
@@ -114,30 +115,25 @@ async fn keys_page(
     let found =
         core.api_keys(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await??;
     let listed = wanted.page(found, |key| key.id, |key| key);
-    let mut rows = Vec::with_capacity(listed.items.len());
-    for key in &listed.items {
-        let credentials = core.credentials(&context.context.principal, key.id).await??;
-        let is_new = new.as_ref().is_some_and(|new| new.id == key.id.to_string());
-        let is_on = credentials.iter().any(|one| one.enabled);
-        rows.push(Row {
-            once: context.context.new_once(),
-            is_new,
-            ..row(key, context.context.now, credentials.len(), is_on)
-        });
-    }
+    let clients = core.clients_of(&context.context.principal, context.id(), &listed.items).await??;
+    let rows = listed.items.iter().map(|key| Row {
+        once: context.context.new_once(),
+        is_new: new.as_ref().is_some_and(|new| new.id == key.id.to_string()),
+        ..row(key, context.context.now, clients.get(&key.id).copied().unwrap_or_default())
+    });
     Ok(KeysPage {
         page: context.page("API secret key", Screen::ApiKeys).saying(done),
         may_change: context.may_change(),
         is_licensed: context.is_licensed(Product::ApiKeys),
         is_licensed_for_tokens: context.is_licensed(Product::EnhancedSecurity),
         base: context.path("/api-keys"),
-        rows,
+        rows: rows.collect(),
         next_cursor: listed.next_cursor,
         new,
     })
 }
 
-fn row(key: &ApiKey, now: Timestamp, credentials: usize, is_on: bool) -> Row {
+fn row(key: &ApiKey, now: Timestamp, clients: Clients) -> Row {
     let last_used_at = key.secrets.iter().filter_map(|secret| secret.last_used_at).max();
     let ranges = key.allow_list.to_strings();
     Row {
@@ -158,8 +154,8 @@ fn row(key: &ApiKey, now: Timestamp, credentials: usize, is_on: bool) -> Row {
         expires: key.expires_at.filter(|end| now < *end).map(|end| words::relative(end, now)),
         is_new: false,
         once: String::new(),
-        credentials,
-        is_on,
+        credentials: clients.count,
+        is_on: clients.is_on,
     }
 }
 
