@@ -60,8 +60,8 @@ struct Common {
 enum Command {
     /// Run the server.
     Serve {
-        /// Start although token keys are missing that the database needs. Sessions, webhook secrets and second
-        /// factors that they sealed are lost for good. Needed only once.
+        /// Start although token keys are missing that the database needs. Sessions, webhook secrets and
+        /// second factors that they sealed are lost for good. Needed only once.
         #[arg(long)]
         allow_missing_token_keys: bool,
     },

@@ -42,8 +42,8 @@ pub struct TaskState {
 }
 
 impl Supervisor {
-    /// Runs the future that `start` makes, and starts a new one whenever it panics. A task that returns is not
-    /// restarted: it was told to stop, or its queue is closed. Aborting the handle also ends the task.
+    /// Runs the future that `start` makes, and starts a new one whenever it panics. A task that returns is
+    /// not restarted: it was told to stop, or its queue is closed. Aborting the handle also ends the task.
     pub fn keep<R>(&self, name: &'static str, mut start: impl FnMut() -> R + Send + 'static) -> JoinHandle<()>
     where
         R: Future + Send + 'static,

@@ -57,7 +57,8 @@ pub struct Earliest {
 
 impl Lifetimes {
     pub fn dead_before(self, now: Timestamp) -> DeadBefore {
-        // As long as an access token of a revoked session can be presented, we can still say why it is refused.
+        // As long as an access token of a revoked session can be presented, we can still say why it is
+        // refused.
         let ended = now.minus(KEPT_AFTER_END.max(self.access_ttl));
         DeadBefore { ended, rotated: ended.minus(self.refresh_ttl) }
     }

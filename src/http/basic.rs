@@ -1,5 +1,5 @@
-//! How a client authenticates: `client_id` and `client_secret` in the body, or HTTP Basic with both
-//! form-urlencoded inside (RFC 6749 2.3.1, RFC 7617). One way at a time.
+//! Client authentication: `client_id` and `client_secret` in the body, or HTTP Basic with both
+//! form-urlencoded (RFC 6749 2.3.1, RFC 7617). A request must use only one of the two.
 
 use std::convert::Infallible;
 
@@ -15,11 +15,11 @@ use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::flows::authorize::PresentedClient;
 
-/// The user and password of an `Authorization: Basic` header; `None` for no header or another scheme, and for
-/// a Basic with neither, which some clients send beside credentials in the body.
+/// The user and password of an `Authorization: Basic` header. `None` if there is no header or another scheme.
+/// Also `None` if both are empty, because some clients send that together with credentials in the body.
 ///
 /// # Errors
-/// 400 for a header sent twice, or one that is not what RFC 7617 says.
+/// 400 if the header is sent twice or does not follow RFC 7617.
 pub fn credentials(headers: &HeaderMap) -> Result<Option<(String, PlainSecret)>, Failure> {
     let malformed = || Failure::invalid_request("Authorization: malformed");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
@@ -42,10 +42,10 @@ pub fn credentials(headers: &HeaderMap) -> Result<Option<(String, PlainSecret)>,
     Ok(Some((decode(user)?, PlainSecret::new(decode(password)?))))
 }
 
-/// What the `Authorization` header holds, for [`client`].
+/// The parsed `Authorization` header, for [`client`].
 pub struct Authorization {
     basic: Result<Option<(String, PlainSecret)>, Failure>,
-    /// Whether there is one of another scheme.
+    /// Whether the header has another scheme.
     is_other: bool,
 }
 
@@ -70,7 +70,8 @@ fn has_other_scheme(headers: &HeaderMap) -> bool {
 /// The client id and secret of a request.
 ///
 /// # Errors
-/// 401 when there is no authentication at all, for clients that wait for a challenge (RFC 6749 5.2). 400 names the field that is missing, or says that there are two ways at once.
+/// 401 if there is no authentication at all, because some clients wait for the challenge (RFC 6749 5.2). 400
+/// if a field is missing or the request uses both ways.
 pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<PresentedClient, Failure> {
     let in_body = fields.take_secret("client_secret");
     let client_id = fields.get("client_id").map(str::to_owned);
@@ -78,7 +79,7 @@ pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<Prese
         (Some(_), Some(_)) => Err(Failure::invalid_request(
             "client_secret: authenticate in the body or by HTTP Basic, not both",
         )),
-        // The client id beside HTTP Basic is no second way of authenticating, if it is the same one.
+        // The same client id in the body and in HTTP Basic does not count as using both ways.
         (Some((user, _)), None) if client_id.as_ref().is_some_and(|id| *id != user) => {
             Err(Failure::invalid_request("client_id: not the one in the Authorization header"))
         }

@@ -1,4 +1,4 @@
-//! Request bodies before they are parsed: their labels, and reading them within limits.
+//! Reads request bodies within limits, and checks their headers before they are parsed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use super::error::Failure;
 use crate::domain::parameters::{self, is_token};
 
-/// How long a body may take to arrive. It fits a few packets; slower than this is on purpose.
+/// How long a body may take to arrive. A body is only a few packets, so a slower client does it on purpose.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -18,7 +18,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Reads a whole body of at most `limit` bytes.
 ///
 /// # Errors
-/// 415 when it is compressed, 413 when it is larger, 408 when it takes too long, 400 when it breaks off.
+/// 415 if the body is compressed, 413 if it is larger, 408 if it takes too long, 400 if it is cut off.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Failure> {
     must_not_be_coded(headers)?;
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
@@ -33,7 +33,8 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
     }
 }
 
-/// Bodies are small, so nothing is unpacked here. `utf-8` is no coding, but some send it and mean none.
+/// Bodies are small, so we do not support compression. `utf-8` is not a content coding, but some clients send
+/// it for a plain body.
 fn must_not_be_coded(headers: &HeaderMap) -> Result<(), Failure> {
     let is_none = |coding: &[u8]| {
         let coding = coding.trim_ascii();
@@ -49,7 +50,7 @@ fn must_not_be_coded(headers: &HeaderMap) -> Result<(), Failure> {
     Err(failure)
 }
 
-/// Without its parameters, in lower case.
+/// The media type without its parameters, in lower case.
 pub fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
 }
@@ -57,8 +58,8 @@ pub fn media_type(content_type: &str) -> String {
 /// The boundary of a multipart body.
 ///
 /// # Errors
-/// 400 when the header is malformed, and when it names none or two: parsers differ in which of two they take,
-/// which would be a way to smuggle fields past one.
+/// 400 if the header is malformed, or has no boundary or two. Parsers differ in which of two boundaries they
+/// use, so a sender could hide fields from another parser.
 pub fn boundary(content_type: &str) -> Result<String, Failure> {
     let parameters = content_type.split_once(';').map_or("", |(_, parameters)| parameters);
     let Some((parameters, "")) = parameters::read(parameters, is_bare_boundary) else {
@@ -71,16 +72,14 @@ pub fn boundary(content_type: &str) -> Result<String, Failure> {
     }
 }
 
-/// A boundary with one of these should be quoted (RFC 2046 5.1.1). Many clients do not, and PHP reads it.
+/// A boundary with one of these characters should be quoted (RFC 2046 5.1.1). Many clients do not quote it,
+/// and PHP accepts that.
 const fn is_bare_boundary(byte: u8) -> bool {
     is_token(byte)
         || matches!(byte, b'=' | b'/' | b':' | b'?' | b'(' | b')' | b'@' | b'<' | b'>' | b'[' | b']')
 }
 
-/// Refuses a byte order mark by its name: nobody sees it in the text that they sent.
-///
-/// # Errors
-/// 400 when there is one.
+/// Refuses a byte order mark with a message that names it, because it is invisible in a text editor.
 pub fn must_have_no_mark(body: &[u8]) -> Result<(), Failure> {
     if body.starts_with(BYTE_ORDER_MARK) {
         return Err(Failure::invalid_request(

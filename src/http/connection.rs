@@ -1,4 +1,4 @@
-//! The requests of one connection: counted, judged by their heads, and answered by the router.
+//! The requests of one connection: counts them, checks their heads, and passes them to the router.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use super::context::Peer;
 use super::head::{self, Refused};
 use super::rest;
 
-/// In how many parts the quiet of a connection is measured: it may last this part of the limit longer.
+/// We check this many times per idle limit. So a connection may stay open longer by this fraction of the
+/// limit.
 const QUIET_PARTS: u32 = 4;
 
-/// The requests of one connection.
+/// Counts the requests of one connection.
 #[derive(Default)]
 pub struct Activity {
     begun: AtomicU64,
@@ -29,7 +30,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Requests so far.
+    /// How many requests have begun.
     pub fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }
@@ -38,7 +39,7 @@ impl Activity {
         self.under_way.load(Ordering::Relaxed) == 0
     }
 
-    /// Something that the client sent was not and will not be read.
+    /// Whether the client sent something that we will not read.
     pub fn is_rest_unread(&self) -> bool {
         self.is_rest_unread.load(Ordering::Relaxed)
     }
@@ -47,7 +48,7 @@ impl Activity {
         self.is_rest_unread.store(true, Ordering::Relaxed);
     }
 
-    /// Returns once there has been no request for as long as `limit`, or a quarter longer.
+    /// Returns when there has been no request for `limit`, or up to a quarter longer.
     pub async fn idle_for(&self, limit: Duration) {
         let moves = || (self.begun(), self.ended.load(Ordering::Relaxed));
         let (mut seen, mut quiet) = (moves(), 0);
@@ -60,7 +61,7 @@ impl Activity {
     }
 }
 
-/// A request under way, for as long as this lives.
+/// Counts as an open request until it is dropped.
 pub struct UnderWay(Arc<Activity>);
 
 impl UnderWay {
@@ -82,7 +83,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// What hyper calls for each request.
+/// The service that hyper calls for each request.
 pub fn service(
     router: Router,
     client: Peer,

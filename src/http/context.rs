@@ -1,4 +1,4 @@
-//! What is known of a request while it is under way, from the outermost layer to the handler.
+//! The context of a request: what the layers and the handler know about it.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +14,11 @@ use crate::domain::ids::ExchangeId;
 use crate::flows::admission::{Caller, KeyOwner};
 use crate::flows::rotation::Ending;
 
-/// The connection's other end. Put into each request by whoever accepted it.
+/// The other end of the connection. The listener adds it to each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     pub ip: IpAddr,
-    /// False where it is a proxy that said by the PROXY protocol that it cannot name its client.
+    /// False if this is a proxy whose PROXY header names no client.
     pub is_client: bool,
 }
 
@@ -32,7 +32,7 @@ impl Peer {
     }
 }
 
-/// One request. Cloning shares it.
+/// One request. Clones share it.
 #[derive(Clone)]
 pub struct RequestContext(Arc<Inner>);
 
@@ -46,14 +46,14 @@ struct Inner {
     notes: Mutex<Notes>,
 }
 
-/// What the layers and handlers find out about the caller, for the exchange record.
+/// What the layers and handlers learn about the caller, for the exchange record.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
     pub owner: Option<KeyOwner>,
     pub client_id: Option<String>,
-    /// When what the caller authenticated with ends, if that is soon.
+    /// When the key or secret that the caller used ends, if that is soon.
     pub ending: Option<Ending>,
-    /// Set on a call that passed although its address is outside an observed allow list.
+    /// The call's address is outside the allow list, but the list is only observed.
     pub observed: bool,
 }
 
@@ -69,7 +69,7 @@ impl RequestContext {
         Self(Arc::new(Inner { id, request_id, at, started: Instant::now(), peer, address, notes }))
     }
 
-    /// That of the exchange, should it be recorded; a request whose caller chose no id of its own is named by it.
+    /// The id of the exchange record. It is also the request id, unless the caller sent one.
     pub fn id(&self) -> ExchangeId {
         self.0.id
     }
@@ -91,12 +91,12 @@ impl RequestContext {
     }
 
     /// # Errors
-    /// [`Unreadable`] when a trusted proxy sent something that names no address.
+    /// [`Unreadable`] if a trusted proxy sent a header without a usable address.
     pub fn address(&self) -> Result<&ClientAddress, Unreadable> {
         self.0.address.as_ref().map_err(|unreadable| *unreadable)
     }
 
-    /// The client's address, or the peer's where the client's cannot be read.
+    /// The client's address, or the peer's if the client's is unknown.
     pub fn ip(&self) -> IpAddr {
         self.0.address.as_ref().map_or(self.0.peer, |address| address.ip)
     }
@@ -105,7 +105,7 @@ impl RequestContext {
         change(&mut self.0.notes.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Notes the client id, if it exists: somebody may have put a secret in the wrong field.
+    /// Notes the client id, but only if it exists: somebody may have put a secret into this field.
     pub fn note_client(&self, caller: &Caller, client_id: &str) {
         if caller.record.credential_by_client_id(client_id).is_some() {
             self.note(|notes| notes.client_id = Some(client_id.to_owned()));
@@ -122,7 +122,7 @@ impl RequestContext {
     }
 }
 
-/// As the log and the exchange records have it.
+/// A latency in microseconds, for the log and the exchange records.
 pub fn micros_of(latency: Duration) -> i64 {
     i64::try_from(latency.as_micros()).unwrap_or(i64::MAX)
 }

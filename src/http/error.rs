@@ -1,8 +1,8 @@
-//! Refusals and faults as responses: the only place that knows status codes.
+//! Converts refusals and errors to responses. This is the only place that maps them to status codes.
 //!
-//! A handler returns a [`Failure`]; [`super::layer::render`] writes its body once the request id is at
-//! hand, in the dialect of the path: RFC 6749 5.2 with the vendor's envelope for integrators, RFC 9457
-//! for the admin API. The framework's own errors go the same way, so no path answers anything but JSON.
+//! A handler returns a [`Failure`]. [`super::layer::render`] writes its body later, when the request id is
+//! known. The format depends on the path: RFC 6749 5.2 with the vendor's envelope for integrators, RFC 9457
+//! for the admin API. The framework's own errors are converted the same way, so every error is JSON.
 
 use std::borrow::Cow;
 
@@ -13,28 +13,29 @@ use crate::domain::reason::{ErrorCode, Reason};
 use crate::flows::error::Refused;
 use crate::store::StoreError;
 
-/// Seconds after which a caller may try again when the store did not answer.
+/// How many seconds a caller should wait when the store did not answer.
 const RETRY_AFTER_SECS: u32 = 1;
 
-/// Why a request got no success. What is in it may be told to the caller, the reason apart.
+/// Why a request failed. Everything except `reason` may be shown to the caller.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub status: StatusCode,
-    /// The `error` of the integrators' API, the `code` of the admin API.
+    /// `error` in the integrators' API, `code` in the admin API.
     pub code: &'static str,
     pub description: Cow<'static, str>,
-    /// Exactly why; for the exchange record and the log, never for the caller.
+    /// The exact reason, for the exchange record and the log. Never for the caller.
     pub reason: Option<Reason>,
-    /// Of a 429 without one it is put in by [`super::layer::render`], which knows the limit.
+    /// If a 429 has none, [`super::layer::render`] adds it, because it knows the limit.
     pub retry_after_secs: Option<u32>,
-    /// What is asked for: of a 401 where it is not the usual of its path, of a 403 where there is something.
+    /// The challenge of a 401 if it differs from the path's usual one, or of a 403 if there is one.
     pub challenge: Option<Cow<'static, str>>,
-    /// Of a 415: in which coding the body is wanted (RFC 9110 15.5.16).
+    /// For a 415: the accepted content coding (RFC 9110 15.5.16).
     pub accept_encoding: Option<&'static str>,
 }
 
 impl Failure {
-    /// The caller is refused for `reason`. What an outsider is told depends on the kind of error alone.
+    /// Refuses the caller for `reason`. The answer depends only on the kind of error, so it does not reveal
+    /// the exact reason.
     pub fn refused(reason: Reason) -> Self {
         let code = reason.error();
         let (status, description) = match code {
@@ -81,22 +82,22 @@ impl Failure {
         }
     }
 
-    /// The caller made more calls in this minute than it may, and knows when the minute is over.
+    /// The caller made too many calls in this minute. `retry_after_secs` is the rest of the minute.
     pub fn too_many_calls(retry_after_secs: u32) -> Self {
         Self { retry_after_secs: Some(retry_after_secs), ..Self::refused(Reason::TooManyCalls) }
     }
 
-    /// 400 with a description that names what is wrong. It must hold nothing that was sent as a value.
+    /// 400 with a description of the mistake. The description must not contain any value that was sent.
     pub fn invalid_request(description: impl Into<Cow<'static, str>>) -> Self {
         Self { description: description.into(), ..Self::refused(Reason::RequestInvalid) }
     }
 
-    /// A malformed request with a status of its own.
+    /// A malformed request with another status than 400.
     pub fn invalid_request_as(status: StatusCode, description: &'static str) -> Self {
         Self { status, ..Self::invalid_request(description) }
     }
 
-    /// A fault of this program. `what` goes to the log.
+    /// A bug in this program. `what` goes to the log.
     pub fn fault(what: &str) -> Self {
         tracing::error!(what, "internal error");
         Self {
@@ -110,7 +111,7 @@ impl Failure {
         }
     }
 
-    /// What the framework answered with `status`, put into our words.
+    /// Our own error for a `status` from the framework.
     pub fn of_status(status: StatusCode) -> Self {
         let description = match status {
             StatusCode::NOT_FOUND => "there is nothing at this path",
@@ -139,7 +140,7 @@ impl Failure {
 }
 
 impl From<Refused> for Failure {
-    /// A refusal of the admin API: all of it may be told to whoever called.
+    /// A refusal of the admin API. All of it may be shown to the caller.
     fn from(refused: Refused) -> Self {
         let (status, code) = match &refused {
             Refused::NotFound => (StatusCode::NOT_FOUND, "not_found"),
@@ -156,12 +157,12 @@ impl From<Refused> for Failure {
 }
 
 impl From<StoreError> for Failure {
-    /// Logged once, here, where it is handled.
+    /// Logs the error, because this is where it is handled.
     fn from(error: StoreError) -> Self {
         if !error.is_temporary() {
             return Self::fault(&error.to_string());
         }
-        // An outage is told of by the store, once. The access log has each call.
+        // The store logs an outage once, and the access log has each call.
         tracing::debug!(%error, "answered 503");
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,

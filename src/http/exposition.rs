@@ -1,4 +1,4 @@
-//! Metrics as text: OpenMetrics 1.0.0, and the older format 0.0.4 of Prometheus, which is made from it.
+//! Metrics as text: OpenMetrics 1.0.0, and the older Prometheus format 0.0.4, which is converted from it.
 
 use std::fmt::Write;
 
@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, header};
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 pub(super) const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether OpenMetrics is asked for, and text not more so (RFC 9110 section 12.5.1). Whoever asks for neither
-/// gets text.
+/// Whether the client prefers OpenMetrics, or accepts both equally (RFC 9110 section 12.5.1). A client that
+/// asks for neither gets the older format.
 pub(super) fn is_open_metrics_wanted(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let (mut open, mut plain) = (0.0_f32, 0.0_f32);
@@ -26,7 +26,7 @@ pub(super) fn is_open_metrics_wanted(headers: &HeaderMap) -> bool {
     open > 0.0 && open >= plain
 }
 
-/// Format 0.0.4: a type is told of the very name that a series has, and there are fewer of them.
+/// Converts to format 0.0.4. It has fewer types, and a type belongs to the exact name of a series.
 pub(super) fn plain(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = "";

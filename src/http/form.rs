@@ -1,8 +1,9 @@
-//! One extractor for the three body types of the integrators' API.
+//! The extractor for bodies of the integrators' API.
 //!
-//! `multipart/form-data`, `application/x-www-form-urlencoded` and `application/json`. A body labelled
-//! urlencoded, or not labelled, that starts with `{` is JSON: that is what `curl --data-raw '{...}'`
-//! sends. The same field twice is refused in all three (RFC 6749 3.2), an empty value is one not sent.
+//! It accepts `multipart/form-data`, `application/x-www-form-urlencoded` and `application/json`. A body that
+//! is marked as urlencoded or not marked at all, but starts with `{`, is read as JSON, because `curl
+//! --data-raw '{...}'` sends that. A field that is sent twice is refused in all three (RFC 6749 3.2). An
+//! empty value counts as not sent.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -20,18 +21,18 @@ use super::error::Failure;
 use crate::domain::parameters::{self, is_token};
 use crate::domain::secret::PlainSecret;
 
-/// Three secrets and a grant type need under 1 KiB; the rest is room for what others may add.
+/// Three secrets and a grant type need less than 1 KiB. The rest is for additional fields that clients send.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
 const FIELD_BYTES_MAX: usize = 4 * 1024;
 const FIELDS_MAX: usize = 32;
 
-/// Holds whatever somebody else handed to the caller. What cannot be a token of ours is no mistake of the
-/// caller, but a token that is not active (RFC 7662 2.2, RFC 7009 2.2).
+/// This field has a token that somebody else gave to the caller. If it cannot be one of our tokens, that is
+/// not the caller's mistake: it is a token that is not active (RFC 7662 2.2, RFC 7009 2.2).
 const TOKEN: &str = "token";
 
 const CREDENTIALS: [&str; 3] = ["client_id", "client_secret", "refresh_token"];
 
-/// The fields of a body, each once. Values may be secrets: no `Debug`.
+/// The fields of a body, each once. It has no `Debug`, because values may be secrets.
 pub struct Fields(Vec<(String, Zeroizing<String>)>);
 
 impl Fields {
@@ -51,7 +52,7 @@ impl Fields {
         if self.0.iter().any(|(known, _)| *known == name) {
             return Err(Failure::invalid_request(format!("{}: sent twice", shown(&name))));
         }
-        // One in a credential is refused where credentials are, which counts it.
+        // A NUL in a credential is refused later, with the credentials, so that it counts as a failure.
         let is_judged_later = is_token || CREDENTIALS.contains(&name.as_str());
         if name.contains('\0') || value.contains('\0') && !is_judged_later {
             return Err(Failure::invalid_request(format!("{}: has a NUL character in it", shown(&name))));
@@ -60,21 +61,21 @@ impl Fields {
         Ok(())
     }
 
-    /// A field's value; `None` when it was not sent or is empty.
+    /// A field's value. `None` if it was not sent or is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// Takes a secret out.
+    /// Removes a secret from the fields and returns it.
     pub fn take_secret(&mut self, name: &str) -> Option<PlainSecret> {
         let (_, value) = self.0.iter_mut().find(|(known, value)| known == name && !value.is_empty())?;
         Some(PlainSecret::new(std::mem::take(&mut **value)))
     }
 }
 
-/// A field's name as it may stand in an error description (RFC 6749 5.2 allows printable ASCII without
-/// quote and backslash): one of ours as it is, anything else not at all.
+/// A field's name for an error description. Only our own names are shown, because RFC 6749 5.2 allows only
+/// printable ASCII without quotes and backslashes.
 fn shown(name: &str) -> Cow<'static, str> {
     match ["client_id", "client_secret", "refresh_token", "grant_type", "scope", "token", "token_type_hint"]
         .into_iter()
@@ -95,10 +96,10 @@ impl<S: Sync> FromRequest<S> for Fields {
     }
 }
 
-/// Parses a body as its headers say.
+/// Parses a body according to its headers.
 ///
 /// # Errors
-/// As [`parse`]; 400 for two labels, or one that is not ASCII.
+/// Those of [`parse`], and 400 if there are two `Content-Type` headers or one that is not ASCII.
 pub async fn labelled(headers: &HeaderMap, body: Bytes) -> Result<Fields, Failure> {
     parse(content_type(headers)?, body).await
 }
@@ -114,10 +115,10 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
         .transpose()
 }
 
-/// Parses a body as its label, or its first byte, says.
+/// Parses a body according to its content type or its first byte.
 ///
 /// # Errors
-/// 400 names what is wrong; 415 for another type.
+/// 400 with the mistake, or 415 for another type.
 pub async fn parse(content_type: Option<&str>, body: Bytes) -> Result<Fields, Failure> {
     let label = content_type.unwrap_or("application/x-www-form-urlencoded");
     match body::media_type(label).as_str() {
@@ -136,13 +137,13 @@ fn starts_like_json(body: &[u8]) -> bool {
     body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
-/// A form-urlencoded name or value in clear, as bytes.
+/// Decodes a form-urlencoded name or value.
 pub(super) fn form_decoded(text: &[u8]) -> Vec<u8> {
     let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     if spaced.contains(&b'%') { percent_decode(&spaced).collect() } else { spaced }
 }
 
-/// The text of a field. Bytes that are none are a mistake of the caller, a token's apart.
+/// The text of a field. Invalid UTF-8 is the caller's mistake, except in a token.
 fn field_text(name: &str, value: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(value).or_else(|error| match name {
         TOKEN => Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()),
@@ -178,7 +179,7 @@ fn parse_json(body: &[u8]) -> Result<Fields, Failure> {
     }
 }
 
-/// Reads a JSON object into fields. serde's maps keep the last of two equal names; here two are an error.
+/// Reads a JSON object into fields. serde's maps keep the last of two equal names, but here that is an error.
 struct JsonFields<'a> {
     fields: &'a mut Fields,
     failure: &'a mut Option<Failure>,
@@ -238,12 +239,12 @@ async fn parse_multipart(boundary: String, body: Bytes) -> Result<Fields, Failur
     Ok(fields)
 }
 
-/// The `name` of a part. multer would find one inside of a quoted file name as well.
+/// The `name` of a part. multer is not used for this, because it also finds a name inside a quoted file name.
 fn part_name(headers: &HeaderMap) -> Result<String, Failure> {
     let Some(line) = headers.get(header::CONTENT_DISPOSITION) else {
         return Err(Failure::invalid_request("a part has no Content-Disposition"));
     };
-    // A file's name may be in any character set; it is not looked at.
+    // A file name may be in any character set. We ignore it.
     let line = String::from_utf8_lossy(line.as_bytes());
     let parameters = line.split_once(';').map_or("", |(_, parameters)| parameters);
     let Some((parameters, "")) = parameters::read(parameters, is_token) else {

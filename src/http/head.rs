@@ -1,8 +1,8 @@
-//! What the head of a request must be before anything looks at what it asks for: bounded, with one host,
-//! and without NUL. The same over HTTP/1.1 and HTTP/2, and before every route.
+//! Checks the head of a request before any route: its size, that it has one host, and that it has no NUL. The
+//! rules are the same over HTTP/1.1 and HTTP/2.
 //!
-//! hyper keeps the limits of an HTTP/1.1 head by itself, since they bound its buffer; what it then says is
-//! put into our words by [`super::refusal`].
+//! hyper itself enforces the limits of an HTTP/1.1 head, because they limit its buffer. [`super::refusal`]
+//! replaces hyper's answer with ours.
 
 use std::net::Ipv6Addr;
 
@@ -13,20 +13,20 @@ use super::api::verify;
 use super::error::Failure;
 use crate::domain::reason::Reason;
 
-/// The request line and all fields. A reverse proxy's own limit is at most this by default.
+/// The size of the request line and all fields. The default limits of reverse proxies are not larger.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// Header fields: what a call collects on its way through several proxies, and as much again.
+/// The number of header fields: twice what a call gets on its way through several proxies.
 pub const FIELDS_MAX: usize = 200;
 
-/// The request target, RFC 9110 4.1 asks for 8000.
+/// The size of the request target. RFC 9110 4.1 recommends at least 8000.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 
-/// A request that is to be answered with this before any route: an extension of the request.
+/// A request extension: answer with this failure, without any route.
 #[derive(Clone)]
 pub struct Refused(pub Failure);
 
-/// Why a head is refused, in the words that its path may hear; `None` for a good one.
+/// Why a head is refused, in the form that its path allows. `None` if the head is fine.
 pub fn judge(head: &Parts) -> Option<Failure> {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     if target.len() > TARGET_BYTES_MAX {
@@ -37,7 +37,7 @@ pub fn judge(head: &Parts) -> Option<Failure> {
             "exactly one Host header is needed, with a name or address and at most a port",
         ));
     }
-    // A scope with a NUL in it is one that nobody has; that answer is for those alone who have a key.
+    // Nobody has a scope with a NUL in its name, so verify-scope refuses it after it has checked the key.
     if target.contains("%00") && !target.starts_with("/api/verify-scope/") {
         return Some(heard_at(
             head.uri.path(),
@@ -53,23 +53,23 @@ pub fn target_too_long() -> Failure {
     Failure { reason: Some(Reason::RequestInvalid), ..Failure::of_status(StatusCode::URI_TOO_LONG) }
 }
 
-/// What hyper refused with `status`.
+/// Our failure for a head that hyper refused with `status`.
 pub fn of_status(status: StatusCode, path: &str) -> Failure {
     heard_at(path, Failure { reason: Some(Reason::RequestInvalid), ..Failure::of_status(status) })
 }
 
-/// Forward authentication knows two refusals: proxies make a fault of their own of any other.
+/// Forward authentication has only two refusals. Proxies turn any other status into an error of their own.
 fn heard_at(path: &str, failure: Failure) -> Failure {
     if verify::is_verify(path) { verify::as_verify(failure) } else { failure }
 }
 
-/// As HTTP/1.1 would write it: names, values, and four bytes between and behind them.
+/// The size in HTTP/1.1: names, values, and four bytes of separators for each field.
 fn bytes_of(headers: &HeaderMap, target: &str) -> usize {
     let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     target.len() + fields
 }
 
-/// RFC 9112 3.2, RFC 9113 8.3.1. HTTP/1.0 may do without.
+/// RFC 9112 3.2, RFC 9113 8.3.1. HTTP/1.0 needs no host.
 fn has_one_host(head: &Parts) -> bool {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next().map(|host| host.as_bytes());
@@ -88,7 +88,7 @@ fn has_one_host(head: &Parts) -> bool {
     }
 }
 
-/// `uri-host [ ":" port ]` of RFC 9110 7.2, the host not empty.
+/// `uri-host [ ":" port ]` of RFC 9110 7.2, with a host that is not empty.
 fn is_host(value: &[u8]) -> bool {
     let Ok(value) = std::str::from_utf8(value) else { return false };
     let (is_name_fine, port) = match value.strip_prefix('[') {

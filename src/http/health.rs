@@ -1,4 +1,5 @@
-//! `/healthz` and `/readyz`: for whoever restarts us, and for whoever sends us traffic.
+//! `/healthz` tells a service manager whether to restart us. `/readyz` tells a load balancer whether to send
+//! traffic.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! What the edge counts: requests by route and status, their latency, refusals by reason.
+//! HTTP metrics: requests by route and status, their latency, and refusals by reason.
 //!
-//! Counting costs a look at a small table and a few atomic additions. Labels are put together when a
-//! route answers with a status for the first time, never per call.
+//! Counting costs a lookup in a small table and a few atomic additions. Labels are built once, when a route
+//! first answers with a status, and not for each call.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -15,14 +15,14 @@ use strum::VariantArray;
 
 use crate::domain::reason::Reason;
 
-/// Upper bounds in seconds: from a read out of memory to the time-out of a request.
+/// Upper bounds in seconds, from an answer out of memory up to the time-out of a request.
 const LATENCY_BUCKETS_SECS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0];
 
-/// The route of requests that match none: callers must not make up labels.
+/// The route label of requests that match no route. Using their path would let callers make up labels.
 const NO_ROUTE: &str = "none";
 
-/// The statuses of answers that are not the caller's fault.
+/// The statuses of failures that are not the caller's fault.
 const FAULTS: [&str; 2] = ["500", "503"];
 
 /// HTTP statuses are from 100 to 599.
@@ -32,14 +32,14 @@ const STATUSES: usize = 500;
 /// The labels of a series, in order.
 pub(super) type Labels<const N: usize> = [(&'static str, String); N];
 
-/// Since the start of the process.
+/// Counts since the start of the process.
 pub struct EdgeMetrics {
     requests: Family<Labels<2>, Counter>,
     latency: Family<Labels<1>, Histogram, fn() -> Histogram>,
     refusals: Family<Labels<1>, Counter>,
     /// By [`Reason`], in the order of its variants.
     refusals_by_reason: Vec<Counter>,
-    /// As many as the route table has.
+    /// Limited by the number of routes in the route table.
     routes: RwLock<HashMap<Box<str>, Arc<RouteMetrics>>>,
 }
 
@@ -51,7 +51,7 @@ struct RouteMetrics {
 impl Default for EdgeMetrics {
     fn default() -> Self {
         let refusals = Family::<Labels<1>, Counter>::default();
-        // All of them from the start, so that the first of its kind shows as a rise.
+        // Create all of them at the start, so that the first refusal of a kind shows as an increase.
         let refusals_by_reason = Reason::VARIANTS
             .iter()
             .map(|reason| refusals.get_or_create_owned(&[("reason", reason.name().to_owned())]))
@@ -67,7 +67,7 @@ impl Default for EdgeMetrics {
 }
 
 impl EdgeMetrics {
-    /// Counts a request that was answered. `route` is the pattern that it matched.
+    /// Counts an answered request. `route` is the pattern that it matched.
     pub fn count(&self, route: Option<&str>, status: u16, reason: Option<Reason>, latency: Duration) {
         let name = route.unwrap_or(NO_ROUTE);
         let route = self.route(name);
@@ -86,8 +86,8 @@ impl EdgeMetrics {
         }
     }
 
-    /// Shows the answers that somebody is to be woken for before there is one: of a series that begins with
-    /// its first, Prometheus sees no rise.
+    /// Creates the series that alerts watch with the value 0. If a series begins with its first count,
+    /// Prometheus sees no increase.
     pub(super) fn foresee<'a>(&self, routes: impl Iterator<Item = &'a str>) {
         for route in routes.chain([NO_ROUTE]) {
             for status in FAULTS {

@@ -1,4 +1,4 @@
-//! The edge: parse, call one flow, render. THE route table and THE list of layers are in this file.
+//! Parses requests, calls one flow, and renders the answer. All routes and all layers are in this file.
 
 pub mod admin;
 pub mod api;
@@ -48,13 +48,13 @@ use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::Sweeper;
 use crate::telemetry::traces::Traces;
 
-/// What the edge itself is told by the settings.
+/// The settings for HTTP.
 pub struct Edge {
     pub trusted_proxies: Vec<IpNet>,
     pub forwarded_header: ForwardedHeader,
-    /// After this a caller is told to try again; what its request began goes on.
+    /// After this time the caller is told to try again. The request itself continues in the background.
     pub request_timeout: Duration,
-    /// Whether probes and scrapes that are answered well have a line in the log.
+    /// Whether successful probes and scrapes are logged.
     pub logs_probes: bool,
 }
 
@@ -64,22 +64,22 @@ pub struct Shared {
     pub edge: Edge,
     pub exchanges: ExchangeLog,
     pub sweeper: Arc<Sweeper>,
-    /// The way out, for trying webhooks.
+    /// For webhook tests.
     pub egress: Arc<Egress>,
-    /// Requests under way, those included whose clients have hung up.
+    /// Open requests, including those whose clients have hung up.
     pub tasks: TaskTracker,
     pub is_draining: AtomicBool,
     pub metrics: metrics::EdgeMetrics,
-    /// Where a collector is named.
+    /// `None` if the settings name no collector.
     pub traces: Option<Traces>,
     pub tls: Option<Arc<tls::Tls>>,
 }
 
-/// Every route, behind every layer, and the document that describes them.
+/// All routes with their layers, and the OpenAPI document.
 pub fn router(shared: Arc<Shared>) -> Router {
     let keyed = |method: MethodRouter<Arc<Shared>>| {
-        // For calls that carry an API key, outermost first. Only the methods that exist run them: a
-        // wrong method is told so without a key.
+        // Layers for calls with an API key, outermost first. They run only for methods that exist, so a wrong
+        // method gets 405 even without a key.
         method.route_layer(
             ServiceBuilder::new()
                 .layer(from_fn_with_state(Arc::clone(&shared), layer::api_key::api_key))
@@ -90,12 +90,13 @@ pub fn router(shared: Arc<Shared>) -> Router {
         method.route_layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
     };
     let integrator = |method| recorded(keyed(method));
-    // For calls that the platform's own services make as well: a service token stands in for the key.
+    // For calls that the platform's services make too, with a service token instead of an API key.
     let checking = |method| {
         let service_token = from_fn_with_state(Arc::clone(&shared), layer::service_token::service_token);
         recorded(keyed(method).route_layer(service_token))
     };
-    // Looks at key and address itself: it answers 401 and 403 alone, and takes any method.
+    // `verify` checks the key and the address itself: it may only refuse with 401 or 403, and takes any
+    // method.
     let recorded_always = |method: MethodRouter<Arc<Shared>>| {
         method.layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
     };
@@ -133,8 +134,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// What every call goes through, outermost first. One layer, not one for each step: a layer costs a call
-/// allocations and copies of the request, and where these are many they cost more than the work.
+/// The steps for every call, outermost first. They share one layer, because each layer adds allocations and
+/// copies of the request, which would cost more than the steps themselves.
 pub(in crate::http) async fn every_call(
     State(shared): State<Arc<Shared>>,
     mut request: Request,

@@ -1,4 +1,4 @@
-//! The OpenAPI document: what the handlers say of themselves, and what is true of every one of them.
+//! The OpenAPI document: collects the descriptions of the handlers, and adds what applies to all of them.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -60,14 +60,14 @@ pub struct Problem {
         title = "Tollgate",
         description = "Issues and verifies API credentials for the merchants of a payment platform."
     ),
-    // Any method and suffix: routed by hand.
+    // Takes any method and suffix, so it is routed by hand.
     paths(verify::verify_scope),
-    // Outcome and Product: parameters, whose types are not collected from the handler.
+    // Outcome and Product are types of parameters, which utoipa does not collect from the handlers.
     components(schemas(IntegratorError, ErrorStatus, Outcome, Problem, Product))
 )]
 struct Base;
 
-/// The document before any route.
+/// The document without any route.
 pub fn base() -> Document {
     let mut document = Base::openapi();
     if let Some(components) = &mut document.components {
@@ -116,8 +116,7 @@ const ADMIN_ERRORS: [DocumentedError; 12] = [
     (503, "The store does not answer", "temporarily_unavailable"),
 ];
 
-/// The finished document as JSON, for the server that callers reach at `issuer`. What is true of every
-/// operation is added to each.
+/// The complete document as JSON, for a server at `issuer`. Adds to each operation what applies to all.
 pub fn rendered(mut document: Document, issuer: &str) -> Bytes {
     document.servers = Some(vec![ServerBuilder::new().url(issuer).build()]);
     if let Some(components) = &mut document.components {
@@ -149,8 +148,8 @@ pub fn rendered(mut document: Document, issuer: &str) -> Bytes {
     Bytes::from(document.to_json().expect("a document of strings and maps serialises"))
 }
 
-/// A page refers to its items by name, where the derived schema repeats them: generated clients then have one
-/// type for an object, however they came by it.
+/// Makes a page refer to its items by name. The derived schema repeats them, and generated clients would get
+/// two types for the same object.
 fn refer_to_items(name: &str, schema: &mut RefOr<Schema>) {
     if let Some(item) = name.strip_prefix("Page_")
         && let RefOr::T(Schema::Object(page)) = schema
@@ -162,8 +161,8 @@ fn refer_to_items(name: &str, schema: &mut RefOr<Schema>) {
 
 const REQUEST_ID: &str = "01a20d60-fef6-7ad1-ae50-7286a391e4c4";
 
-/// Gives an operation an id of its own (a handler's name is unique in its file alone), says that it is
-/// open to everybody where it names no way to authenticate, and describes answers that say nothing.
+/// Completes an operation. Makes its id unique, because a handler's name is unique only in its file. Marks it
+/// as public if it has no authentication. Describes answers that have no description.
 fn complete(operation: &mut Operation) {
     if let (Some(id), Some([tag, ..])) = (&operation.operation_id, operation.tags.as_deref()) {
         operation.operation_id = Some(format!("{}_{id}", tag.replace(' ', "_")));

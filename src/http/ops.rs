@@ -1,7 +1,7 @@
-//! The operations listener: health and metrics, for the network of whoever runs this, never the public's.
+//! The operations listener: health and metrics. It must not be reachable for the public.
 //!
-//! What happens is counted by handles that live where it happens. What is only a state (queues, pools,
-//! the outbox) is looked at when somebody asks, and costs nothing in between.
+//! Counters live in the code that counts. States such as queues, pools and the outbox are read only when
+//! somebody asks for the metrics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,13 +38,12 @@ use crate::store::estimates::{self, Backlog, SessionRows};
 use crate::store::{Store, StoreError};
 use crate::telemetry::lines;
 
-/// A scraper and a few probes.
+/// Enough for a scraper and a few probes.
 pub const CONNECTIONS_MAX: usize = 64;
 
-/// How long a scrape waits for the numbers that are in the store. Without them it tells the rest.
+/// How long a scrape waits for values from the database. If it takes longer, the answer has only the others.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Every route of the operations listener.
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -73,7 +72,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
-/// The numbers that the database has.
+/// Values from the database.
 struct InStore {
     backlog: Backlog,
     rows: SessionRows,
@@ -158,7 +157,7 @@ fn sweeper(sweeper: &Sweeper, registry: &mut Registry) {
     registry.register("sweep_walks", "How often this replica went through all sessions of age", walks);
 }
 
-/// How the process itself is doing.
+/// Metrics of the process itself.
 fn process(store: &Store, registry: &mut Registry) {
     let lost = ConstCounter::new(lines::lost());
     registry.register("log_lines_lost", "Log lines that could not be written", lost);
@@ -173,7 +172,7 @@ fn process(store: &Store, registry: &mut Registry) {
     registry.register("task_up", "Whether a background task runs", up);
 }
 
-/// What this process has between it and the database.
+/// Metrics of the queues and the connection pools.
 fn store(store: &Store, registry: &mut Registry) {
     let depth = Family::<Labels<1>, Gauge>::default();
     let pool = Family::<Labels<2>, Gauge>::default();
@@ -194,7 +193,7 @@ fn store(store: &Store, registry: &mut Registry) {
     registry.register("store_statements", "Statements that were run in the database", statements);
 }
 
-/// A histogram for each queue, made where its batches run.
+/// One histogram for each queue. The queues update them.
 #[derive(Debug)]
 struct BatchSizes(Vec<QueueState>);
 
@@ -212,7 +211,7 @@ impl EncodeMetric for BatchSizes {
     }
 }
 
-/// What is in the database: the same on every replica.
+/// Metrics from the database. They are the same on every replica.
 fn tables(in_store: &InStore, core: &Core, registry: &mut Registry) {
     let InStore { backlog, rows, earliest, audit_head } = in_store;
     let now = core.now();
@@ -225,7 +224,7 @@ fn tables(in_store: &InStore, core: &Core, registry: &mut Registry) {
         "Number of the last event of the audit trail",
         ConstGauge::new(audit_head.seq),
     );
-    // 48 bits are a number that every reader of metrics keeps to the last digit.
+    // Metrics are floating-point numbers, and 48 bits fit without rounding.
     let start = audit_head.hash.iter().take(6).fold(0, |number, byte| number << 8 | i64::from(*byte));
     registry.register("audit_head_hash", "The first 48 bits of that event's hash", ConstGauge::new(start));
     let deliveries = ConstGauge::new(backlog.deliveries);

@@ -1,4 +1,4 @@
-//! How many connections each address has, so that nobody takes the places of all.
+//! Counts the connections of each address, so that one client cannot use all of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,15 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::address::network_of;
 
-/// The connections of every address that has any.
+/// The number of connections of each address.
 pub struct Places {
-    /// Zero is "off".
+    /// Zero means no limit.
     max: u32,
     taken: Mutex<HashMap<IpAddr, u32>>,
     refused: AtomicU64,
 }
 
-/// The place of a connection, for as long as this lives.
+/// Counts as one connection until it is dropped.
 pub struct Place<'a> {
     places: &'a Places,
     network: IpAddr,
@@ -26,7 +26,7 @@ impl Places {
         Self { max, taken: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
-    /// `None` when the address has all that it may have.
+    /// `None` if the address already has as many connections as it may have.
     pub fn take(&self, ip: IpAddr) -> Option<Place<'_>> {
         let network = network_of(ip);
         let mut taken = self.taken();

@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: what a TCP load balancer says of the connection it passes on.
+//! The PROXY protocol, versions 1 and 2, with which a TCP load balancer names the client of a connection.
 //!
-//! Believed from trusted peers alone, and demanded of them: a receiver that guesses whether a header
-//! is there lets a client write its own. Written after "The PROXY protocol, versions 1 & 2", 2.1 to 2.3.
+//! Only trusted peers may send the header, and they must send it. If the header were optional, a client could
+//! write its own. Follows "The PROXY protocol, versions 1 & 2", 2.1 to 2.3.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,21 +13,21 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const V1_START: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The longest line of version 1, its CR LF included.
+/// The longest line of version 1, including CR LF.
 const V1_BYTES_MAX: usize = 107;
 
-/// Addresses and extensions of version 2. Two addresses of Unix sockets are 216 bytes; the rest is
-/// what proxies add about TLS.
+/// The most bytes of addresses and extensions in version 2. Two addresses of Unix sockets take 216 bytes. The
+/// rest is for what proxies add about TLS.
 const V2_BYTES_MAX: usize = 4096;
 
-/// What a caller on this machine sends that speaks for itself, such as a health check.
+/// The header of a caller that is itself the client, such as a health check on this machine.
 pub const OF_ITS_OWN: &[u8] = b"PROXY UNKNOWN\r\n";
 
-/// Reads the header, and not a byte more. `None` when the proxy speaks for itself, as for a health
-/// check, or of something that has no IP address.
+/// Reads the header, and not a byte more. `None` if the header names no IP address, as in a proxy's health
+/// checks.
 ///
 /// # Errors
-/// `InvalidData` when there is no valid header, else what reading met.
+/// `InvalidData` if there is no valid header, or the error of reading.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     // No valid header of either version is shorter.
     let mut start = [0; 12];
@@ -57,15 +57,15 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Ip
     parse_v1(&line).ok_or_else(invalid)
 }
 
-/// Tells the operator of proxies that do not send the header: the setting, or the proxy's own, is wrong, and
-/// every call is lost.
+/// Warns about trusted proxies that do not send the header. Either our setting or the proxy's is wrong, and
+/// every call fails.
 #[derive(Default)]
 pub struct MissingHeaders(Mutex<Option<Instant>>);
 
 impl MissingHeaders {
     const EVERY: Duration = Duration::from_secs(60);
 
-    /// Logs at most once a minute. A connection that is closed unused is no mistake.
+    /// Logs at most once a minute. A connection that was closed without any bytes is not a mistake.
     pub fn note(&self, error: &io::Error, peer: IpAddr) {
         if error.kind() != io::ErrorKind::InvalidData {
             return;
@@ -82,7 +82,7 @@ fn invalid() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a trusted proxy sent no valid PROXY header")
 }
 
-/// A whole line; `None` for one that is not valid.
+/// Parses a complete line. The outer `None` means that it is not valid.
 #[expect(clippy::option_option, reason = "not valid, and valid but without an address, are two things")]
 fn parse_v1(line: &[u8]) -> Option<Option<IpAddr>> {
     let line = std::str::from_utf8(line.strip_suffix(b"\r\n")?).ok()?;
@@ -111,11 +111,11 @@ fn parse_v1(line: &[u8]) -> Option<Option<IpAddr>> {
     }
 }
 
-/// What follows the signature; `None` for what is not valid.
+/// Parses what follows the signature. The outer `None` means that it is not valid.
 #[expect(clippy::option_option, reason = "not valid, and valid but without an address, are two things")]
 fn parse_v2(version_command: u8, family: u8, addresses: &[u8]) -> Option<Option<IpAddr>> {
     match version_command {
-        // LOCAL: the rest is to be ignored.
+        // LOCAL: the rest must be ignored.
         0x20 => Some(None),
         0x21 => match family >> 4 {
             1 => {

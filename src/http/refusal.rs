@@ -1,9 +1,9 @@
-//! Our words for what hyper refuses by itself.
+//! Replaces the answers that hyper writes by itself.
 //!
-//! A head that is too large or is not HTTP never reaches a service: hyper writes an answer of its own,
-//! without a body or an id, and hangs up. It cannot be told another, so it is recognised on its way out
-//! and replaced by what every other error gets: JSON, a request id, a line in the log, and 401 where
-//! forward authentication was asked.
+//! A head that is too large or not HTTP never reaches a service. hyper writes its own answer, without a body
+//! or a request id, and closes the connection. This cannot be configured. So we recognise that answer before
+//! it is sent and replace it with our usual error: JSON, a request id, a line in the log, and 401 for forward
+//! authentication.
 
 use axum::Router;
 use axum::body::Body;
@@ -17,19 +17,19 @@ use tower::ServiceExt;
 use super::context::Peer;
 use super::head::{self, Refused, TARGET_BYTES_MAX};
 
-/// Longer than any answer that hyper gives by itself.
+/// hyper's own answers are shorter than this.
 const AUTOMATIC_BYTES_MAX: usize = 256;
 
-/// Of a request line: enough to tell the method and the start of the path.
+/// How much of a request line we keep: enough for the method and the start of the path.
 const START_BYTES_MAX: usize = 64;
 
 const VERSION_BYTES: usize = " HTTP/1.1".len();
 
-/// What came in of a head that has not reached a service.
+/// The start of a head that has not reached a service.
 pub struct Start {
     bytes: [u8; START_BYTES_MAX],
     len: usize,
-    /// Bytes before the first line feed, as far as they came.
+    /// How many bytes have come before the first line feed.
     line_bytes: usize,
     is_line_whole: bool,
 }
@@ -58,12 +58,12 @@ impl Start {
         self.line_bytes == 0 && !self.is_line_whole
     }
 
-    /// Whether the first line is this, up to its line feed.
+    /// Whether the first line, without its line feed, is exactly this.
     pub fn is_line(&self, line: &[u8]) -> bool {
         self.is_line_whole && self.line_bytes == line.len() && self.bytes[..self.len] == *line
     }
 
-    /// As far as they can be read.
+    /// The method and path, as far as they can be read.
     fn method_and_path(&self) -> (Method, &str) {
         let text = self.bytes[..self.len].utf8_chunks().next().map_or("", |chunk| chunk.valid());
         let (method, target) = text.trim_start().split_once(' ').unwrap_or((text, ""));
@@ -78,14 +78,14 @@ impl Start {
     }
 }
 
-/// Writes the answers.
+/// Makes our own answers.
 pub struct Refuser {
     pub router: Router,
     pub client: Peer,
 }
 
 impl Refuser {
-    /// What is to be sent instead of `written`; `None` if that is an answer of ours.
+    /// The answer to send instead of `written`. `None` if `written` is one of our own answers.
     pub fn instead_of(&self, written: &[u8], start: &Start) -> Option<Vec<u8>> {
         let status = automatic(written)?;
         let (method, path) = start.method_and_path();
@@ -96,7 +96,7 @@ impl Refuser {
         *request.uri_mut() = Uri::try_from(path).unwrap_or_default();
         request.extensions_mut().insert(self.client);
         request.extensions_mut().insert(Refused(failure));
-        // Such a request meets nothing on its way that would have to be waited for.
+        // For such a request the router never has to wait for anything.
         let answered = async {
             let (parts, body) = self.router.clone().oneshot(request).await?.into_parts();
             Ok::<_, std::convert::Infallible>((parts, body.collect().await))
@@ -117,7 +117,7 @@ impl Refuser {
     }
 }
 
-/// The status of an answer that hyper gave by itself. All of ours have an id.
+/// The status of an answer that hyper wrote by itself. All our own answers have a request id.
 fn automatic(written: &[u8]) -> Option<StatusCode> {
     let has = |text: &[u8]| written.windows(text.len()).any(|window| window == text);
     let is_automatic = written.starts_with(b"HTTP/1.1 4")

@@ -1,10 +1,10 @@
-//! The rest of a body that was answered before it was read to its end.
+//! Handles the rest of a body if the answer came before the body was read completely.
 //!
-//! A caller that was refused has often sent its body already, or is about to. Left unread, it costs the
-//! caller the answer (the reset that follows unread bytes overtakes it) or the next call on the same
-//! connection. So a bounded rest is read and dropped; a longer one is announced with `Connection: close`,
-//! and the connection lingers (RFC 9112 9.3 and 9.6). Over HTTP/2 the stream alone is concerned, and is
-//! ended with NO_ERROR after the bound (RFC 9113 8.1).
+//! A refused caller has often already sent its body, or is still sending it. If we do not read it, the caller
+//! can lose the answer, because the kernel sends a reset that overtakes it. Or the next call on the
+//! connection fails. So we read and drop the rest up to a limit. If the rest is longer, we send `Connection:
+//! close` and let the connection linger (RFC 9112 9.3 and 9.6). Over HTTP/2 this concerns only the stream,
+//! which ends with NO_ERROR after the limit (RFC 9113 8.1).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,25 +20,25 @@ use tokio::sync::oneshot;
 
 use super::connection::UnderWay;
 
-/// Sixteen times what any body may be. Whoever sends more did not mean us.
+/// Sixteen times the largest body. A caller that sends more is surely not using our API.
 const REST_BYTES_MAX: u64 = 256 * 1024;
 
-/// How long the rest may take to arrive once the answer is given.
+/// How long the rest may take to arrive after the answer.
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an answer waits for a rest of unknown length, to be able to say what becomes of the connection.
+/// How long an answer waits for a rest of unknown length, to find out whether the connection can stay open.
 const UNSIZED_REST_WAIT: Duration = Duration::from_millis(250);
 
-/// What became of a body whose reader is done with it.
+/// The state of a body when its reader is dropped.
 enum Left {
     Unread(Incoming),
-    /// The caller waits to be told to send it (RFC 9110 10.1.1).
+    /// The caller waits for a 100 before it sends the body (RFC 9110 10.1.1).
     Unasked,
-    /// It broke off, or is no HTTP.
+    /// The body was cut off or is malformed.
     Broken,
 }
 
-/// A body on its way through the router, handed back if it is not read to its end.
+/// A body for the router. If it is not read completely, it is handed back to [`Rest`].
 pub struct Watched {
     body: Option<Incoming>,
     back: Option<oneshot::Sender<Left>>,
@@ -46,13 +46,13 @@ pub struct Watched {
     is_broken: bool,
 }
 
-/// Where it is handed back.
+/// Receives the body back.
 pub struct Rest {
     back: oneshot::Receiver<Left>,
     version: Version,
 }
 
-/// Splits a body that has something in it into what is read and what is left.
+/// Wraps a body that is not empty.
 pub fn watch(head: &Parts, body: Incoming) -> (Watched, Rest) {
     let (handed, back) = oneshot::channel();
     let is_unasked = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
@@ -61,13 +61,13 @@ pub fn watch(head: &Parts, body: Incoming) -> (Watched, Rest) {
 }
 
 impl Rest {
-    /// Sees to it that the answer arrives. `under_way` lives until the rest is read.
+    /// Makes sure that the answer arrives. `under_way` is dropped when the rest has been read.
     pub async fn settle(mut self, answer: &mut Response, under_way: UnderWay) {
         let left = match self.back.try_recv() {
-            // Read to its end.
+            // The body was read completely.
             Err(oneshot::error::TryRecvError::Closed) => return,
             Ok(left) => Some(left),
-            // A request that goes on without its caller still has it.
+            // A request that continues after its time-out still has the body.
             Err(oneshot::error::TryRecvError::Empty) => None,
         };
         let mut body = match left {
@@ -103,7 +103,7 @@ impl Rest {
     }
 }
 
-/// Whether the end came within the bound.
+/// Reads and drops the rest. Returns whether it ended within the limit.
 async fn read_out(body: &mut Incoming) -> bool {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
@@ -130,7 +130,7 @@ impl Body for Watched {
         match &frame {
             Some(Ok(_)) => {}
             Some(Err(_)) => self.is_broken = true,
-            // Whoever is done with it gets nothing handed back.
+            // The body was read completely, so there is nothing to hand back.
             None => self.body = None,
         }
         Poll::Ready(frame)

@@ -1,4 +1,4 @@
-//! The listener: accepts connections within a cap, with time-outs, and stops gracefully.
+//! The listener: accepts a limited number of connections, applies time-outs, and stops gracefully.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -26,47 +26,47 @@ use super::stream::Stream;
 use super::tls::Tls;
 use crate::domain::address::canonical;
 
-/// How long to wait after `accept` failed, for want of file descriptors say, before trying again.
+/// How long to wait after `accept` failed, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Requests that one HTTP/2 connection may have under way.
+/// The most concurrent requests on one HTTP/2 connection.
 const HTTP2_STREAMS_MAX: u32 = 256;
 
-/// Past this, the library refuses a head by itself, without a body. Larger than [`HEAD_BYTES_MAX`], so that
-/// what is refused for that is told in our words; and HTTP/2 counts 32 bytes more for each field.
+/// hyper refuses a larger head by itself, without a body. This is larger than [`HEAD_BYTES_MAX`], so that our
+/// own check comes first and can send a proper error. HTTP/2 also counts 32 extra bytes for each field.
 const HTTP2_HEAD_BYTES_MAX: u32 = 64 * 1024;
 
-/// What a client may send ahead of being read, and so what we may have to keep: several bodies of the
-/// largest size for a connection, and one for each stream.
+/// How much a client may send before we read it, which is also how much we may have to buffer: several bodies
+/// of the largest size for a connection, and one for each stream.
 const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
 const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 
-/// What a listener allows.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerLimits {
-    /// Connections open at a time; further ones wait in the kernel's queue.
+    /// The most open connections. Further ones wait in the kernel's queue.
     pub connections_max: usize,
-    /// Of one address, an IPv6 /64; zero is "off". Trusted proxies have none.
+    /// The most open connections of one address (or IPv6 /64). Zero means no limit. Trusted proxies have no
+    /// limit.
     pub connections_per_address_max: u32,
-    /// How long a PROXY header, a TLS handshake and a request's head may each take to arrive.
+    /// How long each of these may take: a PROXY header, a TLS handshake, the head of a request.
     pub header_timeout: Duration,
-    /// How long a connection may be without a request after it had one.
+    /// How long a connection may be idle after it has had a request.
     pub idle_timeout: Duration,
-    /// How long connections may go on after the stop.
+    /// How long connections may take to finish after a stop.
     pub shutdown_grace: Duration,
 }
 
-/// What connections speak below HTTP.
+/// The settings below HTTP.
 #[derive(Clone, Default)]
 pub struct Transport {
     pub tls: Option<Arc<Tls>>,
-    /// Peers that begin each connection with a PROXY header; all others must not.
+    /// These peers must begin each connection with a PROXY header. All others must not.
     pub proxy_protocol_from: Arc<[IpNet]>,
-    /// Peers whose connections are not counted by address: everybody comes through them.
+    /// Connections of these peers are not counted by address, because all clients come through them.
     pub trusted_proxies: Arc<[IpNet]>,
 }
 
-/// What the tasks of one listener share.
+/// Shared by all tasks of one listener.
 struct Listener {
     router: Router,
     limits: ListenerLimits,
@@ -77,7 +77,7 @@ struct Listener {
     missing_headers: MissingHeaders,
 }
 
-/// Serves until `stop` resolves, then lets requests under way finish within the grace period.
+/// Serves until `stop` resolves. Then lets open requests finish within the grace period.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -86,7 +86,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // The time for a head is kept by [`Stream`], which knows an idle connection from a slow one.
+    // [`Stream`] checks the time for a head, because it can tell an idle connection from a slow one.
     builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).max_headers(FIELDS_MAX);
     builder
         .http2()
@@ -135,7 +135,7 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Answers are one small write; waiting to fill a packet only adds latency.
+                // An answer is one small write. Waiting to fill a packet would only add latency.
                 let _ = stream.set_nodelay(true);
                 return (stream, peer, permit);
             }
@@ -150,12 +150,11 @@ async fn accept(
 impl Listener {
     /// Returns once the listener is to stop.
     async fn stopped(&self) {
-        // An error means that the listener is gone, which is as good.
+        // An error means that the listener is gone, so this task should stop too.
         drop(self.stop.clone().wait_for(|is_stopping| *is_stopping).await);
     }
 
-    /// From the first byte to the last. What goes wrong here is the client's affair; each request's
-    /// own log line says the rest.
+    /// Serves a connection. Errors of the connection are not logged: each request has its own log line.
     async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer.ip());
         let Some(client) = self.in_time(self.client(&mut stream, peer)).await else { return };
@@ -174,7 +173,8 @@ impl Listener {
         }
     }
 
-    /// Runs a step before HTTP: within the time for headers, and not beyond the stop.
+    /// Runs a step before HTTP. `None` if it fails, takes longer than the header time-out, or the listener
+    /// stops.
     async fn in_time<T>(&self, step: impl Future<Output = std::io::Result<T>>) -> Option<T> {
         tokio::select! {
             done = tokio::time::timeout(self.limits.header_timeout, step) => match done {
@@ -189,7 +189,7 @@ impl Listener {
         }
     }
 
-    /// Whom a connection stands for: what a trusted proxy says, else the peer.
+    /// The client of a connection: the one that a trusted proxy names, otherwise the peer.
     async fn client(&self, stream: &mut TcpStream, peer: IpAddr) -> std::io::Result<Peer> {
         if !self.transport.proxy_protocol_from.iter().any(|net| net.contains(&peer)) {
             return Ok(Peer::client(peer));
@@ -217,7 +217,7 @@ impl Listener {
             _ = connection.as_mut() => return,
             () = activity.idle_for(idle_timeout) => {
                 connection.as_mut().graceful_shutdown();
-                // It has no request, so there is nothing to wait for but the client's farewell.
+                // There is no open request, so we only wait for the client to close.
                 let _ = tokio::time::timeout(header_timeout, connection).await;
                 return;
             }

@@ -1,15 +1,16 @@
-//! The bytes of a connection below HTTP: a deadline for each head, our words for hyper's own refusals, and
-//! an end that does not cost the client its last answer.
+//! The bytes of a connection below HTTP. This adds a deadline for each head, replaces hyper's own refusals,
+//! and closes connections so that the client does not lose its last answer.
 //!
-//! **Deadlines.** A head that has begun must be whole in time, and so must the first one from the moment of
-//! connecting: a client that sends nothing, half a head, or the start of HTTP/2's preface (RFC 9113 3.4)
-//! would otherwise hold its place. A trusted proxy may be silent for longer: it opens connections in a burst
-//! that it needs only later. Between requests the longer time for idle connections counts, which
-//! [`super::connection::Activity`] measures. A timer is made only when a head does not come in one piece.
+//! **Deadlines.** A head that has begun must be complete in time. The first head must be complete in time
+//! after the connection was made. Otherwise a client could hold a connection by sending nothing, half a head,
+//! or the start of HTTP/2's preface (RFC 9113 3.4). A trusted proxy may wait longer before its first request,
+//! because it opens connections in bursts before it needs them. Between requests the longer idle time-out
+//! applies, which [`super::connection::Activity`] measures. We make a timer only if a head does not come in
+//! one piece.
 //!
-//! **Lingering.** Bytes that are still on their way when a socket is closed make the kernel send a reset,
-//! which can overtake the answer. Where something was left unread, the sending half is closed first, and
-//! what comes is read and dropped until the client closes too (RFC 9112 9.6).
+//! **Lingering.** If bytes arrive after a socket was closed, the kernel sends a reset, which can overtake the
+//! answer. So if something was left unread, we first close only the sending half. Then we read and drop bytes
+//! until the client closes too (RFC 9112 9.6).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -27,27 +28,27 @@ use super::refusal::{Refuser, Start};
 /// The first line of HTTP/2's preface.
 const HTTP2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r";
 
-/// How long a connection that was closed lingers while nothing comes.
+/// How long a closed connection lingers while no bytes arrive.
 const LINGER_QUIET: Duration = Duration::from_secs(5);
 
-/// How long it lingers at all.
+/// How long a closed connection lingers at most.
 const LINGER_MAX: Duration = Duration::from_secs(30);
 
-/// What hyper reads from and writes to.
+/// The stream that hyper uses.
 pub struct Stream<S> {
     io: S,
     activity: Arc<Activity>,
     refuser: Refuser,
     head_timeout: Duration,
-    /// For the first byte.
+    /// The time for the first byte.
     silence_timeout: Duration,
-    /// While a head is awaited and did not come in one piece.
+    /// Set while we wait for the rest of a head.
     deadline: Option<Pin<Box<Sleep>>>,
     start: Start,
-    /// Requests that had begun when `start` did.
+    /// How many requests had begun when `start` began.
     start_after: u64,
     is_http2: bool,
-    /// What is left of an answer that replaces hyper's.
+    /// Our answer that replaces hyper's.
     reply: Vec<u8>,
     replied: usize,
     linger: Option<Linger>,
@@ -82,7 +83,7 @@ impl<S> Stream<S> {
         }
     }
 
-    /// Bytes that come while no request is under way begin a head, or go on with it.
+    /// Bytes that arrive while no request is open belong to a head.
     fn saw(&mut self, bytes: &[u8]) {
         if self.is_http2 || bytes.is_empty() || !self.activity.is_quiet() {
             return;
@@ -93,14 +94,14 @@ impl<S> Stream<S> {
             self.start_after = begun;
         }
         if self.start.is_empty() {
-            // From here on it is the head that is awaited.
+            // From here on, the deadline is that of the head.
             self.deadline = None;
         }
         self.start.saw(bytes);
         self.is_http2 = begun == 0 && self.start.is_line(HTTP2_PREFACE_LINE);
     }
 
-    /// Whether a head is awaited for too long.
+    /// Whether a head takes too long.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let begun = self.activity.begun();
         let is_partial = !self.is_http2 && self.start_after == begun && !self.start.is_empty();
@@ -134,14 +135,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Stream<S> {
-    /// Sends another answer in place of one that hyper gave by itself; `None` when `written` is not one.
+    /// Sends our answer instead of one that hyper wrote by itself. `None` if `written` is not such an answer.
     fn poll_replace(&mut self, cx: &mut Context<'_>, written: &[u8]) -> Option<Poll<io::Result<()>>> {
         if self.is_http2 {
             return None;
         }
         if self.reply.is_empty() {
             if self.start_after != self.activity.begun() {
-                // It came with an earlier request in one piece, and nobody knows where it began.
+                // This head arrived together with an earlier request, so we do not know where it began.
                 self.start = Start::default();
             }
             self.reply = self.refuser.instead_of(written, &self.start)?;
@@ -160,7 +161,7 @@ impl<S: AsyncWrite + Unpin> Stream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
-    /// Reads and drops what comes, until the client has closed too.
+    /// Reads and drops bytes until the client closes too.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let linger = self.linger.get_or_insert_with(|| Linger {
             quiet: Box::pin(tokio::time::sleep(LINGER_QUIET)),
@@ -195,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // What hyper says by itself is one head and no body.
+        // hyper's own answer is one head without a body.
         match bufs.first().and_then(|first| Some((first.len(), self.poll_replace(cx, first)?))) {
             Some((bytes, replaced)) => replaced.map_ok(|()| bytes),
             None => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),

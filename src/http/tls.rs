@@ -1,9 +1,9 @@
-//! TLS: rustls with ring, 1.2 and 1.3, HTTP/2 or HTTP/1.1 by ALPN (RFC 7301), and a certificate that is
+//! TLS 1.2 and 1.3 with rustls and ring, HTTP/2 or HTTP/1.1 by ALPN (RFC 7301). The certificate can be
 //! replaced without a restart.
 //!
-//! The files are compared by what is in them, not by their times: whoever renews certificates may
-//! rename, copy or swap a link. A pair that does not fit is half-way through being replaced, so the
-//! former one stays in use and the files are looked at again.
+//! We compare the contents of the files and not their times, because a renewal may rename, copy or change a
+//! link. If the certificate and the key do not fit, the renewal is probably not finished. The old pair then
+//! stays in use, and we look at the files again later.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,10 +23,11 @@ use zeroize::Zeroizing;
 
 use crate::domain::clock::Timestamp;
 
-/// How often the files are looked at. Renewals happen weeks before they matter.
+/// How often we look at the files. This is fast enough, because certificates are renewed weeks before they
+/// expire.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why there is no TLS, in words for an operator. Nothing of a key's file is repeated.
+/// Why TLS cannot be used. The text is for the operator, and shows nothing from the key file.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{path}: {source}")]
@@ -39,21 +40,21 @@ pub enum TlsError {
     Unusable { certificate: PathBuf, key: PathBuf, source: rustls::Error },
 }
 
-/// Where the certificate chain and its key are, PEM.
+/// The PEM files with the certificate chain and its key.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// What the listener speaks TLS with.
+/// The TLS settings of the listener, with the current certificate.
 pub struct Tls {
     files: TlsFiles,
     current: Arc<Current>,
     config: Arc<ServerConfig>,
 }
 
-/// The pair in use, and the digest of the files that it came from.
+/// The current certificate and key, and the digest of their files.
 struct Current(RwLock<(Arc<CertifiedKey>, [u8; 32])>);
 
 impl std::fmt::Debug for Current {
@@ -94,10 +95,8 @@ impl Tls {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
 
-    /// Takes over what the files hold now; `false` when that is in use already.
-    ///
-    /// # Errors
-    /// [`TlsError`]; the former certificate stays in use.
+    /// Loads the files again. Returns `false` if they have not changed. After an error, the old certificate
+    /// stays in use.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let contents = Contents::read(&self.files)?;
         let digest = contents.digest();
@@ -109,7 +108,7 @@ impl Tls {
         Ok(true)
     }
 
-    /// When the certificate in use expires; `None` if its date cannot be read.
+    /// When the current certificate expires. `None` if its date cannot be read.
     pub fn expires_at(&self) -> Option<Timestamp> {
         let (pair, _) = self.current.pair();
         let certificate = Certificate::from_der(pair.end_entity_cert().ok()?).ok()?;
@@ -117,7 +116,7 @@ impl Tls {
         Some(Timestamp::from_unix_secs(i64::try_from(expiry.as_secs()).ok()?))
     }
 
-    /// Looks at the files again and again, until it is aborted.
+    /// Looks at the files regularly until it is aborted.
     pub async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -125,7 +124,7 @@ impl Tls {
         }
     }
 
-    /// Takes over what the files hold now, and says in the log what came of it.
+    /// Loads the files again and logs the result.
     pub fn look(&self) {
         match self.reload() {
             Ok(true) => {

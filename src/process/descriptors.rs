@@ -1,8 +1,8 @@
 //! The limit on open files and sockets.
 //!
-//! The soft limit is often 1024, for old programs, while the hard limit is much higher. If even the hard limit
-//! is too low, we accept fewer connections. The database, webhooks and the operations listener get their
-//! descriptors first, because the server cannot work without them.
+//! The soft limit is often 1024, for old programs, while the hard limit is much higher. If even the hard
+//! limit is too low, we accept fewer connections. The database, webhooks and the operations listener get
+//! their descriptors first, because the server cannot work without them.
 
 use crate::config::Settings;
 use crate::http::ops;

@@ -1,7 +1,7 @@
 //! The admin API: JSON in, one flow, JSON out; errors are RFC 9457 problems.
 //!
-//! Who calls is decided by [`super::layer::admin_token`]; what they may do, by the flows, and of service tokens
-//! by [`permissions`] before them.
+//! Who calls is decided by [`super::layer::admin_token`]; what they may do, by the flows, and of service
+//! tokens by [`permissions`] before them.
 
 pub mod api_keys;
 pub mod audit;

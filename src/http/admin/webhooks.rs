@@ -1,4 +1,5 @@
-//! Webhooks: the delivery log, sending again, trying out, signing secrets, and events published by the platform.
+//! Webhooks: the delivery log, sending again, trying out, signing secrets, and events published by the
+//! platform.
 
 use std::sync::Arc;
 

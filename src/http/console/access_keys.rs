@@ -36,7 +36,7 @@ struct AccessKeysPage {
     may_change: bool,
     is_licensed: bool,
     once: String,
-    /// Under which the key's own secret, made a moment ago, can be shown once more; or empty.
+    /// The name under which the key's own secret can be shown again if it was just made. Otherwise empty.
     key_once: String,
     rows: Vec<AccessKey>,
     error: Option<String>,
@@ -47,12 +47,12 @@ struct AccessKey {
     is_on: bool,
     created: When,
     secrets: Vec<SecretRow>,
-    /// Of credentials made a moment ago.
+    /// Set if these credentials were just made.
     new: Option<NewSecret>,
 }
 
 impl AccessKey {
-    /// An id within the page.
+    /// An HTML id that is unique on the page.
     fn id_of(&self, what: &str) -> String {
         format!("{what}-{}", self.client_id)
     }
@@ -69,15 +69,15 @@ struct NewSecret {
     lacks_key: bool,
 }
 
-/// Names under which secrets made a moment ago can be shown once more: they travel from form to form, so
-/// that switching ON does not lose what is still to be copied.
+/// Names under which secrets that were just made can be shown again. Each form passes them to the next one,
+/// so that switching ON does not hide a secret that the user still has to copy.
 #[derive(Clone, Default, Deserialize)]
 pub(super) struct Remembered {
     #[serde(default)]
     once: String,
     #[serde(default)]
     key_once: String,
-    /// Of the switch.
+    /// The new position of the switch.
     #[serde(default)]
     enabled: bool,
 }
@@ -120,7 +120,7 @@ pub(super) async fn generate(
     }
 }
 
-/// The switch. The page it answers with still shows what the one before it showed.
+/// Switches Enhanced Security. The answer still shows the secrets that the previous page showed.
 pub(super) async fn switch(
     context: MerchantContext,
     Path(path): Path<ClientPath>,
@@ -184,7 +184,7 @@ async fn access_keys(
     })
 }
 
-/// The answer kept under a form's name, if there is one.
+/// The stored answer to an earlier form, if there is one.
 async fn kept(
     context: &MerchantContext,
     once: &str,
@@ -195,7 +195,7 @@ async fn kept(
     Ok(context.context.core().earlier_answer(&key).await?.and_then(Result::ok))
 }
 
-/// What a shell takes as it is: every value is of an alphabet without quotes.
+/// A command to paste into a shell. No value can contain a quote, so nothing is escaped.
 fn curl(base: &str, key: Option<&str>, made: &MadeCredentials) -> String {
     let key = key.unwrap_or("YOUR_API_KEY");
     format!(
@@ -205,7 +205,7 @@ fn curl(base: &str, key: Option<&str>, made: &MadeCredentials) -> String {
     )
 }
 
-/// Credentials of this very key; others are none.
+/// The credentials, if they belong to this key.
 async fn credentials_of(
     context: &MerchantContext,
     key: &ApiKey,

@@ -1,4 +1,4 @@
-//! Your account: password, second factor, recovery codes, other sessions.
+//! "Your account": password, second factor, recovery codes, other sessions.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -72,7 +72,7 @@ async fn account_page(context: &UserContext, error: Option<String>) -> Result<Ac
     })
 }
 
-/// With the navigation of the user's own merchant, where they have one.
+/// The page frame, with the navigation of the user's own merchant if there is one.
 async fn account_frame(context: &UserContext, title: &'static str) -> Result<Page, Failure> {
     let merchant = match context.principal.merchant_id {
         Some(id) => context.core().merchant(&context.principal, id).await?.ok(),
@@ -163,7 +163,7 @@ pub(super) async fn confirm(
     {
         Ok(codes) => show_codes(&context, &codes).await,
         Err(refusal) => {
-            // The same secret again: it may be in the app already.
+            // Show the same secret again, because the user may already have added it to the app.
             let Some(enrolment) = core.resume_totp(context.who.user.id, &sealed) else {
                 return Ok(Redirect::to("/console/account/second-factor").into_response());
             };
@@ -199,9 +199,9 @@ pub(super) async fn remove(context: UserContext, Form(form): Form<Code>) -> Resu
     }
 }
 
-/// A QR code as one path: each dark module is a square of it.
+/// A QR code as one SVG path with a square for each dark module.
 struct Qr {
-    /// Modules a side, the quiet zone of four around it included.
+    /// Modules per side, including the quiet zone of four on each side.
     side: usize,
     path: String,
 }

@@ -1,5 +1,5 @@
-//! The console's own files, in the binary. Each has its hash in its name, so that browsers may keep it
-//! for ever and never show an old one.
+//! The console's own files, built into the binary. Each has its hash in its name, so browsers can cache it
+//! for ever and never use an old version.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::http::error::Failure;
 
 struct Asset {
-    /// With its hash: `console-0123456789abcdef.css`.
+    /// The name with its hash, such as `console-0123456789abcdef.css`.
     name: String,
     content_type: &'static str,
     body: &'static str,
@@ -41,7 +41,7 @@ pub(in crate::http) fn icon_url() -> String {
     format!("/console/assets/{}", ICON.name)
 }
 
-/// A file by its name with the hash; any other name is none.
+/// Serves a file by its name with the hash. Any other name is 404.
 pub(super) async fn serve(Path(name): Path<String>) -> Response {
     let Some(asset) = [&*STYLE, &*SCRIPT, &*ICON].into_iter().find(|asset| asset.name == name) else {
         return Failure::of_status(StatusCode::NOT_FOUND).into_response();

@@ -16,7 +16,8 @@ use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 use crate::store::audit::{Chained, Search};
 
-/// Events of one file: some megabytes. The whole trail is had page by page from the admin API.
+/// The most events in one CSV file, which is a few megabytes. The admin API has the whole trail, page by
+/// page.
 const CSV_EVENTS_MAX: i64 = 10_000;
 
 const CSV_COLUMNS: [&str; 12] = [
@@ -41,7 +42,7 @@ struct AuditPage {
     base: String,
     asked: Asked,
     is_filtered: bool,
-    /// Of the whole platform, with what concerns no merchant.
+    /// The trail of the whole platform, including events without a merchant.
     is_platform: bool,
     rows: Vec<Row>,
     next: Option<String>,
@@ -53,7 +54,7 @@ struct Row {
     what: String,
     action: String,
     object: String,
-    /// Its name, and the path of its own trail.
+    /// The merchant's name, and the path of its own trail.
     merchant: Option<(String, String)>,
     is_refused: bool,
     client_ip: String,
@@ -71,7 +72,7 @@ pub(super) struct Asked {
     object: Option<String>,
     #[serde(default, deserialize_with = "filled")]
     outcome: Option<String>,
-    /// `platform`: what concerns no merchant.
+    /// `platform` selects events without a merchant.
     #[serde(default, deserialize_with = "filled")]
     of: Option<String>,
     cursor: Option<String>,
@@ -83,7 +84,7 @@ impl Asked {
             merchant: None,
             of_platform: self.of.as_deref() == Some("platform"),
             actor: self.who.clone(),
-            // As it is stored, or as the page shows it.
+            // The user may type the action as stored or as the page shows it.
             action: self.action.as_deref().map(action_of),
             object_id: self.object.clone(),
             outcome: self.outcome.as_deref().and_then(|outcome| outcome.parse().ok()),
@@ -180,7 +181,7 @@ fn row(chained: Chained, merchant: Option<(String, String)>) -> Row {
     }
 }
 
-/// `API key created`, as the page shows it, is `api_key.created`.
+/// Converts `API key created`, as the page shows it, to `api_key.created`.
 fn action_of(text: &str) -> String {
     let lower = text.trim().to_lowercase();
     match lower.rsplit_once(' ') {
@@ -189,7 +190,7 @@ fn action_of(text: &str) -> String {
     }
 }
 
-/// `api_key.created` as people say it: `API key created`.
+/// Converts `api_key.created` to `API key created`.
 fn deed(action: &str) -> String {
     let words = spaced(action);
     let words = words.replacen("api key", "API key", 1);
@@ -216,7 +217,7 @@ pub(super) async fn csv(context: MerchantContext) -> Result<Response, Failure> {
     Ok((headers, file).into_response())
 }
 
-/// RFC 4180, with every field quoted.
+/// Writes CSV (RFC 4180) with every field quoted.
 fn write_file(events: &[Chained]) -> Result<Vec<u8>, csv::Error> {
     let mut file = csv::WriterBuilder::new()
         .quote_style(csv::QuoteStyle::Always)
@@ -245,7 +246,7 @@ fn write_file(events: &[Chained]) -> Result<Vec<u8>, csv::Error> {
     file.into_inner().map_err(|error| error.into_error().into())
 }
 
-/// Spreadsheets run a field that begins like a formula (OWASP, "CSV injection"). An apostrophe before it
+/// Spreadsheets execute a field that begins like a formula (OWASP, "CSV injection"). An apostrophe in front
 /// makes it text.
 fn guard_formula(field: String) -> String {
     let is_formula =

@@ -1,21 +1,21 @@
-//! Charts as SVG, drawn here: no script, colours from the stylesheet. A table beside each says the same.
+//! Draws charts as SVG, without scripts and with colours from the stylesheet. A table next to each chart has
+//! the same values.
 
 use std::fmt::Write as _;
 
-/// The drawing's own units; it is scaled to its place.
+/// Sizes in the drawing's own units. The page scales it.
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 200.0;
 const LEFT: f64 = 62.0;
 const BOTTOM: f64 = 24.0;
 const TOP: f64 = 10.0;
 
-/// One column of a chart: a label for its time, and its values from the bottom up.
+/// One column of a chart: the label of its time, and its values from the bottom up.
 pub(super) struct Column {
     pub(super) label: String,
     pub(super) values: Vec<i64>,
 }
 
-/// A drawing and what it shows, for those who do not see it.
 pub(super) struct Chart {
     pub(super) svg: String,
 }
@@ -24,7 +24,7 @@ fn plot_height() -> f64 {
     HEIGHT - BOTTOM - TOP
 }
 
-/// A round number that no value passes, and whose half is whole.
+/// A round number of at least `max`, whose half is a whole number.
 fn ceiling(max: i64) -> i64 {
     let mut step = 1;
     loop {
@@ -72,7 +72,7 @@ pub(super) fn bars(title: &str, columns: &[Column]) -> Chart {
     close(svg)
 }
 
-/// A line for each series; a column without a value interrupts it.
+/// A line for each series. A column without a value interrupts the line.
 pub(super) fn lines(
     title: &str,
     columns: &[(String, Vec<Option<i64>>)],
@@ -97,7 +97,7 @@ pub(super) fn lines(
             let step = if is_drawing { "L" } else { "M" };
             add(&mut path, &format!("{step}{x:.1} {y:.1}"));
             is_drawing = true;
-            // A value alone would be a line of no length.
+            // A single value needs a dot, because a line would have no length.
             add(
                 &mut svg,
                 &format!("<circle class=\"p{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>", series + 1),

@@ -1,4 +1,4 @@
-//! What a screen works with: who is signed in, as which actor, and the merchant of the path.
+//! What every screen needs: the signed-in user, the principal, and the merchant in the path.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 
-/// A request of a user who is signed in.
+/// A request of a signed-in user.
 pub(super) struct UserContext {
     pub(super) shared: Arc<Shared>,
     pub(super) who: SignedIn,
@@ -56,12 +56,13 @@ impl UserContext {
         Page::new(title, screen, &self.who, None)
     }
 
-    /// A fresh name for a form that makes something: sent twice, it makes one thing.
+    /// A new name for a form that creates something. If the form is sent twice, it creates one object.
     pub(super) fn new_once(&self) -> String {
         hex::encode(self.core().entropy.bytes::<16>())
     }
 
-    /// The key under which the answer to a form is kept: this user's, for this purpose and object.
+    /// The key under which the answer to a form is stored. It depends on the user, the purpose and the
+    /// object.
     pub(super) fn once_key(&self, name: &str, what: &str, object: Uuid) -> Option<OnceKey> {
         use sha2::{Digest, Sha256};
         let is_ours = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -73,7 +74,7 @@ impl UserContext {
     }
 }
 
-/// A request about the merchant that its path names. To whoever may not see that one, it does not exist.
+/// A request about the merchant in the path. If the user may not see the merchant, the answer is 404.
 pub(super) struct MerchantContext {
     pub(super) context: UserContext,
     pub(super) merchant: LicensedMerchant,
@@ -98,7 +99,7 @@ impl MerchantContext {
         self.merchant.merchant.id
     }
 
-    /// The path of a screen of this merchant.
+    /// The path of one of this merchant's screens.
     pub(super) fn path(&self, rest: &str) -> String {
         format!("/console/m/{}{rest}", self.id())
     }
@@ -107,7 +108,7 @@ impl MerchantContext {
         Page::new(title, screen, &self.context.who, Some(&self.merchant))
     }
 
-    /// Whether buttons that change something are shown; the flows decide.
+    /// Whether to show buttons that change something. The flows still check every change.
     pub(super) fn may_change(&self) -> bool {
         self.context.who.user.role != Role::MerchantViewer
     }
@@ -116,10 +117,7 @@ impl MerchantContext {
         self.merchant.licences.is_good(product, self.context.now)
     }
 
-    /// A key of this merchant; one of another is none.
-    ///
-    /// # Errors
-    /// 404, or a fault of the store.
+    /// A key of this merchant. The key of another merchant is 404.
     pub(super) async fn key(&self, id: ApiKeyId) -> Result<ApiKey, Failure> {
         let key = self.context.core().api_key(&self.context.principal, id).await??;
         if key.merchant_id == self.id() { Ok(key) } else { Err(Refused::NotFound.into()) }

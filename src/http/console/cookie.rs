@@ -1,8 +1,8 @@
-//! The console's one cookie.
+//! The console's only cookie.
 //!
-//! `__Host-` binds it to this very host, to HTTPS and to no subdomain (RFC 6265bis 4.1.3.2). Chromium
-//! and Firefox take it over plain HTTP too where the host is this computer, so that development needs no
-//! exception; elsewhere without TLS nobody can sign in, which is right.
+//! `__Host-` restricts it to exactly this host and to HTTPS (RFC 6265bis 4.1.3.2). Chromium and Firefox also
+//! accept it over plain HTTP from the same computer, so development needs no exception. From other computers,
+//! nobody can sign in without TLS, which is what we want.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
@@ -10,7 +10,7 @@ use crate::domain::secret::{CONSOLE_SECRET_CHARS, PlainSecret};
 
 const NAME: &str = "__Host-tollgate";
 
-/// What the browser sent; `None` when it sent none, or two that differ in value.
+/// The cookie from the browser. `None` if there is none, or two with different values.
 pub(super) fn presented(headers: &HeaderMap) -> Option<PlainSecret> {
     let mut values = headers
         .get_all(header::COOKIE)
@@ -25,7 +25,7 @@ pub(super) fn presented(headers: &HeaderMap) -> Option<PlainSecret> {
     is_ours.then(|| PlainSecret::new(value.to_owned()))
 }
 
-/// A `Set-Cookie` that lasts until the browser is closed; the server ends it sooner.
+/// A `Set-Cookie` that lasts until the browser is closed. The server usually ends the session earlier.
 pub(super) fn set(secret: &PlainSecret) -> HeaderValue {
     let text = format!("{NAME}={}; Path=/; Secure; HttpOnly; SameSite=Lax", secret.expose());
     let mut value = HeaderValue::from_str(&text).expect("base64url is fit for a header");

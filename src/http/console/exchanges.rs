@@ -1,4 +1,4 @@
-//! API details: every call as it was answered, and why one was refused, in a sentence.
+//! "API details": every call with its answer, and a sentence that says why a call was refused.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::http::admin::page::Query;
 use crate::http::error::Failure;
 use crate::store::exchanges::{Exchange, Filter};
 
-/// Keys that the filter offers, and that a row can name: as many as a merchant can have live.
+/// How many keys the filter offers and rows can name: as many as a merchant can have.
 const KEYS_MAX: i64 = 200;
 
 #[derive(Template)]
@@ -49,7 +49,7 @@ struct Row {
     key_name: String,
     client_id: String,
     latency: String,
-    /// Set where a button can add the address to the key's list.
+    /// Set if a button can add the address to this key's allow list.
     may_allow: Option<ApiKeyId>,
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
 
 fn row(exchange: Exchange, key: Option<&ApiKey>, may_change: bool) -> Row {
     let is_outside = matches!(exchange.reason.as_deref(), Some("address_not_allowed" | "address_observed"));
-    // Allowed meanwhile, or revoked: there is nothing to add then.
+    // If the address is allowed by now or the key is revoked, there is nothing to add.
     let may_allow = key.filter(|key| {
         let is_still_outside = exchange.client_ip.parse().is_ok_and(|ip| !key.allow_list.allows(ip));
         may_change && is_outside && is_still_outside && key.revoked_at.is_none()
@@ -136,7 +136,7 @@ fn row(exchange: Exchange, key: Option<&ApiKey>, may_change: bool) -> Row {
     }
 }
 
-/// Microseconds as a person reads them.
+/// Formats microseconds for people.
 pub(super) fn latency(micros: i64) -> String {
     match micros {
         ..1000 => format!("{micros} \u{b5}s"),
@@ -151,11 +151,11 @@ pub(super) struct Allow {
     address: String,
 }
 
-/// Adds an address to a key's list: the list as it is now, and nothing else of the key.
+/// Adds an address to a key's current allow list, and changes nothing else.
 pub(super) async fn allow(context: MerchantContext, Form(form): Form<Allow>) -> Result<Response, Failure> {
     let key = context.key(form.key).await?;
     if key.allow_list.ranges().is_empty() {
-        // An empty list allows everything: adding to it would lock all others out.
+        // An empty list allows every address, so adding one would lock out all others.
         return Err(Refused::Conflict("the key works from any address already".to_owned()).into());
     }
     let mut ranges = key.allow_list.to_strings();

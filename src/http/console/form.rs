@@ -1,4 +1,4 @@
-//! Forms: url-encoded bodies read into a struct. A field that the struct does not name is ignored.
+//! Reads form bodies into a struct. Fields that the struct does not have are ignored.
 
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
@@ -9,7 +9,7 @@ use crate::domain::reason::Reason;
 use crate::http::body;
 use crate::http::error::Failure;
 
-/// A hundred address ranges and a URL are well within it.
+/// A hundred address ranges and a URL need much less.
 const BODY_BYTES_MAX: usize = 32 * 1024;
 
 pub(super) struct Form<T>(pub(super) T);
@@ -28,17 +28,14 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
         if body.contains(&0) || body.windows(3).any(|encoded| encoded == b"%00") {
             return Err(Failure::refused(Reason::NulCharacter));
         }
-        // The error would repeat what was sent, which may be a password.
+        // Do not show the error: it would repeat the input, which may be a password.
         serde_urlencoded::from_bytes(&body)
             .map(Self)
             .map_err(|_| Failure::invalid_request("the form lacks a field, or has one twice"))
     }
 }
 
-/// An empty text field is one not filled in.
-///
-/// # Errors
-/// Those of the deserialiser.
+/// Treats an empty text field as missing.
 pub(super) fn filled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))

@@ -1,5 +1,5 @@
-//! What stands in front of the console's screens: response headers, no posts from other sites, so many calls
-//! a minute, and a user who is signed in.
+//! Layers in front of the console's screens: response headers, protection against posts from other sites, a
+//! limit on calls per minute, and the sign-in.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 
-/// Nothing but our own files, and no script or style inside a page.
+/// Allows only our own files, and no scripts or styles inside a page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
      img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Puts in the headers of every answer under `/console`, errors and files included.
+/// Adds the headers of every answer under `/console`, including errors and files.
 ///
-/// `is_https`: whether browsers reach the console over TLS, here or at a proxy in front.
+/// `is_https` says whether browsers reach the console over TLS, here or at a proxy in front.
 pub fn put_headers(headers: &mut HeaderMap, is_https: bool) {
     let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::X_FRAME_OPTIONS, "DENY");
-    // Not `no-referrer`: it would make browsers send `Origin: null` with our own forms.
+    // `no-referrer` would make browsers send `Origin: null` with our own forms.
     set(header::REFERRER_POLICY, "same-origin");
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
     if is_https {
-        // Two years (RFC 6797). This host alone: of others on its domain we know nothing.
+        // Two years (RFC 6797). Only for this host, because we know nothing about others in its domain.
         set(header::STRICT_TRANSPORT_SECURITY, "max-age=63072000");
     }
 }
@@ -42,7 +42,7 @@ pub fn is_console(path: &str) -> bool {
     path == "/console" || path.starts_with("/console/")
 }
 
-/// Refuses what another site makes a browser send: a defence beside the cookie's `SameSite`.
+/// Refuses requests that another site makes a browser send, in addition to the cookie's `SameSite`.
 pub async fn same_site(request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     if is_read || is_from_here(request.headers()) {
@@ -56,8 +56,8 @@ pub async fn same_site(request: Request, next: Next) -> Response {
     failure.into_response()
 }
 
-/// Browsers say where a form was sent from: in `Sec-Fetch-Site`, or in `Origin`. Whoever says neither is
-/// no browser of this decade, and nobody's cookie comes with it by accident.
+/// Browsers say where a form was sent from, in `Sec-Fetch-Site` or `Origin`. A client that sends neither is
+/// not a current browser, so another site cannot make it send a user's cookie.
 fn is_from_here(headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(site) = text(HeaderName::from_static("sec-fetch-site")) {
@@ -68,7 +68,7 @@ fn is_from_here(headers: &HeaderMap) -> bool {
     origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
 }
 
-/// Counts a call for its address, before anything else costs anything.
+/// Counts a call for its address, before it can cause any other work.
 pub async fn counted(
     State(shared): State<Arc<Shared>>,
     context: RequestContext,
@@ -81,7 +81,7 @@ pub async fn counted(
     }
 }
 
-/// Lets nobody through who is not signed in: they are sent to sign in, and from there back here.
+/// Redirects users who are not signed in to the sign-in page, which sends them back here.
 pub async fn signed_in(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let cookie = cookie::presented(request.headers());
     let found = match &cookie {
@@ -109,7 +109,7 @@ fn sign_in_path(request: &Request) -> String {
     format!("/console/sign-in?next={}", utf8_percent_encode(wanted, NON_ALPHANUMERIC))
 }
 
-/// Where a request comes from, as flows and the audit trail name it.
+/// Where a request comes from, for flows and the audit trail.
 pub fn origin(context: &RequestContext) -> Origin {
     Origin { client_ip: context.ip(), request_id: context.request_id().to_owned() }
 }

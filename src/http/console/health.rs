@@ -1,4 +1,4 @@
-//! How the service is: for operators, at a glance. Its numbers over time are on the operations listener.
+//! The health of the service at a glance, for operators. The operations listener has the metrics.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;

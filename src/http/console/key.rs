@@ -1,4 +1,4 @@
-//! One key: its settings, its secrets, and rotating them.
+//! One key: its settings, its secrets and their rotation.
 
 use askama::Template;
 use axum::extract::Path;
@@ -24,7 +24,7 @@ use crate::http::error::Failure;
 
 const ROTATION: &str = "rotate api key";
 
-/// What can be done with an existing key, beside its settings.
+/// The part of the page that only an existing key has.
 pub(super) struct Manage {
     pub(super) base: String,
     pub(super) status: Status,
@@ -47,7 +47,7 @@ impl Manage {
     }
 }
 
-/// A secret of a key or of credentials: everything but itself.
+/// A secret of a key or of credentials, without the secret itself.
 pub(super) struct SecretRow {
     pub(super) id: SecretId,
     pub(super) hint: String,
@@ -110,7 +110,7 @@ pub(super) async fn save(
     html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
-/// Back to the list; or, with the first webhook URL, a page that shows its signing secret once.
+/// Redirects to the list. If this was the first webhook URL, shows its signing secret once instead.
 fn saved(context: &MerchantContext, changed: ChangedApiKey) -> Result<Response, Failure> {
     let Some(secret) = changed.webhook_secret else {
         return Ok(Redirect::to(&context.path("/api-keys?done=saved")).into_response());
@@ -119,7 +119,7 @@ fn saved(context: &MerchantContext, changed: ChangedApiKey) -> Result<Response, 
     html(&page.with_webhook_secret(secret.expose()))
 }
 
-/// How long an earlier secret goes on, as the form offers it.
+/// The choices for how long the previous secret keeps working.
 pub(super) const OVERLAPS: [(i64, &str); 5] = [
     (0, "At once, when the new one is first used"),
     (3600, "1 hour after the new one is first used"),
@@ -138,7 +138,7 @@ pub(super) struct RotatePage {
     pub(super) back: String,
     pub(super) once: String,
     pub(super) overlaps: &'static [(i64, &'static str)],
-    /// The new secret, on the one page that shows it.
+    /// The new secret. Only this page shows it.
     pub(super) secret: Option<String>,
     pub(super) error: Option<String>,
 }

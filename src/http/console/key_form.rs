@@ -1,4 +1,4 @@
-//! The settings of a key as a form: the same fields for a new one and for a change.
+//! The form with the settings of a key, for a new key and for changes.
 
 use askama::Template;
 use chrono::NaiveDate;
@@ -12,7 +12,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::scope::Scopes;
 use crate::flows::manage_keys::{ApiKeyChanges, NewApiKey};
 
-/// What was typed, or what is to be shown.
+/// The fields as typed, or as shown.
 #[derive(Deserialize)]
 pub(super) struct KeyFields {
     #[serde(default)]
@@ -21,7 +21,7 @@ pub(super) struct KeyFields {
     pub(super) name: String,
     #[serde(default)]
     pub(super) environment: String,
-    /// One address or range a line; commas and spaces do as well.
+    /// Addresses or ranges, separated by line breaks, commas or spaces.
     #[serde(default)]
     pub(super) allowed_ips: String,
     #[serde(default)]
@@ -30,10 +30,10 @@ pub(super) struct KeyFields {
     pub(super) webhook_format: String,
     #[serde(default, deserialize_with = "filled")]
     pub(super) webhook_url: Option<String>,
-    /// Scopes with white space between; empty for everything.
+    /// Scopes, separated by white space. Empty means every scope.
     #[serde(default)]
     pub(super) scopes: String,
-    /// A day; the key ends with it.
+    /// The last day on which the key works.
     #[serde(default, deserialize_with = "filled")]
     pub(super) expires_on: Option<String>,
     /// The version that the form was filled from.
@@ -93,7 +93,7 @@ impl KeyFields {
             allowed_ips: Some(entries(&self.allowed_ips)),
             ip_mode: Some(chosen("Outside the list", &self.ip_mode)?),
             webhook_format: Some(chosen("Output type", &self.webhook_format)?),
-            // What was not touched is not set: a URL set anew would be enabled anew.
+            // Leave out a URL that was not changed, because setting it would enable it again.
             webhook_url: (self.webhook_url != now.webhook_url).then(|| self.webhook_url.clone()),
             scopes: (self.scopes != now.scopes).then(|| self.scopes()),
             expires_at: match self.expires_on == now.expires_on {
@@ -108,7 +108,7 @@ impl KeyFields {
         (!names.is_empty()).then_some(names)
     }
 
-    /// The end of the day that was given, in UTC.
+    /// The end of the given day in UTC.
     fn expires_at(&self) -> Result<Option<Timestamp>, String> {
         self.expires_on.as_deref().map(end_of_day).transpose()
     }
@@ -121,7 +121,7 @@ fn entries(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The end of a day in UTC, from what a date field sends.
+/// The end of a day in UTC, from the text of a date field.
 pub(super) fn end_of_day(text: &str) -> Result<Timestamp, String> {
     let day: NaiveDate = text.parse().map_err(|_| "Expiry: not a date.".to_owned())?;
     let next = day.succ_opt().and_then(|next| next.and_hms_opt(0, 0, 0));
@@ -150,9 +150,9 @@ pub(super) struct KeyFormPage {
     may_have_multiple: bool,
     gateway: String,
     known_scopes: Vec<String>,
-    /// Shown once, with the first webhook URL.
+    /// Shown once, after the first webhook URL was set.
     webhook_secret: Option<String>,
-    /// Of an existing key.
+    /// Set for an existing key.
     manage: Option<super::key::Manage>,
 }
 

@@ -21,7 +21,7 @@ use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 use crate::store::credentials::Clients;
 
-/// The purpose of a kept answer, so that no other form's name leads to it.
+/// The purpose of a stored answer, so that another form's name does not find it.
 pub(super) const NEW_KEY: &str = "new api key";
 
 #[derive(Template)]
@@ -37,12 +37,12 @@ struct KeysPage {
     new: Option<NewKey>,
 }
 
-/// A key just made. Its secret is on this page and no other.
+/// A key that was just made. Only this page shows its secret.
 struct NewKey {
     id: String,
     name: String,
     key: String,
-    /// Signs its webhooks, where it has any.
+    /// Set if the key has a webhook URL.
     webhook_secret: Option<String>,
     once: String,
 }
@@ -65,7 +65,7 @@ struct Row {
     is_on: bool,
 }
 
-/// How a key stands, and the class of its badge.
+/// The status of a key, and the CSS class of its badge.
 #[derive(Clone, Copy)]
 pub(super) struct Status {
     pub(super) label: &'static str,
@@ -163,7 +163,7 @@ pub(super) async fn new(context: MerchantContext) -> Result<Response, Failure> {
     html(&KeyFormPage::new(&context, KeyFields::fresh(context.context.new_once()), None))
 }
 
-/// Save. The answer is the list with the key on it, active, and its secret above, this once.
+/// Saves a new key. The answer is the list of keys with the new key's secret above it, shown only once.
 pub(super) async fn save(
     context: MerchantContext,
     Form(fields): Form<KeyFields>,
@@ -202,7 +202,7 @@ pub(super) async fn save(
     html(&keys_page(&context, None, None, Some(new)).await?)
 }
 
-/// What the answer to a creation says, be it the first or a repetition.
+/// The stored answer to a creation, both for the first time and for a repetition.
 #[derive(Deserialize)]
 pub(super) struct Shown {
     pub(super) id: String,

@@ -1,4 +1,4 @@
-//! What every list has: a page of it, and what was done before it was shown.
+//! What every list needs: pages, filters and the notice about the last action.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -14,10 +14,7 @@ pub(super) struct Listing {
 }
 
 impl MerchantContext {
-    /// A page of the list `of` this merchant.
-    ///
-    /// # Errors
-    /// 400 for a cursor of another list.
+    /// The requested page of this merchant's list `of`. The cursor of another list is 400.
     pub(super) fn wanted<C: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         of: &str,
@@ -28,7 +25,7 @@ impl MerchantContext {
     }
 }
 
-/// A part of a query string: the filters that are set, each with `&` after it. Empty where none is.
+/// The part of a query string with the filters that are set, each followed by `&`.
 pub(super) fn carried(filters: &[(&str, Option<&str>)]) -> String {
     let set = filters.iter().filter_map(|(name, value)| value.map(|value| (name, value)));
     set.map(|(name, value)| format!("{name}={}&", encoded(value))).collect()

@@ -1,4 +1,4 @@
-//! Merchants and their licences: for operators to manage, for a merchant's own people to see.
+//! Merchants and their licences. Operators manage them, and a merchant's own users can see them.
 
 use askama::Template;
 use axum::extract::Path;
@@ -45,7 +45,7 @@ struct Row {
     created: When,
 }
 
-/// How a licence stands.
+/// The state of a licence.
 pub(super) struct LicenceState {
     pub(super) product: &'static str,
     pub(super) name: &'static str,
@@ -55,7 +55,7 @@ pub(super) struct LicenceState {
     pub(super) last_day: String,
 }
 
-/// A licence that ends within this time is worth a warning.
+/// Show a warning if a licence ends within this time.
 const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 
 pub(super) fn licence_states(merchant: &LicensedMerchant, now: Timestamp) -> [LicenceState; 2] {

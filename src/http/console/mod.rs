@@ -1,9 +1,8 @@
-//! The console: what the admin API does, on screens. Rendered here, without a build step, and usable
-//! without JavaScript. It parses forms, calls the flows that the admin API calls, and renders; nothing is
-//! decided here.
+//! The web console. It parses forms, calls the same flows as the admin API, and renders pages. It makes no
+//! decisions of its own. It has no build step and works without JavaScript.
 //!
-//! One file a screen, its templates in `templates`. An operator picks a merchant and has the screens that
-//! the merchant's own people have.
+//! Each screen is one file, with its templates in `templates`. An operator selects a merchant and then has
+//! the same screens as the merchant's own users.
 
 mod access_keys;
 mod account;
@@ -42,7 +41,7 @@ use super::Shared;
 
 pub use page::failure_body;
 
-/// Every route of the console, behind its own layers.
+/// All routes of the console, with their own layers.
 pub fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     Router::new()
         .route("/console", get(home))
@@ -53,7 +52,7 @@ pub fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .merge(people_routes("/console/m/{merchant}/people"))
         .merge(key_routes())
         .merge(merchant_routes())
-        // The layers above this line's routes only, outermost last.
+        // This layer applies only to the routes above this line. The outermost layer comes last.
         .route_layer(from_fn_with_state(Arc::clone(shared), guard::signed_in))
         .route("/console/sign-in", get(sign_in::show).post(sign_in::submit))
         .route("/console/sign-in/code", get(sign_in::show_code).post(sign_in::submit_code))
@@ -129,14 +128,14 @@ fn key_routes() -> Router<Arc<Shared>> {
         .route(&tokens("/{client}/secrets/{secret}/end"), post(access_keys::end_secret))
 }
 
-/// Where a form was answered with a page, somebody may load that page again without the form: they are
-/// sent to the screen that the form was on, which is so many steps up the path.
+/// Some forms are answered with a page at their own path. If the user loads that page again, this redirects
+/// to the screen with the form, which is `STEPS` segments up the path.
 async fn up<const STEPS: usize>(uri: Uri) -> Redirect {
     let path = (0..STEPS).fold(uri.path(), |path, _| path.rsplit_once('/').map_or(path, |(above, _)| above));
     Redirect::to(path)
 }
 
-/// The first screen of whoever is signed in.
+/// Redirects to the user's first screen.
 async fn home(context: UserContext) -> Redirect {
     match context.principal.merchant_id {
         Some(own) => Redirect::to(&format!("/console/m/{own}")),

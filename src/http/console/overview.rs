@@ -1,4 +1,4 @@
-//! Overview: what happened within the last hour, day or month, and what needs attention.
+//! "Overview": what happened in the last hour, day or month, and what needs attention.
 
 use askama::Template;
 use axum::response::Response;
@@ -17,10 +17,10 @@ use crate::flows::figures::{Bucket, Figures, Period};
 use crate::http::admin::page::Query;
 use crate::http::error::Failure;
 
-/// Keys that the overview names: those used last.
+/// How many keys the overview shows: the most recently used ones.
 const KEYS_SHOWN: usize = 6;
 
-/// A key that ends within this time is worth a warning.
+/// Show a warning if a key ends within this time.
 const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 
 #[derive(Template)]
@@ -49,7 +49,7 @@ struct OverviewPage {
     keys: Vec<KeyUse>,
 }
 
-/// A line of the table beside the charts.
+/// A row of the table next to the charts.
 struct Row {
     time: String,
     issued: i64,
@@ -62,7 +62,7 @@ struct Row {
 struct Denial {
     why: String,
     calls: i64,
-    /// Of 100, for the bar.
+    /// In percent, for the bar.
     share: i64,
 }
 
@@ -133,7 +133,7 @@ fn label(start: Timestamp, period: Period) -> String {
     }
 }
 
-/// The latency of the latest bucket that has one.
+/// The latency of the most recent bucket that has one.
 fn latest(figures: &Figures, of: fn(&Bucket) -> Option<i64>) -> String {
     figures.buckets.iter().rev().find_map(of).map_or_else(|| "\u{2013}".to_owned(), latency)
 }

@@ -1,4 +1,4 @@
-//! What every page has around it: title, navigation, who is signed in; and how a page becomes an answer.
+//! The frame of every page (title, navigation, the signed-in user), and rendering a page as an answer.
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -22,7 +22,7 @@ pub(super) struct Page {
     pub(super) role: &'static str,
     pub(super) merchant: Option<MerchantHead>,
     pub(super) sections: Vec<Section>,
-    /// Said once at the top, after something was done.
+    /// Shown once at the top after an action.
     pub(super) notice: Option<&'static str>,
 }
 
@@ -87,7 +87,7 @@ impl Page {
         }
     }
 
-    /// Says what was done, for the name of a deed that the redirect carried.
+    /// Adds the notice for the action that the redirect names.
     pub(super) fn saying(mut self, done: Option<&str>) -> Self {
         self.notice = done.and_then(words::done);
         self
@@ -132,7 +132,7 @@ fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) ->
     sections
 }
 
-/// A page as an answer. Never kept by the browser: it may show a secret, and who is signed in.
+/// A page as an answer. The browser must not store it, because it may show a secret and the signed-in user.
 pub(super) fn html(template: &impl Template) -> Result<Response, Failure> {
     html_as(StatusCode::OK, template)
 }
@@ -143,7 +143,7 @@ pub(super) fn html_as(status: StatusCode, template: &impl Template) -> Result<Re
     Ok((status, [(header::CONTENT_TYPE, content_type)], text).into_response())
 }
 
-/// Shown instead of a page that cannot be: by itself, as it may be for somebody who is not signed in.
+/// The page for an error. It has no navigation, because the user may not be signed in.
 #[derive(Template)]
 #[template(path = "failed.html")]
 struct Failed<'a> {
@@ -154,7 +154,7 @@ struct Failed<'a> {
     request_id: &'a str,
 }
 
-/// The body of an error for a person.
+/// The body of an error page.
 pub fn failure_body(failure: &Failure, request_id: &str) -> String {
     let heading = match failure.status {
         StatusCode::NOT_FOUND => "There is nothing here",

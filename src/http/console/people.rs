@@ -1,4 +1,4 @@
-//! Users of the console and tokens of the admin API: of one merchant, or of the whole platform.
+//! Users of the console and tokens of the admin API, for one merchant or for the whole platform.
 
 use askama::Template;
 use axum::extract::{FromRequestParts, Path, RawPathParams};
@@ -28,10 +28,10 @@ use crate::http::error::Failure;
 
 const NEW_TOKEN: &str = "new admin token";
 
-/// Tokens on the page: the newest.
+/// How many tokens the page shows: the newest ones.
 const TOKENS_MAX: i64 = 200;
 
-/// Whose people: of the merchant in the path, or of the platform, for operators.
+/// Whose users and tokens: those of the merchant in the path, or of the platform, for operators.
 pub(super) struct People {
     context: UserContext,
     merchant: Option<MerchantId>,
@@ -68,7 +68,7 @@ impl People {
         }
     }
 
-    /// The actor, looking at this merchant alone.
+    /// The principal, limited to this merchant.
     fn principal(&self) -> Principal {
         Principal { merchant_id: self.merchant, ..self.context.principal.clone() }
     }
@@ -77,7 +77,7 @@ impl People {
         self.context.who.user.role != Role::MerchantViewer
     }
 
-    /// The roles that can be given here.
+    /// The roles that a new user can get here.
     fn roles(&self) -> Vec<(&'static str, &'static str)> {
         let of = |role: Role| (<&str>::from(role), words::role(role));
         match self.merchant {
@@ -99,7 +99,7 @@ struct PeoplePage {
     users: Vec<UserRow>,
     tokens: Vec<TokenRow>,
     next_cursor: Option<String>,
-    /// Shown once: whose, the words before it, and the secret.
+    /// A secret that was just made, shown once.
     made: Option<Made>,
     error: Option<String>,
 }
@@ -120,7 +120,7 @@ struct UserRow {
     is_disabled: bool,
     has_totp: bool,
     is_self: bool,
-    /// On the page of the whole platform.
+    /// Set on the page of the whole platform.
     merchant: Option<MerchantId>,
     last_login: Option<When>,
 }
@@ -226,7 +226,8 @@ pub(super) struct Invitation {
     role: String,
 }
 
-/// Makes a user with a password that nobody knows, and a link to give them: they set their own.
+/// Makes a user with a random password that nobody knows, and a sign-in link with which they can set their
+/// own.
 pub(super) async fn add_user(people: People, Form(form): Form<Invitation>) -> Result<Response, Failure> {
     let core = people.context.core();
     let role = match chosen("Role", &form.role) {

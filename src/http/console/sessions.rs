@@ -1,4 +1,4 @@
-//! Sessions that clients have, with End.
+//! The sessions of clients, with an End button.
 
 use askama::Template;
 use axum::extract::Path;

@@ -25,7 +25,7 @@ use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::store::StoreError;
 
-/// What every page shows that comes before the sign-in.
+/// The frame of the pages before the sign-in.
 struct Door {
     style: String,
     script: String,
@@ -91,7 +91,7 @@ pub(super) struct Link {
     token: String,
 }
 
-/// The same for every cause.
+/// The text is the same for every cause, so that it does not reveal whether an account exists.
 const REFUSED: &str = "That e-mail address and password were not accepted. After ten failures an account is \
      locked for 30 minutes.";
 const CODE_REFUSED: &str = "That code was not accepted. Each code works once; wait for the next one, or use a \
@@ -150,7 +150,7 @@ pub(super) async fn submit_code(
     }
 }
 
-/// Only shows a button: a link that is looked at by a mail scanner must not be used up by it.
+/// Only shows a button, because a mail scanner may open the link and must not use it up.
 pub(super) async fn show_link(Query(link): Query<Link>) -> Result<Response, Failure> {
     html(&LinkPage { door: Door::new(), token: link.token, error: None })
 }
@@ -173,7 +173,7 @@ pub(super) async fn submit_link(
     }
 }
 
-/// The form of an attempt. One that is refused for what is in its fields counts as any attempt that fails.
+/// Parses the form of an attempt. A form with invalid fields counts as a failed attempt.
 async fn tried<T>(
     shared: &Shared,
     context: &RequestContext,
@@ -193,8 +193,8 @@ async fn tried<T>(
         .map_err(Failure::refused)
 }
 
-/// Runs an attempt within the failures that its address has left: who guesses at many accounts runs out
-/// of them, as who guesses at keys does.
+/// Runs an attempt, unless its address has too many failures. So guessing at many accounts is limited in the
+/// same way as guessing keys.
 async fn counted(
     shared: &Shared,
     context: &RequestContext,
@@ -214,8 +214,8 @@ async fn counted(
     }
 }
 
-/// The first page after signing in. Whoever gets here without a session has a browser that did not keep
-/// the cookie, and is told so instead of being sent round in circles.
+/// The first page after signing in. If there is no session, the browser did not accept the cookie. This page
+/// then says so, instead of redirecting to the sign-in page again and again.
 pub(super) async fn welcome(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
@@ -250,7 +250,7 @@ fn encoded(path: &str) -> String {
     utf8_percent_encode(path, NON_ALPHANUMERIC).to_string()
 }
 
-/// Where to go next, if that is a page of the console: never to another site.
+/// The path to redirect to, if it is a page of the console. This never leads to another site.
 fn within(next: &str) -> &str {
     let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if next.starts_with("/console/") && is_plain { next } else { "/console" }

@@ -1,4 +1,4 @@
-//! Webhooks sent: each with its attempts, and Resend; and a key's webhook tried out.
+//! Sent webhooks with their attempts and a Resend button, and webhook tests.
 
 use std::collections::HashMap;
 
@@ -63,7 +63,7 @@ struct AttemptRow {
     response: String,
 }
 
-/// What came of a ping.
+/// The result of a ping.
 struct Tried {
     name: String,
     is_good: bool,
@@ -198,7 +198,7 @@ pub(super) async fn resend(
     Ok(Redirect::to(&context.path("/webhooks?done=resent")).into_response())
 }
 
-/// Sends a ping to a key's webhook, and shows what came back.
+/// Sends a ping to a key's webhook and shows the answer.
 pub(super) async fn send_ping(
     context: MerchantContext,
     Path(path): Path<KeyPath>,

@@ -1,4 +1,4 @@
-//! Plain words for what the store holds as names: roles, times, deeds, and why a call was refused.
+//! Texts for people: roles, times, notices after actions, and why a call was refused.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::flows::error::Refused;
 use crate::http::layer::exchange_log::OBSERVED;
 use crate::store::exchanges::Exchange;
 
-/// A time as HTML: in UTC for everybody, and machine-readable. Holds no character that means markup.
+/// A time as an HTML `time` element, in UTC. It needs no escaping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct When(pub(super) Timestamp);
 
@@ -24,7 +24,7 @@ impl fmt::Display for When {
 
 impl askama::filters::HtmlSafe for When {}
 
-/// The same to the second, for lists of what happened.
+/// The same with seconds, for lists of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Exactly(pub(super) Timestamp);
 
@@ -36,7 +36,7 @@ impl fmt::Display for Exactly {
 
 impl askama::filters::HtmlSafe for Exactly {}
 
-/// `in 3 days`, `5 minutes ago`: to the largest whole unit.
+/// `in 3 days` or `5 minutes ago`, in the largest whole unit.
 pub(super) fn relative(time: Timestamp, now: Timestamp) -> String {
     let secs = time.since(now).num_seconds();
     let (count, unit) = match secs.unsigned_abs() {
@@ -79,7 +79,7 @@ pub(super) const fn product(product: Product) -> &'static str {
     }
 }
 
-/// What the page says after a redirect, by the name of the deed. Only names of ours say anything.
+/// The notice after a redirect, by the name of the action. An unknown name gives no notice.
 pub(super) fn done(name: &str) -> Option<&'static str> {
     Some(match name {
         "saved" => "Saved. The settings hold from the next call on.",
@@ -135,14 +135,14 @@ pub(super) fn refusal(refused: &Refused) -> String {
     }
 }
 
-/// With a capital letter and a full stop.
+/// Adds a capital letter and a full stop.
 pub(super) fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", letters.as_str())
 }
 
-/// Why a call came to what it did, in one sentence.
+/// Explains the result of a call in one sentence.
 pub(super) fn exchange(exchange: &Exchange) -> String {
     let ip = &exchange.client_ip;
     let through = match exchange.hops.as_slice() {
