@@ -8,11 +8,12 @@ use crate::domain::address::{ClientAddress, reachable};
 use crate::domain::admin::Role;
 use crate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use crate::domain::licence::{Licence, Product};
+use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::flows::Core;
 use crate::flows::authorize::PresentedClient;
-use crate::flows::error::Refused;
-use crate::flows::idempotency::{Answer, Once};
+use crate::flows::error::{Error, Refused};
+use crate::flows::idempotency::Answer;
 use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::manage_keys::NewApiKey;
 use crate::flows::manage_users::NewUser;
@@ -25,12 +26,12 @@ const MERCHANT_NAME: &str = "Demo merchant";
 pub enum DemoError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("refused: {0}")]
-    Refused(#[from] Refused),
+    #[error(transparent)]
+    NotMade(#[from] Error<Refused>),
     #[error("it was made before")]
     MadeBefore,
-    #[error("the key just made was not admitted: {}", .0.name())]
-    NotAdmitted(crate::domain::reason::Reason),
+    #[error("the key just made was not admitted: {0}")]
+    NotAdmitted(#[from] Error<Reason>),
 }
 
 /// The user of the demo's console: an operator, who can see everything.
@@ -44,14 +45,12 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         return Ok(summary_text(&summary, &console, &base));
     }
     let principal = Principal::command_line();
-    let merchant = made(
-        core.create_merchant(&principal, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned(), Once::never())
-            .await??,
-    )?
-    .merchant;
+    let merchant =
+        made(core.create_merchant(&principal, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned()).await?)?
+            .merchant;
     for product in [Product::ApiKeys, Product::EnhancedSecurity] {
         let licence = Licence { active: true, expires_at: None };
-        core.put_licence(&principal, merchant.id, product, licence).await??;
+        core.put_licence(&principal, merchant.id, product, licence).await?;
     }
     let new = NewApiKey {
         name: "Demo key".to_owned(),
@@ -63,16 +62,15 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         scopes: None,
         expires_at: None,
     };
-    let key = made(core.create_api_key(&principal, merchant.id, new, Once::never()).await??)?;
-    let client = made(core.generate_credentials(&principal, key.object.id, None, Once::never()).await??)?;
+    let key = made(core.create_api_key(&principal, merchant.id, new).await?)?;
+    let client = made(core.generate_credentials(&principal, key.object.id, None).await?)?;
     let on = CredentialChanges::switch(true);
-    core.update_credentials(&principal, &client.object.client_id, None, on).await??;
+    core.update_credentials(&principal, &client.object.client_id, None, on).await?;
 
     let home = ClientAddress::direct(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let mut caller =
-        core.recognise(key.secret.expose().as_bytes(), home).await?.map_err(DemoError::NotAdmitted)?;
+    let mut caller = core.recognise(key.secret.expose().as_bytes(), home).await?;
     let presented = PresentedClient::new(client.object.client_id.clone(), &client.secret);
-    let pair = core.authorize(&mut caller, &presented, None).await?.map_err(DemoError::NotAdmitted)?.pair;
+    let pair = core.authorize(&mut caller, &presented, None).await?.pair;
     Ok(commands_text(&Printed {
         base: &base,
         console: &console_text(core, &base).await?,
@@ -90,9 +88,8 @@ fn made<T>(answer: Answer<T>) -> Result<T, DemoError> {
 /// The console's address and a one-time link for the demo's user.
 async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
     let principal = Principal::command_line();
-    let user = match core.user_by_email(&principal, USER_EMAIL).await? {
-        Ok(user) => user,
-        Err(_) => {
+    let user = match core.user_by_email(&principal, USER_EMAIL).await {
+        Err(Error::Refused(Refused::NotFound)) => {
             let new = NewUser {
                 email: USER_EMAIL.to_owned(),
                 role: Role::Operator,
@@ -100,10 +97,11 @@ async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
                 // A random password that nobody knows. The user signs in with the link.
                 password: PlainSecret::console(&core.entropy),
             };
-            made(core.create_user(&principal, new, Once::never()).await??)?
+            made(core.create_user(&principal, new).await?)?
         }
+        found => found?,
     };
-    let link = core.make_sign_in_link(&principal, user.id).await??;
+    let link = core.make_sign_in_link(&principal, user.id).await?;
     Ok(format!(
         "  Console        {base}/console\n  sign in once   {base}/console/once?token={}\n",
         link.expose()

@@ -74,7 +74,7 @@ async fn tail(core: &Core, principal: &Principal, mut after: i64, follow: bool) 
     let wait = if follow { Duration::from_secs(60) } else { Duration::ZERO };
     loop {
         let reading = Reading { filter: Filter::default(), after, limit: 200, wait };
-        let found = core.trail(principal, reading, || false).await??;
+        let found = core.trail(principal, reading, || false).await?;
         if found.is_empty() && !follow {
             return Ok(());
         }

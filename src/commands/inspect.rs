@@ -61,7 +61,7 @@ pub(crate) async fn merchant(
     text: &str,
 ) -> anyhow::Result<LicensedMerchant> {
     if let Ok(id) = text.parse::<MerchantId>() {
-        return Ok(core.merchant(principal, id).await??);
+        return Ok(core.merchant(principal, id).await?);
     }
     let (mut before, mut found) = (None, Vec::new());
     loop {
@@ -92,7 +92,7 @@ pub(crate) async fn keys(
     listing: &Listing,
 ) -> anyhow::Result<()> {
     let merchant = merchant(core, principal, of).await?.merchant.id;
-    let (found, now) = (core.api_keys(principal, merchant, None, listing.limit).await??, core.now());
+    let (found, now) = (core.api_keys(principal, merchant, None, listing.limit).await?, core.now());
     let columns = ["id", "name", "environment", "status", "key_hint", "expires_at"];
     listing.print(found.iter().map(|key| api_keys::ApiKeyView::new(key, now)), &columns)
 }
@@ -103,7 +103,7 @@ pub(crate) async fn credentials(
     key: tollgate::domain::ids::ApiKeyId,
     listing: &Listing,
 ) -> anyhow::Result<()> {
-    let (found, now) = (core.credentials(principal, key).await??, core.now());
+    let (found, now) = (core.credentials(principal, key).await?, core.now());
     let views = found.iter().map(|credential| credentials::CredentialView::new(credential, now));
     listing.print(views, &["client_id", "enabled", "last_used_at", "created_at"])
 }
@@ -146,7 +146,7 @@ pub(crate) async fn sessions(
     listing: &Listing,
 ) -> anyhow::Result<()> {
     let merchant = merchant(core, principal, of).await?.merchant.id;
-    let (found, now) = (core.sessions(principal, merchant, None, listing.limit).await??, core.now());
+    let (found, now) = (core.sessions(principal, merchant, None, listing.limit).await?, core.now());
     let columns = ["id", "client_id", "active", "generation", "started_at", "rotated_at", "expires_at"];
     listing.print(found.into_iter().map(|session| sessions::SessionView::new(session, now)), &columns)
 }
@@ -157,6 +157,6 @@ pub(crate) async fn session(
     id: SessionId,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let session = core.session(principal, id).await??;
+    let session = core.session(principal, id).await?;
     show(&body::json_bytes(&sessions::SessionView::new(session, core.now())), as_json)
 }

@@ -22,13 +22,13 @@ use tollgate::domain::ids::{MerchantId, UserId};
 use tollgate::domain::licence::Licence;
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::Core;
-use tollgate::flows::idempotency::{Answer, Once};
+use tollgate::flows::idempotency::{Answer, Rendered};
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::manage_users::NewUser;
 use tollgate::flows::principal::Principal;
-use tollgate::http::admin::{api_keys, body, credentials, merchants, tokens, users};
+use tollgate::http::admin::{api_keys, body, credentials, merchants, users};
 
 pub(crate) use arguments::Job;
 use arguments::{
@@ -52,17 +52,17 @@ async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<(
             add_operator(core, &principal, name, introspect, json).await
         }
         Job::Merchant(MerchantJob::Add { name, gateway, json }) => {
-            let made = core.create_merchant(&principal, name, gateway, Once::never()).await??;
-            show(&merchants::render(&made_now(made)?), json)
+            let made = core.create_merchant(&principal, name, gateway).await?;
+            show(&made_now(made)?.body(), json)
         }
         Job::Merchant(MerchantJob::List { listing }) => inspect::merchants(core, &principal, &listing).await,
         Job::Merchant(MerchantJob::Show { merchant, json }) => {
-            show(&merchants::render(&inspect::merchant(core, &principal, &merchant).await?), json)
+            show(&inspect::merchant(core, &principal, &merchant).await?.body(), json)
         }
         Job::Token(TokenJob::List { listing }) => inspect::tokens(core, &principal, &listing).await,
         Job::Token(TokenJob::Show { token, json }) => inspect::token(core, &principal, token, json).await,
         Job::Token(TokenJob::Revoke { token, json }) => {
-            core.revoke_admin_token(&principal, token).await??;
+            core.revoke_admin_token(&principal, token).await?;
             inspect::token(core, &principal, token, json).await
         }
         Job::Session(SessionJob::List { merchant, listing }) => {
@@ -72,25 +72,25 @@ async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<(
             inspect::session(core, &principal, session, json).await
         }
         Job::Session(SessionJob::End { session, json }) => {
-            core.end_session_by(&principal, session).await??;
+            core.end_session_by(&principal, session).await?;
             inspect::session(core, &principal, session, json).await
         }
         Job::Key(KeyJob::List { merchant, listing }) => {
             inspect::keys(core, &principal, &merchant, &listing).await
         }
         Job::Key(KeyJob::Show { key, json }) => {
-            let key = core.api_key(&principal, key).await??;
+            let key = core.api_key(&principal, key).await?;
             show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
         }
         Job::Key(KeyJob::Restore { key, json }) => {
-            let key = core.restore_api_key(&principal, key).await??;
+            let key = core.restore_api_key(&principal, key).await?;
             show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
         }
         Job::Credentials(CredentialsJob::List { key, listing }) => {
             inspect::credentials(core, &principal, key, &listing).await
         }
         Job::Credentials(CredentialsJob::Show { client_id, json }) => {
-            let credential = core.credential(&principal, &client_id).await??;
+            let credential = core.credential(&principal, &client_id).await?;
             show(&body::json_bytes(&credentials::CredentialView::new(&credential, core.now())), json)
         }
         Job::Licence(LicenceJob::Grant { merchant, product, expires_at, json }) => {
@@ -113,16 +113,16 @@ async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<(
                 scopes: None,
                 expires_at: None,
             };
-            let made = core.create_api_key(&principal, merchant, new, Once::never()).await??;
-            show(&api_keys::render_made(&made_now(made)?), json)
+            let made = core.create_api_key(&principal, merchant, new).await?;
+            show(&made_now(made)?.body(), json)
         }
         Job::Key(KeyJob::Revoke { key, json }) => {
-            let key = core.revoke_api_key(&principal, key).await??;
+            let key = core.revoke_api_key(&principal, key).await?;
             show(&body::json_bytes(&api_keys::ApiKeyView::new(&key, core.now())), json)
         }
         Job::Credentials(CredentialsJob::Add { key, json }) => {
-            let made = core.generate_credentials(&principal, key, None, Once::never()).await??;
-            show(&credentials::render(&made_now(made)?), json)
+            let made = core.generate_credentials(&principal, key, None).await?;
+            show(&made_now(made)?.body(), json)
         }
         Job::Credentials(CredentialsJob::On { client_id, json }) => {
             switch(core, &principal, &client_id, true, json).await
@@ -149,12 +149,12 @@ async fn add_operator(
     };
     let allowed_ips = Vec::new();
     let new = NewAdminToken { name, role, merchant_id: None, permissions, allowed_ips, expires_at: None };
-    let made = made_now(core.create_admin_token(principal, new, Once::never()).await??)?;
+    let made = made_now(core.create_admin_token(principal, new).await?)?;
     if as_json {
         let line = serde_json::json!({ "id": made.object.id, "token": made.secret.expose() });
         return print(&line.to_string());
     }
-    show(&tokens::render(&made), false)
+    show(&made.body(), false)
 }
 
 async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Result<()> {
@@ -167,7 +167,7 @@ async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Resul
                 None => PlainSecret::console(&core.entropy),
             };
             let new = NewUser { email, role: role.into(), merchant_id: merchant, password };
-            let made = made_now(core.create_user(principal, new, Once::never()).await??)?;
+            let made = made_now(core.create_user(principal, new).await?)?;
             let mut answer = serde_json::to_value(users::UserView::from(&made))?;
             if !has_password {
                 answer["sign_in_link"] = sign_in_link(core, principal, made.id).await?.into();
@@ -176,11 +176,11 @@ async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Resul
         }
         UserJob::List { listing } => inspect::users(core, principal, &listing).await,
         UserJob::Show { email, json } => {
-            let user = core.user_by_email(principal, &email).await??;
+            let user = core.user_by_email(principal, &email).await?;
             show(&body::json_bytes(&users::UserView::from(&user)), json)
         }
         UserJob::Link { email, json } => {
-            let user = core.user_by_email(principal, &email).await??;
+            let user = core.user_by_email(principal, &email).await?;
             let link = sign_in_link(core, principal, user.id).await?;
             if json { print(&serde_json::json!({ "link": link }).to_string()) } else { print(&link) }
         }
@@ -188,7 +188,7 @@ async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Resul
 }
 
 async fn sign_in_link(core: &Core, principal: &Principal, user: UserId) -> anyhow::Result<String> {
-    let link = core.make_sign_in_link(principal, user).await??;
+    let link = core.make_sign_in_link(principal, user).await?;
     Ok(format!("{}/console/once?token={}", core.issuer, link.expose()))
 }
 
@@ -207,7 +207,7 @@ async fn put_licence(
     licence: Licence,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let licence = core.put_licence(principal, merchant, product.into(), licence).await??;
+    let licence = core.put_licence(principal, merchant, product.into(), licence).await?;
     show(&body::json_bytes(&merchants::LicenceView::from(licence)), as_json)
 }
 
@@ -219,7 +219,7 @@ async fn switch(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let credential =
-        core.update_credentials(principal, client_id, None, CredentialChanges::switch(on)).await??;
+        core.update_credentials(principal, client_id, None, CredentialChanges::switch(on)).await?;
     show(&body::json_bytes(&credentials::CredentialView::new(&credential, core.now())), as_json)
 }
 

@@ -45,7 +45,7 @@ pub(crate) async fn run(
         Job::List => list(core, args.json).await,
         Job::Rotate => rotate(settings, core, args.json),
         Job::Reseal => {
-            let resealed = core.reseal_secrets(principal).await??;
+            let resealed = core.reseal_secrets(principal).await?;
             match args.json {
                 true => print(&json!({ "resealed": resealed }).to_string()),
                 false => print(&format!("{resealed} secrets sealed anew")),

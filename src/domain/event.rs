@@ -1,14 +1,16 @@
 //! The events that are recorded: audit events and webhook events.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
 use super::admin::User;
 use super::clock::Timestamp;
+use super::entropy::Entropy;
 use super::ids::{EventId, MerchantId};
+use super::lengths::{OBJECT_ID_BYTES_MAX, cut};
 use super::webhook::EventData;
 
 /// Who did something.
@@ -49,6 +51,131 @@ pub enum Outcome {
     Refused,
 }
 
+/// What happened, as `object.verb`: the name of an audit event, of a webhook event, or of both.
+///
+/// A row of the database keeps the name as text, since another release may have written one that is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+pub enum EventType {
+    #[strum(serialize = "address.blocked")]
+    AddressBlocked,
+    #[strum(serialize = "admin_token.created")]
+    AdminTokenCreated,
+    #[strum(serialize = "admin_token.leaked")]
+    AdminTokenLeaked,
+    #[strum(serialize = "admin_token.revoked")]
+    AdminTokenRevoked,
+    #[strum(serialize = "admin_token.rotated")]
+    AdminTokenRotated,
+    #[strum(serialize = "api_key.created")]
+    ApiKeyCreated,
+    #[strum(serialize = "api_key.expired")]
+    ApiKeyExpired,
+    #[strum(serialize = "api_key.expiring")]
+    ApiKeyExpiring,
+    #[strum(serialize = "api_key.leaked")]
+    ApiKeyLeaked,
+    #[strum(serialize = "api_key.restored")]
+    ApiKeyRestored,
+    #[strum(serialize = "api_key.revoked")]
+    ApiKeyRevoked,
+    #[strum(serialize = "api_key.rotated")]
+    ApiKeyRotated,
+    #[strum(serialize = "api_key.secret_ended")]
+    ApiKeySecretEnded,
+    #[strum(serialize = "api_key.updated")]
+    ApiKeyUpdated,
+    #[strum(serialize = "audit.sealed")]
+    AuditSealed,
+    #[strum(serialize = "audit_events.read")]
+    AuditEventsRead,
+    #[strum(serialize = "credentials.disabled")]
+    CredentialsDisabled,
+    #[strum(serialize = "credentials.enabled")]
+    CredentialsEnabled,
+    #[strum(serialize = "credentials.generated")]
+    CredentialsGenerated,
+    #[strum(serialize = "credentials.leaked")]
+    CredentialsLeaked,
+    #[strum(serialize = "credentials.secret_ended")]
+    CredentialsSecretEnded,
+    #[strum(serialize = "credentials.secret_rotated")]
+    CredentialsSecretRotated,
+    #[strum(serialize = "credentials.updated")]
+    CredentialsUpdated,
+    #[strum(serialize = "event.handed_in")]
+    EventHandedIn,
+    #[strum(serialize = "leak.not_ours")]
+    LeakNotOurs,
+    #[strum(serialize = "leak.reported")]
+    LeakReported,
+    #[strum(serialize = "licence.changed")]
+    LicenceChanged,
+    #[strum(serialize = "licence.expired")]
+    LicenceExpired,
+    #[strum(serialize = "licence.expiring")]
+    LicenceExpiring,
+    #[strum(serialize = "merchant.created")]
+    MerchantCreated,
+    #[strum(serialize = "merchant.updated")]
+    MerchantUpdated,
+    #[strum(serialize = "ping")]
+    Ping,
+    #[strum(serialize = "session.leaked")]
+    SessionLeaked,
+    #[strum(serialize = "session.replay_detected")]
+    SessionReplayDetected,
+    #[strum(serialize = "session.revoked")]
+    SessionRevoked,
+    #[strum(serialize = "token_keys.resealed")]
+    TokenKeysResealed,
+    #[strum(serialize = "user.created")]
+    UserCreated,
+    #[strum(serialize = "user.other_sessions_ended")]
+    UserOtherSessionsEnded,
+    #[strum(serialize = "user.password_set")]
+    UserPasswordSet,
+    #[strum(serialize = "user.recovery_codes_made")]
+    UserRecoveryCodesMade,
+    #[strum(serialize = "user.second_factor_removed")]
+    UserSecondFactorRemoved,
+    #[strum(serialize = "user.second_factor_set")]
+    UserSecondFactorSet,
+    #[strum(serialize = "user.sign_in_link_made")]
+    UserSignInLinkMade,
+    #[strum(serialize = "user.signed_in")]
+    UserSignedIn,
+    #[strum(serialize = "user.signed_out")]
+    UserSignedOut,
+    #[strum(serialize = "user.updated")]
+    UserUpdated,
+    #[strum(serialize = "webhook.disabled")]
+    WebhookDisabled,
+    #[strum(serialize = "webhook.tested")]
+    WebhookTested,
+    #[strum(serialize = "webhook_delivery.failed_redelivered")]
+    WebhookDeliveryFailedRedelivered,
+    #[strum(serialize = "webhook_delivery.redelivered")]
+    WebhookDeliveryRedelivered,
+    #[strum(serialize = "webhook_secret.leaked")]
+    WebhookSecretLeaked,
+    #[strum(serialize = "webhook_secret.rotated")]
+    WebhookSecretRotated,
+}
+
+impl EventType {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// The kind of object that an audit event of this type is about.
+    fn object_kind(self) -> &'static str {
+        match self {
+            Self::WebhookDisabled => "api_key",
+            _ => self.name().split_once('.').map_or(self.name(), |(object, _)| object),
+        }
+    }
+}
+
 /// One entry of the audit trail: who did what to which object, when, from where, and with what outcome.
 #[derive(Clone, Debug)]
 pub struct AuditEvent {
@@ -56,7 +183,7 @@ pub struct AuditEvent {
     pub at: Timestamp,
     pub merchant_id: Option<MerchantId>,
     pub actor: Actor,
-    /// `object.verb`, such as `api_key.revoked`.
+    /// The name of an [`EventType`].
     pub action: String,
     pub object_kind: String,
     pub object_id: Option<String>,
@@ -68,6 +195,30 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
+    /// Something that the server itself did, until the flow says otherwise.
+    pub fn new(event_type: EventType, at: Timestamp, entropy: &Entropy) -> Self {
+        Self {
+            id: EventId::generate(at, entropy),
+            at,
+            merchant_id: None,
+            actor: Actor::of(ActorKind::Server),
+            action: event_type.name().to_owned(),
+            object_kind: event_type.object_kind().to_owned(),
+            object_id: None,
+            outcome: Outcome::Done,
+            client_ip: None,
+            request_id: None,
+            detail: json!({}),
+        }
+    }
+
+    /// Names the object. It may be a text of the caller's making, so there is a limit to it.
+    #[must_use]
+    pub fn about(self, object: impl ToString) -> Self {
+        let object_id = cut(&object.to_string(), OBJECT_ID_BYTES_MAX).to_owned();
+        Self { object_id: Some(object_id), ..self }
+    }
+
     /// The hash that links this event, number `seq`, to the previous one. It covers every field together
     /// with its length, so two different events never have the same encoding.
     pub fn chain_hash(&self, seq: i64, previous: &[u8], detail: &str) -> [u8; 32] {
@@ -101,9 +252,28 @@ impl AuditEvent {
 pub struct WebhookEvent {
     pub id: EventId,
     pub merchant_id: MerchantId,
-    /// `object.verb`, such as `session.replay_detected`, or a type that the platform published.
+    /// The name of an [`EventType`], or a type that the platform published.
     pub event_type: String,
     pub data: EventData,
     pub idempotency_key: Option<String>,
     pub created_at: Timestamp,
+}
+
+impl WebhookEvent {
+    pub fn new(
+        event_type: EventType,
+        merchant_id: MerchantId,
+        data: impl Into<EventData>,
+        at: Timestamp,
+        entropy: &Entropy,
+    ) -> Self {
+        Self {
+            id: EventId::generate(at, entropy),
+            merchant_id,
+            event_type: event_type.name().to_owned(),
+            data: data.into(),
+            idempotency_key: None,
+            created_at: at,
+        }
+    }
 }

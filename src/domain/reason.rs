@@ -2,7 +2,7 @@
 //!
 //! An outsider sees the [`ErrorCode`] alone; the merchant finds the [`Reason`] in the exchange record.
 
-use strum::{EnumString, IntoStaticStr, VariantArray};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 /// The `error` of an answer (RFC 6749 5.2, RFC 8628 3.5 for `slow_down`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
@@ -23,7 +23,7 @@ pub enum ErrorCode {
 }
 
 /// Exactly why a call was refused. Stored by name in the exchange record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString, VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr, EnumString, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Reason {
     KeyMissing,
@@ -74,6 +74,8 @@ pub enum Reason {
     TooManyCalls,
     TooManySessions,
 }
+
+impl std::error::Error for Reason {}
 
 impl Reason {
     /// The error that an outsider sees.

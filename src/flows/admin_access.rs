@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use chrono::TimeDelta;
 
+use super::Core;
+use super::error::Decided;
 use super::failures::Surface;
-use super::{Core, Decided};
 use crate::domain::admin::{AdminToken, TokenOverlap};
 use crate::domain::reason::Reason;
 use crate::domain::secret::{ADMIN_TOKEN_CHARS, ADMIN_TOKEN_PREFIX, PlainSecret};
@@ -24,20 +25,18 @@ impl Core {
         presented: &PlainSecret,
         fit: impl Fn(&AdminToken) -> bool,
     ) -> Decided<AdminToken> {
-        let attempt =
-            async || Ok(self.admin_token(presented, &fit).await?.ok_or(Reason::ServiceTokenUnknown));
         let (hash, good) = (presented.hash(), &self.limits.good_tokens);
         if good.contains_key(&hash) {
-            if let Ok(token) = attempt().await? {
-                return Ok(Ok(token));
+            if let Some(token) = self.admin_token(presented, &fit).await? {
+                return Ok(token);
             }
             good.invalidate(&hash);
         }
-        let decided = self.guard(surface, ip, attempt()).await?;
-        if decided.is_ok() {
-            good.insert(hash, ());
-        }
-        Ok(decided)
+        let attempt =
+            async { Ok(self.admin_token(presented, &fit).await?.ok_or(Reason::ServiceTokenUnknown)?) };
+        let token = self.guard(surface, ip, attempt).await?;
+        good.insert(hash, ());
+        Ok(token)
     }
 
     /// The live admin token that was presented, if it is `fit`; `None` for any other text.

@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Core;
+use super::error::{Decided, Error};
 use super::failures::Surface;
-use super::{Core, Decided};
 use crate::domain::access::{self, AddressVerdict};
 use crate::domain::address::ClientAddress;
 use crate::domain::api_key::ApiKey;
@@ -40,23 +41,25 @@ impl Core {
     /// Finds the merchant and key that an `X-API-KEY` names. Says nothing yet of whether it may pass.
     pub async fn recognise(&self, key: &[u8], address: ClientAddress) -> Decided<Caller> {
         match hash_of(key) {
-            Some(hash) => self.caller_of(hash, address).await,
-            None => Ok(Err(Reason::KeyUnknown)),
+            Some(hash) => Ok(self.caller_of(hash, address).await?.ok_or(Reason::KeyUnknown)?),
+            None => Err(Reason::KeyUnknown.into()),
         }
     }
 
-    async fn caller_of(&self, hash: SecretHash, address: ClientAddress) -> Decided<Caller> {
-        let Some((merchant_id, key_id)) = self.store.hot().key_owner(hash).await? else {
-            return Ok(Err(Reason::KeyUnknown));
-        };
+    async fn caller_of(
+        &self,
+        hash: SecretHash,
+        address: ClientAddress,
+    ) -> Result<Option<Caller>, StoreError> {
+        let Some((merchant_id, key_id)) = self.store.hot().key_owner(hash).await? else { return Ok(None) };
         let (record, is_fresh) = match self.store.hot().cached_record(merchant_id) {
             Some(record) => (record, false),
             None => match self.store.hot().load_record(merchant_id, self.now()).await? {
                 Some(record) => (record, true),
-                None => return Ok(Err(Reason::KeyUnknown)),
+                None => return Ok(None),
             },
         };
-        Ok(Ok(Caller { record, key_id, address, hash, is_fresh }))
+        Ok(Some(Caller { record, key_id, address, hash, is_fresh }))
     }
 
     /// Decides about an `X-API-KEY` that came from `ip`; `note` is told whose it is, also if it is refused.
@@ -74,33 +77,30 @@ impl Core {
         let hash = hash_of(key);
         if let Some(hash) = hash
             && self.store.hot().known_owner(hash).is_some()
-            && let Ok(caller) = self.caller_of(hash, address.clone()).await?
+            && let Some(caller) = self.caller_of(hash, address.clone()).await?
         {
             note(caller.owner());
             if caller.admit_key(self.now()).is_ok() {
-                return Ok(Ok(caller));
+                return Ok(caller);
             }
         }
         let attempt = async {
-            let Some(hash) = hash else { return Ok(Err(Reason::KeyUnknown)) };
-            let mut caller = match self.caller_of(hash, address).await? {
-                Ok(caller) => caller,
-                Err(reason) => return Ok(Err(reason)),
-            };
+            let hash = hash.ok_or(Reason::KeyUnknown)?;
+            let mut caller = self.caller_of(hash, address).await?.ok_or(Reason::KeyUnknown)?;
             note(caller.owner());
-            let decided = self.decide(&mut caller, |caller, now| caller.admit_key(now)).await?;
-            Ok(decided.map(|_| caller))
+            self.decide(&mut caller, |caller, now| caller.admit_key(now)).await?;
+            Ok(caller)
         };
         self.guard(Surface::Api, ip, attempt).await
     }
 
     /// Whether the key may be used from the caller's address.
     pub async fn admit_address(&self, caller: &mut Caller) -> Decided<AddressVerdict> {
-        let decided = self.decide(caller, Caller::admit_address).await?;
-        if matches!(decided, Err(Reason::AddressNotAllowed)) {
+        let decided = self.decide(caller, Caller::admit_address).await;
+        if matches!(decided, Err(Error::Refused(Reason::AddressNotAllowed))) {
             self.note_blocked(caller);
         }
-        Ok(decided)
+        decided
     }
 
     /// Decides from the record at hand; a refusal from a late record is decided again from a fresh one.
@@ -110,11 +110,11 @@ impl Core {
         decision: impl Fn(&Caller, Timestamp) -> Result<T, Reason>,
     ) -> Decided<T> {
         match decision(caller, self.now()) {
-            Err(_) if !caller.is_fresh => match self.reload(caller).await? {
-                Ok(()) => Ok(decision(caller, self.now())),
-                Err(reason) => Ok(Err(reason)),
-            },
-            decided => Ok(decided),
+            Err(_) if !caller.is_fresh => {
+                self.reload(caller).await?;
+                Ok(decision(caller, self.now())?)
+            }
+            decided => Ok(decided?),
         }
     }
 
@@ -122,22 +122,24 @@ impl Core {
     pub(super) async fn reload(&self, caller: &mut Caller) -> Decided<()> {
         let id = caller.record.merchant.id;
         let Some(record) = self.store.hot().load_record(id, self.now()).await? else {
-            return Ok(Err(Reason::KeyUnknown));
+            return Err(Reason::KeyUnknown.into());
         };
         caller.record = record;
         caller.is_fresh = true;
         let now = self.now();
-        Ok(caller.admit_key(now).and_then(|_| caller.admit_address(now)).map(drop))
+        caller.admit_key(now)?;
+        caller.admit_address(now)?;
+        Ok(())
     }
 
     /// Makes sure that the record is the current truth, for calls that no statement of theirs checks.
     pub async fn confirm(&self, caller: &mut Caller) -> Decided<()> {
         if caller.is_fresh {
-            return Ok(Ok(()));
+            return Ok(());
         }
         let revision = self.store.hot().revision(caller.record.merchant.id).await?;
         if revision == Some(caller.record.merchant.revision) {
-            return Ok(Ok(()));
+            return Ok(());
         }
         self.reload(caller).await
     }
@@ -181,9 +183,4 @@ impl Caller {
 fn hash_of(key: &[u8]) -> Option<SecretHash> {
     let key = std::str::from_utf8(key).ok().filter(|key| looks_like_api_key(key.as_bytes()))?;
     Some(SecretHash::of(key))
-}
-
-/// The fault of a flow whose merchant kept changing under it.
-pub(super) const fn too_many_changes() -> StoreError {
-    StoreError::Busy
 }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Core;
-use super::record::audit_event;
 use crate::domain::clock::Timestamp;
+use crate::domain::event::EventType;
 use crate::domain::keyring::{Purpose, sealer};
 use crate::store::audit::{ChainEnds, Chained, Cut};
 use crate::store::audit_head::{Head, Sealer};
@@ -182,7 +182,7 @@ impl Core {
             as_it_is => as_it_is,
         };
         audit::seal_ends(&mut tx, head_seal, cut_seal).await?;
-        let mut event = audit_event(self, "audit.sealed", "audit", ends.seq.to_string());
+        let mut event = self.audit_event(EventType::AuditSealed).about(ends.seq);
         event.detail = json!({ "was_sealed": ends.head_seal.is_some() });
         audit::append(&mut tx, &event).await?;
         tx.commit().await?;

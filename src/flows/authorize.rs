@@ -2,9 +2,10 @@
 
 use zeroize::Zeroizing;
 
-use super::admission::{Caller, too_many_changes};
+use super::admission::Caller;
+use super::error::{Decided, Fault};
 use super::failures::Surface;
-use super::{Core, DECISIONS_MAX, Decided};
+use super::{Core, DECISIONS_MAX};
 use crate::domain::access;
 use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
@@ -13,7 +14,6 @@ use crate::domain::reason::Reason;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
 use crate::domain::session::{Pair, Session};
-use crate::store::StoreError;
 use crate::store::sessions::Open;
 
 /// A client id and secret as presented.
@@ -54,21 +54,21 @@ impl Core {
     ) -> Decided<Issued> {
         let mut is_counted = false;
         for _ in 0..DECISIONS_MAX {
-            let client = match self.admit_client(caller, presented).await? {
-                Ok(client) => client,
-                Err(reason) => return Ok(Err(reason)),
-            };
+            let client = self.admit_client(caller, presented).await?;
             let revision = caller.record.merchant.revision;
             let scopes = match granted(caller, &client, asked) {
                 Ok(scopes) => scopes,
-                Err(reason) => match self.confirm(caller).await? {
+                Err(reason) => {
+                    self.confirm(caller).await?;
                     // The record was late: who was narrowed may have been widened since.
-                    Ok(()) if caller.record.merchant.revision != revision => continue,
-                    confirmed => return Ok(Err(confirmed.err().unwrap_or(reason))),
-                },
+                    if caller.record.merchant.revision != revision {
+                        continue;
+                    }
+                    return Err(reason.into());
+                }
             };
             if !is_counted && !self.limits.count_session(client.credential) {
-                return Ok(Err(Reason::TooManySessions));
+                return Err(Reason::TooManySessions.into());
             }
             is_counted = true;
             let session = Session { scopes, ..self.new_session(caller, &client, self.now()) };
@@ -76,13 +76,11 @@ impl Core {
             if self.store.hot().open_session(open).await? {
                 self.counters.issued.add_one();
                 self.note_opened(client.credential);
-                return Ok(Ok(Issued { pair: self.pair_of(&session)?, scopes: session.scopes }));
+                return Ok(Issued { pair: self.pair_of(&session)?, scopes: session.scopes });
             }
-            if let Err(reason) = self.reload(caller).await? {
-                return Ok(Err(reason));
-            }
+            self.reload(caller).await?;
         }
-        Err(too_many_changes())
+        Err(Fault::Busy.into())
     }
 
     /// Decides about the client, and records the use of its secret and of the key.
@@ -104,17 +102,15 @@ impl Core {
                 })
         };
         // A secret that is right by what is in memory costs its address nothing: see `failures`.
-        let decided = match decision(caller, self.now()) {
-            Ok(client) => Ok(client),
+        let client = match decision(caller, self.now()) {
+            Ok(client) => client,
             Err(_) => self.guard(Surface::Api, ip, self.decide(caller, decision)).await?,
         };
-        if let Ok(client) = &decided {
-            let merchant = caller.record.merchant.id;
-            for secret in caller.key_secret().into_iter().chain([&client.secret]) {
-                self.note_use(merchant, secret, &caller.address).await?;
-            }
+        let merchant = caller.record.merchant.id;
+        for secret in caller.key_secret().into_iter().chain([&client.secret]) {
+            self.note_use(merchant, secret, &caller.address).await?;
         }
-        Ok(decided)
+        Ok(client)
     }
 
     /// The client, if it is one by the current truth: for calls that no statement of theirs checks.
@@ -123,12 +119,9 @@ impl Core {
         caller: &mut Caller,
         presented: &PresentedClient,
     ) -> Decided<Credential> {
-        if let Err(reason) = self.confirm(caller).await? {
-            return Ok(Err(reason));
-        }
+        self.confirm(caller).await?;
         let client = self.admit_client(caller, presented).await?;
-        let credential = client.map(|client| caller.record.credential(client.credential).cloned());
-        Ok(credential.and_then(|found| found.ok_or(Reason::ClientUnknown)))
+        Ok(caller.record.credential(client.credential).cloned().ok_or(Reason::ClientUnknown)?)
     }
 
     /// Makes sure that the record which let the client in is the current truth, before a refusal that
@@ -139,13 +132,11 @@ impl Core {
         presented: &PresentedClient,
     ) -> Decided<()> {
         let revision = caller.record.merchant.revision;
-        if let Err(reason) = self.confirm(caller).await? {
-            return Ok(Err(reason));
-        }
+        self.confirm(caller).await?;
         if caller.record.merchant.revision == revision {
-            return Ok(Ok(()));
+            return Ok(());
         }
-        Ok(self.admit_client(caller, presented).await?.map(drop))
+        self.admit_client(caller, presented).await.map(drop)
     }
 
     fn new_session(&self, caller: &Caller, client: &Client, now: Timestamp) -> Session {
@@ -166,7 +157,7 @@ impl Core {
     }
 
     /// The pair of a session's current generation.
-    pub(super) fn pair_of(&self, session: &Session) -> Result<Pair, StoreError> {
+    pub(super) fn pair_of(&self, session: &Session) -> Result<Pair, Fault> {
         let key = session.token_key_id;
         let key = self.keyring.by_id(key).ok_or_else(|| self.key_missing(key))?;
         Ok(session.pair(&key, self.lifetimes, self.now()))

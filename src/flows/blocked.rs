@@ -14,8 +14,8 @@ use super::Core;
 use super::admission::Caller;
 use crate::domain::address::network_of;
 use crate::domain::clock::Timestamp;
-use crate::domain::event::WebhookEvent;
-use crate::domain::ids::{ApiKeyId, EventId, MerchantId};
+use crate::domain::event::{EventType, WebhookEvent};
+use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::store::StoreError;
 use crate::store::outbox::{self, Audience};
 
@@ -111,18 +111,12 @@ impl Core {
         let mut tx = self.store.begin().await?;
         let mut published = 0;
         for call in batch {
+            let data = json!({ "api_key_id": call.key, "client_ip": call.ip.to_string() });
+            let name = EventType::AddressBlocked.name();
+            let idempotency_key = format!("{name}:{}:{}:{}", call.key, network_of(call.ip), call.hour());
             let event = WebhookEvent {
-                id: EventId::generate(call.at, &self.entropy),
-                merchant_id: call.merchant,
-                event_type: "address.blocked".to_owned(),
-                data: json!({ "api_key_id": call.key, "client_ip": call.ip.to_string() }).into(),
-                idempotency_key: Some(format!(
-                    "address.blocked:{}:{}:{}",
-                    call.key,
-                    network_of(call.ip),
-                    call.hour()
-                )),
-                created_at: call.at,
+                idempotency_key: Some(idempotency_key),
+                ..WebhookEvent::new(EventType::AddressBlocked, call.merchant, data, call.at, &self.entropy)
             };
             let is_new =
                 outbox::publish_once(&mut tx, &event, Audience::Key(call.key), &self.entropy).await?;

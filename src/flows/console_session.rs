@@ -4,13 +4,13 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::Core;
-use super::error::Refused;
-use super::manage::Managed;
+use super::error::{Fault, Managed, Refused};
 use super::principal::Origin;
 use super::principal::Principal;
 use super::sign_in::SignIn;
 use crate::domain::admin::User;
 use crate::domain::console::{ConsoleSession, LINK_TTL};
+use crate::domain::event::EventType;
 use crate::domain::ids::UserId;
 use crate::domain::secret::{CONSOLE_SECRET_CHARS, PlainSecret};
 use crate::flows::manage_tokens::may_change_of;
@@ -54,38 +54,35 @@ impl Core {
     }
 
     pub async fn sign_out(&self, principal: &Principal, session: &ConsoleSession) -> Managed<()> {
-        let mut change = self.change(principal, "user.signed_out").await?;
-        let result = async {
+        self.change(principal, EventType::UserSignedOut, async |change| {
             change.event.object_id.clone_from(&principal.actor.id);
             sessions::end_session(&mut change.tx, session.hash).await?;
             Ok(())
-        }
-        .await;
-        change.finish(result).await
+        })
+        .await
     }
 
     /// Ends every other session of the user.
     pub async fn end_other_sessions(&self, principal: &Principal, who: &SignedIn) -> Managed<()> {
-        let mut change = self.change(principal, "user.other_sessions_ended").await?;
-        let result = async {
+        self.change(principal, EventType::UserOtherSessionsEnded, async |change| {
             change.concerns(who.user.merchant_id, who.user.id);
             sessions::end_sessions_of(&mut change.tx, who.user.id, Some(who.session.hash)).await?;
             Ok(())
-        }
-        .await;
-        change.finish(result).await
+        })
+        .await
     }
 
     /// The user whose e-mail address this is, for the command line.
     pub async fn user_by_email(&self, principal: &Principal, email: &str) -> Managed<User> {
         let found = users::by_email(&mut self.store.read().await?, &email.trim().to_lowercase()).await?;
-        Ok(found.filter(|user| may_change_of(principal, user.merchant_id).is_ok()).ok_or(Refused::NotFound))
+        Ok(found
+            .filter(|user| may_change_of(principal, user.merchant_id).is_ok())
+            .ok_or(Refused::NotFound)?)
     }
 
     /// Makes a link that signs a user in once, without a password. Any earlier link of theirs ends.
     pub async fn make_sign_in_link(&self, principal: &Principal, user: UserId) -> Managed<PlainSecret> {
-        let mut change = self.change(principal, "user.sign_in_link_made").await?;
-        let result = async {
+        self.change(principal, EventType::UserSignInLinkMade, async |change| {
             change.concerns(None, user);
             let found = users::by_id(&mut change.tx, user).await?.ok_or(Refused::NotFound)?;
             may_change_of(principal, found.merchant_id)?;
@@ -95,13 +92,12 @@ impl Core {
             let now = change.event.at;
             sessions::replace_link(&mut change.tx, user, link.hash(), now, now.plus(LINK_TTL)).await?;
             Ok(link)
-        }
-        .await;
-        change.finish(result).await
+        })
+        .await
     }
 
     /// Signs in by a link, which is used up. It stands in for the password, not for the second factor.
-    pub async fn sign_in_by_link(&self, link: &PlainSecret, origin: &Origin) -> Result<SignIn, StoreError> {
+    pub async fn sign_in_by_link(&self, link: &PlainSecret, origin: &Origin) -> Result<SignIn, Fault> {
         let now = self.now();
         // Made-up links are refused without a transaction: anybody may try as many as they like.
         let is_known = looks_like_link(link)

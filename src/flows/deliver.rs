@@ -8,12 +8,12 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::Core;
-use super::record::audit_event;
+use super::error::Fault;
 use crate::domain::clock::Timestamp;
 use crate::domain::delivery::{Answer, Attempt, DeliveryState, Received, Round, SendError, Verdict};
 use crate::domain::delivery::{is_hopeless, judge};
 use crate::domain::destination::WebhookUrl;
-use crate::domain::event::WebhookEvent;
+use crate::domain::event::{EventType, WebhookEvent};
 use crate::domain::ids::{ApiKeyId, DeliveryId, MerchantId};
 use crate::domain::keyring::Purpose;
 use crate::domain::webhook::{SignedMessage, WebhookSecret};
@@ -56,7 +56,7 @@ impl Core {
     }
 
     /// Claims what is due for one endpoint, up to `limit` and to what the endpoint can bear.
-    pub async fn claim_deliveries(&self, key: ApiKeyId, limit: i64) -> Result<Vec<Claimed>, StoreError> {
+    pub async fn claim_deliveries(&self, key: ApiKeyId, limit: i64) -> Result<Vec<Claimed>, Fault> {
         let now = self.now();
         let until = now.plus(CLAIM);
         let mut db = self.store.write().await?;
@@ -114,7 +114,7 @@ impl Core {
         db: &mut Connection,
         key: ApiKeyId,
         now: Timestamp,
-    ) -> Result<Vec<WebhookSecret>, StoreError> {
+    ) -> Result<Vec<WebhookSecret>, Fault> {
         let sealed = webhook_secrets::live(db, key, now).await?;
         if let Some(key) = sealed.iter().find_map(|secret| self.keyring.missing_for(&secret.sealed)) {
             return Err(self.key_missing(key));
@@ -219,7 +219,7 @@ impl Core {
             return Ok(());
         }
         let given_up = deliveries::fail_pending(tx, key, now).await?;
-        let mut event = audit_event(self, "webhook.disabled", "api_key", key.to_string());
+        let mut event = self.audit_event(EventType::WebhookDisabled).about(key);
         event.merchant_id = Some(claim.merchant_id);
         event.detail = json!({ "reason": reason, "deliveries_given_up": given_up });
         tracing::warn!(api_key = %key, reason, given_up, "webhook endpoint disabled");

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Core, Decided};
+use super::Core;
+use super::error::{Decided, Error};
 use crate::domain::address::network_of;
 use crate::domain::clock::Clock;
 use crate::domain::reason::Reason;
@@ -185,14 +186,14 @@ impl Core {
         attempt: impl Future<Output = Decided<T>>,
     ) -> Decided<T> {
         let Some(loan) = self.limits.failures(surface).borrow(ip).await else {
-            return Ok(Err(Reason::TooManyFailures));
+            return Err(Reason::TooManyFailures.into());
         };
-        let decided = attempt.await?;
-        if let Err(reason) = &decided
+        let decided = attempt.await;
+        if let Err(Error::Refused(reason)) = &decided
             && reason.is_failed_authentication()
         {
             loan.spend();
         }
-        Ok(decided)
+        decided
     }
 }

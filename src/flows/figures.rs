@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::Core;
-use super::manage::Managed;
+use super::error::Managed;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId};
@@ -74,9 +74,7 @@ impl Core {
         merchant: MerchantId,
         period: Period,
     ) -> Managed<Figures> {
-        if let Err(refused) = self.must_exist(principal, merchant).await? {
-            return Ok(Err(refused));
-        }
+        self.must_exist(principal, merchant).await?;
         let now = self.now();
         let bucket_us = period.bucket().num_microseconds().unwrap_or(i64::MAX);
         let last = now.micros().div_euclid(bucket_us);
@@ -99,7 +97,7 @@ impl Core {
             .collect();
         let denials = fill(&mut buckets, first, &counts, &latencies);
         let calls = counts.iter().map(|count| count.calls).sum();
-        Ok(Ok(Figures { buckets, denials, calls, is_cut: calls >= CALLS_MAX, storms }))
+        Ok(Figures { buckets, denials, calls, is_cut: calls >= CALLS_MAX, storms })
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use super::admission::{Caller, too_many_changes};
+use super::admission::Caller;
 use super::authorize::PresentedClient;
-use super::{Core, DECISIONS_MAX, Decided};
+use super::error::{Decided, Fault};
+use super::{Core, DECISIONS_MAX};
 use crate::domain::access::{self, Backing};
 use crate::domain::admin::AdminToken;
 use crate::domain::api_key::Environment;
@@ -54,10 +55,7 @@ impl Core {
         let token = SealedToken::parse(token);
         match requester {
             TokenRequester::Client { mut caller, presented } => {
-                let client = match self.admit_client(&mut caller, &presented).await? {
-                    Ok(client) => client,
-                    Err(reason) => return Ok(Err(reason)),
-                };
+                let client = self.admit_client(&mut caller, &presented).await?;
                 let found = match token {
                     Some(token) => self.genuine_session(token).await?.map(|found| (token, found)),
                     None => None,
@@ -65,28 +63,25 @@ impl Core {
                 let own = found.filter(|(_, found)| found.session.credential_id == client.credential);
                 let Some((token, found)) = own else {
                     // No statement has checked the record that admitted the client.
-                    return Ok(self.confirm_client(&mut caller, &presented).await?.map(|()| None));
+                    self.confirm_client(&mut caller, &presented).await?;
+                    return Ok(None);
                 };
                 if found.revision != caller.record.merchant.revision {
-                    if let Err(reason) = self.reload(&mut caller).await? {
-                        return Ok(Err(reason));
-                    }
-                    if let Err(reason) = self.admit_client(&mut caller, &presented).await? {
-                        return Ok(Err(reason));
-                    }
+                    self.reload(&mut caller).await?;
+                    self.admit_client(&mut caller, &presented).await?;
                 }
-                Ok(Ok(self.active(&caller.record, &found.session, token.claims())))
+                Ok(self.active(&caller.record, &found.session, token.claims()))
             }
             TokenRequester::Service { service, expects_refresh_token } => {
                 let is_meant =
                     |token: &SealedToken| token.claims().kind == TokenKind::Access || expects_refresh_token;
-                let Some(token) = token.filter(is_meant) else { return Ok(Ok(None)) };
-                let Some(found) = self.genuine_session(token).await? else { return Ok(Ok(None)) };
+                let Some(token) = token.filter(is_meant) else { return Ok(None) };
+                let Some(found) = self.genuine_session(token).await? else { return Ok(None) };
                 if service.merchant_id.is_some_and(|id| id != found.session.merchant_id) {
-                    return Ok(Ok(None));
+                    return Ok(None);
                 }
-                let Some(record) = self.record_of(&found).await? else { return Ok(Ok(None)) };
-                Ok(Ok(self.active(&record, &found.session, token.claims())))
+                let Some(record) = self.record_of(&found).await? else { return Ok(None) };
+                Ok(self.active(&record, &found.session, token.claims()))
             }
         }
     }
@@ -148,13 +143,11 @@ impl Core {
                 _ => self.store.hot().revision(caller.record.merchant.id).await? == Some(revision),
             };
             if is_current {
-                return Ok(decided);
+                return Ok(decided?);
             }
-            if let Err(reason) = self.reload(caller).await? {
-                return Ok(Err(reason));
-            }
+            self.reload(caller).await?;
         }
-        Err(too_many_changes())
+        Err(Fault::Busy.into())
     }
 
     fn verify_session(&self, caller: &Caller, session: &Session, claims: Claims) -> Result<Active, Reason> {

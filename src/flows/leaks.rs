@@ -11,14 +11,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Core;
-use super::error::Refused;
-use super::manage::Managed;
+use super::error::{Fault, Managed};
 use super::principal::Principal;
-use super::record::audit_event;
-use crate::domain::admin::Role;
 use crate::domain::clock::Timestamp;
-use crate::domain::event::{AuditEvent, WebhookEvent};
-use crate::domain::ids::{ApiKeyId, CredentialId, EventId, MerchantId};
+use crate::domain::event::{AuditEvent, EventType, WebhookEvent};
+use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId};
 use crate::domain::secret::{PlainSecret, SecretHash};
 use crate::domain::session::judge_active;
 use crate::domain::token::SealedToken;
@@ -34,7 +31,7 @@ const SLOT: Duration = Duration::from_millis(100);
 
 /// What ended, for its owner.
 struct Ended {
-    action: &'static str,
+    event_type: EventType,
     object_id: String,
     merchant: Option<MerchantId>,
     audience: Audience,
@@ -44,18 +41,16 @@ struct Ended {
 impl Core {
     /// Ends a secret that was found in public, if it is one of ours that works. The caller is not told.
     pub async fn report_leak(&self, principal: &Principal, presented: &PlainSecret) -> Managed<()> {
-        if principal.role == Role::MerchantViewer {
-            let refused = Refused::Forbidden("this role may only look");
-            return self.refused(self.event_by(principal, "leak.reported"), refused).await;
-        }
+        let event = self.event_by(principal, EventType::LeakReported);
+        self.on_record(&event, async { Ok(principal.must_not_only_look()?) }).await?;
         let begun = Instant::now();
         let result = self.end_leaked(principal, presented.expose().trim()).await;
         let slots = begun.elapsed().as_millis() / SLOT.as_millis() + 1;
         tokio::time::sleep_until(begun + SLOT * u32::try_from(slots).unwrap_or(u32::MAX)).await;
-        result.map(Ok)
+        Ok(result?)
     }
 
-    async fn end_leaked(&self, principal: &Principal, presented: &str) -> Result<(), StoreError> {
+    async fn end_leaked(&self, principal: &Principal, presented: &str) -> Result<(), Fault> {
         self.index_webhook_secrets().await?;
         let session = match SealedToken::parse(presented) {
             Some(token) => self
@@ -80,26 +75,18 @@ impl Core {
         // Two records in either case, so that the numbers of later ones do not tell.
         let outcome = match ended {
             Some(ended) => self.tell_owner(&mut tx, ended, now).await?,
-            None => audit_event(self, "leak.not_ours", "leak", String::new()),
+            None => self.audit_event(EventType::LeakNotOurs).about(""),
         };
-        audit::append_all(&mut tx, &[self.event_by(principal, "leak.reported"), outcome]).await?;
-        tx.commit().await
+        audit::append_all(&mut tx, &[self.event_by(principal, EventType::LeakReported), outcome]).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn tell_owner(&self, tx: &mut Tx, ended: Ended, now: Timestamp) -> Result<AuditEvent, StoreError> {
-        let object_kind = ended.action.split('.').next().unwrap_or_default();
-        let mut event = audit_event(self, ended.action, object_kind, ended.object_id);
+        let mut event = self.audit_event(ended.event_type).about(ended.object_id);
         event.merchant_id = ended.merchant;
         event.detail = ended.detail.clone();
-        if let Some(merchant_id) = ended.merchant {
-            let told = WebhookEvent {
-                id: EventId::generate(now, &self.entropy),
-                merchant_id,
-                event_type: ended.action.to_owned(),
-                data: ended.detail.into(),
-                idempotency_key: None,
-                created_at: now,
-            };
+        if let Some(merchant) = ended.merchant {
+            let told = WebhookEvent::new(ended.event_type, merchant, ended.detail, now, &self.entropy);
             outbox::publish(tx, &told, ended.audience, &self.entropy).await?;
         }
         Ok(event)
@@ -117,7 +104,7 @@ impl Core {
         }
         let (client_id, key) = credentials::client_of(tx, session.credential_id).await?;
         Ok(Some(Ended {
-            action: "session.leaked",
+            event_type: EventType::SessionLeaked,
             object_id: session.id.to_string(),
             merchant: Some(session.merchant_id),
             audience: Audience::Key(key),
@@ -181,7 +168,7 @@ async fn key_secret_ended(
         api_keys::update(tx, &key).await?;
     }
     Ok(Some(Ended {
-        action: "api_key.leaked",
+        event_type: EventType::ApiKeyLeaked,
         object_id: id.to_string(),
         merchant: Some(merchant),
         audience: Audience::Key(id),
@@ -197,7 +184,7 @@ async fn client_secret_ended(
 ) -> Result<Ended, StoreError> {
     let (client_id, key) = credentials::client_of(tx, id).await?;
     Ok(Ended {
-        action: "credentials.leaked",
+        event_type: EventType::CredentialsLeaked,
         object_id: client_id.clone(),
         merchant: Some(merchant),
         audience: Audience::Key(key),
@@ -216,7 +203,7 @@ async fn end_webhook_secret(
         return Ok(None);
     }
     Ok(Some(Ended {
-        action: "webhook_secret.leaked",
+        event_type: EventType::WebhookSecretLeaked,
         object_id: key.to_string(),
         merchant: Some(owner.merchant_id),
         audience: Audience::Key(key),
@@ -236,7 +223,7 @@ async fn end_admin_token(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Resul
         return Ok(None);
     }
     Ok(Some(Ended {
-        action: "admin_token.leaked",
+        event_type: EventType::AdminTokenLeaked,
         object_id: token.id.to_string(),
         merchant: token.merchant_id,
         audience: Audience::Merchant,

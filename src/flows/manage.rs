@@ -7,94 +7,107 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::Core;
-use super::error::Refused;
+use super::error::{Error, Managed, Refused};
 use super::principal::Principal;
-use super::record::audit_event;
 use crate::domain::clock::Timestamp;
-use crate::domain::event::{AuditEvent, Outcome, WebhookEvent};
-use crate::domain::ids::{EventId, MerchantId};
+use crate::domain::event::{AuditEvent, EventType, Outcome, WebhookEvent};
+use crate::domain::ids::MerchantId;
 use crate::domain::lengths::{OBJECT_ID_BYTES_MAX, cut};
 use crate::domain::licence::Product;
 use crate::domain::merchant::Merchant;
 use crate::store::outbox::Audience;
 use crate::store::{StoreError, Tx, audit, merchants, outbox};
 
-/// How the inside of a change ends early. Here a refusal undoes everything and is then recorded by
-/// [`Change::finish`], so it may travel by `?`; in the token flows it may not.
-pub(super) enum Stop {
-    Refused(Refused),
-    Fault(StoreError),
-}
-
-impl From<Refused> for Stop {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
-}
-
-impl From<StoreError> for Stop {
-    fn from(fault: StoreError) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-/// What a management flow returns.
-pub type Managed<T> = Result<Result<T, Refused>, StoreError>;
-
 /// A change under way: its transaction, and the audit event that will tell of it.
 pub(super) struct Change<'a> {
     pub(super) core: &'a Core,
+    pub(super) principal: &'a Principal,
     pub(super) tx: Tx,
     pub(super) event: AuditEvent,
 }
 
 impl Core {
-    /// Begins the change `action`, such as `api_key.created`.
-    pub(super) async fn change(&self, principal: &Principal, action: &str) -> Result<Change<'_>, StoreError> {
-        Ok(Change { core: self, event: self.event_by(principal, action), tx: self.store.begin().await? })
+    /// Makes a change: all that `work` does, its audit event and its webhook event are committed together. If
+    /// `work` refuses, all of it is rolled back and the refusal recorded.
+    pub(super) async fn change<T>(
+        &self,
+        principal: &Principal,
+        event_type: EventType,
+        work: impl AsyncFnOnce(&mut Change<'_>) -> Managed<T>,
+    ) -> Managed<T> {
+        let event = self.event_by(principal, event_type);
+        let mut change = Change { core: self, principal, tx: self.store.begin().await?, event };
+        let result = work(&mut change).await;
+        let Change { mut tx, event, .. } = change;
+        match result {
+            Ok(done) => {
+                audit::append(&mut tx, &event).await?;
+                tx.commit().await?;
+                Ok(done)
+            }
+            Err(Error::Refused(refused)) => {
+                // Ended before the next begins: SQLite has one writer.
+                drop(tx);
+                self.refused(event, refused).await
+            }
+            fault => fault,
+        }
+    }
+
+    /// Runs what comes before a change or a reading, without a transaction. A refusal is recorded as `event`.
+    pub(super) async fn on_record<T>(
+        &self,
+        event: &AuditEvent,
+        attempt: impl Future<Output = Managed<T>>,
+    ) -> Managed<T> {
+        match attempt.await {
+            Err(Error::Refused(refused)) => self.refused(event.clone(), refused).await,
+            result => result,
+        }
     }
 
     /// The audit event of something that `principal` does or tries, before it is known to which object.
-    pub(super) fn event_by(&self, principal: &Principal, action: &str) -> AuditEvent {
-        let object_kind = action.split_once('.').map_or(action, |(object, _)| object);
-        let mut event = audit_event(self, action, object_kind, String::new());
-        event.object_id = None;
-        event.actor = principal.actor.clone();
-        event.client_ip.clone_from(&principal.client_ip);
-        event.request_id.clone_from(&principal.request_id);
-        event.merchant_id = principal.merchant_id;
-        event
+    pub(super) fn event_by(&self, principal: &Principal, event_type: EventType) -> AuditEvent {
+        AuditEvent {
+            actor: principal.actor.clone(),
+            client_ip: principal.client_ip.clone(),
+            request_id: principal.request_id.clone(),
+            merchant_id: principal.merchant_id,
+            ..self.audit_event(event_type)
+        }
     }
 
-    /// Records that what `event` tells of was refused.
-    pub(super) async fn refused<T>(&self, mut event: AuditEvent, refused: Refused) -> Managed<T> {
+    /// An event of now, by the server itself until the flow says otherwise.
+    pub(super) fn audit_event(&self, event_type: EventType) -> AuditEvent {
+        AuditEvent::new(event_type, self.now(), &self.entropy)
+    }
+
+    async fn refused<T>(&self, mut event: AuditEvent, refused: Refused) -> Managed<T> {
         event.outcome = Outcome::Refused;
         event.detail = json!({ "refused": refused.to_string() });
         self.store.record(event).await?;
-        Ok(Err(refused))
+        Err(refused.into())
     }
 }
 
 impl Core {
     /// Whether the actor may see a merchant that exists.
     pub(super) async fn must_exist(&self, principal: &Principal, merchant: MerchantId) -> Managed<()> {
-        if let Err(refused) = principal.may_see(merchant) {
-            return Ok(Err(refused));
-        }
+        principal.may_see(merchant)?;
         let found = merchants::by_id(&mut self.store.read().await?, merchant).await?;
-        Ok(found.map(drop).ok_or(Refused::NotFound))
+        Ok(found.map(drop).ok_or(Refused::NotFound)?)
     }
 }
 
 impl Change<'_> {
     /// Raises the merchant's revision and holds its row: changes to one merchant come one by one.
-    pub(super) async fn lock_merchant(&mut self, id: MerchantId) -> Result<Merchant, Stop> {
+    pub(super) async fn lock_merchant(&mut self, id: MerchantId) -> Managed<Merchant> {
         let merchant = merchants::lock(&mut self.tx, id).await?.ok_or(Refused::NotFound)?;
         self.event.merchant_id = Some(id);
         Ok(merchant)
     }
 
-    pub(super) async fn must_be_licensed(&mut self, id: MerchantId, product: Product) -> Result<(), Stop> {
+    pub(super) async fn must_be_licensed(&mut self, id: MerchantId, product: Product) -> Managed<()> {
         let licences = merchants::licences(&mut self.tx, id).await?;
         if licences.is_good(product, self.event.at) {
             Ok(())
@@ -113,36 +126,13 @@ impl Change<'_> {
     pub(super) async fn publish(
         &mut self,
         merchant: MerchantId,
-        event_type: &str,
+        event_type: EventType,
         data: Value,
         audience: Audience,
     ) -> Result<(), StoreError> {
-        let event = WebhookEvent {
-            id: EventId::generate(self.event.at, &self.core.entropy),
-            merchant_id: merchant,
-            event_type: event_type.to_owned(),
-            data: data.into(),
-            idempotency_key: None,
-            created_at: self.event.at,
-        };
-        outbox::publish(&mut self.tx, &event, audience, &self.core.entropy).await
-    }
-
-    /// Commits the change with its audit event, or rolls it back and records the refusal alone.
-    pub(super) async fn finish<T>(mut self, result: Result<T, Stop>) -> Managed<T> {
-        match result {
-            Ok(done) => {
-                audit::append(&mut self.tx, &self.event).await?;
-                self.tx.commit().await?;
-                Ok(Ok(done))
-            }
-            Err(Stop::Fault(fault)) => Err(fault),
-            Err(Stop::Refused(refused)) => {
-                // Ended before the next begins: SQLite has one writer.
-                drop(self.tx);
-                self.core.refused(self.event, refused).await
-            }
-        }
+        let entropy = &self.core.entropy;
+        let event = WebhookEvent::new(event_type, merchant, data, self.event.at, entropy);
+        outbox::publish(&mut self.tx, &event, audience, entropy).await
     }
 }
 

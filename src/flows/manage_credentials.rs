@@ -6,19 +6,20 @@ use serde_json::{Value, json};
 
 use super::Core;
 use super::authorize::PresentedClient;
-use super::error::Refused;
-use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Stop};
+use super::error::{Managed, Refused};
+use super::idempotency::Answer;
+use super::manage::Change;
 use super::manage_keys::WithSecret;
 use super::principal::Principal;
 use super::rotation;
 use super::scopes::check_within;
 use crate::domain::api_key::ApiKey;
 use crate::domain::credential::{Credential, generate_client_id};
+use crate::domain::event::EventType;
 use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SecretId};
 use crate::domain::licence::Product;
 use crate::domain::scope::Scopes;
-use crate::domain::secret::PlainSecret;
+use crate::domain::secret::{PlainSecret, StoredSecret};
 use crate::store::credentials::Clients;
 use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
@@ -41,6 +42,21 @@ impl CredentialChanges {
     }
 }
 
+/// Who asks for a new client secret: for these credentials, or the client itself with one of its secrets.
+pub enum RotatedBy<'a> {
+    Manager { client_id: &'a str },
+    Client(&'a PresentedClient),
+}
+
+impl RotatedBy<'_> {
+    fn client_id(&self) -> &str {
+        match self {
+            Self::Manager { client_id } => client_id,
+            Self::Client(presented) => &presented.client_id,
+        }
+    }
+}
+
 impl Core {
     /// Makes a client id and secret for a key, switched OFF.
     pub async fn generate_credentials(
@@ -48,14 +64,11 @@ impl Core {
         principal: &Principal,
         key: ApiKeyId,
         scopes: Option<Vec<String>>,
-        once: Once<WithSecret<Credential>>,
     ) -> Managed<Answer<WithSecret<Credential>>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "credentials.generated").await?;
-        let result = generate(&mut change, principal, key, scopes.as_deref()).await;
-        change.finish_once(result, once).await
+        self.create(principal, EventType::CredentialsGenerated, async |change| {
+            generate(change, key, scopes.as_deref()).await
+        })
+        .await
     }
 
     /// All credentials of a key, newest first.
@@ -63,9 +76,9 @@ impl Core {
         let mut db = self.store.read().await?;
         match api_keys::by_id(&mut db, key).await? {
             Some(key) if principal.may_see(key.merchant_id).is_ok() => {
-                Ok(Ok(credentials::of_api_key(&mut db, key.id).await?))
+                Ok(credentials::of_api_key(&mut db, key.id).await?)
             }
-            _ => Ok(Err(Refused::NotFound)),
+            _ => Err(Refused::NotFound.into()),
         }
     }
 
@@ -76,16 +89,14 @@ impl Core {
         merchant: MerchantId,
         keys: &[ApiKey],
     ) -> Managed<HashMap<ApiKeyId, Clients>> {
-        if let Err(refused) = principal.may_see(merchant) {
-            return Ok(Err(refused));
-        }
+        principal.may_see(merchant)?;
         let ids = keys.iter().filter(|key| key.merchant_id == merchant).map(|key| key.id);
-        Ok(Ok(credentials::clients_of(&mut self.store.read().await?, ids).await?))
+        Ok(credentials::clients_of(&mut self.store.read().await?, ids).await?)
     }
 
     pub async fn credential(&self, principal: &Principal, client_id: &str) -> Managed<Credential> {
         let found = credentials::by_client_id(&mut self.store.read().await?, client_id).await?;
-        Ok(found.filter(|found| principal.may_see(found.merchant_id).is_ok()).ok_or(Refused::NotFound))
+        Ok(found.filter(|found| principal.may_see(found.merchant_id).is_ok()).ok_or(Refused::NotFound)?)
     }
 
     /// The switch, and the scopes. OFF ends every session of the credentials at once.
@@ -96,46 +107,28 @@ impl Core {
         version: Option<i64>,
         changes: CredentialChanges,
     ) -> Managed<Credential> {
-        let action = match changes.enabled {
-            Some(true) => "credentials.enabled",
-            Some(false) => "credentials.disabled",
-            None => "credentials.updated",
+        let event_type = match changes.enabled {
+            Some(true) => EventType::CredentialsEnabled,
+            Some(false) => EventType::CredentialsDisabled,
+            None => EventType::CredentialsUpdated,
         };
-        let mut change = self.change(principal, action).await?;
-        let result = update(&mut change, principal, client_id, version, changes).await;
-        change.finish(result).await
+        self.change(principal, event_type, async |change| {
+            update(change, event_type, client_id, version, changes).await
+        })
+        .await
     }
 
     /// Gives credentials a new secret. The earlier ones end `overlap_secs` after its first use.
     pub async fn rotate_client_secret(
         &self,
         principal: &Principal,
-        client_id: &str,
+        by: RotatedBy<'_>,
         overlap_secs: i64,
-        once: Once<WithSecret<Credential>>,
     ) -> Managed<Answer<WithSecret<Credential>>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "credentials.secret_rotated").await?;
-        let result = rotate(&mut change, principal, client_id, overlap_secs).await;
-        change.finish_once(result, once).await
-    }
-
-    /// The same by the client itself, with a secret that works at that very moment.
-    pub async fn rotate_own_secret(
-        &self,
-        principal: &Principal,
-        presented: &PresentedClient,
-        overlap_secs: i64,
-        once: Once<WithSecret<Credential>>,
-    ) -> Managed<Answer<WithSecret<Credential>>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "credentials.secret_rotated").await?;
-        let result = rotate_own(&mut change, principal, presented, overlap_secs).await;
-        change.finish_once(result, once).await
+        self.create(principal, EventType::CredentialsSecretRotated, async |change| {
+            rotate(change, &by, overlap_secs).await
+        })
+        .await
     }
 
     /// Ends one earlier secret now, instead of at the end of its overlap.
@@ -145,30 +138,33 @@ impl Core {
         client_id: &str,
         secret: SecretId,
     ) -> Managed<Credential> {
-        let mut change = self.change(principal, "credentials.secret_ended").await?;
-        let result = end_secret(&mut change, principal, client_id, secret).await;
-        change.finish(result).await
+        self.change(principal, EventType::CredentialsSecretEnded, async |change| {
+            let mut credential = locked(change, client_id).await?;
+            let owner = Owner::Credential(credential.id);
+            rotation::end_secret(change, owner, &mut credential.secrets, secret).await?;
+            Ok(credential)
+        })
+        .await
     }
 }
 
 /// Locks the merchant of credentials that the actor may change, and reads them under that lock.
-async fn locked(change: &mut Change<'_>, principal: &Principal, client_id: &str) -> Result<Credential, Stop> {
+async fn locked(change: &mut Change<'_>, client_id: &str) -> Managed<Credential> {
     change.concerns(None, client_id);
     let found = credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?;
-    principal.may_change(found.merchant_id)?;
+    change.principal.may_change(found.merchant_id)?;
     change.lock_merchant(found.merchant_id).await?;
     Ok(credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?)
 }
 
 async fn generate(
     change: &mut Change<'_>,
-    principal: &Principal,
     key: ApiKeyId,
     scopes: Option<&[String]>,
-) -> Result<WithSecret<Credential>, Stop> {
+) -> Managed<WithSecret<Credential>> {
     let found = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
-    principal.may_change(found.merchant_id)?;
-    principal.may_handle(found.environment)?;
+    change.principal.may_change(found.merchant_id)?;
+    change.principal.may_handle(found.environment)?;
     change.lock_merchant(found.merchant_id).await?;
     let key = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
     let now = change.event.at;
@@ -198,18 +194,18 @@ async fn generate(
     };
     credentials::insert(&mut change.tx, &credential).await?;
     change.concerns(Some(key.merchant_id), &credential.client_id);
-    tell(change, &credential).await?;
+    tell(change, EventType::CredentialsGenerated, &credential).await?;
     Ok(WithSecret { object: credential, secret: plain })
 }
 
 async fn update(
     change: &mut Change<'_>,
-    principal: &Principal,
+    event_type: EventType,
     client_id: &str,
     version: Option<i64>,
     changes: CredentialChanges,
-) -> Result<Credential, Stop> {
-    let mut credential = locked(change, principal, client_id).await?;
+) -> Managed<Credential> {
+    let mut credential = locked(change, client_id).await?;
     if version.is_some_and(|version| version != credential.version) {
         return Err(Refused::VersionMismatch.into());
     }
@@ -233,9 +229,9 @@ async fn update(
     credentials::update(&mut change.tx, &credential).await?;
     credential.version += 1;
     match switched {
-        Some(_) => tell(change, &credential).await?,
+        Some(_) => tell(change, event_type, &credential).await?,
         None => {
-            "credentials.updated".clone_into(&mut change.event.action);
+            EventType::CredentialsUpdated.name().clone_into(&mut change.event.action);
             change.event.detail = settings(&credential);
         }
     }
@@ -244,65 +240,39 @@ async fn update(
 
 async fn rotate(
     change: &mut Change<'_>,
-    principal: &Principal,
-    client_id: &str,
+    by: &RotatedBy<'_>,
     overlap_secs: i64,
-) -> Result<WithSecret<Credential>, Stop> {
-    let credential = locked(change, principal, client_id).await?;
-    let key = api_keys::by_id(&mut change.tx, credential.api_key_id).await?.ok_or(Refused::NotFound)?;
-    principal.may_handle(key.environment)?;
-    add_secret(change, credential, overlap_secs).await
-}
-
-async fn rotate_own(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    presented: &PresentedClient,
-    overlap_secs: i64,
-) -> Result<WithSecret<Credential>, Stop> {
-    let credential = locked(change, principal, &presented.client_id).await?;
-    // Looked at again under the lock: it was let in before, and may have ended since.
-    let now = change.event.at;
-    let is_live =
-        credential.secrets.iter().any(|secret| secret.hash.matches(&presented.hash) && secret.is_live(now));
-    if !is_live || !credential.enabled {
-        return Err(Refused::Conflict("the secret has just ended".to_owned()).into());
+) -> Managed<WithSecret<Credential>> {
+    let mut credential = locked(change, by.client_id()).await?;
+    match by {
+        RotatedBy::Manager { .. } => {
+            let key = api_keys::by_id(&mut change.tx, credential.api_key_id).await?;
+            change.principal.may_handle(key.ok_or(Refused::NotFound)?.environment)?;
+        }
+        RotatedBy::Client(presented) => {
+            // Looked at again under the lock: it was let in before, and may have ended since.
+            let is_live = |secret: &StoredSecret| {
+                secret.hash.matches(&presented.hash) && secret.is_live(change.event.at)
+            };
+            if !credential.enabled || !credential.secrets.iter().any(is_live) {
+                return Err(Refused::Conflict("the secret has just ended".to_owned()).into());
+            }
+        }
     }
-    add_secret(change, credential, overlap_secs).await
-}
-
-async fn add_secret(
-    change: &mut Change<'_>,
-    mut credential: Credential,
-    overlap_secs: i64,
-) -> Result<WithSecret<Credential>, Stop> {
     change.must_be_licensed(credential.merchant_id, Product::EnhancedSecurity).await?;
     let plain = PlainSecret::client_secret(&change.core.entropy);
     let owner = Owner::Credential(credential.id);
     let merchant = credential.merchant_id;
     rotation::add_secret(change, merchant, owner, &mut credential.secrets, &plain, overlap_secs).await?;
-    tell(change, &credential).await?;
+    tell(change, EventType::CredentialsSecretRotated, &credential).await?;
     Ok(WithSecret { object: credential, secret: plain })
 }
 
-async fn end_secret(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    client_id: &str,
-    secret: SecretId,
-) -> Result<Credential, Stop> {
-    let mut credential = locked(change, principal, client_id).await?;
-    let owner = Owner::Credential(credential.id);
-    rotation::end_secret(change, owner, &mut credential.secrets, secret).await?;
-    Ok(credential)
-}
-
 /// Tells the audit trail and the key's webhook of a change to its credentials.
-async fn tell(change: &mut Change<'_>, credential: &Credential) -> Result<(), Stop> {
+async fn tell(change: &mut Change<'_>, event_type: EventType, credential: &Credential) -> Managed<()> {
     change.event.detail = settings(credential);
-    let event_type = change.event.action.clone();
     let audience = Audience::Key(credential.api_key_id);
-    change.publish(credential.merchant_id, &event_type, settings(credential), audience).await?;
+    change.publish(credential.merchant_id, event_type, settings(credential), audience).await?;
     Ok(())
 }
 

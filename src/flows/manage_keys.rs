@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 
 use super::Core;
-use super::error::Refused;
-use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Stop, check_expiry, check_name};
+use super::error::{Managed, Refused};
+use super::idempotency::Answer;
+use super::manage::{Change, check_expiry, check_name};
 use super::manage_webhooks::{enable_webhook, ensure_webhook_secret};
 use super::principal::Principal;
 use super::rotation;
 use crate::domain::allow_list::AllowList;
 use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::clock::Timestamp;
+use crate::domain::event::EventType;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::licence::Product;
 use crate::domain::merchant::Merchant;
@@ -79,19 +80,14 @@ impl Core {
         principal: &Principal,
         merchant: MerchantId,
         new: NewApiKey,
-        once: Once<MadeApiKey>,
     ) -> Managed<Answer<MadeApiKey>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "api_key.created").await?;
-        let result = create(&mut change, principal, merchant, new).await;
-        change.finish_once(result, once).await
+        self.create(principal, EventType::ApiKeyCreated, async |change| create(change, merchant, new).await)
+            .await
     }
 
     pub async fn api_key(&self, principal: &Principal, id: ApiKeyId) -> Managed<ApiKey> {
         let key = api_keys::by_id(&mut self.store.read().await?, id).await?;
-        Ok(key.filter(|key| principal.may_see(key.merchant_id).is_ok()).ok_or(Refused::NotFound))
+        Ok(key.filter(|key| principal.may_see(key.merchant_id).is_ok()).ok_or(Refused::NotFound)?)
     }
 
     /// A merchant's keys, revoked ones included, newest first.
@@ -102,10 +98,8 @@ impl Core {
         before: Option<ApiKeyId>,
         limit: i64,
     ) -> Managed<Vec<ApiKey>> {
-        if let Err(refused) = self.must_exist(principal, merchant).await? {
-            return Ok(Err(refused));
-        }
-        Ok(Ok(api_keys::list(&mut self.store.read().await?, merchant, before, limit).await?))
+        self.must_exist(principal, merchant).await?;
+        Ok(api_keys::list(&mut self.store.read().await?, merchant, before, limit).await?)
     }
 
     /// Changes settings; they hold from the next call on, on every replica.
@@ -116,22 +110,47 @@ impl Core {
         version: Option<i64>,
         changes: ApiKeyChanges,
     ) -> Managed<ChangedApiKey> {
-        let mut change = self.change(principal, "api_key.updated").await?;
-        let result = update(&mut change, principal, id, version, changes).await;
-        change.finish(result).await
+        self.change(principal, EventType::ApiKeyUpdated, async |change| {
+            update(change, id, version, changes).await
+        })
+        .await
     }
 
     /// Ends a key at once. It can be restored within [`crate::domain::api_key::RESTORE_WINDOW`].
     pub async fn revoke_api_key(&self, principal: &Principal, id: ApiKeyId) -> Managed<ApiKey> {
-        let mut change = self.change(principal, "api_key.revoked").await?;
-        let result = revoke(&mut change, principal, id).await;
-        change.finish(result).await
+        self.change(principal, EventType::ApiKeyRevoked, async |change| {
+            let (_, mut key) = locked(change, id).await?;
+            if key.revoked_at.is_none() {
+                key.revoked_at = Some(change.event.at);
+                save(change, EventType::ApiKeyRevoked, &mut key).await?;
+            }
+            Ok(key)
+        })
+        .await
     }
 
     pub async fn restore_api_key(&self, principal: &Principal, id: ApiKeyId) -> Managed<ApiKey> {
-        let mut change = self.change(principal, "api_key.restored").await?;
-        let result = restore(&mut change, principal, id).await;
-        change.finish(result).await
+        self.change(principal, EventType::ApiKeyRestored, async |change| {
+            let (_, mut key) = locked(change, id).await?;
+            if key.revoked_at.is_none() {
+                return Ok(key);
+            }
+            if !key.is_restorable(change.event.at) {
+                let why = if key.leaked {
+                    "the key was found in public"
+                } else {
+                    "a key can be restored within 60 minutes of its revocation"
+                };
+                return Err(Refused::Conflict(why.to_owned()).into());
+            }
+            must_have_room(change, key.merchant_id).await?;
+            // The key comes back; the sessions that ended with it do not.
+            credentials::end_sessions_of_key(&mut change.tx, key.id).await?;
+            key.revoked_at = None;
+            save(change, EventType::ApiKeyRestored, &mut key).await?;
+            Ok(key)
+        })
+        .await
     }
 
     /// Gives a key a new secret. The earlier ones end `overlap_secs` after the new one is first used.
@@ -140,14 +159,23 @@ impl Core {
         principal: &Principal,
         id: ApiKeyId,
         overlap_secs: i64,
-        once: Once<WithSecret<ApiKey>>,
     ) -> Managed<Answer<WithSecret<ApiKey>>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "api_key.rotated").await?;
-        let result = rotate(&mut change, principal, id, overlap_secs).await;
-        change.finish_once(result, once).await
+        self.create(principal, EventType::ApiKeyRotated, async |change| {
+            let (_, mut key) = locked(change, id).await?;
+            if key.revoked_at.is_some() {
+                return Err(Refused::Conflict("the key is revoked".to_owned()).into());
+            }
+            principal.may_handle(key.environment)?;
+            change.must_be_licensed(key.merchant_id, Product::ApiKeys).await?;
+            let plain = PlainSecret::api_key(&self.entropy);
+            let (merchant, owner) = (key.merchant_id, Owner::ApiKey(key.id));
+            rotation::add_secret(change, merchant, owner, &mut key.secrets, &plain, overlap_secs).await?;
+            change.event.detail = json!({ "overlap_secs": overlap_secs });
+            let data = json!({ "api_key_id": key.id, "overlap_secs": overlap_secs });
+            change.publish(merchant, EventType::ApiKeyUpdated, data, Audience::Key(key.id)).await?;
+            Ok(WithSecret { object: key, secret: plain })
+        })
+        .await
     }
 
     /// Ends one earlier secret of a key now, instead of at the end of its overlap.
@@ -157,53 +185,46 @@ impl Core {
         id: ApiKeyId,
         secret: SecretId,
     ) -> Managed<ApiKey> {
-        let mut change = self.change(principal, "api_key.secret_ended").await?;
-        let result = end_secret(&mut change, principal, id, secret).await;
-        change.finish(result).await
+        self.change(principal, EventType::ApiKeySecretEnded, async |change| {
+            let (_, mut key) = locked(change, id).await?;
+            rotation::end_secret(change, Owner::ApiKey(key.id), &mut key.secrets, secret).await?;
+            Ok(key)
+        })
+        .await
     }
 }
 
 /// Locks the merchant of a key that the actor may change, and reads the key under that lock.
-async fn locked(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    id: ApiKeyId,
-) -> Result<(Merchant, ApiKey), Stop> {
+async fn locked(change: &mut Change<'_>, id: ApiKeyId) -> Managed<(Merchant, ApiKey)> {
     change.concerns(None, id);
     let found = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    principal.may_change(found.merchant_id)?;
+    change.principal.may_change(found.merchant_id)?;
     let merchant = change.lock_merchant(found.merchant_id).await?;
     let key = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
     Ok((merchant, key))
 }
 
 /// Writes a changed key, and tells of it.
-async fn save(change: &mut Change<'_>, key: &mut ApiKey) -> Result<(), Stop> {
+async fn save(change: &mut Change<'_>, event_type: EventType, key: &mut ApiKey) -> Managed<()> {
     key.updated_at = change.event.at;
     api_keys::update(&mut change.tx, key).await?;
     key.version += 1;
     change.event.detail = settings(key);
-    let event_type = change.event.action.clone();
-    change.publish(key.merchant_id, &event_type, settings(key), Audience::Key(key.id)).await?;
+    change.publish(key.merchant_id, event_type, settings(key), Audience::Key(key.id)).await?;
     Ok(())
 }
 
 /// All keys that are not revoked are in every replica's memory, so there is a limit to them.
-async fn must_have_room(change: &mut Change<'_>, merchant: MerchantId) -> Result<(), Stop> {
+async fn must_have_room(change: &mut Change<'_>, merchant: MerchantId) -> Managed<()> {
     if api_keys::count_live(&mut change.tx, merchant).await? >= KEYS_MAX {
         return Err(Refused::Conflict(format!("the merchant has {KEYS_MAX} keys; revoke one first")).into());
     }
     Ok(())
 }
 
-async fn create(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    merchant: MerchantId,
-    new: NewApiKey,
-) -> Result<MadeApiKey, Stop> {
-    principal.may_change(merchant)?;
-    principal.may_handle(new.environment)?;
+async fn create(change: &mut Change<'_>, merchant: MerchantId, new: NewApiKey) -> Managed<MadeApiKey> {
+    change.principal.may_change(merchant)?;
+    change.principal.may_handle(new.environment)?;
     let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
     change.must_be_licensed(merchant.id, Product::ApiKeys).await?;
@@ -236,21 +257,20 @@ async fn create(
         secrets: vec![rotation::first_secret(change.core, &plain, now)],
     };
     api_keys::insert(&mut change.tx, &key).await?;
-    let webhook_secret = ensure_webhook_secret(change, principal, &key).await?;
+    let webhook_secret = ensure_webhook_secret(change, &key).await?;
     change.concerns(Some(merchant.id), key.id);
     change.event.detail = settings(&key);
-    change.publish(merchant.id, "api_key.created", settings(&key), Audience::Key(key.id)).await?;
+    change.publish(merchant.id, EventType::ApiKeyCreated, settings(&key), Audience::Key(key.id)).await?;
     Ok(MadeApiKey { object: key, secret: plain, webhook_secret })
 }
 
 async fn update(
     change: &mut Change<'_>,
-    principal: &Principal,
     id: ApiKeyId,
     version: Option<i64>,
     changes: ApiKeyChanges,
-) -> Result<ChangedApiKey, Stop> {
-    let (merchant, mut key) = locked(change, principal, id).await?;
+) -> Managed<ChangedApiKey> {
+    let (merchant, mut key) = locked(change, id).await?;
     if version.is_some_and(|version| version != key.version) {
         return Err(Refused::VersionMismatch.into());
     }
@@ -274,7 +294,7 @@ async fn update(
     if let Some(url) = changes.webhook_url {
         if url != key.webhook_url {
             // It moves where the signed events of the key go.
-            principal.may_handle(key.environment)?;
+            change.principal.may_handle(key.environment)?;
         }
         if let Some(url) = &url {
             change.core.check_webhook_url(url)?;
@@ -289,71 +309,9 @@ async fn update(
         check_expiry(expires_at, change.event.at)?;
         key.expires_at = expires_at;
     }
-    save(change, &mut key).await?;
-    let webhook_secret = ensure_webhook_secret(change, principal, &key).await?;
+    save(change, EventType::ApiKeyUpdated, &mut key).await?;
+    let webhook_secret = ensure_webhook_secret(change, &key).await?;
     Ok(ChangedApiKey { object: key, webhook_secret })
-}
-
-async fn revoke(change: &mut Change<'_>, principal: &Principal, id: ApiKeyId) -> Result<ApiKey, Stop> {
-    let (_, mut key) = locked(change, principal, id).await?;
-    if key.revoked_at.is_none() {
-        key.revoked_at = Some(change.event.at);
-        save(change, &mut key).await?;
-    }
-    Ok(key)
-}
-
-async fn restore(change: &mut Change<'_>, principal: &Principal, id: ApiKeyId) -> Result<ApiKey, Stop> {
-    let (_, mut key) = locked(change, principal, id).await?;
-    if key.revoked_at.is_none() {
-        return Ok(key);
-    }
-    if !key.is_restorable(change.event.at) {
-        let why = if key.leaked {
-            "the key was found in public"
-        } else {
-            "a key can be restored within 60 minutes of its revocation"
-        };
-        return Err(Refused::Conflict(why.to_owned()).into());
-    }
-    must_have_room(change, key.merchant_id).await?;
-    // The key comes back; the sessions that ended with it do not.
-    credentials::end_sessions_of_key(&mut change.tx, key.id).await?;
-    key.revoked_at = None;
-    save(change, &mut key).await?;
-    Ok(key)
-}
-
-async fn rotate(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    id: ApiKeyId,
-    overlap_secs: i64,
-) -> Result<WithSecret<ApiKey>, Stop> {
-    let (_, mut key) = locked(change, principal, id).await?;
-    if key.revoked_at.is_some() {
-        return Err(Refused::Conflict("the key is revoked".to_owned()).into());
-    }
-    principal.may_handle(key.environment)?;
-    change.must_be_licensed(key.merchant_id, Product::ApiKeys).await?;
-    let plain = PlainSecret::api_key(&change.core.entropy);
-    let owner = Owner::ApiKey(key.id);
-    rotation::add_secret(change, key.merchant_id, owner, &mut key.secrets, &plain, overlap_secs).await?;
-    change.event.detail = json!({ "overlap_secs": overlap_secs });
-    let data = json!({ "api_key_id": key.id, "overlap_secs": overlap_secs });
-    change.publish(key.merchant_id, "api_key.updated", data, Audience::Key(key.id)).await?;
-    Ok(WithSecret { object: key, secret: plain })
-}
-
-async fn end_secret(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    id: ApiKeyId,
-    secret: SecretId,
-) -> Result<ApiKey, Stop> {
-    let (_, mut key) = locked(change, principal, id).await?;
-    rotation::end_secret(change, Owner::ApiKey(key.id), &mut key.secrets, secret).await?;
-    Ok(key)
 }
 
 pub(super) fn parse_allow_list(ranges: &[String]) -> Result<AllowList, Refused> {

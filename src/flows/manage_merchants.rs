@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::Core;
-use super::error::Refused;
-use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Stop, check_expiry, check_name};
+use super::error::{Managed, Refused};
+use super::idempotency::Answer;
+use super::manage::{Change, check_expiry, check_name};
 use super::principal::Principal;
 use crate::domain::api_key::{MULTIPLE_JSON_GATEWAY, WebhookFormat};
+use crate::domain::event::EventType;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
@@ -34,26 +35,19 @@ impl Core {
         principal: &Principal,
         name: String,
         gateway: String,
-        once: Once<LicensedMerchant>,
     ) -> Managed<Answer<LicensedMerchant>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "merchant.created").await?;
-        let result = create(&mut change, principal, name, gateway).await;
-        change.finish_once(result, once).await
+        self.create(principal, EventType::MerchantCreated, async |change| create(change, name, gateway).await)
+            .await
     }
 
     pub async fn merchant(&self, principal: &Principal, id: MerchantId) -> Managed<LicensedMerchant> {
-        if let Err(refused) = principal.may_see(id) {
-            return Ok(Err(refused));
-        }
+        principal.may_see(id)?;
         let mut db = self.store.read().await?;
         let Some(merchant) = merchants::by_id(&mut db, id).await? else {
-            return Ok(Err(Refused::NotFound));
+            return Err(Refused::NotFound.into());
         };
         let licences = merchants::licences(&mut db, id).await?;
-        Ok(Ok(LicensedMerchant { merchant, licences }))
+        Ok(LicensedMerchant { merchant, licences })
     }
 
     /// The merchants that the actor may see, newest first.
@@ -87,9 +81,10 @@ impl Core {
         version: Option<i64>,
         changes: MerchantChanges,
     ) -> Managed<LicensedMerchant> {
-        let mut change = self.change(principal, "merchant.updated").await?;
-        let result = update(&mut change, principal, id, version, changes).await;
-        change.finish(result).await
+        self.change(principal, EventType::MerchantUpdated, async |change| {
+            update(change, id, version, changes).await
+        })
+        .await
     }
 
     /// Grants, extends or ends a licence. It takes effect at the next call, on every replica.
@@ -100,20 +95,25 @@ impl Core {
         product: Product,
         licence: Licence,
     ) -> Managed<Licence> {
-        let mut change = self.change(principal, "licence.changed").await?;
-        let result = put_licence(&mut change, principal, merchant, product, licence).await;
-        change.finish(result).await
+        self.change(principal, EventType::LicenceChanged, async |change| {
+            change.concerns(None, <&str>::from(product));
+            principal.may_see(merchant)?;
+            principal.must_be_of_platform()?;
+            change.lock_merchant(merchant).await?;
+            let now = change.event.at;
+            // One that has ended may be put on record; one without an end is none at all.
+            check_expiry(licence.expires_at.filter(|end| now < *end), now)?;
+            merchants::put_licence(&mut change.tx, merchant, product, licence, now).await?;
+            change.event.detail = json!({ "active": licence.active, "expires_at": licence.expires_at });
+            Ok(licence)
+        })
+        .await
     }
 }
 
-async fn create(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    name: String,
-    gateway: String,
-) -> Result<LicensedMerchant, Stop> {
-    principal.must_be_of_platform()?;
-    if principal.merchant_id.is_some() {
+async fn create(change: &mut Change<'_>, name: String, gateway: String) -> Managed<LicensedMerchant> {
+    change.principal.must_be_of_platform()?;
+    if change.principal.merchant_id.is_some() {
         // A service token of one merchant: another would be out of its sight.
         return Err(Refused::InsufficientPermission.into());
     }
@@ -137,14 +137,13 @@ async fn create(
 
 async fn update(
     change: &mut Change<'_>,
-    principal: &Principal,
     id: MerchantId,
     version: Option<i64>,
     changes: MerchantChanges,
-) -> Result<LicensedMerchant, Stop> {
+) -> Managed<LicensedMerchant> {
     change.concerns(None, id);
-    principal.may_see(id)?;
-    principal.must_be_of_platform()?;
+    change.principal.may_see(id)?;
+    change.principal.must_be_of_platform()?;
     let mut merchant = change.lock_merchant(id).await?;
     if version.is_some_and(|version| version != merchant.version()) {
         return Err(Refused::VersionMismatch.into());
@@ -172,29 +171,10 @@ async fn update(
 }
 
 /// A key that writes `multiple_json` would be left with an output type that its merchant cannot have.
-async fn must_not_use_multiple_json(change: &mut Change<'_>, id: MerchantId) -> Result<(), Stop> {
+async fn must_not_use_multiple_json(change: &mut Change<'_>, id: MerchantId) -> Managed<()> {
     let count = api_keys::count_live_with_format(&mut change.tx, id, WebhookFormat::MultipleJson).await?;
     if count == 0 {
         return Ok(());
     }
     Err(Refused::Conflict(format!("{count} API keys use `multiple_json`; change them first")).into())
-}
-
-async fn put_licence(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    merchant: MerchantId,
-    product: Product,
-    licence: Licence,
-) -> Result<Licence, Stop> {
-    change.concerns(None, <&str>::from(product));
-    principal.may_see(merchant)?;
-    principal.must_be_of_platform()?;
-    let merchant = change.lock_merchant(merchant).await?;
-    let now = change.event.at;
-    // One that has ended may be put on record; one without an end is none at all.
-    check_expiry(licence.expires_at.filter(|end| now < *end), now)?;
-    merchants::put_licence(&mut change.tx, merchant.id, product, licence, now).await?;
-    change.event.detail = json!({ "active": licence.active, "expires_at": licence.expires_at });
-    Ok(licence)
 }

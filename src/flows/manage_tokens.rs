@@ -3,15 +3,16 @@
 use serde_json::json;
 
 use super::Core;
-use super::error::Refused;
-use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Stop, check_expiry, check_name};
+use super::error::{Managed, Refused};
+use super::idempotency::Answer;
+use super::manage::{Change, check_expiry, check_name};
 use super::manage_keys::WithSecret;
 use super::manage_keys::parse_allow_list;
 use super::principal::Principal;
 use super::rotation::check_overlap;
 use crate::domain::admin::{AdminToken, Permission, Role, TokenOverlap};
 use crate::domain::clock::Timestamp;
+use crate::domain::event::EventType;
 use crate::domain::ids::{AdminTokenId, MerchantId};
 use crate::domain::secret::PlainSecret;
 use crate::store::{StoreError, admin_tokens, merchants};
@@ -36,14 +37,8 @@ impl Core {
         &self,
         principal: &Principal,
         new: NewAdminToken,
-        once: Once<WithSecret<AdminToken>>,
     ) -> Managed<Answer<WithSecret<AdminToken>>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "admin_token.created").await?;
-        let result = create(&mut change, principal, new).await;
-        change.finish_once(result, once).await
+        self.create(principal, EventType::AdminTokenCreated, async |change| create(change, new).await).await
     }
 
     /// The tokens that the actor may see, newest first.
@@ -62,32 +57,28 @@ impl Core {
         principal: &Principal,
         id: AdminTokenId,
         overlap_secs: i64,
-        once: Once<WithSecret<AdminToken>>,
     ) -> Managed<Answer<WithSecret<AdminToken>>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "admin_token.rotated").await?;
-        let result = rotate(&mut change, principal, id, overlap_secs).await;
-        change.finish_once(result, once).await
+        self.create(principal, EventType::AdminTokenRotated, async |change| {
+            rotate(change, id, overlap_secs).await
+        })
+        .await
     }
 
     pub async fn revoke_admin_token(&self, principal: &Principal, id: AdminTokenId) -> Managed<()> {
-        let mut change = self.change(principal, "admin_token.revoked").await?;
-        let result = revoke(&mut change, principal, id).await;
-        change.finish(result).await
+        self.change(principal, EventType::AdminTokenRevoked, async |change| {
+            changeable_token(change, id).await?;
+            admin_tokens::revoke(&mut change.tx, id, change.event.at).await?;
+            Ok(())
+        })
+        .await
     }
 }
 
-async fn create(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    new: NewAdminToken,
-) -> Result<WithSecret<AdminToken>, Stop> {
+async fn create(change: &mut Change<'_>, new: NewAdminToken) -> Managed<WithSecret<AdminToken>> {
     let now = change.event.at;
-    principal.may_let_in()?;
-    check_role(change, principal, new.role, new.merchant_id).await?;
-    check_permissions(principal, new.role, &new.permissions)?;
+    change.principal.may_let_in()?;
+    check_role(change, new.role, new.merchant_id).await?;
+    check_permissions(change.principal, new.role, &new.permissions)?;
     check_name("name", &new.name)?;
     check_expiry(new.expires_at, now)?;
     if let Some(merchant) = new.merchant_id {
@@ -120,20 +111,26 @@ async fn create(
     Ok(WithSecret { object: token, secret: plain })
 }
 
+/// A token that the actor may change, named in the audit event.
+async fn changeable_token(change: &mut Change<'_>, id: AdminTokenId) -> Managed<AdminToken> {
+    change.concerns(None, id);
+    let token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
+    may_change_of(change.principal, token.merchant_id)?;
+    change.event.merchant_id = token.merchant_id;
+    Ok(token)
+}
+
 async fn rotate(
     change: &mut Change<'_>,
-    principal: &Principal,
     id: AdminTokenId,
     overlap_secs: i64,
-) -> Result<WithSecret<AdminToken>, Stop> {
+) -> Managed<WithSecret<AdminToken>> {
     change.concerns(None, id);
-    principal.may_let_in()?;
+    change.principal.may_let_in()?;
     check_overlap(overlap_secs)?;
-    let mut token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    may_change_of(principal, token.merchant_id)?;
-    change.event.merchant_id = token.merchant_id;
+    let mut token = changeable_token(change, id).await?;
     // Whoever gets the new secret may do what it may.
-    check_permissions(principal, token.role, &token.permissions)?;
+    check_permissions(change.principal, token.role, &token.permissions)?;
     let now = change.event.at;
     if !token.is_live(now) {
         return Err(Refused::Conflict("the token has ended".to_owned()).into());
@@ -147,15 +144,6 @@ async fn rotate(
     token.overlap = Some(TokenOverlap { secs: overlap_secs, earlier_ends_at: None });
     change.event.detail = json!({ "overlap_secs": overlap_secs });
     Ok(WithSecret { object: token, secret: plain })
-}
-
-async fn revoke(change: &mut Change<'_>, principal: &Principal, id: AdminTokenId) -> Result<(), Stop> {
-    change.concerns(None, id);
-    let token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    may_change_of(principal, token.merchant_id)?;
-    change.event.merchant_id = token.merchant_id;
-    admin_tokens::revoke(&mut change.tx, id, change.event.at).await?;
-    Ok(())
 }
 
 /// Whether the actor may change tokens and users of this merchant, or of the platform where `None`.
@@ -199,11 +187,10 @@ pub(super) fn may_give(
 /// The same, for a merchant that must exist.
 pub(super) async fn check_role(
     change: &mut Change<'_>,
-    principal: &Principal,
     role: Role,
     merchant: Option<MerchantId>,
-) -> Result<(), Stop> {
-    may_give(principal, role, merchant)?;
+) -> Managed<()> {
+    may_give(change.principal, role, merchant)?;
     match merchant {
         Some(merchant) if merchants::by_id(&mut change.tx, merchant).await?.is_none() => {
             Err(Refused::invalid("merchant_id", "there is no such merchant").into())

@@ -4,13 +4,14 @@ use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
-use super::error::Refused;
-use super::idempotency::{Answer, Once};
-use super::manage::{Change, Managed, Stop, is_invisible};
+use super::error::{Managed, Refused};
+use super::idempotency::Answer;
+use super::manage::{Change, is_invisible};
 use super::manage_tokens::{check_role, may_change_of, may_give};
 use super::password;
 use super::principal::Principal;
 use crate::domain::admin::{Role, User};
+use crate::domain::event::EventType;
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
 use crate::store::users::Claimant;
@@ -35,24 +36,19 @@ pub struct UserChanges {
 }
 
 impl Core {
-    pub async fn create_user(
-        &self,
-        principal: &Principal,
-        new: NewUser,
-        once: Once<User>,
-    ) -> Managed<Answer<User>> {
-        if let Some(answer) = self.again(&once).await? {
+    pub async fn create_user(&self, principal: &Principal, new: NewUser) -> Managed<Answer<User>> {
+        // A repetition costs no hash.
+        if let Some(answer) = self.again(principal).await? {
             return Ok(answer);
         }
-        let action = "user.created";
-        if let Err(refused) = check_new(principal, &new) {
-            return self.refused(self.event_by(principal, action), refused).await;
-        }
+        let event = self.event_by(principal, EventType::UserCreated);
         // Before the transaction: hashing is slow on purpose, and must hold no lock meanwhile.
-        let hash = self.console.hashing.turn().await?.hash(&new.password, &self.entropy).await?;
-        let mut change = self.change(principal, action).await?;
-        let result = create(&mut change, principal, new, &hash).await;
-        change.finish_once(result, once).await
+        let hash = self.on_record(&event, async {
+            check_new(principal, &new)?;
+            Ok(self.console.hashing.turn().await?.hash(&new.password, &self.entropy).await?)
+        });
+        let hash = hash.await?;
+        self.create(principal, EventType::UserCreated, async |change| create(change, new, &hash).await).await
     }
 
     /// The users that the actor may see, newest first.
@@ -72,19 +68,20 @@ impl Core {
         version: Option<i64>,
         changes: UserChanges,
     ) -> Managed<User> {
-        let action = "user.updated";
-        let mut hash = None;
-        if let Some(password) = &changes.password {
-            if let Err(refused) = self.may_set_password(principal, id, password).await? {
-                let mut event = self.event_by(principal, action);
-                event.object_id = Some(id.to_string());
-                return self.refused(event, refused).await;
-            }
-            hash = Some(self.console.hashing.turn().await?.hash(password, &self.entropy).await?);
-        }
-        let mut change = self.change(principal, action).await?;
-        let result = update(&mut change, principal, id, version, changes.disabled, hash).await;
-        change.finish(result).await
+        let event = self.event_by(principal, EventType::UserUpdated).about(id);
+        let hash = self.on_record(&event, async {
+            let Some(password) = &changes.password else { return Ok(None) };
+            let found = users::by_id(&mut self.store.read().await?, id).await?.ok_or(Refused::NotFound)?;
+            may_change_of(principal, found.merchant_id)?;
+            principal.may_let_in()?;
+            password::check(password)?;
+            Ok(Some(self.console.hashing.turn().await?.hash(password, &self.entropy).await?))
+        });
+        let hash = hash.await?;
+        self.change(principal, EventType::UserUpdated, async |change| {
+            update(change, id, version, changes.disabled, hash).await
+        })
+        .await
     }
 
     /// Sets one's own password. It takes the current one, unless a one-time link stood in for it; tries
@@ -96,41 +93,24 @@ impl Core {
         current: PlainSecret,
         new: PlainSecret,
     ) -> Managed<()> {
-        let mut event = self.event_by(principal, "user.password_set");
-        event.object_id = Some(who.user.id.to_string());
-        if let Err(refused) = password::check(&new) {
-            return self.refused(event, refused).await;
-        }
-        let turn = self.console.hashing.turn().await?;
-        let is_proven = who.session.by_link || {
-            match self.claim(Claimant::User(who.user.id)).await? {
-                Some(attempt) => turn.matches(current, Some(attempt.password_hash)).await?,
-                None => false,
+        let event = self.event_by(principal, EventType::UserPasswordSet).about(who.user.id);
+        let hash = self.on_record(&event, async {
+            password::check(&new)?;
+            let turn = self.console.hashing.turn().await?;
+            let is_proven = who.session.by_link || {
+                match self.claim(Claimant::User(who.user.id)).await? {
+                    Some(attempt) => turn.matches(current, Some(attempt.password_hash)).await?,
+                    None => false,
+                }
+            };
+            if !is_proven {
+                return Err(Refused::Conflict("the current password is not right".to_owned()).into());
             }
-        };
-        if !is_proven {
-            let refused = Refused::Conflict("the current password is not right".to_owned());
-            return self.refused(event, refused).await;
-        }
-        let hash = turn.hash(&new, &self.entropy).await?;
-        drop(turn);
-        let mut change = self.change(principal, "user.password_set").await?;
-        let result = set_own(&mut change, who, &hash).await;
-        change.finish(result).await
-    }
-
-    /// Whether `principal` may give a user this new password.
-    async fn may_set_password(
-        &self,
-        principal: &Principal,
-        user: UserId,
-        password: &PlainSecret,
-    ) -> Managed<()> {
-        let found = users::by_id(&mut self.store.read().await?, user).await?;
-        let Some(found) = found else { return Ok(Err(Refused::NotFound)) };
-        Ok(may_change_of(principal, found.merchant_id)
-            .and_then(|()| principal.may_let_in())
-            .and_then(|()| password::check(password)))
+            Ok(turn.hash(&new, &self.entropy).await?)
+        });
+        let hash = hash.await?;
+        self.change(principal, EventType::UserPasswordSet, async |change| set_own(change, who, &hash).await)
+            .await
     }
 }
 
@@ -158,7 +138,7 @@ pub(super) fn check_email(email: &str) -> Result<String, Refused> {
     }
 }
 
-async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Result<(), Stop> {
+async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Managed<()> {
     change.concerns(who.user.merchant_id, who.user.id);
     if !who.session.by_link {
         users::take_proof_back(&mut change.tx, who.user.id).await?;
@@ -172,7 +152,7 @@ async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Result<
 }
 
 /// There is no limit to the operators of the platform.
-async fn must_have_room(change: &mut Change<'_>, merchant: Option<MerchantId>) -> Result<(), Stop> {
+async fn must_have_room(change: &mut Change<'_>, merchant: Option<MerchantId>) -> Managed<()> {
     let Some(merchant) = merchant else { return Ok(()) };
     change.lock_merchant(merchant).await?;
     if users::count_enabled(&mut change.tx, merchant).await? >= USERS_MAX {
@@ -182,13 +162,8 @@ async fn must_have_room(change: &mut Change<'_>, merchant: Option<MerchantId>) -
     Ok(())
 }
 
-async fn create(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    new: NewUser,
-    hash: &str,
-) -> Result<User, Stop> {
-    check_role(change, principal, new.role, new.merchant_id).await?;
+async fn create(change: &mut Change<'_>, new: NewUser, hash: &str) -> Managed<User> {
+    check_role(change, new.role, new.merchant_id).await?;
     must_have_room(change, new.merchant_id).await?;
     let email = check_email(&new.email)?;
     let now = change.event.at;
@@ -218,15 +193,14 @@ async fn create(
 
 async fn update(
     change: &mut Change<'_>,
-    principal: &Principal,
     id: UserId,
     version: Option<i64>,
     disabled: Option<bool>,
     hash: Option<String>,
-) -> Result<User, Stop> {
+) -> Managed<User> {
     change.concerns(None, id);
     let mut user = users::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
-    may_change_of(principal, user.merchant_id)?;
+    may_change_of(change.principal, user.merchant_id)?;
     change.event.merchant_id = user.merchant_id;
     if version.is_some_and(|version| version != user.version) {
         return Err(Refused::VersionMismatch.into());

@@ -8,9 +8,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Core;
-use super::error::Refused;
-use super::idempotency::{Answer as IdempotentAnswer, Once};
-use super::manage::{Change, Managed, Stop};
+use super::error::{Managed, Refused};
+use super::idempotency::Answer as IdempotentAnswer;
+use super::manage::Change;
 use super::manage_keys::WithSecret;
 use super::principal::Principal;
 use super::rotation::OVERLAP_SECS_MAX;
@@ -18,7 +18,7 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::delivery::{Answer, Delivery};
 use crate::domain::destination::WebhookUrl;
-use crate::domain::event::WebhookEvent;
+use crate::domain::event::{EventType, WebhookEvent};
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId, SecretId};
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::PlainSecret;
@@ -28,9 +28,6 @@ use crate::store::delivery_log::{self, Filter};
 use crate::store::outbox::{self, Audience};
 use crate::store::webhook_secrets::{self, SealedSecret};
 use crate::store::{api_keys, merchants};
-
-/// The event that [`Core::test_webhook`] sends.
-pub const PING: &str = "ping";
 
 /// Secrets of one key that sign at once: each is a signature in the header of every webhook.
 const SECRETS_MAX: usize = 4;
@@ -58,14 +55,11 @@ impl Core {
         principal: &Principal,
         key: ApiKeyId,
         overlap_secs: i64,
-        once: Once<WithSecret<RotatedWebhookSecret>>,
     ) -> Managed<IdempotentAnswer<WithSecret<RotatedWebhookSecret>>> {
-        if let Some(answer) = self.again(&once).await? {
-            return Ok(answer);
-        }
-        let mut change = self.change(principal, "webhook_secret.rotated").await?;
-        let result = rotate(&mut change, principal, key, overlap_secs).await;
-        change.finish_once(result, once).await
+        self.create(principal, EventType::WebhookSecretRotated, async |change| {
+            rotate(change, key, overlap_secs).await
+        })
+        .await
     }
 
     /// Takes an event from the platform's own services for every webhook of the merchant. An
@@ -76,9 +70,8 @@ impl Core {
         merchant: MerchantId,
         new: NewEvent,
     ) -> Managed<EventId> {
-        let mut change = self.change(principal, "event.handed_in").await?;
-        let result = hand_in(&mut change, principal, merchant, new).await;
-        change.finish(result).await
+        self.change(principal, EventType::EventHandedIn, async |change| hand_in(change, merchant, new).await)
+            .await
     }
 
     /// A page of the delivery log, newest first, from before `before`.
@@ -90,10 +83,8 @@ impl Core {
         before: Option<DeliveryId>,
         limit: i64,
     ) -> Managed<Vec<Delivery>> {
-        if let Err(refused) = self.must_exist(principal, merchant).await? {
-            return Ok(Err(refused));
-        }
-        Ok(Ok(delivery_log::list(&mut self.store.read().await?, merchant, filter, before, limit).await?))
+        self.must_exist(principal, merchant).await?;
+        Ok(delivery_log::list(&mut self.store.read().await?, merchant, filter, before, limit).await?)
     }
 
     /// Sends one delivery again, whatever became of it, under the same id.
@@ -103,9 +94,10 @@ impl Core {
         merchant: MerchantId,
         id: DeliveryId,
     ) -> Managed<Delivery> {
-        let mut change = self.change(principal, "webhook_delivery.redelivered").await?;
-        let result = redeliver(&mut change, principal, merchant, id).await;
-        change.finish(result).await
+        self.change(principal, EventType::WebhookDeliveryRedelivered, async |change| {
+            redeliver(change, merchant, id).await
+        })
+        .await
     }
 
     /// Sends again every failed delivery created at `since` or later, of one key or of all; how many.
@@ -116,9 +108,18 @@ impl Core {
         key: Option<ApiKeyId>,
         since: Timestamp,
     ) -> Managed<u64> {
-        let mut change = self.change(principal, "webhook_delivery.failed_redelivered").await?;
-        let result = redeliver_failed(&mut change, principal, merchant, key, since).await;
-        change.finish(result).await
+        self.change(principal, EventType::WebhookDeliveryFailedRedelivered, async |change| {
+            principal.may_change(merchant)?;
+            if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
+                return Err(Refused::NotFound.into());
+            }
+            change.event.merchant_id = Some(merchant);
+            let now = change.event.at;
+            let count = delivery_log::redeliver_failed(&mut change.tx, merchant, key, since, now).await?;
+            change.event.detail = json!({ "since": since, "api_key_id": key, "deliveries": count });
+            Ok(count)
+        })
+        .await
     }
 
     /// Sends a `ping` to a key's webhook now, through `send`, and returns what came back. It is on
@@ -133,21 +134,13 @@ impl Core {
     where
         F: Future<Output = Answer>,
     {
-        let _under_way = match self.api_key(principal, key).await? {
-            Ok(key) => match self.pings.begin(key.id, key.merchant_id) {
-                Ok(ping) => ping,
-                // Not on record: it costs nothing, and may come thousands of times.
-                Err(refused) => return Ok(Err(refused)),
-            },
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let mut change = self.change(principal, "webhook.tested").await?;
-        let result = ping(&mut change, principal, key).await;
+        let found = self.api_key(principal, key).await?;
+        // A refusal here is not on record: it costs nothing, and may come thousands of times.
+        let _under_way = self.pings.begin(found.id, found.merchant_id)?;
+        let message =
+            self.change(principal, EventType::WebhookTested, async |change| ping(change, key).await);
         // No transaction waits for the network.
-        match change.finish(result).await? {
-            Ok(message) => Ok(Ok(send(message).await)),
-            Err(refused) => Ok(Err(refused)),
-        }
+        Ok(send(message.await?).await)
     }
 
     /// Holds a webhook URL to what the settings allow.
@@ -165,32 +158,27 @@ impl Core {
 /// nothing to make. To be shown once. Belongs into whatever gives a key its URL.
 pub(super) async fn ensure_webhook_secret(
     change: &mut Change<'_>,
-    principal: &Principal,
     key: &ApiKey,
-) -> Result<Option<PlainSecret>, Stop> {
+) -> Managed<Option<PlainSecret>> {
     if key.webhook_url.is_none() {
         return Ok(None);
     }
     if !webhook_secrets::live(&mut change.tx, key.id, change.event.at).await?.is_empty() {
         return Ok(None);
     }
-    Ok(Some(add_secret(change, principal, key).await?))
+    Ok(Some(add_secret(change, key).await?))
 }
 
 /// Takes a key's webhook back into use after it was disabled, with a clean slate. Belongs into
 /// whatever sets its URL again; the caller writes `key`.
-pub(super) async fn enable_webhook(change: &mut Change<'_>, key: &mut ApiKey) -> Result<(), Stop> {
+pub(super) async fn enable_webhook(change: &mut Change<'_>, key: &mut ApiKey) -> Managed<()> {
     key.webhook_disabled_at = None;
     deliveries::note_working(&mut change.tx, key.id).await?;
     Ok(())
 }
 
-async fn add_secret(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    key: &ApiKey,
-) -> Result<PlainSecret, Stop> {
-    principal.may_handle(key.environment)?;
+async fn add_secret(change: &mut Change<'_>, key: &ApiKey) -> Managed<PlainSecret> {
+    change.principal.may_handle(key.environment)?;
     let core = change.core;
     let secret = WebhookSecret::generate(&core.entropy);
     let (id, plain) = (SecretId::generate(change.event.at, &core.entropy), secret.to_plain());
@@ -202,32 +190,27 @@ async fn add_secret(
 }
 
 /// The key, if this actor may change it, with its merchant in the audit event.
-async fn changeable_key(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    key: ApiKeyId,
-) -> Result<ApiKey, Stop> {
+async fn changeable_key(change: &mut Change<'_>, key: ApiKeyId) -> Managed<ApiKey> {
     change.concerns(None, key);
     let Some(key) = api_keys::by_id(&mut change.tx, key).await? else { return Err(Refused::NotFound.into()) };
-    principal.may_change(key.merchant_id)?;
+    change.principal.may_change(key.merchant_id)?;
     change.event.merchant_id = Some(key.merchant_id);
     Ok(key)
 }
 
-fn no_webhook() -> Stop {
-    Refused::Conflict("the key has no webhook URL".to_owned()).into()
+fn no_webhook() -> Refused {
+    Refused::Conflict("the key has no webhook URL".to_owned())
 }
 
 async fn rotate(
     change: &mut Change<'_>,
-    principal: &Principal,
     key: ApiKeyId,
     overlap_secs: i64,
-) -> Result<WithSecret<RotatedWebhookSecret>, Stop> {
-    let key = changeable_key(change, principal, key).await?;
+) -> Managed<WithSecret<RotatedWebhookSecret>> {
+    let key = changeable_key(change, key).await?;
     change.lock_merchant(key.merchant_id).await?;
     if key.webhook_url.is_none() {
-        return Err(no_webhook());
+        return Err(no_webhook().into());
     }
     if !(0..=OVERLAP_SECS_MAX).contains(&overlap_secs) {
         let detail = format!("must be 0 to {OVERLAP_SECS_MAX}");
@@ -240,19 +223,14 @@ async fn rotate(
         let detail = format!("{SECRETS_MAX} secrets sign already; wait until one has ended");
         return Err(Refused::Conflict(detail).into());
     }
-    let secret = add_secret(change, principal, &key).await?;
+    let secret = add_secret(change, &key).await?;
     change.event.detail = json!({ "previous_ends_at": previous_ends_at });
     Ok(WithSecret { object: RotatedWebhookSecret { api_key_id: key.id, previous_ends_at }, secret })
 }
 
-async fn hand_in(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    merchant: MerchantId,
-    new: NewEvent,
-) -> Result<EventId, Stop> {
-    principal.may_see(merchant)?;
-    principal.must_be_of_platform()?;
+async fn hand_in(change: &mut Change<'_>, merchant: MerchantId, new: NewEvent) -> Managed<EventId> {
+    change.principal.may_see(merchant)?;
+    change.principal.must_be_of_platform()?;
     check_event_type(&new.event_type)?;
     if let Some(key) = &new.idempotency_key {
         check_idempotency_key(key)?;
@@ -298,14 +276,9 @@ fn check_idempotency_key(key: &str) -> Result<(), Refused> {
     Err(Refused::invalid("idempotency_key", "must have 1 to 255 printable ASCII characters"))
 }
 
-async fn redeliver(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    merchant: MerchantId,
-    id: DeliveryId,
-) -> Result<Delivery, Stop> {
+async fn redeliver(change: &mut Change<'_>, merchant: MerchantId, id: DeliveryId) -> Managed<Delivery> {
     change.concerns(None, id);
-    principal.may_change(merchant)?;
+    change.principal.may_change(merchant)?;
     let found = delivery_log::by_id(&mut change.tx, id).await?;
     let Some(delivery) = found.filter(|delivery| delivery.merchant_id == merchant) else {
         return Err(Refused::NotFound.into());
@@ -318,46 +291,22 @@ async fn redeliver(
             return Err(Refused::Conflict(detail.to_owned()).into());
         }
         Some(endpoint) if endpoint.url.is_some() => {}
-        _ => return Err(no_webhook()),
+        _ => return Err(no_webhook().into()),
     }
     delivery_log::redeliver(&mut change.tx, id, change.event.at).await?;
     change.event.detail = json!({ "event_id": delivery.event_id, "type": delivery.event_type });
     delivery_log::by_id(&mut change.tx, id).await?.ok_or_else(|| Refused::NotFound.into())
 }
 
-async fn redeliver_failed(
-    change: &mut Change<'_>,
-    principal: &Principal,
-    merchant: MerchantId,
-    key: Option<ApiKeyId>,
-    since: Timestamp,
-) -> Result<u64, Stop> {
-    principal.may_change(merchant)?;
-    if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
-        return Err(Refused::NotFound.into());
-    }
-    change.event.merchant_id = Some(merchant);
-    let now = change.event.at;
-    let count = delivery_log::redeliver_failed(&mut change.tx, merchant, key, since, now).await?;
-    change.event.detail = json!({ "since": since, "api_key_id": key, "deliveries": count });
-    Ok(count)
-}
-
-async fn ping(change: &mut Change<'_>, principal: &Principal, key: ApiKeyId) -> Result<SignedMessage, Stop> {
-    let key = changeable_key(change, principal, key).await?;
+async fn ping(change: &mut Change<'_>, key: ApiKeyId) -> Managed<SignedMessage> {
+    let key = changeable_key(change, key).await?;
     let (core, now) = (change.core, change.event.at);
     let Some(endpoint) = deliveries::endpoint(&mut change.tx, key.id).await? else {
         return Err(Refused::NotFound.into());
     };
-    let Some(url) = &endpoint.url else { return Err(no_webhook()) };
-    let event = WebhookEvent {
-        id: EventId::generate(now, &core.entropy),
-        merchant_id: key.merchant_id,
-        event_type: PING.to_owned(),
-        data: json!({ "api_key_id": key.id }).into(),
-        idempotency_key: None,
-        created_at: now,
-    };
+    let Some(url) = &endpoint.url else { return Err(no_webhook().into()) };
+    let data = json!({ "api_key_id": key.id });
+    let event = WebhookEvent::new(EventType::Ping, key.merchant_id, data, now, &core.entropy);
     let secrets = core.webhook_secrets(&mut change.tx, key.id, now).await?;
     core.signed(&endpoint, url, &event, &secrets, now)
         .map_err(|error| Refused::Conflict(format!("nothing can be sent: {}", <&str>::from(error))).into())

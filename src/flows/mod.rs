@@ -1,7 +1,6 @@
 //! Use cases, one file each. No HTTP here: a flow takes domain values and returns an outcome.
 //!
-//! A refusal is an outcome, not an `Err`: the audit row or the revocation that goes with it must be
-//! committed, and `?` would roll it back. An `Err` is a fault, answered with 503 or 500.
+//! Every flow returns one [`error::Error`]: a refusal, or a fault, which is answered with 503 or 500.
 
 pub mod admin_access;
 pub mod admission;
@@ -30,7 +29,6 @@ pub mod password;
 pub mod pings;
 pub mod principal;
 pub mod queries;
-pub mod record;
 pub mod refresh;
 pub mod refusals;
 pub mod revoke;
@@ -49,7 +47,7 @@ use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// How often a flow decides again because the merchant changed under it. Each time means another
 /// change committed between a read and a write. SQLite's one writer serves changes and token calls in
@@ -89,6 +87,3 @@ impl Core {
 
 /// Shared by every request and job.
 pub type SharedCore = Arc<Core>;
-
-/// The result of a flow: what came out, or why the caller was refused; `Err` is a fault of ours.
-pub type Decided<T> = Result<Result<T, crate::domain::reason::Reason>, StoreError>;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::Core;
 use crate::domain::clock::Timestamp;
-use crate::domain::event::WebhookEvent;
-use crate::domain::ids::{EventId, MerchantId};
+use crate::domain::event::{EventType, WebhookEvent};
+use crate::domain::ids::MerchantId;
 use crate::store::deadlines::{self, PAGE, Stage};
 use crate::store::outbox::{self, Audience};
 use crate::store::{StoreError, Tx};
@@ -44,8 +44,8 @@ impl Core {
     async fn announce_keys(&self, stage: Stage) -> Result<u64, StoreError> {
         let (after, until) = self.span(stage);
         let event_type = match stage {
-            Stage::Expiring => "api_key.expiring",
-            Stage::Expired => "api_key.expired",
+            Stage::Expiring => EventType::ApiKeyExpiring,
+            Stage::Expired => EventType::ApiKeyExpired,
         };
         let mut announced = 0;
         loop {
@@ -74,8 +74,8 @@ impl Core {
     async fn announce_licences(&self, stage: Stage) -> Result<u64, StoreError> {
         let (after, until) = self.span(stage);
         let event_type = match stage {
-            Stage::Expiring => "licence.expiring",
-            Stage::Expired => "licence.expired",
+            Stage::Expiring => EventType::LicenceExpiring,
+            Stage::Expired => EventType::LicenceExpired,
         };
         let mut announced = 0;
         loop {
@@ -100,19 +100,11 @@ impl Core {
         &self,
         tx: &mut Tx,
         merchant: MerchantId,
-        event_type: &str,
+        event_type: EventType,
         data: Value,
         audience: Audience,
     ) -> Result<(), StoreError> {
-        let now = self.now();
-        let event = WebhookEvent {
-            id: EventId::generate(now, &self.entropy),
-            merchant_id: merchant,
-            event_type: event_type.to_owned(),
-            data: data.into(),
-            idempotency_key: None,
-            created_at: now,
-        };
+        let event = WebhookEvent::new(event_type, merchant, data, self.now(), &self.entropy);
         outbox::publish(tx, &event, audience, &self.entropy).await
     }
 }

@@ -10,10 +10,9 @@ use argon2::password_hash::PasswordHasher;
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::error::Refused;
+use super::error::{Fault, Refused};
 use crate::domain::entropy::Entropy;
 use crate::domain::secret::PlainSecret;
-use crate::store::StoreError;
 
 /// NIST SP 800-63B asks for at least 8 characters, and 15 where a password is the only factor.
 const CHARS_MIN: usize = 12;
@@ -41,10 +40,10 @@ impl Hashing {
         Self { places: Semaphore::const_new(CALLS_MAX), turn: Semaphore::const_new(1) }
     }
 
-    /// Waits for a turn; [`StoreError::Busy`], which is answered with 503, where too many wait already.
-    pub(super) async fn turn(&self) -> Result<Turn<'_>, StoreError> {
-        let place = self.places.try_acquire().map_err(|_| StoreError::Busy)?;
-        let turn = self.turn.acquire().await.map_err(|_| StoreError::Busy)?;
+    /// Waits for a turn; [`Fault::Busy`], which is answered with 503, where too many wait already.
+    pub(super) async fn turn(&self) -> Result<Turn<'_>, Fault> {
+        let place = self.places.try_acquire().map_err(|_| Fault::Busy)?;
+        let turn = self.turn.acquire().await.map_err(|_| Fault::Busy)?;
         Ok(Turn { _place: place, _turn: turn })
     }
 }
@@ -58,11 +57,7 @@ impl Default for Hashing {
 impl Turn<'_> {
     /// Whether a password is the one that was hashed. Without a hash there is no user: then it takes as long,
     /// and is not.
-    pub(super) async fn matches(
-        &self,
-        password: PlainSecret,
-        hash: Option<String>,
-    ) -> Result<bool, StoreError> {
+    pub(super) async fn matches(&self, password: PlainSecret, hash: Option<String>) -> Result<bool, Fault> {
         let check = move || {
             let text = hash.as_ref().unwrap_or(&NOBODY);
             let matches = PasswordHash::new(text).is_ok_and(|hash| {
@@ -70,21 +65,18 @@ impl Turn<'_> {
             });
             matches && hash.is_some()
         };
-        tokio::task::spawn_blocking(check).await.map_err(|_| StoreError::Busy)
+        tokio::task::spawn_blocking(check).await.map_err(|_| Fault::Busy)
     }
 
-    pub(super) async fn hash(&self, password: &PlainSecret, entropy: &Entropy) -> Result<String, StoreError> {
+    pub(super) async fn hash(&self, password: &PlainSecret, entropy: &Entropy) -> Result<String, Fault> {
         let text = PlainSecret::new(password.expose().to_owned());
         let salt: [u8; 16] = entropy.bytes();
         let hash = move || {
             let hashed = Argon2::default().hash_password_with_salt(text.expose().as_bytes(), &salt);
             hashed.map(|hash| hash.to_string())
         };
-        let hashed = tokio::task::spawn_blocking(hash).await.map_err(|_| StoreError::Busy)?;
-        hashed.map_err(|error| StoreError::Impossible {
-            table: "users",
-            what: format!("a password was not hashed: {error}"),
-        })
+        let hashed = tokio::task::spawn_blocking(hash).await.map_err(|_| Fault::Busy)?;
+        hashed.map_err(Fault::NotHashed)
     }
 }
 

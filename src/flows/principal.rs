@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::error::Refused;
+use super::idempotency::IdempotencyKey;
 use crate::domain::admin::{AdminToken, Role, User};
 use crate::domain::api_key::Environment;
 use crate::domain::credential::Credential;
@@ -27,6 +28,8 @@ pub struct Principal {
     pub lacks_second_factor: bool,
     pub client_ip: Option<String>,
     pub request_id: Option<String>,
+    /// Under which what this call makes can be asked for again.
+    pub idempotency: Option<IdempotencyKey>,
 }
 
 impl Principal {
@@ -39,6 +42,7 @@ impl Principal {
             lacks_second_factor: false,
             client_ip: None,
             request_id: None,
+            idempotency: None,
         }
     }
 
@@ -54,6 +58,7 @@ impl Principal {
             lacks_second_factor: false,
             client_ip: Some(client_ip),
             request_id: Some(request_id),
+            idempotency: None,
         }
     }
 
@@ -65,6 +70,7 @@ impl Principal {
             lacks_second_factor,
             client_ip: Some(origin.client_ip.to_string()),
             request_id: Some(origin.request_id),
+            idempotency: None,
         }
     }
 
@@ -77,7 +83,12 @@ impl Principal {
             lacks_second_factor: false,
             client_ip: Some(client_ip),
             request_id: Some(request_id),
+            idempotency: None,
         }
+    }
+
+    pub fn with_idempotency(self, key: Option<IdempotencyKey>) -> Self {
+        Self { idempotency: key, ..self }
     }
 
     /// # Errors
@@ -113,6 +124,12 @@ impl Principal {
     /// [`Refused::NotFound`] for another merchant, [`Refused::Forbidden`] for a viewer.
     pub fn may_change(&self, merchant: MerchantId) -> Result<(), Refused> {
         self.may_see(merchant)?;
+        self.must_not_only_look()
+    }
+
+    /// # Errors
+    /// [`Refused::Forbidden`] for a viewer.
+    pub fn must_not_only_look(&self) -> Result<(), Refused> {
         if self.role == Role::MerchantViewer {
             return Err(Refused::Forbidden("this role may only look"));
         }

@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::Core;
-use super::error::Refused;
-use super::manage::Managed;
+use super::error::{Managed, Refused};
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
+use crate::domain::event::EventType;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId, SessionId};
 use crate::store::audit::{Chained, Search};
 use crate::store::exchanges::{Exchange, Filter};
@@ -35,23 +35,20 @@ impl Core {
         before: Option<SessionId>,
         limit: i64,
     ) -> Managed<Vec<Listed>> {
-        if let Err(refused) = self.must_exist(principal, merchant).await? {
-            return Ok(Err(refused));
-        }
-        Ok(Ok(sessions::list(&mut self.store.read().await?, merchant, before, limit).await?))
+        self.must_exist(principal, merchant).await?;
+        Ok(sessions::list(&mut self.store.read().await?, merchant, before, limit).await?)
     }
 
     /// A session, live or not.
     pub async fn session(&self, principal: &Principal, id: SessionId) -> Managed<Listed> {
         let mut db = self.store.read().await?;
         let found = sessions::one(&mut db, id).await?;
-        Ok(found.filter(|session| principal.may_see(session.merchant_id).is_ok()).ok_or(Refused::NotFound))
+        Ok(found.filter(|session| principal.may_see(session.merchant_id).is_ok()).ok_or(Refused::NotFound)?)
     }
 
     /// Ends a session and all its tokens.
     pub async fn end_session_by(&self, principal: &Principal, id: SessionId) -> Managed<()> {
-        let mut change = self.change(principal, "session.revoked").await?;
-        let result = async {
+        self.change(principal, EventType::SessionRevoked, async |change| {
             change.concerns(None, id);
             let merchant = sessions::merchant_of(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
             principal.may_change(merchant)?;
@@ -59,9 +56,8 @@ impl Core {
             let now = change.event.at;
             sessions::revoke(&mut change.tx, id, "ended_by_admin", now).await?;
             Ok(())
-        }
-        .await;
-        change.finish(result).await
+        })
+        .await
     }
 
     /// A merchant's exchanges, newest first.
@@ -73,11 +69,9 @@ impl Core {
         before: Option<ExchangeId>,
         limit: i64,
     ) -> Managed<Vec<Exchange>> {
-        if let Err(refused) = self.must_exist(principal, merchant).await? {
-            return Ok(Err(refused));
-        }
+        self.must_exist(principal, merchant).await?;
         let mut db = self.store.read().await?;
-        Ok(Ok(exchanges::list(&mut db, merchant, filter, before, limit).await?))
+        Ok(exchanges::list(&mut db, merchant, filter, before, limit).await?)
     }
 
     /// A list of addresses for a key, from the traffic it has had: single IPv4 addresses, and the /64
@@ -86,7 +80,7 @@ impl Core {
         let mut db = self.store.read().await?;
         let key = match api_keys::by_id(&mut db, key).await? {
             Some(key) if principal.may_see(key.merchant_id).is_ok() => key,
-            _ => return Ok(Err(Refused::NotFound)),
+            _ => return Err(Refused::NotFound.into()),
         };
         let mut ranges: BTreeMap<IpNet, SuggestedRange> = BTreeMap::new();
         for seen in exchanges::addresses_of(&mut db, key.merchant_id, key.id).await? {
@@ -103,7 +97,7 @@ impl Core {
         }
         let mut ranges: Vec<_> = ranges.into_values().collect();
         ranges.sort_by_key(|range| std::cmp::Reverse(range.calls));
-        Ok(Ok(ranges))
+        Ok(ranges)
     }
 
     /// A merchant's audit trail, newest first. That it was read is on record too.
@@ -115,10 +109,8 @@ impl Core {
         before: Option<i64>,
         limit: i64,
     ) -> Managed<Vec<Chained>> {
-        let mut event = self.event_by(principal, "audit_events.read");
-        if let Err(refused) = principal.may_see(merchant) {
-            return self.refused(event, refused).await;
-        }
+        let mut event = self.event_by(principal, EventType::AuditEventsRead);
+        self.on_record(&event, async { Ok(principal.may_see(merchant)?) }).await?;
         self.write_all_refusals().await?;
         event.merchant_id = Some(merchant);
         event.object_id = Some(merchant.to_string());
@@ -126,7 +118,7 @@ impl Core {
         let search = Search { merchant: Some(merchant), of_platform: false, ..search };
         let events = audit::newest(&mut self.store.read().await?, &search, before, limit).await?;
         self.store.record(event).await?;
-        Ok(Ok(events))
+        Ok(events)
     }
 }
 

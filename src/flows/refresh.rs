@@ -6,21 +6,21 @@
 
 use serde_json::json;
 
-use super::admission::{Caller, too_many_changes};
+use super::admission::Caller;
 use super::authorize::{Issued, PresentedClient};
-use super::record::audit_event;
-use super::{Core, DECISIONS_MAX, Decided};
+use super::error::{Decided, Fault, commit_then_refuse};
+use super::{Core, DECISIONS_MAX};
 use crate::domain::access;
 use crate::domain::address::ClientAddress;
-use crate::domain::event::{Actor, ActorKind, WebhookEvent};
-use crate::domain::ids::{CredentialId, EventId};
+use crate::domain::event::{Actor, ActorKind, EventType, WebhookEvent};
+use crate::domain::ids::CredentialId;
 use crate::domain::reason::Reason;
 use crate::domain::scope::Scopes;
 use crate::domain::session::{Session, Verdict, judge_refresh};
 use crate::domain::token::{SealedToken, TokenKind};
 use crate::store::outbox::Audience;
 use crate::store::sessions::Rotate;
-use crate::store::{StoreError, audit, outbox, sessions};
+use crate::store::{audit, outbox, sessions};
 
 impl Core {
     /// Renews the session that `token` names, with the scopes that it has: `asked` can name no others.
@@ -36,13 +36,10 @@ impl Core {
         let token = SealedToken::parse(token).filter(|token| token.claims().kind == TokenKind::Refresh);
         for _ in 0..DECISIONS_MAX {
             // The client first: who is not one learns nothing about tokens.
-            let client = match self.admit_client(caller, presented).await? {
-                Ok(client) => client,
-                Err(reason) => return Ok(Err(reason)),
-            };
-            let Some(token) = token else { return Ok(Err(Reason::TokenUnknown)) };
+            let client = self.admit_client(caller, presented).await?;
+            let token = token.ok_or(Reason::TokenUnknown)?;
             if let Some(issued) = self.rotate_remembered(caller, client.credential, token, asked).await? {
-                return Ok(Ok(issued));
+                return Ok(issued);
             }
             let own = match self.genuine_session(token).await? {
                 Some(found) if found.session.credential_id == client.credential => Ok(found),
@@ -52,44 +49,38 @@ impl Core {
             let found = match own {
                 Ok(found) => found,
                 Err(reason) => {
-                    let confirmed = self.confirm_client(caller, presented).await?;
-                    return Ok(Err(confirmed.err().unwrap_or(reason)));
+                    self.confirm_client(caller, presented).await?;
+                    return Err(reason.into());
                 }
             };
             let session = found.session;
             if found.revision != caller.record.merchant.revision {
-                match self.reload(caller).await? {
-                    Ok(()) => continue,
-                    Err(reason) => return Ok(Err(reason)),
-                }
+                self.reload(caller).await?;
+                continue;
             }
-            let scopes = match access::session_is_backed(&caller.record, &session, self.now()) {
-                Ok(backing) => backing.scopes,
-                Err(reason) => return Ok(Err(reason)),
-            };
+            let scopes = access::session_is_backed(&caller.record, &session, self.now())?.scopes;
             match judge_refresh(&session, token.claims(), self.lifetimes, self.now()) {
-                Verdict::Refuse(reason) => return Ok(Err(reason)),
+                Verdict::Refuse(reason) => return Err(reason.into()),
                 Verdict::Rotate | Verdict::Repeat if !session.has_scopes(asked) => {
-                    return Ok(Err(Reason::ScopeNotGranted));
+                    return Err(Reason::ScopeNotGranted.into());
                 }
                 Verdict::Repeat => {
                     self.counters.repeated.add_one();
-                    return Ok(Ok(Issued { pair: self.pair_of(&session)?, scopes }));
+                    return Ok(Issued { pair: self.pair_of(&session)?, scopes });
                 }
                 Verdict::Replay => {
                     // Boxed: it is large and rare, and every call's future would have to have room for it.
-                    Box::pin(self.end_replayed(caller, &session, token, request_id)).await?;
-                    return Ok(Err(Reason::TokenReplayed));
+                    return Box::pin(self.end_replayed(caller, &session, token, request_id)).await;
                 }
                 Verdict::Rotate => {
                     if let Some(issued) = self.rotate(caller, session, scopes).await? {
-                        return Ok(Ok(issued));
+                        return Ok(issued);
                     }
                     // The row moved in between: look again.
                 }
             }
         }
-        Err(too_many_changes())
+        Err(Fault::Busy.into())
     }
 
     /// Moves on a session that was moved on here before, without a look at its row. `None` where memory is
@@ -100,7 +91,7 @@ impl Core {
         credential: CredentialId,
         token: SealedToken,
         asked: Option<&Scopes>,
-    ) -> Result<Option<Issued>, StoreError> {
+    ) -> Result<Option<Issued>, Fault> {
         let Some(session) = self.store.hot().remembered_session(token.claims().session) else {
             return Ok(None);
         };
@@ -120,7 +111,7 @@ impl Core {
         caller: &Caller,
         mut session: Session,
         scopes: Option<Scopes>,
-    ) -> Result<Option<Issued>, StoreError> {
+    ) -> Result<Option<Issued>, Fault> {
         let rotation = Rotate {
             session: session.id,
             generation: session.generation,
@@ -138,10 +129,7 @@ impl Core {
     }
 
     /// The session of a token, if it is one that this server sealed.
-    pub(super) async fn genuine_session(
-        &self,
-        token: SealedToken,
-    ) -> Result<Option<sessions::Found>, StoreError> {
+    pub(super) async fn genuine_session(&self, token: SealedToken) -> Result<Option<sessions::Found>, Fault> {
         let Some(found) = self.store.hot().look_up_session(token.claims().session).await? else {
             return Ok(None);
         };
@@ -149,7 +137,7 @@ impl Core {
     }
 
     /// An `Err` where the key is not here that would tell.
-    fn is_genuine(&self, token: SealedToken, session: &Session) -> Result<bool, StoreError> {
+    fn is_genuine(&self, token: SealedToken, session: &Session) -> Result<bool, Fault> {
         match self.keyring.by_id(session.token_key_id) {
             Some(key) => Ok(token.is_genuine(&key, &session.secret)),
             None if self.keyring.is_lost(session.token_key_id) => Ok(false),
@@ -158,18 +146,19 @@ impl Core {
     }
 
     /// Somebody holds a token they should not: the session ends, and that is on record and committed
-    /// before the caller is refused.
+    /// before the caller is refused, which is the only outcome.
     async fn end_replayed(
         &self,
         caller: &Caller,
         session: &Session,
         token: SealedToken,
         request_id: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Decided<Issued> {
         let now = self.now();
         let mut tx = self.store.begin().await?;
         if !sessions::revoke(&mut tx, session.id, "replayed", now).await? {
-            return Ok(());
+            // It was ended before, and that is on record already.
+            return Err(Reason::TokenReplayed.into());
         }
         self.counters.replayed.add_one();
         let credential = caller.record.credential(session.credential_id);
@@ -185,23 +174,17 @@ impl Core {
             "api_key_id": caller.key_id,
             "client_ip": caller.address.ip.to_string(),
         });
-        let event = WebhookEvent {
-            id: EventId::generate(now, &self.entropy),
-            merchant_id: session.merchant_id,
-            event_type: "session.replay_detected".to_owned(),
-            data: data.into(),
-            idempotency_key: None,
-            created_at: now,
-        };
+        let event_type = EventType::SessionReplayDetected;
+        let event = WebhookEvent::new(event_type, session.merchant_id, data, now, &self.entropy);
         outbox::publish(&mut tx, &event, Audience::Key(caller.key_id), &self.entropy).await?;
-        let mut event = audit_event(self, "session.replay_detected", "session", session.id.to_string());
+        let mut event = self.audit_event(event_type).about(session.id);
         event.merchant_id = Some(session.merchant_id);
         event.actor = Actor { kind: ActorKind::Client, id: client_id, name: None };
         event.client_ip = Some(address_text(&caller.address));
         event.request_id = Some(request_id.to_owned());
         event.detail = detail;
         audit::append(&mut tx, &event).await?;
-        tx.commit().await
+        commit_then_refuse(tx, Reason::TokenReplayed).await
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
+use super::Core;
+use super::error::Decided;
 use super::introspect::TokenRequester;
 use super::principal::Origin;
-use super::record::audit_event;
-use super::{Core, Decided};
-use crate::domain::event::{Actor, ActorKind};
+use crate::domain::event::{Actor, ActorKind, EventType};
 use crate::domain::ids::SessionId;
 use crate::domain::token::SealedToken;
 use crate::store::{StoreError, audit, sessions};
@@ -19,17 +19,10 @@ impl Core {
         let (actor, own_credential, own_merchant) = match requester {
             TokenRequester::Client { mut caller, presented } => {
                 // A stale record must not let a client act that is one no longer.
-                if let Err(reason) = self.confirm(&mut caller).await? {
-                    return Ok(Err(reason));
-                }
-                match self.admit_client(&mut caller, &presented).await? {
-                    Ok(client) => {
-                        let actor =
-                            Actor { kind: ActorKind::Client, id: Some(presented.client_id), name: None };
-                        (actor, Some(client.credential), Some(caller.record.merchant.id))
-                    }
-                    Err(reason) => return Ok(Err(reason)),
-                }
+                self.confirm(&mut caller).await?;
+                let client = self.admit_client(&mut caller, &presented).await?;
+                let actor = Actor { kind: ActorKind::Client, id: Some(presented.client_id), name: None };
+                (actor, Some(client.credential), Some(caller.record.merchant.id))
             }
             TokenRequester::Service { service, .. } => {
                 let id = Some(service.id.to_string());
@@ -37,15 +30,15 @@ impl Core {
                 (actor, None, service.merchant_id)
             }
         };
-        let Some(token) = token else { return Ok(Ok(())) };
-        let Some(found) = self.genuine_session(token).await? else { return Ok(Ok(())) };
+        let Some(token) = token else { return Ok(()) };
+        let Some(found) = self.genuine_session(token).await? else { return Ok(()) };
         let session = found.session;
         let is_own = own_credential.is_none_or(|id| id == session.credential_id)
             && own_merchant.is_none_or(|id| id == session.merchant_id);
         if is_own {
             self.end_session(session.id, session.merchant_id, actor, origin).await?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     async fn end_session(
@@ -59,7 +52,7 @@ impl Core {
         if !sessions::revoke(&mut tx, session, "revoked", self.now()).await? {
             return Ok(());
         }
-        let mut event = audit_event(self, "session.revoked", "session", session.to_string());
+        let mut event = self.audit_event(EventType::SessionRevoked).about(session);
         event.merchant_id = Some(merchant);
         event.actor = actor;
         event.client_ip = Some(origin.client_ip.to_string());

@@ -8,8 +8,8 @@ use chrono::TimeDelta;
 use super::Core;
 use super::admission::Caller;
 use super::authorize::PresentedClient;
-use super::error::Refused;
-use super::manage::{Change, Stop};
+use super::error::{Managed, Refused};
+use super::manage::Change;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, SecretId};
 use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
@@ -53,7 +53,7 @@ pub(super) async fn add_secret(
     secrets: &mut Vec<StoredSecret>,
     plain: &PlainSecret,
     overlap_secs: i64,
-) -> Result<(), Stop> {
+) -> Managed<()> {
     check_overlap(overlap_secs)?;
     let now = change.event.at;
     if secrets.iter().filter(|secret| secret.is_live(now)).count() >= LIVE_MAX {
@@ -75,7 +75,7 @@ pub(super) async fn end_secret(
     owner: Owner,
     secrets: &mut [StoredSecret],
     id: SecretId,
-) -> Result<(), Stop> {
+) -> Managed<()> {
     let now = change.event.at;
     if secrets.first().is_some_and(|newest| newest.id == id) {
         return Err(Refused::Conflict("the newest secret cannot be ended; rotate first".to_owned()).into());

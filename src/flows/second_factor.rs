@@ -4,11 +4,12 @@ use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
-use super::error::Refused;
-use super::manage::{Change, Managed, Stop};
+use super::error::{Fault, Managed, Refused};
+use super::manage::Change;
 use super::manage_tokens::may_change_of;
 use super::principal::Principal;
 use crate::domain::console::{self, RECOVERY_CODES, TotpSecret};
+use crate::domain::event::EventType;
 use crate::domain::ids::UserId;
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::{PlainSecret, SecretHash};
@@ -50,21 +51,25 @@ impl Core {
         password: PlainSecret,
     ) -> Managed<Vec<PlainSecret>> {
         let must_prove = self.console.totp_required_for_live;
-        if must_prove && !self.knows_password(who.user.id, password).await? {
-            let mut event = self.event_by(principal, "user.second_factor_set");
-            event.object_id = Some(who.user.id.to_string());
-            return self.refused(event, Refused::invalid("password", "is not right")).await;
-        }
-        let mut change = self.change(principal, "user.second_factor_set").await?;
         if must_prove {
-            users::take_proof_back(&mut change.tx, who.user.id).await?;
+            let event = self.event_by(principal, EventType::UserSecondFactorSet).about(who.user.id);
+            self.on_record(&event, async {
+                let is_right = self.knows_password(who.user.id, password).await?;
+                is_right.then_some(()).ok_or_else(|| Refused::invalid("password", "is not right").into())
+            })
+            .await?;
         }
-        let result = confirm(&mut change, who, sealed, code).await;
-        change.finish(result).await
+        self.change(principal, EventType::UserSecondFactorSet, async |change| {
+            if must_prove {
+                users::take_proof_back(&mut change.tx, who.user.id).await?;
+            }
+            confirm(change, who, sealed, code).await
+        })
+        .await
     }
 
     /// A try counts as failed until it is taken back.
-    async fn knows_password(&self, user: UserId, password: PlainSecret) -> Result<bool, StoreError> {
+    async fn knows_password(&self, user: UserId, password: PlainSecret) -> Result<bool, Fault> {
         let turn = self.console.hashing.turn().await?;
         match self.claim(Claimant::User(user)).await? {
             Some(attempt) => turn.matches(password, Some(attempt.password_hash)).await,
@@ -80,33 +85,28 @@ impl Core {
         code: &str,
     ) -> Managed<Vec<PlainSecret>> {
         let attempt = self.claim(Claimant::User(who.user.id)).await?;
-        let mut change = self.change(principal, "user.recovery_codes_made").await?;
-        let result = async {
+        self.change(principal, EventType::UserRecoveryCodesMade, async |change| {
             change.concerns(who.user.merchant_id, who.user.id);
-            must_show_code(&mut change, attempt, code).await?;
-            make_recovery_codes(&mut change, who.user.id).await
-        }
-        .await;
-        change.finish(result).await
+            must_show_code(change, attempt, code).await?;
+            make_recovery_codes(change, who.user.id).await
+        })
+        .await
     }
 
     /// Takes a user's own app away, for whoever shows a right code.
     pub async fn remove_own_totp(&self, principal: &Principal, who: &SignedIn, code: &str) -> Managed<()> {
         let attempt = self.claim(Claimant::User(who.user.id)).await?;
-        let mut change = self.change(principal, "user.second_factor_removed").await?;
-        let result = async {
+        self.change(principal, EventType::UserSecondFactorRemoved, async |change| {
             change.concerns(who.user.merchant_id, who.user.id);
-            must_show_code(&mut change, attempt, code).await?;
-            remove(&mut change, who.user.id).await
-        }
-        .await;
-        change.finish(result).await
+            must_show_code(change, attempt, code).await?;
+            remove(change, who.user.id).await
+        })
+        .await
     }
 
     /// Takes somebody else's app away, when they lost it and their recovery codes.
     pub async fn remove_totp_of(&self, principal: &Principal, user: UserId) -> Managed<()> {
-        let mut change = self.change(principal, "user.second_factor_removed").await?;
-        let result = async {
+        self.change(principal, EventType::UserSecondFactorRemoved, async |change| {
             change.concerns(None, user);
             let found = users::by_id(&mut change.tx, user).await?.ok_or(Refused::NotFound)?;
             may_change_of(principal, found.merchant_id)?;
@@ -115,10 +115,9 @@ impl Core {
                 return Err(Refused::Forbidden("your own is removed under Your account, with a code").into());
             }
             change.concerns(found.merchant_id, user);
-            remove(&mut change, user).await
-        }
-        .await;
-        change.finish(result).await
+            remove(change, user).await
+        })
+        .await
     }
 
     /// How many recovery codes a user has left.
@@ -132,7 +131,7 @@ async fn confirm(
     who: &SignedIn,
     sealed: &[u8],
     code: &str,
-) -> Result<Vec<PlainSecret>, Stop> {
+) -> Managed<Vec<PlainSecret>> {
     let (user, now) = (&who.user, change.event.at);
     change.concerns(user.merchant_id, user.id);
     if user.has_totp {
@@ -149,7 +148,7 @@ async fn confirm(
 }
 
 /// A try counts like one to sign in: whoever got hold of a session must not guess the code in it.
-async fn must_show_code(change: &mut Change<'_>, attempt: Option<Attempt>, code: &str) -> Result<(), Stop> {
+async fn must_show_code(change: &mut Change<'_>, attempt: Option<Attempt>, code: &str) -> Managed<()> {
     let Some(Attempt { user, totp_secret, .. }) = attempt else {
         return Err(Refused::Conflict("too many tries; wait for half an hour".to_owned()).into());
     };
@@ -159,7 +158,7 @@ async fn must_show_code(change: &mut Change<'_>, attempt: Option<Attempt>, code:
     }
 }
 
-async fn make_recovery_codes(change: &mut Change<'_>, user: UserId) -> Result<Vec<PlainSecret>, Stop> {
+async fn make_recovery_codes(change: &mut Change<'_>, user: UserId) -> Managed<Vec<PlainSecret>> {
     let codes: Vec<PlainSecret> =
         (0..RECOVERY_CODES).map(|_| console::generate_recovery_code(&change.core.entropy)).collect();
     let hashes: Vec<SecretHash> =
@@ -168,7 +167,7 @@ async fn make_recovery_codes(change: &mut Change<'_>, user: UserId) -> Result<Ve
     Ok(codes)
 }
 
-async fn remove(change: &mut Change<'_>, user: UserId) -> Result<(), Stop> {
+async fn remove(change: &mut Change<'_>, user: UserId) -> Managed<()> {
     users::set_totp(&mut change.tx, user, None, None, change.event.at).await?;
     store::replace_recovery_codes(&mut change.tx, user, &[], change.event.at).await?;
     change.event.detail = json!({});

@@ -8,15 +8,15 @@
 use serde_json::{Value, json};
 
 use super::Core;
+use super::error::Fault;
 use super::manage_users::check_email;
 use super::password::Hashing;
 use super::principal::Origin;
-use super::record::audit_event;
 use crate::domain::clock::Timestamp;
 use crate::domain::console::{
     self, ABSOLUTE_TIMEOUT, ConsoleSession, FAILURES_MAX, LOCKED_FOR, SECOND_FACTOR_WITHIN, TotpSecret,
 };
-use crate::domain::event::{Actor, ActorKind, AuditEvent, Outcome};
+use crate::domain::event::{Actor, ActorKind, AuditEvent, EventType, Outcome};
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::PlainSecret;
@@ -51,7 +51,7 @@ impl Core {
         email: &str,
         password: PlainSecret,
         origin: &Origin,
-    ) -> Result<SignIn, StoreError> {
+    ) -> Result<SignIn, Fault> {
         let turn = self.console.hashing.turn().await?;
         let attempt = match check_email(email) {
             Ok(email) => self.claim(Claimant::Email(&email)).await?,
@@ -86,7 +86,7 @@ impl Core {
         pending: &PlainSecret,
         code: &str,
         origin: &Origin,
-    ) -> Result<SignIn, StoreError> {
+    ) -> Result<SignIn, Fault> {
         let now = self.now();
         let found = sessions::session(&mut self.store.read().await?, pending.hash()).await?;
         let Some((user, session)) = found.filter(|(_, one)| one.awaits_totp && one.is_live(now)) else {
@@ -121,7 +121,7 @@ impl Core {
         user: UserId,
         sealed: Option<&[u8]>,
         code: &str,
-    ) -> Result<Option<&'static str>, StoreError> {
+    ) -> Result<Option<&'static str>, Fault> {
         let now = self.now();
         let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
         if let Some(key) = sealed.and_then(|sealed| self.keyring.missing_for(sealed)) {
@@ -215,7 +215,7 @@ impl Core {
         detail: Value,
         origin: &Origin,
     ) -> AuditEvent {
-        let mut event = audit_event(self, "user.signed_in", "user", String::new());
+        let mut event = self.audit_event(EventType::UserSignedIn);
         event.object_id.clone_from(&actor.id);
         event.merchant_id = merchant;
         event.actor = actor;

@@ -19,9 +19,10 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::Core;
-use super::manage::Managed;
+use super::error::{Fault, Managed};
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
+use crate::domain::event::EventType;
 use crate::domain::ids::SessionId;
 use crate::domain::keyring::{KeyState, Keyring, Purpose, ServerKey, ServerKeyId, name_of, sealer};
 use crate::store::token_keys::{self, Known, Replica, Secrets};
@@ -163,9 +164,9 @@ impl Core {
 
     /// What nobody may judge without a key that is not here: the caller is to try again, and meanwhile the
     /// key file is read again.
-    pub(super) fn key_missing(&self, id: ServerKeyId) -> StoreError {
+    pub(super) fn key_missing(&self, id: ServerKeyId) -> Fault {
         self.key_source.wanted.notify_one();
-        StoreError::TokenKeyMissing(name_of(id))
+        Fault::TokenKeyMissing(name_of(id))
     }
 
     /// The keys that hold something and are not here.
@@ -259,16 +260,18 @@ impl Core {
 
     /// Seals every secret anew that another key than the signing one has sealed; how many.
     pub async fn reseal_secrets(&self, principal: &Principal) -> Managed<u64> {
-        let mut change = self.change(principal, "token_keys.resealed").await?;
-        let mut resealed = 0;
-        for kind in [Secrets::Webhooks, Secrets::SecondFactors] {
-            let mut after = Uuid::nil();
-            loop {
-                let page = token_keys::page(&mut change.tx, kind, after, 500).await?;
-                let Some(last) = page.last() else { break };
-                after = last.owner;
-                for secret in page.into_iter().filter(|secret| !self.keyring.is_fresh(&secret.sealed)) {
-                    if let Some(fresh) = resealed_as(&self.keyring, kind, &secret, &self.entropy) {
+        self.change(principal, EventType::TokenKeysResealed, async |change| {
+            let mut resealed = 0;
+            for kind in [Secrets::Webhooks, Secrets::SecondFactors] {
+                let mut after = Uuid::nil();
+                loop {
+                    let page = token_keys::page(&mut change.tx, kind, after, 500).await?;
+                    let Some(last) = page.last() else { break };
+                    after = last.owner;
+                    for secret in page.into_iter().filter(|secret| !self.keyring.is_fresh(&secret.sealed)) {
+                        let Some(fresh) = resealed_as(&self.keyring, kind, &secret, &self.entropy) else {
+                            continue;
+                        };
                         let is_done =
                             token_keys::reseal(&mut change.tx, kind, secret.owner, secret.sealed, fresh)
                                 .await?;
@@ -276,10 +279,11 @@ impl Core {
                     }
                 }
             }
-        }
-        change.concerns(None, name_of(self.keyring.signing().id()));
-        change.event.detail = json!({ "resealed": resealed });
-        change.finish(Ok(resealed)).await
+            change.concerns(None, name_of(self.keyring.signing().id()));
+            change.event.detail = json!({ "resealed": resealed });
+            Ok(resealed)
+        })
+        .await
     }
 }
 

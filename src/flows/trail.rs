@@ -10,9 +10,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Core;
-use super::manage::Managed;
+use super::error::Managed;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
+use crate::domain::event::EventType;
 use crate::domain::ids::MerchantId;
 use crate::store::audit::{self, Chained, Filter, Search};
 use crate::store::merchants;
@@ -69,10 +70,8 @@ impl Core {
         before: Option<i64>,
         limit: i64,
     ) -> Managed<(Vec<Chained>, HashMap<MerchantId, String>)> {
-        let event = self.event_by(principal, "audit_events.read");
-        if let Err(refused) = principal.must_be_operator() {
-            return self.refused(event, refused).await;
-        }
+        let event = self.event_by(principal, EventType::AuditEventsRead);
+        self.on_record(&event, async { Ok(principal.must_be_operator()?) }).await?;
         if self.readers.is_due(principal.actor.id.as_deref().unwrap_or_default(), self.now()) {
             self.store.record(event).await?;
         }
@@ -82,7 +81,7 @@ impl Core {
         let merchants: BTreeSet<MerchantId> =
             found.iter().filter_map(|chained| chained.event.merchant_id).collect();
         let names = merchants::names(&mut db, merchants.into_iter()).await?;
-        Ok(Ok((found, names)))
+        Ok((found, names))
     }
 
     /// For operators, and service tokens that may read the trail; one of a merchant sees that merchant's.
@@ -93,10 +92,8 @@ impl Core {
         reading: Reading,
         is_stopping: impl Fn() -> bool,
     ) -> Managed<Vec<Chained>> {
-        let mut event = self.event_by(principal, "audit_events.read");
-        if let Err(refused) = principal.must_be_of_platform() {
-            return self.refused(event, refused).await;
-        }
+        let mut event = self.event_by(principal, EventType::AuditEventsRead);
+        self.on_record(&event, async { Ok(principal.must_be_of_platform()?) }).await?;
         let Reading { mut filter, mut after, limit, wait } = reading;
         filter.merchant = principal.merchant_id;
         if self.readers.is_due(principal.actor.id.as_deref().unwrap_or_default(), self.now()) {
@@ -112,7 +109,7 @@ impl Core {
             let found = audit::trail(&mut db, &filter, (after, last), limit).await?;
             drop(db);
             if !found.is_empty() || turn.is_err() || is_stopping() || Instant::now() >= end {
-                return Ok(Ok(found));
+                return Ok(found);
             }
             after = after.max(last);
             tokio::time::sleep(LOOK_EVERY.min(end - Instant::now())).await;

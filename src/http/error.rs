@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::reason::{ErrorCode, Reason};
-use crate::flows::error::Refused;
+use crate::flows::error::{Error, Fault, Refused};
 use crate::store::StoreError;
 
 /// How many seconds a caller should wait when the store did not answer.
@@ -156,9 +156,30 @@ impl From<Refused> for Failure {
     }
 }
 
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self::refused(reason)
+    }
+}
+
+impl<R: Into<Self>> From<Error<R>> for Failure {
+    fn from(error: Error<R>) -> Self {
+        match error {
+            Error::Refused(refusal) => refusal.into(),
+            Error::Fault(fault) => fault.into(),
+        }
+    }
+}
+
 impl From<StoreError> for Failure {
+    fn from(fault: StoreError) -> Self {
+        Fault::from(fault).into()
+    }
+}
+
+impl From<Fault> for Failure {
     /// Logs the error, because this is where it is handled.
-    fn from(error: StoreError) -> Self {
+    fn from(error: Fault) -> Self {
         if !error.is_temporary() {
             return Self::fault(&error.to_string());
         }

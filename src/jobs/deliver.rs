@@ -22,6 +22,7 @@ use crate::domain::delivery::Answer;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::flows::SharedCore;
 use crate::flows::deliver::{Claim, Claimed, PER_ENDPOINT_MAX};
+use crate::flows::error::Fault;
 use crate::store::StoreError;
 
 /// The most attempts at a time. Each takes a connection and a few kilobytes. An endpoint that fails gets
@@ -66,8 +67,8 @@ impl Deliverer {
     /// Attempts everything that is due now, and returns when all answers are recorded.
     ///
     /// # Errors
-    /// The first store error. Deliveries that were not recorded are due again when their claims lapse.
-    pub async fn tick(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// The first error. Deliveries that were not recorded are due again when their claims lapse.
+    pub async fn tick(self: &Arc<Self>) -> Result<(), Fault> {
         let endpoints = self.core.due_endpoints().await?;
         let workers = endpoints.into_iter().filter_map(|due| self.take(due)).map(Worker::run);
         join_all(workers).await.into_iter().try_for_each(|attempts| attempts.map(drop))
@@ -150,7 +151,7 @@ impl Worker {
     }
 
     /// Returns how many attempts it made.
-    async fn run(self) -> Result<usize, StoreError> {
+    async fn run(self) -> Result<usize, Fault> {
         let mut made = 0;
         while !self.deliverer.stop.is_cancelled() {
             // Get the permits before claiming, so that no claim lapses while it waits for a permit.

@@ -16,10 +16,6 @@ pub enum StoreError {
     /// A queue of the hot path is full, or a call waited in it for too long. Answered with 503.
     #[error("the store is too busy")]
     Busy,
-    /// What a token key has sealed that this replica does not have yet: nobody may say whether it is good.
-    /// Answered with 503.
-    #[error("token key {0} is needed and not here: see `tollgate keys`")]
-    TokenKeyMissing(String),
     /// A unique value is taken.
     #[error("already exists")]
     Conflict(sqlx::Error),
@@ -61,7 +57,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the caller should be told to try again later.
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable(..) | Self::Busy | Self::Contention(_) | Self::TokenKeyMissing(_))
+        matches!(self, Self::Unavailable(..) | Self::Busy | Self::Contention(_))
     }
 
     /// Where there is no connection, nothing was wrong with a statement, whatever the server says.

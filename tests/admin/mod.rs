@@ -16,7 +16,6 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use tollgate::domain::admin::{Permission, Role};
 use tollgate::domain::ids::MerchantId;
-use tollgate::flows::idempotency::Once;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::principal::Principal;
 
@@ -116,7 +115,7 @@ pub(crate) async fn admin_token(
 ) -> String {
     let (name, allowed_ips) = ("Ops".to_owned(), Vec::new());
     let new = NewAdminToken { name, role, merchant_id, permissions, allowed_ips, expires_at: None };
-    let made = done(app.core().create_admin_token(&Principal::command_line(), new, Once::never()).await);
+    let made = done(app.core().create_admin_token(&Principal::command_line(), new).await);
     made.made().expect("it is asked for once").secret.expose().to_owned()
 }
 

@@ -3,7 +3,6 @@
 use tollgate::domain::admin::Role;
 use tollgate::domain::ids::{MerchantId, UserId};
 use tollgate::domain::secret::PlainSecret;
-use tollgate::flows::idempotency::Once;
 use tollgate::flows::manage_users::NewUser;
 use tollgate::flows::principal::Principal;
 
@@ -57,8 +56,8 @@ impl TestApp {
     pub(crate) async fn user(&self, email: &'static str, role: Role, merchant: Option<MerchantId>) -> UserId {
         let password = PlainSecret::new(PASSWORD.to_owned());
         let new = NewUser { email: email.to_owned(), role, merchant_id: merchant, password };
-        let made = self.core().create_user(&Principal::command_line(), new, Once::never()).await;
-        let made = made.expect("the store answers").expect("the user is not refused");
+        let made = self.core().create_user(&Principal::command_line(), new).await;
+        let made = made.expect("the user is not refused");
         made.made().expect("it was not made before").id
     }
 

@@ -157,7 +157,7 @@ async fn every_refused_sign_in_looks_the_same() {
 
         let changes = UserChanges { disabled: Some(true), password: None };
         let changed = app.core().update_user(&Principal::command_line(), id, None, changes).await;
-        changed.expect("the store answers").expect("it is not refused");
+        changed.expect("it is not refused");
         app.advance(TimeDelta::hours(1));
         assert_eq!(app.send(sign_in_form(ADA, PASSWORD)).await.text().replace("ada@", "eve@"), expected);
     })
@@ -217,7 +217,7 @@ async fn a_new_password_and_a_disabled_account_end_the_sessions() {
 
         let changes = UserChanges { disabled: Some(true), password: None };
         let changed = app.core().update_user(&Principal::command_line(), other.id, None, changes).await;
-        changed.expect("the store answers").expect("it is not refused");
+        changed.expect("it is not refused");
         assert!(!app.is_signed_in(&other).await);
     })
     .await;
@@ -356,7 +356,7 @@ async fn a_one_time_link_signs_in_once_within_its_hour_and_not_by_being_looked_a
         let id = app.user(ADA, Role::Operator, None).await;
         let link = async || {
             let link = app.core().make_sign_in_link(&Principal::command_line(), id).await;
-            link.expect("the store answers").expect("it is not refused").expose().to_owned()
+            link.expect("it is not refused").expose().to_owned()
         };
         let used = |token: &str| from_a_page("/console/once", &[("token", token)]);
 

@@ -6,7 +6,6 @@ use axum::http::Method;
 use serde_json::json;
 use tollgate::domain::admin::{Role, User};
 use tollgate::domain::ids::UserId;
-use tollgate::flows::idempotency::Once;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::principal::Principal;
 use tollgate::store::users;
@@ -43,13 +42,13 @@ async fn a_page_of_fifty_rows_takes_as_many_statements_as_a_page_of_one() {
 async fn add_a_row_to_each_list(app: &TestApp, admin: &Admin<'_>, merchant: &Merchant, number: usize) {
     let by = Principal::command_line();
     let (core, plain) = (app.core(), plain_key());
-    made(core.create_merchant(&by, format!("Shop {number}"), "demo".to_owned(), Once::never()).await);
-    let key = made(core.create_api_key(&by, merchant.id, plain, Once::never()).await).object.id;
-    made(core.rotate_api_key(&by, key, 3600, Once::never()).await);
-    made(core.generate_credentials(&by, key, None, Once::never()).await);
+    made(core.create_merchant(&by, format!("Shop {number}"), "demo".to_owned()).await);
+    let key = made(core.create_api_key(&by, merchant.id, plain).await).object.id;
+    made(core.rotate_api_key(&by, key, 3600).await);
+    made(core.generate_credentials(&by, key, None).await);
     // The first key has credentials from the start, and 50 at the most.
     if number < 49 {
-        made(core.generate_credentials(&by, merchant.key_id, None, Once::never()).await);
+        made(core.generate_credentials(&by, merchant.key_id, None).await);
     }
     for merchant_id in [None, Some(merchant.id)] {
         let role = if merchant_id.is_some() { Role::MerchantAdmin } else { Role::Operator };

@@ -4,8 +4,8 @@ use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
-use tollgate::flows::idempotency::{Answer, Once};
-use tollgate::flows::manage::Managed;
+use tollgate::flows::error::Managed;
+use tollgate::flows::idempotency::Answer;
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_merchants::MerchantChanges;
@@ -80,7 +80,7 @@ pub(crate) fn made<T>(managed: Managed<Answer<T>>) -> T {
 /// What a management flow changed.
 #[track_caller]
 pub(crate) fn done<T>(managed: Managed<T>) -> T {
-    managed.expect("the store answers").expect("the change is not refused")
+    managed.expect("the change is made")
 }
 
 impl TestApp {
@@ -92,7 +92,7 @@ impl TestApp {
         let (core, by) = (self.core(), Principal::command_line());
         let name = "Corner shop".to_owned();
         let gateway = "demo_gateway".to_owned();
-        let merchant = made(core.create_merchant(&by, name, gateway, Once::never()).await).merchant;
+        let merchant = made(core.create_merchant(&by, name, gateway).await).merchant;
         for product in [Product::ApiKeys, Product::EnhancedSecurity] {
             self.put_licence(merchant.id, product, Licence { active: true, expires_at: None }).await;
         }
@@ -101,8 +101,7 @@ impl TestApp {
 
     /// A further key of a merchant, with a client of its own.
     pub(crate) async fn key_of(&self, merchant: MerchantId, key: NewApiKey) -> Merchant {
-        let key =
-            made(self.core().create_api_key(&Principal::command_line(), merchant, key, Once::never()).await);
+        let key = made(self.core().create_api_key(&Principal::command_line(), merchant, key).await);
         let unfinished = Merchant {
             id: merchant,
             key_id: key.object.id,
@@ -116,7 +115,7 @@ impl TestApp {
     /// The same merchant and key with a further client, switched ON.
     pub(crate) async fn client_of(&self, merchant: &Merchant) -> Merchant {
         let by = Principal::command_line();
-        let made = made(self.core().generate_credentials(&by, merchant.key_id, None, Once::never()).await);
+        let made = made(self.core().generate_credentials(&by, merchant.key_id, None).await);
         let client = Merchant {
             client_id: made.object.client_id,
             client_secret: made.secret.expose().to_owned(),

@@ -9,7 +9,6 @@ mod log;
 use tollgate::config::Settings;
 use tollgate::domain::admin::Role;
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
-use tollgate::flows::idempotency::Once;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::principal::Principal;
@@ -50,8 +49,7 @@ impl TestApp {
     }
 
     async fn further_key(&self, merchant: MerchantId, key: NewApiKey) -> Hooked {
-        let made =
-            made(self.core().create_api_key(&Principal::command_line(), merchant, key, Once::never()).await);
+        let made = made(self.core().create_api_key(&Principal::command_line(), merchant, key).await);
         Hooked {
             merchant,
             key: made.object.id,
@@ -70,7 +68,7 @@ impl TestApp {
             allowed_ips: Vec::new(),
             expires_at: None,
         };
-        let made = made(self.core().create_admin_token(&Principal::command_line(), new, Once::never()).await);
+        let made = made(self.core().create_admin_token(&Principal::command_line(), new).await);
         made.secret.expose().to_owned()
     }
 

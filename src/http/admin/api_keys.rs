@@ -17,7 +17,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
-use crate::flows::idempotency::Once;
+use crate::flows::idempotency::Rendered;
 use crate::flows::manage_keys::{ApiKeyChanges, MadeApiKey, NewApiKey, WithSecret};
 use crate::flows::principal::Principal;
 use crate::flows::queries::SuggestedRange;
@@ -115,23 +115,25 @@ pub struct ApiKeyChanged {
     api_key: ApiKeyView,
 }
 
-/// The answer to a creation.
-pub fn render_made(made: &MadeApiKey) -> Vec<u8> {
-    json_bytes(&ApiKeyCreated {
-        key: made.secret.expose().to_owned(),
-        webhook_secret: made.webhook_secret.as_ref().map(|secret| secret.expose().to_owned()),
-        api_key: ApiKeyView::new(&made.object, made.object.updated_at),
-    })
+impl Rendered for MadeApiKey {
+    fn body(&self) -> Vec<u8> {
+        json_bytes(&ApiKeyCreated {
+            key: self.secret.expose().to_owned(),
+            webhook_secret: self.webhook_secret.as_ref().map(|secret| secret.expose().to_owned()),
+            api_key: ApiKeyView::new(&self.object, self.object.updated_at),
+        })
+    }
 }
 
-/// The answer to a rotation.
-pub fn render(made: &WithSecret<ApiKey>) -> Vec<u8> {
-    json_bytes(&ApiKeyCreated {
-        key: made.secret.expose().to_owned(),
-        webhook_secret: None,
-        // As of its making: this is also what a repeated answer says.
-        api_key: ApiKeyView::new(&made.object, made.object.updated_at),
-    })
+impl Rendered for WithSecret<ApiKey> {
+    fn body(&self) -> Vec<u8> {
+        json_bytes(&ApiKeyCreated {
+            key: self.secret.expose().to_owned(),
+            webhook_secret: None,
+            // As of its making: this is also what a repeated answer says.
+            api_key: ApiKeyView::new(&self.object, self.object.updated_at),
+        })
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -218,9 +220,8 @@ pub struct FoundKey {
     responses((status = 201, body = ApiKeyCreated)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
-    Creation { body, key }: Creation<NewKey>,
+    Creation { body, principal }: Creation<NewKey>,
 ) -> Result<Response, Failure> {
     let new = NewApiKey {
         name: body.name,
@@ -232,8 +233,8 @@ pub async fn create(
         scopes: body.scopes,
         expires_at: body.expires_at,
     };
-    let answer = shared.core.create_api_key(&principal, id, new, Once { key, render: render_made }).await??;
-    Ok(created(&answer, render_made))
+    let answer = shared.core.create_api_key(&principal, id, new).await?;
+    Ok(created(answer))
 }
 
 /// List a merchant's keys, revoked ones included, newest first.
@@ -246,7 +247,7 @@ pub async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<axum::Json<Page<ApiKeyView>>, Failure> {
     let wanted = Wanted::new(&shared.core, format!("api-keys of {id}"), page)?;
-    let found = shared.core.api_keys(&principal, id, wanted.before, wanted.to_read()).await??;
+    let found = shared.core.api_keys(&principal, id, wanted.before, wanted.to_read()).await?;
     let now = shared.core.now();
     Ok(axum::Json(wanted.page(found, |key| key.id, |key| ApiKeyView::new(&key, now))))
 }
@@ -259,7 +260,7 @@ pub async fn show(
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<Response, Failure> {
-    let key = shared.core.api_key(&principal, id).await??;
+    let key = shared.core.api_key(&principal, id).await?;
     Ok(versioned(key.version, ApiKeyView::new(&key, shared.core.now())))
 }
 
@@ -283,7 +284,7 @@ pub async fn update(
         scopes: patch.scopes,
         expires_at: patch.expires_at,
     };
-    let changed = shared.core.update_api_key(&principal, id, version, changes).await??;
+    let changed = shared.core.update_api_key(&principal, id, version, changes).await?;
     let view = ApiKeyChanged {
         webhook_secret: changed.webhook_secret.map(|secret| secret.expose().to_owned()),
         api_key: ApiKeyView::new(&changed.object, shared.core.now()),
@@ -299,7 +300,7 @@ pub async fn revoke(
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.revoke_api_key(&principal, id).await??;
+    shared.core.revoke_api_key(&principal, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -311,7 +312,7 @@ pub async fn restore(
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<Response, Failure> {
-    let key = shared.core.restore_api_key(&principal, id).await??;
+    let key = shared.core.restore_api_key(&principal, id).await?;
     Ok(versioned(key.version, ApiKeyView::new(&key, shared.core.now())))
 }
 
@@ -321,13 +322,11 @@ pub async fn restore(
     responses((status = 201, body = ApiKeyCreated)))]
 pub async fn rotate(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
-    Creation { body, key }: Creation<Rotation>,
+    Creation { body, principal }: Creation<Rotation>,
 ) -> Result<Response, Failure> {
-    let once = Once { key, render };
-    let answer = shared.core.rotate_api_key(&principal, id, body.overlap_secs, once).await??;
-    Ok(created(&answer, render))
+    let answer = shared.core.rotate_api_key(&principal, id, body.overlap_secs).await?;
+    Ok(created(answer))
 }
 
 /// End an earlier secret of a key now.
@@ -338,7 +337,7 @@ pub async fn end_secret(
     Extension(principal): Extension<Principal>,
     Path((id, secret)): Path<(ApiKeyId, SecretId)>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.end_api_key_secret(&principal, id, secret).await??;
+    shared.core.end_api_key_secret(&principal, id, secret).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -350,7 +349,7 @@ pub async fn suggested_ips(
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<axum::Json<SuggestedIps>, Failure> {
-    let ranges = shared.core.suggested_ips(&principal, id).await??;
+    let ranges = shared.core.suggested_ips(&principal, id).await?;
     Ok(axum::Json(SuggestedIps { items: ranges.into_iter().map(Into::into).collect() }))
 }
 
@@ -363,6 +362,6 @@ pub async fn report_leaked(
     Extension(principal): Extension<Principal>,
     Json(found): Json<FoundKey>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.report_leak(&principal, &PlainSecret::new(found.key)).await??;
+    shared.core.report_leak(&principal, &PlainSecret::new(found.key)).await?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -85,10 +85,8 @@ pub async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<AuditEventView>>, Failure> {
     let wanted = Wanted::new(&shared.core, format!("audit-events of {id}"), page)?;
-    let found = shared
-        .core
-        .audit_events(&principal, id, Search::default(), wanted.before, wanted.to_read())
-        .await??;
+    let found =
+        shared.core.audit_events(&principal, id, Search::default(), wanted.before, wanted.to_read()).await?;
     Ok(Json(wanted.page(found, |chained| chained.seq, AuditEventView::from)))
 }
 
@@ -153,8 +151,7 @@ pub async fn trail(
         limit: wanted.to_read(),
         wait: Duration::from_secs(query.wait.unwrap_or(0).into()).min(wait_max),
     };
-    let found =
-        shared.core.trail(&principal, reading, || shared.is_draining.load(Ordering::Relaxed)).await??;
+    let found = shared.core.trail(&principal, reading, || shared.is_draining.load(Ordering::Relaxed)).await?;
     let page = wanted.page(found, |chained| chained.seq, AuditEventView::from);
     if headers.get(header::ACCEPT).is_none_or(|accepted| accepted != NDJSON) {
         return Ok(Json(page).into_response());

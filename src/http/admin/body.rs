@@ -9,7 +9,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::flows::idempotency::{Answer, OnceKey};
+use crate::flows::idempotency::{Answer, IdempotencyKey, Rendered};
 use crate::flows::principal::Principal;
 use crate::http::body;
 use crate::http::error::Failure;
@@ -30,21 +30,23 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The body of a creation, and the caller's `Idempotency-Key`.
+/// The body of a creation, and who makes it, with their `Idempotency-Key`.
 pub struct Creation<T> {
     pub body: T,
-    pub key: Option<OnceKey>,
+    pub principal: Principal,
 }
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Creation<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+    async fn from_request(mut request: Request, _: &S) -> Result<Self, Failure> {
+        let principal = request.extensions_mut().remove::<Principal>();
+        let principal = principal.ok_or_else(|| Failure::fault("a body outside the admin layer"))?;
         let (parts, body) = request.into_parts();
         must_be_json(&parts.headers)?;
         let bytes = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
         body::must_have_no_mark(&bytes)?;
-        let key = once_key(&parts, &bytes)?;
+        let key = idempotency(&principal, &parts, &bytes)?;
         // No body is an empty object: all its fields may be optional.
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let body = serde_json::from_slice(text)
@@ -52,7 +54,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Creation<T> {
         if has_nul(text) {
             return Err(Failure::invalid_request("a field has a NUL character in it"));
         }
-        Ok(Self { body, key })
+        Ok(Self { body, principal: principal.with_idempotency(key) })
     }
 }
 
@@ -95,14 +97,10 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
         .ok_or_else(|| Failure::invalid_request("Idempotency-Key: must be 1 to 255 printable characters"))
 }
 
-fn once_key(parts: &Parts, body: &[u8]) -> Result<Option<OnceKey>, Failure> {
+fn idempotency(principal: &Principal, parts: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>, Failure> {
     let Some(key) = idempotency_key(&parts.headers)? else { return Ok(None) };
-    let actor = parts
-        .extensions
-        .get::<Principal>()
-        .and_then(|principal| principal.actor.id.as_deref())
-        .and_then(|id| Uuid::try_parse(id).ok())
-        .ok_or_else(|| Failure::fault("an Idempotency-Key outside the admin layer"))?;
+    let actor = principal.actor.id.as_deref().and_then(|id| Uuid::try_parse(id).ok());
+    let actor = actor.ok_or_else(|| Failure::fault("an admin token without an id"))?;
     let request_hash = Sha256::new()
         .chain_update(parts.method.as_str())
         .chain_update([0])
@@ -111,17 +109,13 @@ fn once_key(parts: &Parts, body: &[u8]) -> Result<Option<OnceKey>, Failure> {
         .chain_update(body)
         .finalize()
         .into();
-    Ok(Some(OnceKey { actor, key: key.to_owned(), request_hash }))
+    Ok(Some(IdempotencyKey { actor, key: key.to_owned(), request_hash }))
 }
 
-/// 201 with the body that `render` makes, or made the first time.
-pub fn created<T>(answer: &Answer<T>, render: fn(&T) -> Vec<u8>) -> Response {
-    let body = match answer {
-        Answer::Made(made) => render(made),
-        Answer::Again(body) => body.clone(),
-    };
+/// 201 with what was made, or with the answer of the first time.
+pub fn created<T: Rendered>(answer: Answer<T>) -> Response {
     let json = HeaderValue::from_static("application/json");
-    (StatusCode::CREATED, [(header::CONTENT_TYPE, json)], Body::from(body)).into_response()
+    (StatusCode::CREATED, [(header::CONTENT_TYPE, json)], Body::from(answer.into_body())).into_response()
 }
 
 /// JSON bytes of something that always serialises.

@@ -16,8 +16,8 @@ use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::scope::Scopes;
-use crate::flows::idempotency::Once;
-use crate::flows::manage_credentials::CredentialChanges;
+use crate::flows::idempotency::Rendered;
+use crate::flows::manage_credentials::{CredentialChanges, RotatedBy};
 use crate::flows::manage_keys::WithSecret;
 use crate::flows::principal::Principal;
 use crate::http::Shared;
@@ -77,12 +77,13 @@ pub struct CredentialCreated {
     credential: CredentialView,
 }
 
-/// The answer to a creation.
-pub fn render(made: &WithSecret<Credential>) -> Vec<u8> {
-    json_bytes(&CredentialCreated {
-        client_secret: made.secret.expose().to_owned(),
-        credential: CredentialView::new(&made.object, made.object.updated_at),
-    })
+impl Rendered for WithSecret<Credential> {
+    fn body(&self) -> Vec<u8> {
+        json_bytes(&CredentialCreated {
+            client_secret: self.secret.expose().to_owned(),
+            credential: CredentialView::new(&self.object, self.object.updated_at),
+        })
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -110,13 +111,11 @@ pub struct CredentialPatch {
     responses((status = 201, body = CredentialCreated)))]
 pub async fn generate(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
-    Creation { body, key }: Creation<NewCredentials>,
+    Creation { body, principal }: Creation<NewCredentials>,
 ) -> Result<Response, Failure> {
-    let answer =
-        shared.core.generate_credentials(&principal, id, body.scopes, Once { key, render }).await??;
-    Ok(created(&answer, render))
+    let answer = shared.core.generate_credentials(&principal, id, body.scopes).await?;
+    Ok(created(answer))
 }
 
 /// List all credentials of a key, newest first, on one page.
@@ -128,7 +127,7 @@ pub async fn list(
     Path(id): Path<ApiKeyId>,
 ) -> Result<axum::Json<Page<CredentialView>>, Failure> {
     let now = shared.core.now();
-    let found = shared.core.credentials(&principal, id).await??;
+    let found = shared.core.credentials(&principal, id).await?;
     let items = found.iter().map(|credential| CredentialView::new(credential, now)).collect();
     Ok(axum::Json(Page { items, next_cursor: None }))
 }
@@ -141,7 +140,7 @@ pub async fn show(
     Extension(principal): Extension<Principal>,
     Path(client_id): Path<String>,
 ) -> Result<Response, Failure> {
-    let credential = shared.core.credential(&principal, &client_id).await??;
+    let credential = shared.core.credential(&principal, &client_id).await?;
     let activity = shared.core.activity_of(credential.id).await?;
     let view = CredentialView {
         sessions_opened_last_hour: Some(activity.opened),
@@ -163,7 +162,7 @@ pub async fn update(
     Json(patch): Json<CredentialPatch>,
 ) -> Result<Response, Failure> {
     let changes = CredentialChanges { enabled: patch.enabled, scopes: patch.scopes };
-    let credential = shared.core.update_credentials(&principal, &client_id, version, changes).await??;
+    let credential = shared.core.update_credentials(&principal, &client_id, version, changes).await?;
     Ok(versioned(credential.version, CredentialView::new(&credential, shared.core.now())))
 }
 
@@ -173,13 +172,14 @@ pub async fn update(
     responses((status = 201, body = CredentialCreated)))]
 pub async fn rotate_secret(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
     Path(client_id): Path<String>,
-    Creation { body, key }: Creation<Rotation>,
+    Creation { body, principal }: Creation<Rotation>,
 ) -> Result<Response, Failure> {
-    let once = Once { key, render };
-    let answer = shared.core.rotate_client_secret(&principal, &client_id, body.overlap_secs, once).await??;
-    Ok(created(&answer, render))
+    let answer = shared
+        .core
+        .rotate_client_secret(&principal, RotatedBy::Manager { client_id: &client_id }, body.overlap_secs)
+        .await?;
+    Ok(created(answer))
 }
 
 /// End an earlier client secret now.
@@ -190,6 +190,6 @@ pub async fn end_secret(
     Extension(principal): Extension<Principal>,
     Path((client_id, secret)): Path<(String, SecretId)>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.end_client_secret(&principal, &client_id, secret).await??;
+    shared.core.end_client_secret(&principal, &client_id, secret).await?;
     Ok(StatusCode::NO_CONTENT)
 }

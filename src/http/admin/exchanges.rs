@@ -95,6 +95,6 @@ pub async fn list(
         from: query.from,
         to: query.to,
     };
-    let found = shared.core.exchanges(&principal, id, &filter, wanted.before, wanted.to_read()).await??;
+    let found = shared.core.exchanges(&principal, id, &filter, wanted.before, wanted.to_read()).await?;
     Ok(Json(wanted.page(found, |exchange| exchange.id, ExchangeView::from)))
 }

@@ -14,7 +14,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::MerchantStatus;
-use crate::flows::idempotency::Once;
+use crate::flows::idempotency::Rendered;
 use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
@@ -92,9 +92,10 @@ pub struct LicenceGrant {
     expires_at: Option<Timestamp>,
 }
 
-/// The answer to a creation.
-pub fn render(merchant: &LicensedMerchant) -> Vec<u8> {
-    json_bytes(&MerchantView::from(merchant))
+impl Rendered for LicensedMerchant {
+    fn body(&self) -> Vec<u8> {
+        json_bytes(&MerchantView::from(self))
+    }
 }
 
 /// Make a merchant. Operators only.
@@ -102,12 +103,10 @@ pub fn render(merchant: &LicensedMerchant) -> Vec<u8> {
     params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = MerchantView)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
-    Creation { body, key }: Creation<NewMerchant>,
+    Creation { body, principal }: Creation<NewMerchant>,
 ) -> Result<Response, Failure> {
-    let once = Once { key, render };
-    let answer = shared.core.create_merchant(&principal, body.name, body.gateway, once).await??;
-    Ok(created(&answer, render))
+    let answer = shared.core.create_merchant(&principal, body.name, body.gateway).await?;
+    Ok(created(answer))
 }
 
 /// List merchants, newest first.
@@ -131,7 +130,7 @@ pub async fn show(
     Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
 ) -> Result<Response, Failure> {
-    let found = shared.core.merchant(&principal, id).await??;
+    let found = shared.core.merchant(&principal, id).await?;
     Ok(versioned(found.merchant.version(), MerchantView::from(&found)))
 }
 
@@ -146,7 +145,7 @@ pub async fn update(
     Json(patch): Json<MerchantPatch>,
 ) -> Result<Response, Failure> {
     let changes = MerchantChanges { name: patch.name, gateway: patch.gateway, status: patch.status };
-    let changed = shared.core.update_merchant(&principal, id, version, changes).await??;
+    let changed = shared.core.update_merchant(&principal, id, version, changes).await?;
     Ok(versioned(changed.merchant.version(), MerchantView::from(&changed)))
 }
 
@@ -161,5 +160,5 @@ pub async fn put_licence(
     Json(grant): Json<LicenceGrant>,
 ) -> Result<axum::Json<LicenceView>, Failure> {
     let licence = Licence { active: grant.active, expires_at: grant.expires_at };
-    Ok(axum::Json(shared.core.put_licence(&principal, id, product, licence).await??.into()))
+    Ok(axum::Json(shared.core.put_licence(&principal, id, product, licence).await?.into()))
 }

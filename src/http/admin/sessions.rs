@@ -64,7 +64,7 @@ pub async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<SessionView>>, Failure> {
     let wanted = Wanted::new(&shared.core, format!("sessions of {id}"), page)?;
-    let found = shared.core.sessions(&principal, id, wanted.before, wanted.to_read()).await??;
+    let found = shared.core.sessions(&principal, id, wanted.before, wanted.to_read()).await?;
     let now = shared.core.now();
     Ok(Json(wanted.page(found, |session| session.id, |session| SessionView::new(session, now))))
 }
@@ -77,6 +77,6 @@ pub async fn end(
     Extension(principal): Extension<Principal>,
     Path(id): Path<SessionId>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.end_session_by(&principal, id).await??;
+    shared.core.end_session_by(&principal, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

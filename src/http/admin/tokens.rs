@@ -15,7 +15,7 @@ use super::secrets::Rotation;
 use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId};
-use crate::flows::idempotency::Once;
+use crate::flows::idempotency::Rendered;
 use crate::flows::manage_keys::WithSecret;
 use crate::flows::manage_tokens::NewAdminToken;
 use crate::flows::principal::Principal;
@@ -66,9 +66,10 @@ pub struct TokenCreated {
     view: TokenView,
 }
 
-/// The answer to a creation.
-pub fn render(made: &WithSecret<AdminToken>) -> Vec<u8> {
-    json_bytes(&TokenCreated { token: made.secret.expose().to_owned(), view: (&made.object).into() })
+impl Rendered for WithSecret<AdminToken> {
+    fn body(&self) -> Vec<u8> {
+        json_bytes(&TokenCreated { token: self.secret.expose().to_owned(), view: (&self.object).into() })
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -92,8 +93,7 @@ pub struct NewToken {
     params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = TokenCreated)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
-    Creation { body, key }: Creation<NewToken>,
+    Creation { body, principal }: Creation<NewToken>,
 ) -> Result<Response, Failure> {
     let new = NewAdminToken {
         name: body.name,
@@ -103,8 +103,8 @@ pub async fn create(
         allowed_ips: body.allowed_ips,
         expires_at: body.expires_at,
     };
-    let answer = shared.core.create_admin_token(&principal, new, Once { key, render }).await??;
-    Ok(created(&answer, render))
+    let answer = shared.core.create_admin_token(&principal, new).await?;
+    Ok(created(answer))
 }
 
 /// List admin tokens, newest first.
@@ -126,13 +126,11 @@ pub async fn list(
     responses((status = 201, body = TokenCreated)))]
 pub async fn rotate(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
     Path(id): Path<AdminTokenId>,
-    Creation { body, key }: Creation<Rotation>,
+    Creation { body, principal }: Creation<Rotation>,
 ) -> Result<Response, Failure> {
-    let once = Once { key, render };
-    let answer = shared.core.rotate_admin_token(&principal, id, body.overlap_secs, once).await??;
-    Ok(created(&answer, render))
+    let answer = shared.core.rotate_admin_token(&principal, id, body.overlap_secs).await?;
+    Ok(created(answer))
 }
 
 /// Revoke an admin token at once.
@@ -143,6 +141,6 @@ pub async fn revoke(
     Extension(principal): Extension<Principal>,
     Path(id): Path<AdminTokenId>,
 ) -> Result<StatusCode, Failure> {
-    shared.core.revoke_admin_token(&principal, id).await??;
+    shared.core.revoke_admin_token(&principal, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

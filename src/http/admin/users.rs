@@ -14,7 +14,7 @@ use crate::domain::admin::{Role, User};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
-use crate::flows::idempotency::Once;
+use crate::flows::idempotency::Rendered;
 use crate::flows::manage_users::{NewUser as New, UserChanges};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
@@ -49,8 +49,10 @@ impl From<&User> for UserView {
     }
 }
 
-fn render(user: &User) -> Vec<u8> {
-    json_bytes(&UserView::from(user))
+impl Rendered for User {
+    fn body(&self) -> Vec<u8> {
+        json_bytes(&UserView::from(self))
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -77,8 +79,7 @@ pub struct UserPatch {
     params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = UserView)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
-    Creation { body, key }: Creation<NewUser>,
+    Creation { body, principal }: Creation<NewUser>,
 ) -> Result<Response, Failure> {
     let new = New {
         email: body.email,
@@ -86,8 +87,8 @@ pub async fn create(
         merchant_id: body.merchant_id,
         password: PlainSecret::new(body.password),
     };
-    let answer = shared.core.create_user(&principal, new, Once { key, render }).await??;
-    Ok(created(&answer, render))
+    let answer = shared.core.create_user(&principal, new).await?;
+    Ok(created(answer))
 }
 
 /// List users, newest first.
@@ -115,6 +116,6 @@ pub async fn update(
     Json(patch): Json<UserPatch>,
 ) -> Result<Response, Failure> {
     let changes = UserChanges { disabled: patch.disabled, password: patch.password.map(PlainSecret::new) };
-    let user = shared.core.update_user(&principal, id, version, changes).await??;
+    let user = shared.core.update_user(&principal, id, version, changes).await?;
     Ok(versioned(user.version, UserView::from(&user)))
 }

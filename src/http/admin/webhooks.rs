@@ -16,7 +16,7 @@ use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::delivery::{Answer, Attempt, Delivery, DeliveryState};
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
-use crate::flows::idempotency::Once;
+use crate::flows::idempotency::Rendered;
 use crate::flows::manage_keys::WithSecret;
 use crate::flows::manage_webhooks::{NewEvent, RotatedWebhookSecret};
 use crate::flows::principal::Principal;
@@ -182,12 +182,14 @@ pub struct SecretRotated {
     previous_ends_at: Timestamp,
 }
 
-fn render(rotated: &WithSecret<RotatedWebhookSecret>) -> Vec<u8> {
-    json_bytes(&SecretRotated {
-        api_key_id: rotated.object.api_key_id,
-        webhook_secret: rotated.secret.expose().to_owned(),
-        previous_ends_at: rotated.object.previous_ends_at,
-    })
+impl Rendered for WithSecret<RotatedWebhookSecret> {
+    fn body(&self) -> Vec<u8> {
+        json_bytes(&SecretRotated {
+            api_key_id: self.object.api_key_id,
+            webhook_secret: self.secret.expose().to_owned(),
+            previous_ends_at: self.object.previous_ends_at,
+        })
+    }
 }
 
 /// List a merchant's webhooks, sent and to be sent, newest first, each with its attempts.
@@ -202,8 +204,7 @@ pub async fn list(
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let wanted = Wanted::new(&shared.core, format!("webhook-deliveries of {id}"), page)?;
     let filter = Filter { api_key: query.api_key_id, state: query.state };
-    let found =
-        shared.core.list_deliveries(&principal, id, filter, wanted.before, wanted.to_read()).await??;
+    let found = shared.core.list_deliveries(&principal, id, filter, wanted.before, wanted.to_read()).await?;
     Ok(JsonAnswer(wanted.page(found, |delivery| delivery.id, DeliveryView::from)))
 }
 
@@ -216,7 +217,7 @@ pub async fn redeliver(
     Extension(principal): Extension<Principal>,
     Path((id, delivery)): Path<(MerchantId, DeliveryId)>,
 ) -> Result<Response, Failure> {
-    let delivery = shared.core.redeliver(&principal, id, delivery).await??;
+    let delivery = shared.core.redeliver(&principal, id, delivery).await?;
     Ok((StatusCode::ACCEPTED, JsonAnswer(DeliveryView::from(delivery))).into_response())
 }
 
@@ -230,7 +231,7 @@ pub async fn redeliver_failed(
     Path(id): Path<MerchantId>,
     Json(body): Json<FailedSince>,
 ) -> Result<Response, Failure> {
-    let deliveries = shared.core.redeliver_failed(&principal, id, body.api_key_id, body.since).await??;
+    let deliveries = shared.core.redeliver_failed(&principal, id, body.api_key_id, body.since).await?;
     Ok((StatusCode::ACCEPTED, JsonAnswer(RedeliveredCount { deliveries })).into_response())
 }
 
@@ -246,7 +247,7 @@ pub async fn hand_in(
 ) -> Result<Response, Failure> {
     let HandedIn { event_type, data, idempotency_key } = body;
     let event = NewEvent { event_type, data, idempotency_key };
-    let id = shared.core.hand_in_event(&principal, id, event).await??;
+    let id = shared.core.hand_in_event(&principal, id, event).await?;
     Ok((StatusCode::ACCEPTED, JsonAnswer(HandedInId { id })).into_response())
 }
 
@@ -258,7 +259,7 @@ pub async fn test(
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<JsonAnswer<PingAnswer>, Failure> {
-    let answer = shared.core.test_webhook(&principal, id, |message| shared.egress.send(message)).await??;
+    let answer = shared.core.test_webhook(&principal, id, |message| shared.egress.send(message)).await?;
     Ok(JsonAnswer(answer.into()))
 }
 
@@ -268,11 +269,9 @@ pub async fn test(
     responses((status = 201, body = SecretRotated)))]
 pub async fn rotate_secret(
     State(shared): State<Arc<Shared>>,
-    Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
-    Creation { body, key }: Creation<SecretRotation>,
+    Creation { body, principal }: Creation<SecretRotation>,
 ) -> Result<Response, Failure> {
-    let once = Once { key, render };
-    let answer = shared.core.rotate_webhook_secret(&principal, id, body.overlap_secs, once).await??;
-    Ok(created(&answer, render))
+    let answer = shared.core.rotate_webhook_secret(&principal, id, body.overlap_secs).await?;
+    Ok(created(answer))
 }

@@ -125,13 +125,11 @@ async fn issue(
         fields.get("scope").map(|text| core.asked_scopes(text)).transpose().map_err(Failure::refused)?;
     let asked = asked.as_ref();
     let decided = match refresh_token {
-        None => core.authorize(&mut caller, &client, asked).await?,
-        Some(token) => {
-            core.refresh(&mut caller, &client, token.expose(), asked, context.request_id()).await?
-        }
+        None => core.authorize(&mut caller, &client, asked).await,
+        Some(token) => core.refresh(&mut caller, &client, token.expose(), asked, context.request_id()).await,
     };
     context.note_ending(caller.client_ending(&client, core.now()));
-    decided.map(|issued| Json(issued.into())).map_err(Failure::refused)
+    Ok(Json(decided?.into()))
 }
 
 /// `grant_type` is optional, and must agree with the fields when it is there.

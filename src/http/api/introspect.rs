@@ -113,7 +113,7 @@ pub async fn introspect(
 ) -> Result<Json<IntrospectionResponse>, Failure> {
     let (requester, token) =
         question(caller, service, Permission::Introspect, &context, authorization, fields)?;
-    let active = shared.core.introspect(requester, token.expose()).await?.map_err(Failure::refused)?;
+    let active = shared.core.introspect(requester, token.expose()).await?;
     Ok(Json(match active {
         Some(active) => IntrospectionResponse::Active(ActiveToken::new(active, &shared.core.issuer)),
         None => IntrospectionResponse::Inactive(InactiveToken { active: false }),
@@ -135,7 +135,7 @@ pub async fn revoke(
 ) -> Result<StatusCode, Failure> {
     let (requester, token) = question(caller, service, Permission::Revoke, &context, authorization, fields)?;
     let origin = Origin { client_ip: context.ip(), request_id: context.request_id().to_owned() };
-    shared.core.revoke(requester, token.expose(), origin).await?.map_err(Failure::refused)?;
+    shared.core.revoke(requester, token.expose(), origin).await?;
     Ok(StatusCode::OK)
 }
 

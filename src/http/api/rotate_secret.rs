@@ -10,12 +10,13 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::flows::admission::Caller;
-use crate::flows::idempotency::{Once, OnceKey};
+use crate::flows::idempotency::IdempotencyKey;
+use crate::flows::manage_credentials::RotatedBy;
 use crate::flows::principal::Principal;
 use crate::flows::rotation::OVERLAP_SECS_MAX;
 use crate::http::Shared;
 use crate::http::admin::body::{created, idempotency_key};
-use crate::http::admin::credentials::{CredentialCreated, render};
+use crate::http::admin::credentials::CredentialCreated;
 use crate::http::basic::{self, Authorization};
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
@@ -55,16 +56,17 @@ pub async fn rotate_secret(
     let presented = basic::client(authorization, &mut fields)?;
     context.note_client(&caller, &presented.client_id);
     let core = &shared.core;
-    let client = core.authenticate(&mut caller, &presented).await?.map_err(Failure::refused)?;
-    let principal = Principal::client(&client, context.ip().to_string(), context.request_id().to_owned());
+    let client = core.authenticate(&mut caller, &presented).await?;
     let request_hash = Sha256::new()
         .chain_update("rotate_secret\0")
         .chain_update(overlap_secs.to_be_bytes())
         .finalize()
         .into();
-    let key = key.map(|key| OnceKey { actor: client.id.uuid(), key: key.to_owned(), request_hash });
-    let answer = core.rotate_own_secret(&principal, &presented, overlap_secs, Once { key, render }).await??;
-    Ok(created(&answer, render))
+    let key = key.map(|key| IdempotencyKey { actor: client.id.uuid(), key: key.to_owned(), request_hash });
+    let principal = Principal::client(&client, context.ip().to_string(), context.request_id().to_owned())
+        .with_idempotency(key);
+    let by = RotatedBy::Client(&presented);
+    Ok(created(core.rotate_client_secret(&principal, by, overlap_secs).await?))
 }
 
 fn overlap_secs(fields: &Fields) -> Result<i64, Failure> {

@@ -85,11 +85,8 @@ async fn admit(shared: &Shared, context: &RequestContext, headers: &HeaderMap) -
     let mut caller = api_key::admit(shared, context, headers).await.map_err(as_verify)?;
     allow_list::admit(shared, context, &mut caller).await.map_err(as_verify)?;
     let token = access_token(headers).map_err(|reason| as_verify(Failure::refused(reason)))?;
-    let active = shared
-        .core
-        .verify(&mut caller, token.as_ref().map(PlainSecret::expose))
-        .await?
-        .map_err(|reason| as_verify(Failure::refused(reason)))?;
+    let decided = shared.core.verify(&mut caller, token.as_ref().map(PlainSecret::expose)).await;
+    let active = decided.map_err(|error| as_verify(error.into()))?;
     if let Some(active) = &active {
         context.note(|notes| notes.client_id = Some(active.client_id.clone()));
     }

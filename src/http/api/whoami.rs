@@ -47,7 +47,7 @@ pub async fn whoami(
     Extension(mut caller): Extension<Caller>,
 ) -> Result<Json<Whoami>, Failure> {
     let core = &shared.core;
-    core.confirm(&mut caller).await?.map_err(Failure::refused)?;
+    core.confirm(&mut caller).await?;
     let unknown = || Failure::fault("a key that was let in is not in its record");
     let key = caller.key().ok_or_else(unknown)?;
     let secret = caller.key_secret().ok_or_else(unknown)?;

@@ -10,16 +10,14 @@ use super::context::MerchantContext;
 use super::form::Form;
 use super::key::{OVERLAPS, RotatePage, Rotation, SecretRow, secret_rows};
 use super::keys::{KeyPath, NEW_KEY, Shown, Status};
-use super::page::{Page, Screen, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
 use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::licence::Product;
 use crate::flows::error::Refused;
-use crate::flows::idempotency::{Answer, Once};
-use crate::flows::manage_credentials::CredentialChanges;
-use crate::http::admin::credentials::render;
+use crate::flows::manage_credentials::{CredentialChanges, RotatedBy};
 use crate::http::error::Failure;
 
 const NEW_CREDENTIALS: &str = "new credentials";
@@ -105,12 +103,12 @@ pub(super) async fn generate(
     Form(form): Form<Remembered>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    let once = Once { key: context.context.once_key(&form.once, NEW_CREDENTIALS, key.id.uuid()), render };
-    if once.key.is_none() {
+    let principal = context.context.once(&form.once, NEW_CREDENTIALS, key.id.uuid());
+    if principal.idempotency.is_none() {
         return Err(Failure::invalid_request("the form lacks its name; open the page again"));
     }
-    match context.context.core().generate_credentials(&context.context.principal, key.id, None, once).await? {
-        Ok(Answer::Made(_) | Answer::Again(_)) => html(&access_keys(&context, &key, &form, None).await?),
+    match answered(context.context.core().generate_credentials(&principal, key.id, None).await)? {
+        Ok(_) => html(&access_keys(&context, &key, &form, None).await?),
         Err(refused) => {
             let error = Some(words::refusal(&refused));
             let page =
@@ -130,7 +128,9 @@ pub(super) async fn switch(
     let client = credentials_of(&context, &key, &path.client).await?;
     let core = context.context.core();
     let changes = CredentialChanges::switch(form.enabled);
-    match core.update_credentials(&context.context.principal, &client.client_id, None, changes).await? {
+    match answered(
+        core.update_credentials(&context.context.principal, &client.client_id, None, changes).await,
+    )? {
         Ok(_) if form.once.is_empty() => {
             Ok(Redirect::to(&context.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
         }
@@ -168,7 +168,7 @@ async fn access_keys(
         }),
         client_id: credential.client_id,
     };
-    let credentials = core.credentials(&context.context.principal, key.id).await??;
+    let credentials = core.credentials(&context.context.principal, key.id).await?;
     Ok(AccessKeysPage {
         page: context.page("Access keys", Screen::ApiKeys),
         key_name: key.name.clone(),
@@ -192,7 +192,7 @@ async fn kept(
     object: uuid::Uuid,
 ) -> Result<Option<Vec<u8>>, Failure> {
     let Some(key) = context.context.once_key(once, what, object) else { return Ok(None) };
-    Ok(context.context.core().earlier_answer(&key).await?.and_then(Result::ok))
+    Ok(answered(context.context.core().earlier_answer(&key).await)?.unwrap_or(None))
 }
 
 /// A command to paste into a shell. No value can contain a quote, so nothing is escaped.
@@ -211,7 +211,7 @@ async fn credentials_of(
     key: &ApiKey,
     client_id: &str,
 ) -> Result<Credential, Failure> {
-    let credential = context.context.core().credential(&context.context.principal, client_id).await??;
+    let credential = context.context.core().credential(&context.context.principal, client_id).await?;
     if credential.api_key_id == key.id { Ok(credential) } else { Err(Refused::NotFound.into()) }
 }
 
@@ -246,19 +246,13 @@ pub(super) async fn rotate(
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
     let credential = credentials_of(&context, &key, &path.client).await?;
-    let once = Once { key: context.context.once_key(&form.once, ROTATION, credential.id.uuid()), render };
+    let principal = context.context.once(&form.once, ROTATION, credential.id.uuid());
     let page = rotate_page(&context, &key, &credential);
     let core = context.context.core();
-    let rotated = core
-        .rotate_client_secret(&context.context.principal, &credential.client_id, form.overlap_secs, once)
-        .await?;
-    match rotated {
+    let by = RotatedBy::Manager { client_id: &credential.client_id };
+    match answered(core.rotate_client_secret(&principal, by, form.overlap_secs).await)? {
         Ok(answer) => {
-            let body = match &answer {
-                Answer::Made(made) => render(made),
-                Answer::Again(body) => body.clone(),
-            };
-            let made: MadeCredentials = serde_json::from_slice(&body)
+            let made: MadeCredentials = serde_json::from_slice(&answer.into_body())
                 .map_err(|_| Failure::fault("a kept answer is not one to this form"))?;
             html(&RotatePage { secret: Some(made.client_secret), ..page })
         }
@@ -286,6 +280,6 @@ pub(super) async fn end_secret(
         .context
         .core()
         .end_client_secret(&context.context.principal, &credential.client_id, path.secret)
-        .await??;
+        .await?;
     Ok(Redirect::to(&context.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::context::UserContext;
 use super::form::Form;
-use super::page::{Page, Screen, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::secret::PlainSecret;
 use crate::flows::error::Refused;
@@ -75,7 +75,7 @@ async fn account_page(context: &UserContext, error: Option<String>) -> Result<Ac
 /// The page frame, with the navigation of the user's own merchant if there is one.
 async fn account_frame(context: &UserContext, title: &'static str) -> Result<Page, Failure> {
     let merchant = match context.principal.merchant_id {
-        Some(id) => context.core().merchant(&context.principal, id).await?.ok(),
+        Some(id) => answered(context.core().merchant(&context.principal, id).await)?.ok(),
         None => None,
     };
     Ok(Page::new(title, Screen::Account, &context.who, merchant.as_ref()))
@@ -103,14 +103,14 @@ pub(super) async fn set_password(
         return refused(&context, &refusal).await;
     }
     let (current, new) = (PlainSecret::new(form.current), PlainSecret::new(form.password));
-    match context.core().set_own_password(&context.principal, &context.who, current, new).await? {
+    match answered(context.core().set_own_password(&context.principal, &context.who, current, new).await)? {
         Ok(()) => Ok(Redirect::to("/console/account?done=password-set").into_response()),
         Err(refusal) => refused(&context, &refusal).await,
     }
 }
 
 pub(super) async fn end_others(context: UserContext) -> Result<Response, Failure> {
-    context.core().end_other_sessions(&context.principal, &context.who).await??;
+    context.core().end_other_sessions(&context.principal, &context.who).await?;
     Ok(Redirect::to("/console/account?done=others-ended").into_response())
 }
 
@@ -157,10 +157,16 @@ pub(super) async fn confirm(
 ) -> Result<Response, Failure> {
     let core = context.core();
     let sealed = hex::decode(&form.sealed).unwrap_or_default();
-    match core
-        .confirm_totp(&context.principal, &context.who, &sealed, &form.code, PlainSecret::new(form.password))
-        .await?
-    {
+    match answered(
+        core.confirm_totp(
+            &context.principal,
+            &context.who,
+            &sealed,
+            &form.code,
+            PlainSecret::new(form.password),
+        )
+        .await,
+    )? {
         Ok(codes) => show_codes(&context, &codes).await,
         Err(refusal) => {
             // Show the same secret again, because the user may already have added it to the app.
@@ -186,14 +192,14 @@ pub(super) struct Code {
 }
 
 pub(super) async fn renew_codes(context: UserContext, Form(form): Form<Code>) -> Result<Response, Failure> {
-    match context.core().renew_recovery_codes(&context.principal, &context.who, &form.code).await? {
+    match answered(context.core().renew_recovery_codes(&context.principal, &context.who, &form.code).await)? {
         Ok(codes) => show_codes(&context, &codes).await,
         Err(refusal) => refused(&context, &refusal).await,
     }
 }
 
 pub(super) async fn remove(context: UserContext, Form(form): Form<Code>) -> Result<Response, Failure> {
-    match context.core().remove_own_totp(&context.principal, &context.who, &form.code).await? {
+    match answered(context.core().remove_own_totp(&context.principal, &context.who, &form.code).await)? {
         Ok(()) => Ok(Redirect::to("/console/account?done=factor-removed").into_response()),
         Err(refusal) => refused(&context, &refusal).await,
     }

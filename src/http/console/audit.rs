@@ -116,7 +116,7 @@ pub(super) async fn list(
             wanted.before,
             wanted.to_read(),
         )
-        .await??;
+        .await?;
     let listed = wanted.page(found, |chained| chained.seq, |chained| row(chained, None));
     let carried = asked.carried();
     html(&AuditPage {
@@ -140,7 +140,7 @@ pub(super) async fn of_platform(
     let (found, names) = context
         .core()
         .latest_events(&context.principal, &asked.search(), wanted.before, wanted.to_read())
-        .await??;
+        .await?;
     let merchant = |id: MerchantId| {
         let name = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
         (name, format!("/console/m/{id}/audit"))
@@ -208,7 +208,7 @@ pub(super) async fn csv(context: MerchantContext) -> Result<Response, Failure> {
         .context
         .core()
         .audit_events(&context.context.principal, context.id(), Search::default(), None, CSV_EVENTS_MAX)
-        .await??;
+        .await?;
     let file = write_file(&events).map_err(|_| Failure::fault("cannot write the audit trail as CSV"))?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8")),

@@ -16,7 +16,7 @@ use crate::domain::licence::Product;
 use crate::flows::Core;
 use crate::flows::console_session::SignedIn;
 use crate::flows::error::Refused;
-use crate::flows::idempotency::OnceKey;
+use crate::flows::idempotency::IdempotencyKey;
 use crate::flows::manage_merchants::LicensedMerchant;
 use crate::flows::principal::Principal;
 use crate::http::Shared;
@@ -61,12 +61,17 @@ impl UserContext {
         hex::encode(self.core().entropy.bytes::<16>())
     }
 
+    /// Who is signed in, for what a form makes once however often it is sent.
+    pub(super) fn once(&self, name: &str, what: &str, object: Uuid) -> Principal {
+        self.principal.clone().with_idempotency(self.once_key(name, what, object))
+    }
+
     /// The key under which the answer to a form is stored. It depends on the user, the purpose and the
     /// object.
-    pub(super) fn once_key(&self, name: &str, what: &str, object: Uuid) -> Option<OnceKey> {
+    pub(super) fn once_key(&self, name: &str, what: &str, object: Uuid) -> Option<IdempotencyKey> {
         use sha2::{Digest, Sha256};
         let is_ours = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_ours.then(|| OnceKey {
+        is_ours.then(|| IdempotencyKey {
             actor: self.who.user.id.uuid(),
             key: format!("console {name}"),
             request_hash: Sha256::new().chain_update(what).chain_update(object).finalize().into(),
@@ -89,7 +94,7 @@ impl FromRequestParts<Arc<Shared>> for MerchantContext {
         let id = params.iter().find(|(name, _)| *name == "merchant").map(|(_, value)| value.to_owned());
         let id: MerchantId = id.and_then(|id| id.parse().ok()).ok_or_else(not_found)?;
         let context = UserContext::from_request_parts(parts, shared).await?;
-        let merchant = context.core().merchant(&context.principal, id).await??;
+        let merchant = context.core().merchant(&context.principal, id).await?;
         Ok(Self { context, merchant })
     }
 }
@@ -119,7 +124,7 @@ impl MerchantContext {
 
     /// A key of this merchant. The key of another merchant is 404.
     pub(super) async fn key(&self, id: ApiKeyId) -> Result<ApiKey, Failure> {
-        let key = self.context.core().api_key(&self.context.principal, id).await??;
+        let key = self.context.core().api_key(&self.context.principal, id).await?;
         if key.merchant_id == self.id() { Ok(key) } else { Err(Refused::NotFound.into()) }
     }
 }

@@ -76,8 +76,8 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
     let wanted = context.wanted("exchanges", asked.cursor)?;
     let found = core
         .exchanges(&context.context.principal, context.id(), &filter, wanted.before, wanted.to_read())
-        .await??;
-    let keys = core.api_keys(&context.context.principal, context.id(), None, KEYS_MAX).await??;
+        .await?;
+    let keys = core.api_keys(&context.context.principal, context.id(), None, KEYS_MAX).await?;
     let by_id: HashMap<ApiKeyId, &ApiKey> = keys.iter().map(|key| (key.id, key)).collect();
     let may_change = context.may_change();
     let listed = wanted.page(
@@ -165,6 +165,6 @@ pub(super) async fn allow(context: MerchantContext, Form(form): Form<Allow>) -> 
         .context
         .core()
         .update_api_key(&context.context.principal, key.id, Some(key.version), changes)
-        .await??;
+        .await?;
     Ok(Redirect::to(&context.path("/api-details?done=address-added")).into_response())
 }

@@ -10,16 +10,14 @@ use super::context::MerchantContext;
 use super::form::Form;
 use super::key_form::{KeyFields, KeyFormPage};
 use super::keys::{KeyPath, Shown, Status};
-use super::page::{Page, Screen, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::secret::StoredSecret;
-use crate::flows::idempotency::Once;
 use crate::flows::manage_keys::ChangedApiKey;
 use crate::flows::rotation::is_safe_to_revoke;
-use crate::http::admin::api_keys::render;
 use crate::http::error::Failure;
 
 const ROTATION: &str = "rotate api key";
@@ -95,12 +93,13 @@ pub(super) async fn save(
         Err(words) => words,
         Ok(changes) => {
             let version = Some(fields.version);
-            match context
-                .context
-                .core()
-                .update_api_key(&context.context.principal, key.id, version, changes)
-                .await?
-            {
+            match answered(
+                context
+                    .context
+                    .core()
+                    .update_api_key(&context.context.principal, key.id, version, changes)
+                    .await,
+            )? {
                 Ok(changed) => return saved(&context, changed),
                 Err(refused) => words::refusal(&refused),
             }
@@ -177,15 +176,10 @@ pub(super) async fn rotate(
     Form(form): Form<Rotation>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    let once = Once { key: context.context.once_key(&form.once, ROTATION, key.id.uuid()), render };
+    let principal = context.context.once(&form.once, ROTATION, key.id.uuid());
     let page = rotate_page(&context, &key);
-    match context
-        .context
-        .core()
-        .rotate_api_key(&context.context.principal, key.id, form.overlap_secs, once)
-        .await?
-    {
-        Ok(answer) => html(&RotatePage { secret: Some(Shown::of(&answer, render)?.key), ..page }),
+    match answered(context.context.core().rotate_api_key(&principal, key.id, form.overlap_secs).await)? {
+        Ok(answer) => html(&RotatePage { secret: Some(Shown::parse(&answer.into_body())?.key), ..page }),
         Err(refused) => {
             let error = Some(words::refusal(&refused));
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &RotatePage { error, ..page })
@@ -204,6 +198,6 @@ pub(super) async fn end_secret(
     Path(path): Path<SecretPath>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    context.context.core().end_api_key_secret(&context.context.principal, key.id, path.secret).await??;
+    context.context.core().end_api_key_secret(&context.context.principal, key.id, path.secret).await?;
     Ok(Redirect::to(&context.path("/api-keys?done=secret-ended")).into_response())
 }

@@ -9,14 +9,12 @@ use serde::Deserialize;
 use super::context::MerchantContext;
 use super::form::Form;
 use super::key_form::{KeyFields, KeyFormPage};
-use super::page::{Page, Screen, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::licence::Product;
-use crate::flows::idempotency::{Answer, Once};
-use crate::http::admin::api_keys::render_made;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 use crate::store::credentials::Clients;
@@ -113,9 +111,9 @@ async fn keys_page(
     let wanted =
         Wanted::new(core, format!("console keys of {}", context.id()), PageQuery { limit: None, cursor })?;
     let found =
-        core.api_keys(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await??;
+        core.api_keys(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await?;
     let listed = wanted.page(found, |key| key.id, |key| key);
-    let clients = core.clients_of(&context.context.principal, context.id(), &listed.items).await??;
+    let clients = core.clients_of(&context.context.principal, context.id(), &listed.items).await?;
     let rows = listed.items.iter().map(|key| Row {
         once: context.context.new_once(),
         is_new: new.as_ref().is_some_and(|new| new.id == key.id.to_string()),
@@ -169,7 +167,7 @@ pub(super) async fn save(
     Form(fields): Form<KeyFields>,
 ) -> Result<Response, Failure> {
     let merchant = context.id();
-    let key = context.context.once_key(&fields.once, NEW_KEY, merchant.uuid());
+    let principal = context.context.once(&fields.once, NEW_KEY, merchant.uuid());
     let new = match fields.to_new() {
         Ok(new) => new,
         Err(words) => {
@@ -180,10 +178,7 @@ pub(super) async fn save(
         }
     };
     let core = context.context.core();
-    let answer = match core
-        .create_api_key(&context.context.principal, merchant, new, Once { key, render: render_made })
-        .await?
-    {
+    let answer = match answered(core.create_api_key(&principal, merchant, new).await)? {
         Ok(answer) => answer,
         Err(refused) => {
             let words = words::refusal(&refused);
@@ -191,7 +186,7 @@ pub(super) async fn save(
             return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
-    let shown = Shown::of(&answer, render_made)?;
+    let shown = Shown::parse(&answer.into_body())?;
     let new = NewKey {
         id: shown.id,
         name: shown.name,
@@ -212,13 +207,6 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn of<T>(answer: &Answer<T>, render: fn(&T) -> Vec<u8>) -> Result<Self, Failure> {
-        match answer {
-            Answer::Made(made) => Self::parse(&render(made)),
-            Answer::Again(body) => Self::parse(body),
-        }
-    }
-
     pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
         serde_json::from_slice(body).map_err(|_| Failure::fault("a kept answer is not one to this form"))
     }
@@ -260,7 +248,7 @@ pub(super) async fn confirm_revoke(
 
 pub(super) async fn revoke(context: MerchantContext, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    context.context.core().revoke_api_key(&context.context.principal, key.id).await??;
+    context.context.core().revoke_api_key(&context.context.principal, key.id).await?;
     Ok(Redirect::to(&context.path("/api-keys?done=revoked")).into_response())
 }
 
@@ -269,6 +257,6 @@ pub(super) async fn restore(
     Path(path): Path<KeyPath>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    context.context.core().restore_api_key(&context.context.principal, key.id).await??;
+    context.context.core().restore_api_key(&context.context.principal, key.id).await?;
     Ok(Redirect::to(&context.path("/api-keys?done=restored")).into_response())
 }

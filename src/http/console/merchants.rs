@@ -10,15 +10,13 @@ use super::context::{MerchantContext, UserContext};
 use super::form::{Form, filled};
 use super::key_form::{chosen, day_of, end_of_day};
 use super::listing::Listing;
-use super::page::{Page, Screen, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::MerchantStatus;
-use crate::flows::idempotency::Once;
 use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
-use crate::http::admin::merchants::render;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 
@@ -124,13 +122,10 @@ pub(super) struct NewMerchant {
 }
 
 pub(super) async fn add(context: UserContext, Form(form): Form<NewMerchant>) -> Result<Response, Failure> {
-    let key = context.once_key(&form.once, NEW_MERCHANT, uuid::Uuid::nil());
+    let principal = context.once(&form.once, NEW_MERCHANT, uuid::Uuid::nil());
     let (name, gateway) = (form.name.trim().to_owned(), form.gateway.trim().to_owned());
-    let made = context
-        .core()
-        .create_merchant(&context.principal, name.clone(), gateway.clone(), Once { key, render })
-        .await?;
-    match made {
+    let made = context.core().create_merchant(&principal, name.clone(), gateway.clone()).await;
+    match answered(made)? {
         Ok(_) => Ok(Redirect::to("/console/merchants?done=merchant-made").into_response()),
         Err(refusal) => {
             let page = merchants_page(&context, None).await?;
@@ -217,12 +212,13 @@ async fn change(
     version: Option<i64>,
     changes: MerchantChanges,
 ) -> Result<Response, Failure> {
-    match context
-        .context
-        .core()
-        .update_merchant(&context.context.principal, context.id(), version, changes)
-        .await?
-    {
+    match answered(
+        context
+            .context
+            .core()
+            .update_merchant(&context.context.principal, context.id(), version, changes)
+            .await,
+    )? {
         Ok(_) => Ok(Redirect::to(&context.path("/account?done=saved")).into_response()),
         Err(refusal) => {
             let page = merchant_page(context, Some(words::refusal(&refusal)));
@@ -256,6 +252,6 @@ pub(super) async fn put_licence(
         .context
         .core()
         .put_licence(&context.context.principal, context.id(), path.product, licence)
-        .await??;
+        .await?;
     Ok(Redirect::to(&context.path("/account?done=licence-saved")).into_response())
 }

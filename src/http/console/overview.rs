@@ -85,8 +85,8 @@ pub(super) async fn show(context: MerchantContext, Query(asked): Query<Asked>) -
         _ => (Period::Day, "day", "the last 24 hours"),
     };
     let core = context.context.core();
-    let figures = core.figures(&context.context.principal, context.id(), period).await??;
-    let keys = core.api_keys(&context.context.principal, context.id(), None, 200).await??;
+    let figures = core.figures(&context.context.principal, context.id(), period).await?;
+    let keys = core.api_keys(&context.context.principal, context.id(), None, 200).await?;
     let label = |start: Timestamp| label(start, period);
     let total = |of: fn(&Bucket) -> i64| figures.buckets.iter().map(of).sum();
     let columns: Vec<Column> = figures

@@ -9,6 +9,7 @@ use crate::domain::admin::Role;
 use crate::domain::ids::MerchantId;
 use crate::domain::merchant::MerchantStatus;
 use crate::flows::console_session::SignedIn;
+use crate::flows::error::{Error, Managed, Refused};
 use crate::flows::manage_merchants::LicensedMerchant;
 use crate::http::error::Failure;
 
@@ -130,6 +131,15 @@ fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) ->
         });
     }
     sections
+}
+
+/// What a form came to: done or refused, which the page tells either way. A fault is another page.
+pub(super) fn answered<T>(result: Managed<T>) -> Result<Result<T, Refused>, Failure> {
+    match result {
+        Ok(done) => Ok(Ok(done)),
+        Err(Error::Refused(refused)) => Ok(Err(refused)),
+        Err(fault) => Err(fault.into()),
+    }
 }
 
 /// A page as an answer. The browser must not store it, because it may show a secret and the signed-in user.

@@ -11,19 +11,17 @@ use std::sync::Arc;
 use super::context::{MerchantContext, UserContext};
 use super::form::{Form, filled};
 use super::key_form::{chosen, end_of_day};
-use super::page::{Page, Screen, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::admin::{AdminToken, Permission, Role, User};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AdminTokenId, MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
-use crate::flows::idempotency::{Answer, Once};
 use crate::flows::manage_tokens::NewAdminToken;
 use crate::flows::manage_users::{NewUser, UserChanges};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
-use crate::http::admin::tokens::render;
 use crate::http::error::Failure;
 
 const NEW_TOKEN: &str = "new admin token";
@@ -236,7 +234,7 @@ pub(super) async fn add_user(people: People, Form(form): Form<Invitation>) -> Re
     };
     let password = PlainSecret::console(&core.entropy);
     let new = NewUser { email: form.email, role, merchant_id: people.merchant, password };
-    let user = match core.create_user(&people.context.principal, new, Once::never()).await? {
+    let user = match answered(core.create_user(&people.context.principal, new).await)? {
         Ok(answer) => {
             answer.made().ok_or_else(|| Failure::fault("a user made without a name was repeated"))?
         }
@@ -252,7 +250,7 @@ async fn refused(people: &People, words: String) -> Result<Response, Failure> {
 
 async fn with_link(people: &People, user: UserId, heading: String) -> Result<Response, Failure> {
     let core = people.context.core();
-    let link = core.make_sign_in_link(&people.context.principal, user).await??;
+    let link = core.make_sign_in_link(&people.context.principal, user).await?;
     let made = Made {
         heading,
         words: "Send this link to them, and to nobody else. It signs in once, within the hour; they set a \
@@ -286,12 +284,12 @@ pub(super) async fn disable(
         return refused(&people, "You cannot disable yourself.".to_owned()).await;
     }
     let changes = UserChanges { disabled: Some(form.disabled), password: None };
-    people.context.core().update_user(&people.context.principal, path.user, None, changes).await??;
+    people.context.core().update_user(&people.context.principal, path.user, None, changes).await?;
     Ok(Redirect::to(&format!("{}?done=user-updated", people.base())).into_response())
 }
 
 pub(super) async fn remove_factor(people: People, Path(path): Path<UserPath>) -> Result<Response, Failure> {
-    people.context.core().remove_totp_of(&people.context.principal, path.user).await??;
+    people.context.core().remove_totp_of(&people.context.principal, path.user).await?;
     Ok(Redirect::to(&format!("{}?done=factor-removed", people.base())).into_response())
 }
 
@@ -319,10 +317,9 @@ pub(super) async fn add_token(people: People, Form(form): Form<NewToken>) -> Res
         Err(words) => return refused(&people, words).await,
     };
     let object = people.merchant.map_or_else(uuid::Uuid::nil, |id| id.uuid());
-    let once = Once { key: people.context.once_key(&form.once, NEW_TOKEN, object), render };
-    let body = match core.create_admin_token(&people.context.principal, new, once).await? {
-        Ok(Answer::Made(made)) => render(&made),
-        Ok(Answer::Again(body)) => body,
+    let principal = people.context.once(&form.once, NEW_TOKEN, object);
+    let body = match answered(core.create_admin_token(&principal, new).await)? {
+        Ok(answer) => answer.into_body(),
         Err(refusal) => return refused(&people, words::refusal(&refusal)).await,
     };
     let made: MadeToken =
@@ -354,6 +351,6 @@ pub(super) struct TokenPath {
 }
 
 pub(super) async fn revoke_token(people: People, Path(path): Path<TokenPath>) -> Result<Response, Failure> {
-    people.context.core().revoke_admin_token(&people.context.principal, path.token).await??;
+    people.context.core().revoke_admin_token(&people.context.principal, path.token).await?;
     Ok(Redirect::to(&format!("{}?done=token-revoked", people.base())).into_response())
 }

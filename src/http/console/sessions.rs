@@ -50,7 +50,7 @@ pub(super) async fn list(
     let wanted = context.wanted("sessions", query.cursor)?;
     let core = context.context.core();
     let found =
-        core.sessions(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await??;
+        core.sessions(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await?;
     let now = context.context.now;
     let listed = wanted.page(found, |session| session.id, |session| row(&session, now));
     html(&SessionsPage {
@@ -89,6 +89,6 @@ pub(super) async fn end(
     context: MerchantContext,
     Path(path): Path<SessionPath>,
 ) -> Result<Response, Failure> {
-    context.context.core().end_session_by(&context.context.principal, path.session).await??;
+    context.context.core().end_session_by(&context.context.principal, path.session).await?;
     Ok(Redirect::to(&context.path("/sessions?done=session-ended")).into_response())
 }

@@ -17,13 +17,13 @@ use super::page::{html, html_as};
 use super::{assets, cookie};
 use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
+use crate::flows::error::{Error, Fault};
 use crate::flows::failures::Surface;
 use crate::flows::sign_in::SignIn;
 use crate::http::Shared;
 use crate::http::admin::page::Query;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
-use crate::store::StoreError;
 
 /// The frame of the pages before the sign-in.
 struct Door {
@@ -186,11 +186,7 @@ async fn tried<T>(
     let Some(reason) = failure.reason.filter(|reason| reason.is_failed_authentication()) else {
         return Err(failure);
     };
-    shared
-        .core
-        .guard(Surface::Console, context.ip(), async { Ok(Err(reason)) })
-        .await?
-        .map_err(Failure::refused)
+    Ok(shared.core.guard(Surface::Console, context.ip(), async { Err(reason.into()) }).await?)
 }
 
 /// Runs an attempt, unless its address has too many failures. So guessing at many accounts is limited in the
@@ -198,19 +194,18 @@ async fn tried<T>(
 async fn counted(
     shared: &Shared,
     context: &RequestContext,
-    attempt: impl Future<Output = Result<SignIn, StoreError>>,
+    attempt: impl Future<Output = Result<SignIn, Fault>>,
 ) -> Result<SignIn, Failure> {
     let ip = context.ip();
     let attempt = async {
-        Ok(match attempt.await? {
-            SignIn::Refused => Err(Reason::SignInRefused),
+        match attempt.await? {
+            SignIn::Refused => Err(Error::Refused(Reason::SignInRefused)),
             signed_in => Ok(signed_in),
-        })
+        }
     };
-    match shared.core.guard(Surface::Console, ip, attempt).await? {
-        Ok(signed_in) => Ok(signed_in),
-        Err(Reason::SignInRefused) => Ok(SignIn::Refused),
-        Err(reason) => Err(Failure::refused(reason)),
+    match shared.core.guard(Surface::Console, ip, attempt).await {
+        Err(Error::Refused(Reason::SignInRefused)) => Ok(SignIn::Refused),
+        decided => Ok(decided?),
     }
 }
 
@@ -232,7 +227,7 @@ pub(super) async fn welcome(
 }
 
 pub(super) async fn sign_out(context: UserContext) -> Result<Response, Failure> {
-    context.core().sign_out(&context.principal, &context.who.session).await??;
+    context.core().sign_out(&context.principal, &context.who.session).await?;
     Ok(([(header::SET_COOKIE, cookie::clear())], Redirect::to("/console/sign-in")).into_response())
 }
 

@@ -93,8 +93,8 @@ async fn webhooks_page(
     let filter = Filter { api_key: None, state };
     let found = core
         .list_deliveries(&context.context.principal, context.id(), filter, wanted.before, wanted.to_read())
-        .await??;
-    let keys = core.api_keys(&context.context.principal, context.id(), None, KEYS_MAX).await??;
+        .await?;
+    let keys = core.api_keys(&context.context.principal, context.id(), None, KEYS_MAX).await?;
     let names: HashMap<ApiKeyId, String> = keys.iter().map(|key| (key.id, key.name.clone())).collect();
     let now = context.context.now;
     let listed = wanted.page(
@@ -194,7 +194,7 @@ pub(super) async fn resend(
     context: MerchantContext,
     Path(path): Path<DeliveryPath>,
 ) -> Result<Response, Failure> {
-    context.context.core().redeliver(&context.context.principal, context.id(), path.delivery).await??;
+    context.context.core().redeliver(&context.context.principal, context.id(), path.delivery).await?;
     Ok(Redirect::to(&context.path("/webhooks?done=resent")).into_response())
 }
 
@@ -208,7 +208,7 @@ pub(super) async fn send_ping(
     let answer = shared
         .core
         .test_webhook(&context.context.principal, key.id, |message| shared.egress.send(message))
-        .await??;
+        .await?;
     let asked = Asked { state: None, cursor: None, done: None };
     html(&webhooks_page(&context, asked, Some(tried(key.name, &answer))).await?)
 }

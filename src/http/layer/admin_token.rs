@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::service_token::bearer;
 use crate::domain::admin::AdminToken;
 use crate::domain::reason::Reason;
-use crate::flows::error::Refused;
+use crate::flows::error::{Error, Refused};
 use crate::flows::failures::Surface;
 use crate::flows::principal::Principal;
 use crate::http::Shared;
@@ -33,7 +33,7 @@ pub async fn admin_token(
     let from = context.address().ok().map(|address| address.ip);
     let fits = |token: &AdminToken| token.may_come_from(from);
     match core.admit_admin_token(Surface::Admin, context.ip(), &presented, fits).await {
-        Ok(Ok(token)) => {
+        Ok(token) => {
             if let Err(secs) = core.limits.admin_calls.count(hash) {
                 return Failure::too_many_calls(secs).into_response();
             }
@@ -45,8 +45,7 @@ pub async fn admin_token(
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
-        Ok(Err(Reason::TooManyFailures)) => Failure::refused(Reason::TooManyFailures).into_response(),
-        Ok(Err(_)) => unknown().into_response(),
+        Err(Error::Refused(reason)) if reason != Reason::TooManyFailures => unknown().into_response(),
         Err(error) => Failure::from(error).into_response(),
     }
 }

@@ -42,7 +42,7 @@ pub(in crate::http) async fn admit(
     context: &RequestContext,
     caller: &mut Caller,
 ) -> Result<(), Failure> {
-    let verdict = shared.core.admit_address(caller).await?.map_err(Failure::refused)?;
+    let verdict = shared.core.admit_address(caller).await?;
     let ending = caller.ending(shared.core.now());
     context.note(|notes| {
         notes.observed = verdict == AddressVerdict::Observed;

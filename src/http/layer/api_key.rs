@@ -49,8 +49,7 @@ pub(in crate::http) async fn admit(
     let address = context.address().cloned();
     let known = address.clone().unwrap_or_else(|_| ClientAddress::direct(context.ip()));
     let note = |owner| context.note(|notes| notes.owner = Some(owner));
-    let admitted = shared.core.admit_key(key.as_bytes(), known, context.ip(), note).await?;
-    let caller = admitted.map_err(Failure::refused)?;
+    let caller = shared.core.admit_key(key.as_bytes(), known, context.ip(), note).await?;
     address.map_err(|_| Failure::refused(Reason::AddressUnreadable))?;
     Ok(caller)
 }

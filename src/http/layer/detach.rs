@@ -15,9 +15,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
+use crate::flows::error::Fault;
 use crate::http::Shared;
 use crate::http::error::Failure;
-use crate::store::StoreError;
 
 type Answer = Result<Response, Box<dyn Any + Send>>;
 
@@ -33,7 +33,7 @@ pub async fn detach(shared: &Shared, rest: impl Future<Output = Response> + Send
     match tokio::time::timeout(shared.edge.request_timeout, call).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Failure::fault("a request handler panicked").into_response(),
-        Err(_) => Failure::from(StoreError::Busy).into_response(),
+        Err(_) => Failure::from(Fault::Busy).into_response(),
     }
 }
 

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::reason::Reason;
 use crate::domain::secret::{ADMIN_TOKEN_PREFIX, PlainSecret};
+use crate::flows::error::Error;
 use crate::flows::failures::Surface;
 use crate::http::Shared;
 use crate::http::basic;
@@ -91,8 +92,8 @@ async fn admit(shared: &Shared, context: &RequestContext, presented: Presented) 
     let Presented { id, token } = presented;
     let is_bearer = id.is_none();
     if token.expose().contains('\0') || id.as_ref().is_some_and(|id| id.contains('\0')) {
-        let attempt = async { Ok(Err(Reason::NulCharacter)) };
-        return shared.core.guard(Surface::Api, context.ip(), attempt).await?.map_err(Failure::refused);
+        let attempt = async { Err(Reason::NulCharacter.into()) };
+        return Ok(shared.core.guard(Surface::Api, context.ip(), attempt).await?);
     }
     let from = context.address().ok().map(|address| address.ip);
     // Which of the calls it may make, the handlers see to.
@@ -101,8 +102,10 @@ async fn admit(shared: &Shared, context: &RequestContext, presented: Presented) 
             && (token.role == Role::Service || token.has(Permission::Introspect))
             && token.may_come_from(from)
     };
-    let decided = shared.core.admit_admin_token(Surface::Api, context.ip(), &token, fits).await?;
-    Ok(Service(decided.map_err(|reason| refused(reason, is_bearer))?))
+    match shared.core.admit_admin_token(Surface::Api, context.ip(), &token, fits).await {
+        Err(Error::Refused(reason)) => Err(refused(reason, is_bearer)),
+        admitted => Ok(Service(admitted?)),
+    }
 }
 
 /// Whoever came by Bearer is answered as RFC 6750 3 has it (RFC 7662 2.3).
