@@ -14,26 +14,26 @@ use super::ids::{AdminTokenId, MerchantId, UserId};
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
-    /// The platform: every merchant, licences, users.
+    /// May manage every merchant, licences and users.
     Operator,
-    /// One merchant's keys, credentials, webhooks.
+    /// May manage one merchant's keys, credentials and webhooks.
     MerchantAdmin,
-    /// The same, reading only.
+    /// May read what a merchant admin can manage.
     MerchantViewer,
-    /// A program, of one merchant or of the platform: what its permissions name and nothing else.
+    /// A program of one merchant or of the platform. It may do only what its permissions allow.
     Service,
 }
 
-/// What a service token may do. Which calls that is: [`crate::http::admin::permissions`].
+/// What a service token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Permission {
-    /// See what every client's tokens are worth.
+    /// Introspect the tokens of every client.
     #[serde(rename = "introspect")]
     Introspect,
     /// End sessions.
     #[serde(rename = "revoke")]
     Revoke,
-    /// Hand in events for webhooks.
+    /// Publish events to webhooks.
     #[serde(rename = "events.write")]
     EventsWrite,
     /// Read exchanges, sessions and webhook deliveries.
@@ -41,14 +41,14 @@ pub enum Permission {
     ExchangesRead,
     #[serde(rename = "audit.read")]
     AuditRead,
-    /// Report secrets that were found in public.
+    /// Report secrets found in public.
     #[serde(rename = "leaks.report")]
     LeaksReport,
     #[serde(rename = "merchants.write")]
     MerchantsWrite,
     #[serde(rename = "licences.write")]
     LicencesWrite,
-    /// API keys and what hangs on them: credentials, secrets, webhook settings.
+    /// Manage API keys with their credentials, secrets and webhook settings.
     #[serde(rename = "keys.write")]
     KeysWrite,
 }

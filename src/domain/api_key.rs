@@ -27,9 +27,9 @@ pub enum Environment {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum IpMode {
-    /// It is refused.
+    /// Refuse the call.
     Enforce,
-    /// It passes and is recorded, so that a list can be tried before it bites.
+    /// Allow the call and record it, to try out a list before enforcing it.
     Observe,
 }
 
@@ -37,9 +37,9 @@ pub enum IpMode {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum WebhookFormat {
-    /// The JSON in one line.
+    /// JSON on one line.
     SingleJson,
-    /// Every field on a line of its own; for the Worldpay Corporate gateway only.
+    /// JSON with every field on its own line. Only for the Worldpay Corporate gateway.
     MultipleJson,
 }
 

@@ -32,10 +32,10 @@ pub const ANSWER_MAX: usize = 1024;
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum DeliveryState {
-    /// To be attempted, now or later.
+    /// Will be attempted, now or later.
     Pending,
     Delivered,
-    /// Given up, or its endpoint is disabled or gone. It can be redelivered.
+    /// Was given up, or its endpoint is disabled or gone. It can be redelivered.
     Failed,
 }
 

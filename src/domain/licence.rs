@@ -11,9 +11,9 @@ use super::clock::Timestamp;
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Product {
-    /// API keys can be made, and work.
+    /// Allows making and using API keys.
     ApiKeys,
-    /// Client credentials can be made and switched ON, and their tokens work.
+    /// Allows making client credentials, switching them ON, and using their tokens.
     EnhancedSecurity,
 }
 

@@ -47,7 +47,7 @@ pub struct LimitSettings {
     pub admin_calls_per_token_per_minute: u32,
 }
 
-/// The limits of one caller; null where one is switched off.
+/// The limits of one caller. Null means that a limit is off.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct LimitsOf {
     calls_per_key_per_second: Option<u32>,

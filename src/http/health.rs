@@ -19,13 +19,16 @@ pub struct Health {
     status: &'static str,
 }
 
-/// The process is up. Asks nothing of the store.
+/// Answers 200 while the process is up. Does not use the store.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = Health)))]
 pub async fn healthz() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// The store answers, the schema is there, every background task runs, and the server is not about to stop.
+/// Answers 200 if the server can serve calls, else 503.
+///
+/// It can if the store answers, the schema is there, every background task runs and the server is not
+/// stopping.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Health)))]
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Health>, Failure> {
     if shared.is_draining.load(Ordering::Relaxed) {

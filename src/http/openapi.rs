@@ -24,8 +24,8 @@ use crate::http::api::verify;
 pub struct IntegratorError {
     #[serde(rename = "httpStatus")]
     http_status: bool,
-    /// `invalid_request`, `invalid_client`, `invalid_grant`, `unauthorized_client`,
-    /// `unsupported_grant_type`, `invalid_scope`, `insufficient_scope`, `slow_down`, `temporarily_unavailable` or `server_error`.
+    /// `invalid_request`, `invalid_client`, `invalid_grant`, `unauthorized_client`, `unsupported_grant_type`,
+    /// `invalid_scope`, `insufficient_scope`, `slow_down`, `temporarily_unavailable` or `server_error`.
     error: String,
     error_description: String,
     /// Where the error is explained (RFC 6749 5.2).

@@ -41,14 +41,14 @@ pub struct ApiKeyView {
     key_hint: String,
     status: KeyStatus,
     environment: Environment,
-    /// Empty: any address.
+    /// Empty means any address.
     allowed_ips: Vec<String>,
     ip_mode: IpMode,
     webhook_format: WebhookFormat,
     webhook_url: Option<String>,
-    /// Set when deliveries were given up.
+    /// When the webhook was disabled because deliveries failed; null while it is enabled.
     webhook_disabled_at: Option<Timestamp>,
-    /// What it may do; null for everything.
+    /// The key's scopes; null means every scope.
     scopes: Option<Vec<String>>,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
@@ -93,22 +93,23 @@ impl ApiKeyView {
     }
 }
 
-/// A key with its secret, which is shown this once.
+/// A key with its secret, which is shown only once.
 #[derive(Serialize, ToSchema)]
 pub struct ApiKeyCreated {
     /// The `X-API-KEY`: 64 hex characters.
     key: String,
-    /// Verifies webhooks: `whsec_` and base64. Only where the key was given its first webhook URL.
+    /// The secret that verifies webhooks: `whsec_` and base64. Present only when the first webhook URL is
+    /// set.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_secret: Option<String>,
     #[serde(flatten)]
     api_key: ApiKeyView,
 }
 
-/// A key as changed.
+/// The key after the change.
 #[derive(Serialize, ToSchema)]
 pub struct ApiKeyChanged {
-    /// Verifies webhooks. Only where the key was given its first webhook URL, and only this once.
+    /// The secret that verifies webhooks. Present only when the first webhook URL is set; shown only once.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_secret: Option<String>,
     #[serde(flatten)]
@@ -130,7 +131,7 @@ impl Rendered for WithSecret<ApiKey> {
         json_bytes(&ApiKeyCreated {
             key: self.secret.expose().to_owned(),
             webhook_secret: None,
-            // As of its making: this is also what a repeated answer says.
+            // Use the time of the rotation, because a repeated answer must say the same.
             api_key: ApiKeyView::new(&self.object, self.object.updated_at),
         })
     }
@@ -141,16 +142,16 @@ impl Rendered for WithSecret<ApiKey> {
 pub struct NewKey {
     name: String,
     environment: Environment,
-    /// Addresses and CIDR ranges, at most 100; empty for any address.
+    /// Addresses and CIDR ranges, at most 100; empty means any address.
     #[serde(default)]
     allowed_ips: Vec<String>,
     #[serde(default = "enforce")]
     ip_mode: IpMode,
-    /// `multiple_json` is for merchants on the `worldpay_corporate` gateway.
+    /// `multiple_json` is only for merchants on the `worldpay_corporate` gateway.
     #[serde(default = "single_json")]
     webhook_format: WebhookFormat,
     webhook_url: Option<String>,
-    /// What it may do, 1 to 64 names (RFC 6749 3.3); null for everything.
+    /// The key's scopes: 1 to 64 names (RFC 6749 3.3); null means every scope.
     #[schema(min_items = 1, max_items = 64)]
     scopes: Option<Vec<String>>,
     expires_at: Option<Timestamp>,
@@ -164,7 +165,7 @@ const fn single_json() -> WebhookFormat {
     WebhookFormat::SingleJson
 }
 
-/// Fields that are not there stay as they are; null takes `webhook_url`, `scopes` or `expires_at` away.
+/// Missing fields are not changed. Null removes `webhook_url`, `scopes` or `expires_at`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyPatch {
@@ -210,7 +211,7 @@ impl From<SuggestedRange> for SuggestedIp {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FoundKey {
-    /// The secret of any kind, as it was found.
+    /// The secret that was found, of any kind.
     key: String,
 }
 
@@ -237,7 +238,7 @@ pub async fn create(
     Ok(created(answer))
 }
 
-/// List a merchant's keys, revoked ones included, newest first.
+/// List a merchant's keys, including revoked ones, newest first.
 #[utoipa::path(get, path = "/admin/v1/merchants/{id}/api-keys", tag = "api keys",
     params(("id" = MerchantId, Path), PageQuery), responses((status = 200, body = Page<ApiKeyView>)))]
 pub async fn list(
@@ -264,7 +265,7 @@ pub async fn show(
     Ok(versioned(key.version, ApiKeyView::new(&key, shared.core.now())))
 }
 
-/// Change a key's settings; they hold from the next call on.
+/// Change a key's settings. The change takes effect at the next call.
 #[utoipa::path(patch, path = "/admin/v1/api-keys/{id}", tag = "api keys", request_body = KeyPatch,
     params(("id" = ApiKeyId, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = ApiKeyChanged)))]
@@ -316,7 +317,7 @@ pub async fn restore(
     Ok(versioned(key.version, ApiKeyView::new(&key, shared.core.now())))
 }
 
-/// Give a key a new secret. Its id, settings, credentials and sessions stay.
+/// Give a key a new secret. Its id, settings, credentials and sessions stay the same.
 #[utoipa::path(post, path = "/admin/v1/api-keys/{id}/rotate", tag = "api keys", request_body = Rotation,
     params(("id" = ApiKeyId, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = ApiKeyCreated)))]
@@ -329,7 +330,7 @@ pub async fn rotate(
     Ok(created(answer))
 }
 
-/// End an earlier secret of a key now.
+/// End an older secret of a key at once.
 #[utoipa::path(delete, path = "/admin/v1/api-keys/{id}/secrets/{secret_id}", tag = "api keys",
     params(("id" = ApiKeyId, Path), ("secret_id" = SecretId, Path)), responses((status = 204)))]
 pub async fn end_secret(
@@ -353,8 +354,11 @@ pub async fn suggested_ips(
     Ok(axum::Json(SuggestedIps { items: ranges.into_iter().map(Into::into).collect() }))
 }
 
-/// Report a secret found in public: an API key, client secret, token, webhook secret or admin token. It ends
-/// at once if it is one of ours, a token with its session, and nothing beside it; the answer does not tell.
+/// Report a secret that was found in public.
+///
+/// It can be an API key, client secret, token, webhook secret or admin token. If it is one of ours, it ends
+/// at once, and nothing else ends with it, except the session of a token. The answer is the same in every
+/// case.
 #[utoipa::path(post, path = "/admin/v1/leaked-keys", tag = "api keys", request_body = FoundKey,
     responses((status = 202)))]
 pub async fn report_leaked(

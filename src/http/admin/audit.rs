@@ -26,10 +26,10 @@ use crate::store::audit::{Chained, Filter, Search};
 #[derive(Serialize, ToSchema)]
 pub struct AuditEventView {
     id: EventId,
-    /// Its place in the hash chain.
+    /// The event's number in the hash chain.
     seq: i64,
     at: Timestamp,
-    /// Null for what concerns the platform itself.
+    /// Null for an event without a merchant.
     merchant_id: Option<MerchantId>,
     actor: ActorView,
     /// `object.verb`, such as `api_key.revoked`.
@@ -42,7 +42,7 @@ pub struct AuditEventView {
     request_id: Option<String>,
     #[schema(value_type = Object)]
     detail: serde_json::Value,
-    /// SHA-256 over this event and the one before, hex.
+    /// SHA-256 over this event and the previous hash, in hex.
     hash: String,
 }
 
@@ -75,7 +75,7 @@ impl From<Chained> for AuditEventView {
     }
 }
 
-/// List what was changed at a merchant, by whom and from where, newest first. Reading is on record too.
+/// List a merchant's audit events, newest first. Reading them is recorded too.
 #[utoipa::path(get, path = "/admin/v1/merchants/{id}/audit-events", tag = "audit",
     params(("id" = MerchantId, Path), PageQuery), responses((status = 200, body = Page<AuditEventView>)))]
 pub async fn list(
@@ -90,27 +90,27 @@ pub async fn list(
     Ok(Json(wanted.page(found, |chained| chained.seq, AuditEventView::from)))
 }
 
-/// Which events of the whole trail, and how long to wait for one.
+/// Which events to list, and how long to wait for one.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct TrailQuery {
-    /// A `seq`: the events that come after it. Without it, from the beginning.
+    /// A `seq`: list only later events. Without it, the list starts at the beginning.
     #[param(minimum = 0)]
     after: Option<i64>,
     /// The id of a token or user, or a client id.
     actor: Option<String>,
-    /// Such as `api_key.revoked`.
+    /// An action such as `api_key.revoked`.
     action: Option<String>,
     /// The id of an object.
     object: Option<String>,
     outcome: Option<Outcome>,
-    /// Seconds to wait where there is no such event yet; 25 at most, more is taken for that.
+    /// Seconds to wait if there is no such event yet; higher values count as 25.
     wait: Option<u32>,
-    /// Objects of a page, 1 to 200; 50 where it is not given.
+    /// Objects per page, 1 to 200; the default is 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -118,10 +118,11 @@ const WAIT_MAX: Duration = Duration::from_secs(25);
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// List the events of the whole platform in the order of commits, oldest first: for operators, and for service
-/// tokens with `audit.read`, of which one of a merchant sees that merchant's. To follow, ask again after the
-/// last `seq`. With `Accept: application/x-ndjson` the answer is one event a line. A reader is on record once
-/// an hour.
+/// List or follow the audit events of the whole platform, oldest first.
+///
+/// For operators and for service tokens with `audit.read`. A service token of one merchant sees only that
+/// merchant's events. To follow the trail, call again with the last `seq` in `after`. With
+/// `Accept: application/x-ndjson` the answer has one event per line. Reading is recorded once an hour.
 #[utoipa::path(get, path = "/admin/v1/audit-events", tag = "audit", params(TrailQuery),
     responses((status = 200, content((Page<AuditEventView> = "application/json"),
         (AuditEventView = "application/x-ndjson")))))]
@@ -137,7 +138,7 @@ pub async fn trail(
     }
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let wanted = Wanted::new(&shared.core, "audit-events".to_owned(), page)?;
-    // Well before the time that a request has.
+    // Answer well before the request times out.
     let wait_max = WAIT_MAX.min(shared.edge.request_timeout / 2);
     let reading = Reading {
         filter: Filter {

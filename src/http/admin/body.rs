@@ -1,4 +1,4 @@
-//! JSON bodies, versions, and creations that can be repeated.
+//! JSON bodies, `If-Match` and `ETag`, and the `Idempotency-Key` of calls that create something.
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -14,12 +14,12 @@ use crate::flows::principal::Principal;
 use crate::http::body;
 use crate::http::error::Failure;
 
-/// A hundred address ranges and a URL are well within it.
+/// A hundred address ranges and a URL need much less.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// A JSON body. Unknown fields are an error where `T` says so, duplicate ones always.
+/// A JSON body. Unknown fields are an error if `T` says so. Duplicate fields are always an error.
 pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
@@ -30,7 +30,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The body of a creation, and who makes it, with their `Idempotency-Key`.
+/// The body of a call that creates something, and the principal with its `Idempotency-Key`.
 pub struct Creation<T> {
     pub body: T,
     pub principal: Principal,
@@ -47,7 +47,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Creation<T> {
         let bytes = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
         body::must_have_no_mark(&bytes)?;
         let key = idempotency(&principal, &parts, &bytes)?;
-        // No body is an empty object: all its fields may be optional.
+        // A missing body counts as an empty object, because all fields may be optional.
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let body = serde_json::from_slice(text)
             .map_err(|error| Failure::invalid_request(format!("the body is not accepted: {error}")))?;
@@ -58,7 +58,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Creation<T> {
     }
 }
 
-/// Whether a string in well-formed JSON has the escape of a NUL; as itself it is not well-formed.
+/// Whether a string in valid JSON has an escaped NUL. An unescaped NUL would not be valid JSON.
 fn has_nul(json: &[u8]) -> bool {
     let mut rest = json;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
@@ -66,7 +66,7 @@ fn has_nul(json: &[u8]) -> bool {
         if escape.starts_with(b"u0000") {
             return true;
         }
-        // Past what is escaped, which may be a backslash.
+        // Skip the escaped character, which may be a backslash.
         rest = escape.get(1..).unwrap_or_default();
     }
     false
@@ -86,10 +86,7 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), Failure> {
     ))
 }
 
-/// The caller's `Idempotency-Key`.
-///
-/// # Errors
-/// 400 for one that is no key.
+/// The caller's `Idempotency-Key`. A malformed one is 400.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=255).contains(&key.len()));
@@ -112,13 +109,13 @@ fn idempotency(principal: &Principal, parts: &Parts, body: &[u8]) -> Result<Opti
     Ok(Some(IdempotencyKey { actor, key: key.to_owned(), request_hash }))
 }
 
-/// 201 with what was made, or with the answer of the first time.
+/// 201 with the new object, or with the stored answer for a repetition.
 pub fn created<T: Rendered>(answer: Answer<T>) -> Response {
     let json = HeaderValue::from_static("application/json");
     (StatusCode::CREATED, [(header::CONTENT_TYPE, json)], Body::from(answer.into_body())).into_response()
 }
 
-/// JSON bytes of something that always serialises.
+/// JSON of a value that always serialises.
 pub fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("views hold only strings, numbers and lists")
 }
@@ -129,7 +126,7 @@ pub fn versioned(version: i64, body: impl serde::Serialize) -> Response {
     ([(header::ETAG, etag)], axum::Json(body)).into_response()
 }
 
-/// The version that `If-Match` asks for; `None` for any.
+/// The version in `If-Match`. `None` means any version.
 pub struct IfMatch(pub Option<i64>);
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {
@@ -141,16 +138,13 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
         if text == "*" {
             return Ok(Self(None));
         }
-        // Anything that is not one of our tags matches no version.
+        // A text that is not one of our tags matches no version.
         let version = text.trim_matches('"').parse().unwrap_or(-1);
         Ok(Self(Some(version)))
     }
 }
 
-/// Tells `null` from a field that is not there: `Some(None)` takes a setting away.
-///
-/// # Errors
-/// When the value is neither null nor a `T`.
+/// Distinguishes `null` from a missing field. `Some(None)` removes a setting.
 pub fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     T: Deserialize<'de>,

@@ -25,23 +25,23 @@ use crate::http::error::Failure;
 
 #[derive(Serialize, ToSchema)]
 pub struct CredentialView {
-    /// 32 hex characters; public.
+    /// 32 hex characters. It is not a secret.
     client_id: String,
     merchant_id: MerchantId,
     api_key_id: ApiKeyId,
     /// The Enhanced Security switch.
     enabled: bool,
-    /// What they may do; null for everything that the key may.
+    /// The scopes of the credentials; null means every scope of the key.
     scopes: Option<Vec<String>>,
     /// Newest first.
     secrets: Vec<SecretView>,
     last_used_at: Option<Timestamp>,
     last_used_ip: Option<String>,
-    /// Sessions that this client opened in the last hour; only where one record is shown. A client that
-    /// opens many and refreshes few does not keep its tokens.
+    /// Sessions that this client opened in the last hour; missing in lists. A client that opens many sessions
+    /// and refreshes few does not keep its tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     sessions_opened_last_hour: Option<i64>,
-    /// How often it refreshed one in the last hour; only where one record is shown.
+    /// How often this client refreshed a session in the last hour; missing in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     refreshes_last_hour: Option<i64>,
     created_at: Timestamp,
@@ -68,7 +68,7 @@ impl CredentialView {
     }
 }
 
-/// Credentials with their secret, which is shown this once.
+/// Credentials with their secret, which is shown only once.
 #[derive(Serialize, ToSchema)]
 pub struct CredentialCreated {
     /// 43 characters of base64url.
@@ -89,12 +89,12 @@ impl Rendered for WithSecret<Credential> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCredentials {
-    /// What they may do, 1 to 64 names within those of the key; null for everything that the key may.
+    /// The scopes of the credentials: 1 to 64 of the key's scopes; null means every scope of the key.
     #[schema(min_items = 1, max_items = 64)]
     scopes: Option<Vec<String>>,
 }
 
-/// Fields that are not there stay as they are; null takes `scopes` away.
+/// Missing fields are not changed. Null removes `scopes`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialPatch {
@@ -105,7 +105,7 @@ pub struct CredentialPatch {
     scopes: Option<Option<Vec<String>>>,
 }
 
-/// Generate tokens: a client id and secret for a key, switched OFF.
+/// Generate a client id and secret for a key, switched OFF.
 #[utoipa::path(post, path = "/admin/v1/api-keys/{id}/credentials", tag = "credentials",
     request_body = NewCredentials, params(("id" = ApiKeyId, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = CredentialCreated)))]
@@ -182,7 +182,7 @@ pub async fn rotate_secret(
     Ok(created(answer))
 }
 
-/// End an earlier client secret now.
+/// End an older client secret at once.
 #[utoipa::path(delete, path = "/admin/v1/credentials/{client_id}/secrets/{secret_id}", tag = "credentials",
     params(("client_id" = String, Path), ("secret_id" = SecretId, Path)), responses((status = 204)))]
 pub async fn end_secret(

@@ -24,16 +24,16 @@ pub struct ExchangeView {
     method: String,
     path: String,
     status: u16,
-    /// What the caller was told.
+    /// The error that the caller was told.
     error: Option<String>,
-    /// Exactly why, such as `address_not_allowed`; `address_observed` on a call that passed.
+    /// The exact reason, such as `address_not_allowed`. `address_observed` is set on a call that was allowed.
     reason: Option<String>,
     client_ip: String,
-    /// The trusted proxies it came through, nearest last.
+    /// The trusted proxies that the call came through, nearest last.
     hops: Vec<String>,
     api_key_id: Option<ApiKeyId>,
     client_id: Option<String>,
-    /// Microseconds until the answer.
+    /// Time until the answer, in microseconds.
     latency_us: i64,
 }
 
@@ -57,7 +57,7 @@ impl From<Exchange> for ExchangeView {
     }
 }
 
-/// Which exchanges, and which page of them.
+/// Which exchanges to list.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -66,14 +66,14 @@ pub struct ExchangeQuery {
     /// The HTTP status of the answer.
     status: Option<u16>,
     api_key_id: Option<ApiKeyId>,
-    /// From this time on.
+    /// At or after this time.
     from: Option<Timestamp>,
     /// Before this time.
     to: Option<Timestamp>,
-    /// Objects of a page, 1 to 200; 50 where it is not given.
+    /// Objects per page, 1 to 200; the default is 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 

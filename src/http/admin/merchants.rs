@@ -31,7 +31,7 @@ pub struct MerchantView {
     updated_at: Timestamp,
 }
 
-/// Null for a product never licensed.
+/// Null means that the product was never licensed.
 #[derive(Serialize, ToSchema)]
 pub struct LicencesView {
     api_keys: Option<LicenceView>,
@@ -71,11 +71,11 @@ impl From<&LicensedMerchant> for MerchantView {
 #[serde(deny_unknown_fields)]
 pub struct NewMerchant {
     name: String,
-    /// A free name; `worldpay_corporate` unlocks `multiple_json`.
+    /// Any name; `worldpay_corporate` allows `multiple_json`.
     gateway: String,
 }
 
-/// Fields that are not there stay as they are.
+/// Missing fields are not changed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MerchantPatch {
@@ -88,7 +88,7 @@ pub struct MerchantPatch {
 #[serde(deny_unknown_fields)]
 pub struct LicenceGrant {
     active: bool,
-    /// From this second on the licence has lapsed; null for never.
+    /// When the licence expires; null means never.
     expires_at: Option<Timestamp>,
 }
 
@@ -149,7 +149,7 @@ pub async fn update(
     Ok(versioned(changed.merchant.version(), MerchantView::from(&changed)))
 }
 
-/// Grant, extend or end a licence. Operators only; it holds from the next call on.
+/// Grant, extend or end a licence. Operators only. The change takes effect at the next call.
 #[utoipa::path(put, path = "/admin/v1/merchants/{id}/licences/{product}", tag = "merchants",
     params(("id" = MerchantId, Path), ("product" = Product, Path)), request_body = LicenceGrant,
     responses((status = 200, body = LicenceView)))]

@@ -1,7 +1,7 @@
-//! The admin API: JSON in, one flow, JSON out; errors are RFC 9457 problems.
+//! The admin API. Each handler parses JSON, calls one flow and renders JSON. Errors are RFC 9457 problems.
 //!
-//! Who calls is decided by [`super::layer::admin_token`]; what they may do, by the flows, and of service
-//! tokens by [`permissions`] before them.
+//! [`super::layer::admin_token`] authenticates the caller. The flows decide what the caller may do. For
+//! service tokens, [`permissions`] checks the call first.
 
 pub mod api_keys;
 pub mod audit;
@@ -24,7 +24,6 @@ use utoipa_axum::routes;
 
 use super::Shared;
 
-/// Every route of the admin API.
 pub fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()
         .routes(routes!(merchants::create, merchants::list))

@@ -1,4 +1,5 @@
-//! Lists: `?limit=` and an opaque, sealed cursor; `{"items": [...], "next_cursor": null}`.
+//! Pages of lists: `?limit=` and `?cursor=` in, `{"items": [...], "next_cursor": null}` out. Cursors are
+//! sealed, so callers cannot read or change them.
 
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -21,14 +22,14 @@ const LIMIT_MAX: i64 = 200;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// Objects of a page, 1 to 200; 50 where it is not given.
+    /// Objects per page, 1 to 200; the default is 50.
     #[param(minimum = 1, maximum = 200)]
     pub limit: Option<i64>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
-/// A query string; an unknown or malformed parameter is an error.
+/// A query string. An unknown or malformed parameter is an error.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Failure))]
 pub struct Query<T>(pub T);
@@ -39,7 +40,7 @@ impl From<QueryRejection> for Failure {
     }
 }
 
-/// A path parameter; one that is no id names nothing.
+/// A path parameter. A malformed id is 404, like an id that does not exist.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Failure))]
 pub struct Path<T>(pub T);
@@ -54,7 +55,7 @@ impl From<PathRejection> for Failure {
 #[derive(Serialize, ToSchema)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// Where the next page begins; null on the last.
+    /// The cursor of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -64,14 +65,14 @@ pub fn sealed<C: Serialize>(keyring: &Keyring, of: &str, position: &C, entropy: 
     URL_SAFE_NO_PAD.encode(keyring.seal(Purpose::Cursor, of.as_bytes(), &plain, entropy))
 }
 
-/// The position in a cursor; `None` for one that was altered or is of another list.
+/// The position in a cursor. `None` if it was changed or belongs to another list.
 pub fn opened<C: DeserializeOwned>(keyring: &Keyring, of: &str, cursor: &str) -> Option<C> {
     let sealed = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     let plain = keyring.open(Purpose::Cursor, of.as_bytes(), &sealed)?;
     serde_json::from_slice(&plain).ok()
 }
 
-/// A request for a page of the list `of`, whose cursors fit no other list.
+/// A request for a page of the list `of`. A cursor works only for its own list.
 pub struct Wanted<'a, C> {
     core: &'a Core,
     of: String,
@@ -82,7 +83,7 @@ pub struct Wanted<'a, C> {
 
 impl<'a, C: Serialize + DeserializeOwned> Wanted<'a, C> {
     /// # Errors
-    /// 400 for a limit out of range, or a cursor that was altered or is of another list.
+    /// 400 if the limit is out of range, or if the cursor was changed or belongs to another list.
     pub fn new(core: &'a Core, of: String, query: PageQuery) -> Result<Self, Failure> {
         let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
         if !(1..=LIMIT_MAX).contains(&limit) {
@@ -95,12 +96,12 @@ impl<'a, C: Serialize + DeserializeOwned> Wanted<'a, C> {
         }
     }
 
-    /// How many to read: one more than a page, to know whether there is another.
+    /// How many objects to read: one more than a page has, to find out whether there is another page.
     pub const fn to_read(&self) -> i64 {
         self.limit + 1
     }
 
-    /// Makes a page of what was read.
+    /// Makes a page from the objects that were read.
     pub fn page<T, V>(&self, mut read: Vec<T>, position: impl Fn(&T) -> C, view: impl Fn(T) -> V) -> Page<V> {
         let limit = usize::try_from(self.limit).expect("the limit was checked to be 1 to 200");
         let has_more = read.len() > limit;

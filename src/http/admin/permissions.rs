@@ -1,6 +1,6 @@
-//! Which calls a service token may make: those whose permission it has, and no others.
+//! Which calls a service token may make: only those for which it has a permission.
 //!
-//! The flows then hold it to its merchant, if it is of one, as they hold everybody.
+//! If the token is for one merchant, the flows also check the merchant, as they do for every caller.
 
 use axum::extract::{MatchedPath, Request};
 
@@ -10,7 +10,8 @@ use crate::domain::admin::Permission::{
 };
 use crate::domain::admin::{AdminToken, Role};
 
-/// A method and path, and the permissions of which any will do. What is not here is for people and admins.
+/// A method and path, and the permissions that allow the call; one of them is enough. Service tokens cannot
+/// make any other call.
 pub const CALLS: &[(&str, &str, &[Permission])] = &[
     ("POST", "/admin/v1/merchants", &[MerchantsWrite]),
     ("GET", "/admin/v1/merchants", &[MerchantsWrite]),
@@ -44,7 +45,7 @@ pub const CALLS: &[(&str, &str, &[Permission])] = &[
     ("POST", "/admin/v1/leaked-keys", &[LeaksReport]),
 ];
 
-/// Whether a token may make this call. Of other roles the flows decide.
+/// Whether a token may make this call. For other roles than `service`, the flows decide.
 pub fn may_call(token: &AdminToken, request: &Request) -> bool {
     if token.role != Role::Service {
         return true;

@@ -1,4 +1,4 @@
-//! How a secret of a key or of credentials is shown: everything but itself.
+//! How the API shows a secret of a key or of credentials, without the secret itself.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,10 +17,10 @@ pub struct SecretView {
     first_used_at: Option<Timestamp>,
     last_used_at: Option<Timestamp>,
     last_used_ip: Option<String>,
-    /// When it stops working, once that is known.
+    /// When it stops working; null while that is not known.
     ends_at: Option<Timestamp>,
     active: bool,
-    /// A newer secret is in use, and this one has not been used since.
+    /// True if a newer secret is in use and this one has not been used since.
     safe_to_revoke: bool,
 }
 
@@ -46,7 +46,8 @@ pub fn views(secrets: &[StoredSecret], now: Timestamp) -> Vec<SecretView> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
-    /// Seconds that the earlier secret goes on after the new one is first used; a day where not given.
+    /// How many seconds the previous secret still works after the first use of the new one; the default is a
+    /// day.
     #[schema(minimum = 0, maximum = 2_592_000)]
     #[serde(default = "a_day_secs")]
     pub overlap_secs: i64,

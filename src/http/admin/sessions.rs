@@ -22,9 +22,9 @@ pub struct SessionView {
     id: SessionId,
     client_id: String,
     api_key_id: ApiKeyId,
-    /// Neither revoked, nor over, nor ended by switching its credentials OFF.
+    /// False if the session was revoked, has expired, or ended because its credentials were switched OFF.
     active: bool,
-    /// 1 at the start; each refresh adds one.
+    /// 1 at the start. Each refresh adds one.
     generation: i64,
     started_at: Timestamp,
     rotated_at: Timestamp,

@@ -29,9 +29,9 @@ pub struct TokenView {
     role: Role,
     merchant_id: Option<MerchantId>,
     permissions: Vec<Permission>,
-    /// Addresses and CIDR ranges it may be used from; empty for any.
+    /// Addresses and CIDR ranges that it may be used from; empty means any address.
     allowed_ips: Vec<String>,
-    /// When the secret before the newest ends, once that is known.
+    /// When the previous secret stops working; null while that is not known.
     earlier_secret_ends_at: Option<Timestamp>,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
@@ -57,7 +57,7 @@ impl From<&AdminToken> for TokenView {
     }
 }
 
-/// A token, which is shown this once.
+/// An admin token, which is shown only once.
 #[derive(Serialize, ToSchema)]
 pub struct TokenCreated {
     /// `tga_` and 43 characters of base64url.
@@ -79,10 +79,10 @@ pub struct NewToken {
     role: Role,
     /// For the merchant roles, and for a service token of one merchant.
     merchant_id: Option<MerchantId>,
-    /// Of a service token. Other roles take `introspect` alone.
+    /// For service tokens. Other roles can only have `introspect`.
     #[serde(default)]
     permissions: Vec<Permission>,
-    /// Addresses and CIDR ranges, at most 100; empty for any address.
+    /// Addresses and CIDR ranges, at most 100; empty means any address.
     #[serde(default)]
     allowed_ips: Vec<String>,
     expires_at: Option<Timestamp>,

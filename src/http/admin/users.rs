@@ -66,7 +66,7 @@ pub struct NewUser {
     password: String,
 }
 
-/// Fields that are not there stay as they are.
+/// Missing fields are not changed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserPatch {

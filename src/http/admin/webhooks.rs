@@ -1,5 +1,4 @@
-//! Webhooks: the delivery log, sending again, trying out, signing secrets, and events published by the
-//! platform.
+//! Webhooks: the delivery log, redelivery, tests, signing secrets, and events that the platform publishes.
 
 use std::sync::Arc;
 
@@ -32,14 +31,14 @@ pub struct DeliveryView {
     api_key_id: ApiKeyId,
     #[serde(rename = "type")]
     event_type: String,
-    /// The event's `data`, as it is sent.
+    /// The event's `data` as sent.
     #[schema(value_type = Object)]
     data: Box<RawValue>,
     state: DeliveryState,
     created_at: Timestamp,
     /// When it was delivered or given up.
     finished_at: Option<Timestamp>,
-    /// When it is tried next; null once it is finished.
+    /// When the next attempt is due; null when the delivery is finished.
     next_attempt_at: Option<Timestamp>,
     /// Oldest first.
     attempts: Vec<AttemptView>,
@@ -67,11 +66,11 @@ impl From<Delivery> for DeliveryView {
 pub struct AttemptView {
     number: i64,
     at: Timestamp,
-    /// The HTTP status of the answer; null when there was none.
+    /// The HTTP status of the answer; null if there was none.
     status: Option<u16>,
     /// Why there was no answer, such as `connection_refused`.
     error: Option<&'static str>,
-    /// Microseconds.
+    /// In microseconds.
     latency_us: i64,
     /// The first 1 KiB of the answer's body.
     response: String,
@@ -90,31 +89,31 @@ impl From<Attempt> for AttemptView {
     }
 }
 
-/// Which deliveries, and which page of them.
+/// Which deliveries to list.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryQuery {
     api_key_id: Option<ApiKeyId>,
     state: Option<DeliveryState>,
-    /// Objects of a page, 1 to 200; 50 where it is not given.
+    /// Objects per page, 1 to 200; the default is 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
-/// An event of the platform's own services.
+/// An event that one of the platform's services publishes.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HandedIn {
-    /// Names separated by full stops, such as `payment.settled`.
+    /// Names separated by dots, such as `payment.settled`.
     #[serde(rename = "type")]
     event_type: String,
-    /// A JSON object. It is sent as it is written here, white space apart.
+    /// A JSON object. It is sent exactly as written here, except for white space.
     #[schema(value_type = Object)]
     data: Box<RawValue>,
-    /// The same key of the same merchant stands for the same event.
+    /// Publishing again with the same key for the same merchant returns the first event.
     idempotency_key: Option<String>,
 }
 
@@ -128,7 +127,7 @@ pub struct HandedInId {
 #[serde(deny_unknown_fields)]
 pub struct FailedSince {
     since: Timestamp,
-    /// Of this key alone.
+    /// Only deliveries of this key.
     api_key_id: Option<ApiKeyId>,
 }
 
@@ -137,7 +136,7 @@ pub struct RedeliveredCount {
     deliveries: u64,
 }
 
-/// What came back of a `ping`.
+/// The answer to a `ping`.
 #[derive(Serialize, ToSchema)]
 pub struct PingAnswer {
     /// Whether the answer was 2xx.
@@ -164,7 +163,7 @@ impl From<Answer> for PingAnswer {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretRotation {
-    /// Seconds in which the earlier secret signs too; a day where not given.
+    /// How many seconds the previous secret still signs too; the default is a day.
     #[schema(minimum = 0, maximum = 2_592_000)]
     #[serde(default = "a_day_secs")]
     overlap_secs: i64,
@@ -177,7 +176,7 @@ const fn a_day_secs() -> i64 {
 #[derive(Serialize, ToSchema)]
 pub struct SecretRotated {
     api_key_id: ApiKeyId,
-    /// `whsec_` and base64; shown this once.
+    /// `whsec_` and base64. It is shown only once.
     webhook_secret: String,
     previous_ends_at: Timestamp,
 }
@@ -192,7 +191,7 @@ impl Rendered for WithSecret<RotatedWebhookSecret> {
     }
 }
 
-/// List a merchant's webhooks, sent and to be sent, newest first, each with its attempts.
+/// List a merchant's webhook deliveries with their attempts, newest first.
 #[utoipa::path(get, path = "/admin/v1/merchants/{id}/webhook-deliveries", tag = "webhooks",
     params(("id" = MerchantId, Path), DeliveryQuery), responses((status = 200, body = Page<DeliveryView>)))]
 pub async fn list(
@@ -208,7 +207,7 @@ pub async fn list(
     Ok(JsonAnswer(wanted.page(found, |delivery| delivery.id, DeliveryView::from)))
 }
 
-/// Send a webhook again now, under the same `webhook-id`.
+/// Send a webhook again now, with the same `webhook-id`.
 #[utoipa::path(post, path = "/admin/v1/merchants/{id}/webhook-deliveries/{delivery_id}/redeliver",
     tag = "webhooks", params(("id" = MerchantId, Path), ("delivery_id" = DeliveryId, Path)),
     responses((status = 202, body = DeliveryView)))]
@@ -221,7 +220,7 @@ pub async fn redeliver(
     Ok((StatusCode::ACCEPTED, JsonAnswer(DeliveryView::from(delivery))).into_response())
 }
 
-/// Send again every webhook that was given up, from those created at a time or later.
+/// Send every failed webhook again that was created at or after a time.
 #[utoipa::path(post, path = "/admin/v1/merchants/{id}/webhook-deliveries/redeliver-failed",
     tag = "webhooks", request_body = FailedSince, params(("id" = MerchantId, Path)),
     responses((status = 202, body = RedeliveredCount)))]
@@ -235,7 +234,7 @@ pub async fn redeliver_failed(
     Ok((StatusCode::ACCEPTED, JsonAnswer(RedeliveredCount { deliveries })).into_response())
 }
 
-/// Hand in an event for a merchant's webhooks. For the platform's own services.
+/// Publish an event to a merchant's webhooks. For the platform's own services.
 #[utoipa::path(post, path = "/admin/v1/merchants/{id}/events", tag = "webhooks",
     request_body = HandedIn, params(("id" = MerchantId, Path)),
     responses((status = 202, body = HandedInId)))]
@@ -251,7 +250,7 @@ pub async fn hand_in(
     Ok((StatusCode::ACCEPTED, JsonAnswer(HandedInId { id })).into_response())
 }
 
-/// Send a `ping` to a key's webhook now, and show what comes back.
+/// Send a `ping` to a key's webhook now, and show the answer.
 #[utoipa::path(post, path = "/admin/v1/api-keys/{id}/test-webhook", tag = "webhooks",
     params(("id" = ApiKeyId, Path)), responses((status = 200, body = PingAnswer)))]
 pub async fn test(
@@ -263,7 +262,7 @@ pub async fn test(
     Ok(JsonAnswer(answer.into()))
 }
 
-/// Give a key another signing secret. Both sign until the overlap is over.
+/// Give a key a new signing secret. Both secrets sign until the overlap ends.
 #[utoipa::path(post, path = "/admin/v1/api-keys/{id}/rotate-webhook-secret", tag = "webhooks",
     request_body = SecretRotation, params(("id" = ApiKeyId, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = SecretRotated)))]

@@ -17,21 +17,21 @@ use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::http::form::Fields;
 
-/// One body for both kinds of reader: the vendor's integrators (`httpStatus`, `expire_time`, `status`)
-/// and every OAuth client (RFC 6749 5.1).
+/// The same body is for the vendor's integrators, who read `httpStatus`, `expire_time` and `status`, and for
+/// OAuth clients (RFC 6749 5.1).
 #[derive(Serialize, ToSchema)]
 pub struct TokenResponse {
     #[serde(rename = "httpStatus")]
     http_status: bool,
     access_token: String,
     token_type: &'static str,
-    /// Seconds the access token still has.
+    /// Seconds until the access token expires.
     expires_in: i64,
-    /// When the access token ends, UTC.
+    /// When the access token expires, in UTC.
     #[schema(example = "2026-11-23 17:05:57")]
     expire_time: String,
     refresh_token: String,
-    /// Where the client is restricted, or asked for scopes: what the session may do now.
+    /// The current scopes of the session. Present if the client is restricted or asked for scopes.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
     status: PublishedStatus,
@@ -60,16 +60,17 @@ impl From<Issued> for TokenResponse {
     }
 }
 
-/// What both calls take, in any of three body types. HTTP Basic may stand in for id and secret.
+/// The fields of both calls, in any of three body types. HTTP Basic can replace the id and secret.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the extractor reads fields one by one; this documents them")]
 pub struct TokenRequest {
     client_id: Option<String>,
     client_secret: Option<String>,
     refresh_token: Option<String>,
-    /// `client_credentials` or `refresh_token`; must agree with the other fields.
+    /// `client_credentials` or `refresh_token`. It must fit the other fields.
     grant_type: Option<String>,
-    /// Scopes separated by single spaces (RFC 6749 3.3). On a refresh, those of the session or none.
+    /// Scopes, separated by single spaces (RFC 6749 3.3). On a refresh: exactly the session's scopes, or
+    /// none.
     scope: Option<String>,
 }
 
@@ -132,7 +133,7 @@ async fn issue(
     Ok(Json(decided?.into()))
 }
 
-/// `grant_type` is optional, and must agree with the fields when it is there.
+/// `grant_type` is optional. If it is present, it must fit the other fields.
 fn check_grant_type(fields: &Fields, is_refresh: bool) -> Result<(), Failure> {
     match (fields.get("grant_type"), is_refresh) {
         (None, _) | (Some("client_credentials"), false) | (Some("refresh_token"), true) => Ok(()),

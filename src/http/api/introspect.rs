@@ -23,7 +23,7 @@ use crate::http::error::Failure;
 use crate::http::form::Fields;
 use crate::http::layer::service_token::Service;
 
-/// What a token is worth now.
+/// The state of a token.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum IntrospectionResponse {
@@ -31,32 +31,32 @@ pub enum IntrospectionResponse {
     Inactive(InactiveToken),
 }
 
-/// Nothing but this is said of a token that is not active.
+/// The answer for a token that is not active says nothing else.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InactiveToken {
-    /// False.
+    /// Always false.
     active: bool,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct ActiveToken {
-    /// True.
+    /// Always true.
     active: bool,
     client_id: String,
-    /// `Bearer` for an access token, `refresh_token` for the other kind, which opens nothing.
+    /// `Bearer` for an access token, `refresh_token` for a refresh token. A refresh token gives no access.
     token_type: &'static str,
-    /// Seconds since 1970-01-01 UTC, as `iat`.
+    /// Seconds since 1970-01-01 UTC, like `iat`.
     exp: i64,
     iat: i64,
     /// The merchant.
     #[schema(value_type = uuid::Uuid)]
     sub: MerchantId,
     environment: Environment,
-    /// One for each token.
+    /// Different for each token.
     jti: String,
     iss: String,
-    /// What it may do now, separated by spaces; not there where that is everything.
+    /// The token's current scopes, separated by spaces. Missing if it has every scope.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
 }
@@ -84,20 +84,20 @@ impl ActiveToken {
     }
 }
 
-/// What both calls take, in any of three body types. HTTP Basic may stand in for id and secret.
+/// The fields of both calls, in any of three body types. HTTP Basic can replace the id and secret.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the extractor reads fields one by one; this documents them")]
 pub struct TokenQuestion {
-    /// Anything that is not an active token is inactive, also what is too long or no text.
+    /// Any text or bytes. If it cannot be a token, the answer is that it is not active.
     token: String,
-    /// A service that asks about refresh tokens says `refresh_token`; to others they are inactive. A client's
-    /// own are looked at whatever it says.
+    /// A service must send `refresh_token` here to check refresh tokens; otherwise they count as inactive.
+    /// For a client's own tokens the hint makes no difference.
     token_type_hint: Option<String>,
     client_id: Option<String>,
     client_secret: Option<String>,
 }
 
-/// Tell whether a token is active (RFC 7662).
+/// Check whether a token is active (RFC 7662).
 #[utoipa::path(post, path = "/api/introspect", tag = "tokens",
     security(("api_key" = [], "client" = []), ("api_key" = []), ("bearer" = []), ("client" = [])),
     request_body(content((TokenQuestion = "application/x-www-form-urlencoded"),
@@ -120,7 +120,7 @@ pub async fn introspect(
     }))
 }
 
-/// End the session of a token (RFC 7009). A token that is unknown is no error.
+/// End the session of a token (RFC 7009). An unknown token is not an error.
 #[utoipa::path(post, path = "/api/revoke", tag = "tokens", security(("api_key" = [], "client" = []), ("api_key" = []), ("bearer" = []), ("client" = [])),
     request_body(content((TokenQuestion = "application/x-www-form-urlencoded"),
         (TokenQuestion = "multipart/form-data"), (TokenQuestion = "application/json"))),
@@ -139,7 +139,7 @@ pub async fn revoke(
     Ok(StatusCode::OK)
 }
 
-/// Who asks about which token.
+/// The caller, and the token that the call is about.
 fn question(
     caller: Option<Extension<Caller>>,
     service: Option<Extension<Service>>,

@@ -1,4 +1,4 @@
-//! `GET /.well-known/oauth-authorization-server` (RFC 8414), and the same with the issuer's path behind it.
+//! `GET /.well-known/oauth-authorization-server` (RFC 8414), also followed by the issuer's path.
 
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use crate::http::error::Failure;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
 
-/// How clients authenticate; all of these work.
 const CLIENT_AUTH_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
 
 /// Authorization server metadata (RFC 8414 2).
@@ -22,11 +21,11 @@ pub struct Metadata {
     issuer: String,
     token_endpoint: String,
     token_endpoint_auth_methods_supported: [&'static str; 2],
-    /// Where the settings list the scopes that exist.
+    /// Present if the settings list the scopes that exist.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scopes_supported: Vec<String>,
     grant_types_supported: [&'static str; 2],
-    /// None: there is no authorization endpoint.
+    /// Empty, because there is no authorization endpoint.
     response_types_supported: [&'static str; 0],
     introspection_endpoint: String,
     /// `Bearer` is for service tokens.
@@ -35,14 +34,14 @@ pub struct Metadata {
     revocation_endpoint_auth_methods_supported: [&'static str; 2],
 }
 
-/// Authorization server metadata (RFC 8414). The issuer is the configured one; a Host header has no say.
+/// Authorization server metadata (RFC 8414). The issuer comes from the settings and not from the Host header.
 #[utoipa::path(get, path = "/.well-known/oauth-authorization-server", tag = "tokens",
     responses((status = 200, body = Metadata)))]
 pub async fn metadata(State(shared): State<Arc<Shared>>) -> Json<Metadata> {
     Json(of_issuer(&shared))
 }
 
-/// An issuer with a path has its metadata between host and path (RFC 8414 3.1).
+/// For an issuer with a path, clients put the well-known path between host and path (RFC 8414 3.1).
 pub async fn metadata_at_path(
     State(shared): State<Arc<Shared>>,
     uri: Uri,

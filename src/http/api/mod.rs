@@ -1,4 +1,4 @@
-//! The integrators' API: extract, call one flow, render.
+//! The integrators' API. Each handler parses the request, calls one flow and renders the answer.
 
 pub mod authorize;
 pub mod introspect;

@@ -1,4 +1,4 @@
-//! `POST /api/rotate_secret`: a client rolls its own secret, so that a deployment needs no admin for it.
+//! `POST /api/rotate_secret`: a client rotates its own secret, so that a deployment needs no admin for it.
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ use crate::http::form::Fields;
 
 const OVERLAP_SECS_DEFAULT: i64 = 3600;
 
-/// In any of three body types. HTTP Basic may stand in for id and secret.
+/// The fields of the call, in any of three body types. HTTP Basic can replace the id and secret.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the extractor reads fields one by one; this documents them")]
 pub struct SecretRotationRequest {
     client_id: Option<String>,
     client_secret: Option<String>,
-    /// Seconds that this secret goes on after the new one is first used; an hour where not given.
+    /// How many seconds this secret still works after the first use of the new one; the default is an hour.
     #[schema(minimum = 0, maximum = 2_592_000)]
     overlap_secs: Option<i64>,
 }

@@ -1,9 +1,11 @@
 //! `/api/verify`: forward authentication for nginx, Traefik, Caddy, Envoy and Apache.
 //!
-//! Any method, any suffix, no body read. Answers 200, 401 or 403, or 503 when the store is away: nginx
-//! makes a 500 of anything else. All identity headers are in every 200, empty where they do not apply,
-//! so that a proxy that copies them always overwrites what the client sent. `X-Scopes` alone is not there
-//! for a caller who may do everything: an empty one would say the contrary.
+//! Takes any method and any suffix, and does not read the body. The answer is 200, 401 or 403, or 503 if the
+//! store does not answer: nginx turns any other status into a 500.
+//!
+//! Every 200 has all identity headers, empty if they do not apply. A proxy that copies them then always
+//! overwrites what the client sent. The exception is `X-Scopes`, which is missing if the caller has every
+//! scope, because an empty one would mean no scope.
 
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ const X_ENVIRONMENT: HeaderName = HeaderName::from_static("x-environment");
 const X_TOKEN_EXPIRES: HeaderName = HeaderName::from_static("x-token-expires");
 const X_SCOPES: HeaderName = HeaderName::from_static("x-scopes");
 
-/// Decide about a call to another service: forward authentication. Any method, any suffix.
+/// Forward authentication: decide about a call to another service. Any method, any suffix.
 #[utoipa::path(get, path = "/api/verify", tag = "tokens", security(("api_key" = [])),
     params(("ACCESS-TOKEN" = Option<String>, Header)),
     responses((status = 200, headers(("X-Merchant-Id" = String), ("X-Api-Key-Id" = String),
@@ -45,8 +47,10 @@ pub async fn verify(
     Ok(identity(&admit(&shared, &context, request.headers()).await?))
 }
 
-/// The same for a resource that needs scopes: one, or several separated by `%20`, all of which are needed.
-/// Any method, any suffix behind the scope.
+/// Forward authentication for a resource that needs scopes.
+///
+/// The path has one scope, or several separated by `%20`. The caller needs all of them. Any method, any
+/// suffix after the scopes.
 #[utoipa::path(get, path = "/api/verify-scope/{scope}", tag = "tokens", security(("api_key" = [])),
     params(("scope" = String, Path), ("ACCESS-TOKEN" = Option<String>, Header)),
     responses((status = 200, headers(("X-Merchant-Id" = String), ("X-Api-Key-Id" = String),
@@ -66,18 +70,18 @@ pub async fn verify_scope(
     }
 }
 
-/// What the path of a [`verify_scope`] call names: its first segment behind the prefix. The proxy's
-/// configuration fixes it; a query or a header is its caller's.
+/// The scopes in the path of a [`verify_scope`] call. They are in the path because the proxy's configuration
+/// sets it. The caller could change a query or a header.
 fn needed_scopes(path: &str) -> Option<Scopes> {
     let segment = path.strip_prefix("/api/verify-scope/")?.split('/').next()?;
     percent_decode_str(segment).decode_utf8().ok()?.parse().ok()
 }
 
-/// Somebody who passed.
+/// A caller who was admitted.
 struct Passed {
     caller: Caller,
     active: Option<Active>,
-    /// What they may do; `None` is everything.
+    /// The caller's scopes. `None` means every scope.
     scopes: Option<Scopes>,
 }
 
@@ -91,7 +95,7 @@ async fn admit(shared: &Shared, context: &RequestContext, headers: &HeaderMap) -
         context.note(|notes| notes.client_id = Some(active.client_id.clone()));
     }
     if !shared.core.note_verified_later(&caller) {
-        // After the answer: a read must not wait for a write.
+        // Write this after the answer, because verifying must not wait for a write.
         let (core, caller) = (Arc::clone(&shared.core), caller.clone());
         shared.tasks.spawn(async move {
             if let Err(error) = core.note_verified(&caller).await {
@@ -106,7 +110,7 @@ async fn admit(shared: &Shared, context: &RequestContext, headers: &HeaderMap) -
     Ok(Passed { caller, active, scopes })
 }
 
-/// `ACCESS-TOKEN`, else `Authorization: Bearer`.
+/// The token in `ACCESS-TOKEN`, or else in `Authorization: Bearer`.
 fn access_token(headers: &HeaderMap) -> Result<Option<PlainSecret>, Reason> {
     let mut values = headers.get_all(ACCESS_TOKEN).iter();
     let Some(value) = values.next() else { return Ok(bearer(headers)) };
@@ -139,7 +143,7 @@ fn identity(Passed { caller, active, scopes }: &Passed) -> Response {
     response
 }
 
-/// 403 with the challenge of RFC 6750 3.1. It names the scopes, if the path named any.
+/// 403 with the challenge of RFC 6750 3.1. It lists the needed scopes if the path has any.
 fn insufficient_scope(needed: Option<&Scopes>) -> Failure {
     let named = needed.map(|needed| format!(", scope=\"{needed}\"")).unwrap_or_default();
     let challenge = format!("Bearer realm=\"tollgate\", error=\"insufficient_scope\"{named}");
@@ -152,8 +156,8 @@ pub fn is_verify(path: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The refusal in the two codes that every proxy passes on: 403 for whom we know but may not pass,
-/// 401 for all else. A limit is no exception; the exchange record has its exact reason.
+/// Converts a refusal to one of the two statuses that every proxy passes on: 403 if we know the caller, 401
+/// otherwise. This includes refusals because of a limit. The exchange record has the exact reason.
 pub(in crate::http) fn as_verify(mut failure: Failure) -> Failure {
     if failure.status.is_server_error() {
         return failure;
@@ -174,11 +178,11 @@ pub(in crate::http) fn as_verify(mut failure: Failure) -> Failure {
         failure.description = "an access token is needed, and must be active and of this key's client".into();
     }
     let challenge = match failure.reason {
-        // Who sent nothing is told what to send, and not that it was wrong (RFC 6750 3.1).
+        // A caller that sent no credentials gets a challenge without an error (RFC 6750 3.1).
         Some(Reason::KeyMissing | Reason::TokenMissing) => "Bearer realm=\"tollgate\"",
         _ => "Bearer realm=\"tollgate\", error=\"invalid_token\"",
     };
-    // A 403 asks for nothing: another token would not help.
+    // A 403 has no challenge, because another token would not help.
     failure.challenge = (failure.status == StatusCode::UNAUTHORIZED).then_some(challenge.into());
     failure
 }

@@ -1,4 +1,4 @@
-//! `GET /api/whoami`: what a key is and may do, for whoever holds it.
+//! `GET /api/whoami`: describes the API key of the call and what it may do.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ pub struct Whoami {
     merchant_id: MerchantId,
     api_key_id: ApiKeyId,
     name: String,
-    /// The last characters of the key that this call came with.
+    /// The last characters of the key that this call used.
     key_hint: String,
     environment: Environment,
-    /// Null for everything.
+    /// Null means every scope.
     scopes: Option<Vec<String>>,
     expires_at: Option<Timestamp>,
-    /// Whether other calls need an access token besides the key.
+    /// Whether other calls need an access token in addition to the key.
     enhanced_security: bool,
-    /// Where the call came from, and the trusted proxies it came through, nearest last.
+    /// The address of the caller. `hops` are the trusted proxies that the call came through, nearest last.
     #[schema(value_type = String)]
     client_ip: IpAddr,
     #[schema(value_type = Vec<String>)]
@@ -39,7 +39,7 @@ pub struct Whoami {
     limits: LimitsOf,
 }
 
-/// Show what the key of this call is and may do. The key alone is enough.
+/// Show the key of this call and what it may do. No access token is needed.
 #[utoipa::path(get, path = "/api/whoami", tag = "tokens", security(("api_key" = [])),
     responses((status = 200, body = Whoami)))]
 pub async fn whoami(

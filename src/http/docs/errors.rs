@@ -1,6 +1,6 @@
-//! Every error of the integrators' API, and what to do about it.
+//! The errors of the integrators' API, and what to do about them.
 
-/// A paragraph of the page of errors; its anchor is the code.
+/// A paragraph of the page about errors. Its anchor is the code.
 pub(super) struct ErrorHelp {
     pub(super) code: &'static str,
     pub(super) status: &'static str,

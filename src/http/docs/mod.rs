@@ -1,6 +1,6 @@
-//! Documents for integrators, in the binary: `/docs`, with every snippet of code run by the tests.
+//! `/docs`: documents for integrators, built into the binary. The tests run every code snippet in them.
 //!
-//! Pages are rendered once, when the router is made. They hold the issuer and nothing else of a server's own.
+//! Pages are rendered once, when the router is made. The issuer is the only setting that they contain.
 
 mod errors;
 mod reference;
@@ -24,7 +24,7 @@ use super::Shared;
 use super::console::{assets, guard};
 use super::error::Failure;
 
-/// Where an error of the integrators' API is explained (`error_uri`, RFC 6749 5.2).
+/// The `error_uri` of an error (RFC 6749 5.2): the page that explains it.
 pub fn error_uri(issuer: &str, code: &str) -> String {
     format!("{issuer}/docs/errors#{code}")
 }
@@ -53,7 +53,7 @@ pub fn routes(issuer: &str, document: &[u8]) -> Router<Arc<Shared>> {
         }))
 }
 
-/// The title of each page, by its name in the path; the first is `/docs` itself.
+/// The name of each page in its path, and its title. The first one is `/docs` itself.
 const TITLES: [(&str, &str); 7] = [
     ("", "Start here"),
     ("tokens", "Keep a token fresh"),
@@ -83,7 +83,7 @@ fn page(name: &str, issuer: &str, document: &Value) -> Bytes {
     Bytes::from(text.expect("a String takes any text"))
 }
 
-/// What every page has around it.
+/// The frame of every page.
 struct Frame {
     title: &'static str,
     issuer: String,

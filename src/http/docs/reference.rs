@@ -17,7 +17,7 @@ pub(super) struct Operation {
     pub(super) path: String,
     pub(super) summary: String,
     pub(super) description: Option<String>,
-    /// The ways to authenticate, in words; empty where everybody may call.
+    /// The ways to authenticate, as text. Empty for a public operation.
     pub(super) access: String,
     pub(super) inputs: Vec<Field>,
     pub(super) outputs: Vec<Field>,
@@ -37,7 +37,7 @@ pub(super) struct Answer {
     pub(super) meaning: String,
 }
 
-/// The operations by tag: integrators' first, then operations, then the rest in order of name.
+/// The operations by tag: those for integrators first, then `operations`, then the others by name.
 pub(super) fn groups(document: &Value) -> Vec<Group> {
     let mut by_tag: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
     for (path, item) in members(&document["paths"]) {
@@ -102,12 +102,12 @@ fn parameter(document: &Value, parameter: &Value) -> Field {
     }
 }
 
-/// The schema of a body, in whichever of its content types comes first.
+/// The schema of a body, from its first content type.
 fn body_schema(body: &Value) -> &Value {
     members(&body["content"]).next().map_or(&Value::Null, |(_, content)| &content["schema"])
 }
 
-/// The properties of an object, those of schemas that it is made of included.
+/// The properties of an object, including those of its `allOf` schemas.
 fn fields(document: &Value, schema: &Value) -> Vec<Field> {
     let schema = resolved(document, schema);
     let is_required = |name: &str| items(&schema["required"]).any(|one| one == name);
