@@ -1,5 +1,4 @@
-//! Everything that holds from outside, in one test binary: through the real router or the real
-//! program, on both engines.
+//! All integration tests in one binary. They use the real router or the real program, on both engines.
 
 mod abuse;
 mod admin;

@@ -1,4 +1,4 @@
-//! The assembled application on a database of its own, with a clock that the test moves.
+//! The complete application on its own database, with a clock that the test moves.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -24,18 +24,18 @@ use tower::ServiceExt;
 use super::database::engines;
 use super::{Call, Database, Reply};
 
-/// 2026-11-23 16:05:57.25 UTC: not on a whole second, where rounding would go unseen.
+/// 2026-11-23 16:05:57.25 UTC. This is not a whole second, so that tests notice wrong rounding.
 const START: Timestamp = Timestamp::from_micros(1_795_449_957_250_000);
 
-/// The same in every application of every test, so that any two can share a database.
+/// All test applications use the same key, so that any two can share a database.
 pub(crate) const TOKEN_KEY: [u8; 32] = [0x5a; 32];
 
-/// Runs a test once per engine, each time on a fresh application, and says which engine failed it.
+/// Runs a test once for each engine, each time with a new application, and reports which engine failed.
 pub(crate) async fn each_engine(test: impl AsyncFn(TestApp)) {
     each_engine_with(|_| {}, test).await;
 }
 
-/// As [`each_engine`], with other settings than the defaults.
+/// Like [`each_engine`], but with changed settings.
 pub(crate) async fn each_engine_with(configure: fn(&mut Settings), test: impl AsyncFn(TestApp)) {
     let mut failed = Vec::new();
     for engine in engines() {
@@ -50,7 +50,7 @@ pub(crate) async fn each_engine_with(configure: fn(&mut Settings), test: impl As
 /// One replica.
 pub(crate) struct TestApp {
     app: App,
-    /// Made once, as a server does: with every route and the OpenAPI document, it takes milliseconds.
+    /// Made once, as in a server, because making all routes and the OpenAPI document takes milliseconds.
     router: Router,
     pub(crate) clock: Clock,
     pub(crate) database: Arc<Database>,
@@ -76,7 +76,7 @@ impl TestApp {
         Self::at(&url, database, clock, configure).await
     }
 
-    /// A replica that reaches the database by a way of its own.
+    /// A replica that reaches the database through another URL.
     pub(crate) async fn replica_at(&self, url: &str, configure: fn(&mut Settings)) -> Self {
         Self::at(url, Arc::clone(&self.database), self.clock.clone(), configure).await
     }
@@ -94,27 +94,27 @@ impl TestApp {
         Self { app, router, clock, database, configure }
     }
 
-    /// A replica with a clock of its own.
+    /// A replica with another clock.
     pub(crate) async fn replica_by(&self, clock: Clock) -> Self {
         Self::on(Arc::clone(&self.database), clock, self.configure).await
     }
 
-    /// Has the replica compare its clock with the database's.
+    /// Makes the replica compare its clock with the database's.
     pub(crate) async fn look_at_clock(&self) {
         self.app.sweeper().clock().look().await.expect("the store answers");
     }
 
-    /// Another replica: same database, same keys, same clock, nothing else shared.
+    /// Another replica with the same database, keys and clock. Nothing else is shared.
     pub(crate) async fn replica(&self) -> Self {
         Self::on(Arc::clone(&self.database), self.clock.clone(), self.configure).await
     }
 
-    /// Stopped in good order.
+    /// Stops gracefully.
     pub(crate) async fn stopped(self) {
         self.app.close().await;
     }
 
-    /// Stopped in good order, and started again on the same database.
+    /// Stops gracefully, and starts again on the same database.
     pub(crate) async fn restarted(self) -> Self {
         let Self { app, clock, database, configure, .. } = self;
         app.close().await;
@@ -129,17 +129,17 @@ impl TestApp {
         self.clock.now()
     }
 
-    /// Moves the clock of this replica and of every other made from it.
+    /// Moves the clock of this replica and of every replica made from it.
     pub(crate) fn advance(&self, delta: TimeDelta) {
         self.clock.advance(delta);
     }
 
-    /// Sends a call through the real router, as if it had come from the call's peer.
+    /// Sends a call through the real router, as if it came from the call's peer.
     pub(crate) async fn send(&self, call: Call) -> Reply {
         Self::send_through(self.router.clone(), call).await
     }
 
-    /// As [`TestApp::send`], through the router of the operations listener.
+    /// Like [`TestApp::send`], through the router of the operations listener.
     pub(crate) async fn send_to_ops(&self, call: Call) -> Reply {
         Self::send_through(self.app.ops_router(), call).await
     }
@@ -154,22 +154,22 @@ impl TestApp {
         Reply { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    /// Returns when every exchange so far and every last-used time is in the database.
+    /// Writes all exchange records and last-used times so far to the database.
     pub(crate) async fn flush(&self) {
         self.app.flush().await;
     }
 
-    /// Attempts every webhook that is due, and returns when each attempt is on record.
+    /// Attempts every webhook that is due, and returns when all attempts are recorded.
     pub(crate) async fn deliver(&self) {
         self.app.deliverer().tick().await.expect("the store answers");
     }
 
-    /// The same, where the store may not answer.
+    /// The same if the store may fail. Returns whether it worked.
     pub(crate) async fn try_to_deliver(&self) -> bool {
         self.app.deliverer().tick().await.is_ok()
     }
 
-    /// The same, while the test goes on.
+    /// The same in the background.
     pub(crate) fn start_delivering(&self) -> JoinHandle<()> {
         let deliverer = Arc::clone(self.app.deliverer());
         tokio::spawn(async move { deliverer.tick().await.expect("the store answers") })
@@ -179,7 +179,7 @@ impl TestApp {
         self.app.deliverer().stop();
     }
 
-    /// Makes every step that there is to make of one walk of the sweeper; how many rows went.
+    /// Makes all steps of one sweeper walk. Returns how many rows were removed.
     pub(crate) async fn sweep(&self, kind: Kind) -> u64 {
         let mut removed = 0;
         loop {
@@ -196,13 +196,13 @@ impl TestApp {
         self.app.sweeper().tick(kind).await.expect("the store answers")
     }
 
-    /// Runs a statement that the application has none for.
+    /// Runs a statement that the application does not have.
     pub(crate) async fn run_sql(&self, sql: &'static str) -> u64 {
         let mut db = self.core().store.write().await.expect("the store answers");
         db.query(sql).execute().await.expect("the test's own SQL is right")
     }
 
-    /// The one number that a query answers with.
+    /// The single number that a query returns.
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
         let mut db = self.core().store.read().await.expect("the store answers");
         db.query(sql).one::<(i64,)>().await.expect("the query of the test is right").0
@@ -215,7 +215,7 @@ impl TestApp {
         let (stop, stopped) = oneshot::channel();
         let core = Arc::clone(self.app.core());
         let task = tokio::spawn(self.app.run(listener, async {
-            // A test that ends without stopping it drops the sender, which is as good.
+            // If a test ends without stopping the server, the sender is dropped, which stops it too.
             let _ = stopped.await;
         }));
         Served { address, core, stop, task, _database: self.database }
@@ -232,7 +232,7 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Asks it to stop and returns once it has.
+    /// Stops it and waits until it has stopped.
     pub(crate) async fn stop(self) {
         let Self { stop, task, .. } = self;
         drop(stop);

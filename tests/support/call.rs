@@ -1,4 +1,4 @@
-//! Requests that read as what they ask, and replies that answer in the words of the contract.
+//! Helpers to build requests and to check replies.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -14,7 +14,7 @@ use tollgate::http::context::Peer;
 /// The boundary of the multipart bodies made here.
 pub(crate) const BOUNDARY: &str = "------------------------d74496d66958873e";
 
-/// One request. Nothing about it is checked: tests send what they like.
+/// One request. Nothing is checked, so tests can send anything.
 #[derive(Clone)]
 pub(crate) struct Call {
     method: Method,
@@ -43,13 +43,13 @@ impl Call {
         Self::new(Method::POST, path)
     }
 
-    /// From another address than 127.0.0.1; for calls that do not go over TCP.
+    /// Sets the peer's address, which is 127.0.0.1 by default. Only for calls that do not use TCP.
     pub(crate) fn from(mut self, peer: &str) -> Self {
         self.peer = peer.parse().expect("the test gives an address");
         self
     }
 
-    /// Adds a header: the same name twice is two headers.
+    /// Adds a header. The same name twice makes two headers.
     pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("the test gives a header's name");
         let value = HeaderValue::from_bytes(value.as_ref()).expect("the test gives what a header can carry");
@@ -72,13 +72,13 @@ impl Call {
         self.header("x-api-key", key)
     }
 
-    /// HTTP Basic as RFC 6749 2.3.1 has it: both form-encoded inside.
+    /// HTTP Basic as in RFC 6749 2.3.1: both values are form-encoded.
     pub(crate) fn basic(self, client_id: &str, secret: &str) -> Self {
         let inside = format!("{}:{}", form_encoded(client_id), form_encoded(secret));
         self.header("authorization", format!("Basic {}", STANDARD.encode(inside)))
     }
 
-    /// A body with no label, or with this one.
+    /// A body, with or without a content type.
     pub(crate) fn body(mut self, content_type: Option<&str>, body: impl Into<Bytes>) -> Self {
         self.headers.remove(header::CONTENT_TYPE);
         self.body = body.into();
@@ -96,7 +96,7 @@ impl Call {
         self.body(Some("application/x-www-form-urlencoded"), pairs.join("&"))
     }
 
-    /// In the order given, and the same name as often as it is given.
+    /// A JSON body with these fields in this order. Names may repeat.
     pub(crate) fn json(self, fields: &[(&str, &str)]) -> Self {
         self.body(Some("application/json"), json_object(fields))
     }
@@ -136,14 +136,13 @@ pub(crate) fn multipart_body(fields: &[(&str, &str)]) -> String {
     format!("{parts}--{BOUNDARY}--\r\n")
 }
 
-/// A pair as it was issued.
+/// An issued pair of tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tokens {
     pub(crate) access: String,
     pub(crate) refresh: String,
 }
 
-/// What came back.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -162,13 +161,13 @@ impl Reply {
             .unwrap_or_else(|error| panic!("{}: not JSON ({error}): {}", self.status, self.text()))
     }
 
-    /// A header's value; of several equal names, all values with commas between.
+    /// A header's value. If the header is there several times, all values, separated by commas.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         let values: Vec<_> = self.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
         (!values.is_empty()).then(|| String::from_utf8_lossy(&values.join(&b", "[..])).into_owned())
     }
 
-    /// The pair of a 200.
+    /// The pair of tokens in a 200.
     #[track_caller]
     pub(crate) fn tokens(&self) -> Tokens {
         assert_eq!(self.status, 200, "{}", self.text());
@@ -180,7 +179,7 @@ impl Reply {
         }
     }
 
-    /// Holds the reply to a status and an error code, and returns the description.
+    /// Checks the status and the error code, and returns the description.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, error: &str) -> String {
         assert_eq!(self.status, status, "{}", self.text());
@@ -189,7 +188,7 @@ impl Reply {
         json["error_description"].as_str().expect("every error has a description").to_owned()
     }
 
-    /// The body of an error with its request id taken out: what must not differ between causes.
+    /// The body of an error without its request id. It must be equal for different causes.
     #[track_caller]
     pub(crate) fn text_without_id(&self) -> String {
         let id = self.header("x-request-id").expect("every reply has an id");

@@ -1,4 +1,4 @@
-//! Fresh databases of either engine.
+//! New databases of both engines.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tollgate::store::{Engine, Options, Store};
 
 use super::postgres;
 
-/// The engines that this run is about: both, or what `TOLLGATE_TEST_ENGINES` names (`tests/run --sqlite`).
+/// The engines to test: both, or the one in `TOLLGATE_TEST_ENGINES` (`tests/run --sqlite`).
 pub(crate) fn engines() -> Vec<Engine> {
     let both = vec![Engine::Sqlite, Engine::Postgres];
     match std::env::var("TOLLGATE_TEST_ENGINES").as_deref() {
@@ -20,8 +20,8 @@ pub(crate) fn engines() -> Vec<Engine> {
     }
 }
 
-/// A database of one test, and a directory for what else its application keeps. Both are gone when
-/// the last application on it is.
+/// The database of one test, and a directory for other files of its application. Both are removed with the last
+/// application that uses them.
 pub(crate) struct Database {
     pub(crate) engine: Engine,
     pub(crate) url: String,
@@ -29,7 +29,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// With the schema, and nothing in it.
+    /// An empty database with the schema.
     pub(crate) async fn fresh(engine: Engine) -> Arc<Self> {
         let database = Self::empty(engine, String::new);
         let url = match engine {
@@ -39,7 +39,7 @@ impl Database {
         Arc::new(Self { url, ..database })
     }
 
-    /// Without even a schema; for SQLite, without a file.
+    /// A database without a schema. For SQLite, there is not even a file.
     pub(crate) fn without_schema(engine: Engine) -> Arc<Self> {
         Arc::new(Self::empty(engine, postgres::database))
     }
@@ -54,7 +54,7 @@ impl Database {
         Self { engine, url, directory }
     }
 
-    /// A PostgreSQL database under a URL of the test's own.
+    /// A PostgreSQL database at another URL.
     pub(crate) fn reached_at(url: String) -> Arc<Self> {
         Arc::new(Self::empty(Engine::Postgres, || url))
     }
@@ -71,7 +71,7 @@ impl Database {
     }
 }
 
-/// Migrated once in this process: to copy it is quicker than to migrate each time.
+/// A template that is migrated once per process. Copying it is faster than migrating each time.
 async fn migrated_postgres() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     TEMPLATE
@@ -83,7 +83,7 @@ async fn migrated_postgres() -> &'static str {
         .await
 }
 
-/// The store alone, with the schema brought up to date.
+/// Opens only the store, with its schema up to date.
 pub(crate) async fn open(url: &str) -> Store {
     let options = Options {
         url,

@@ -1,4 +1,4 @@
-//! Callers that keep a server busy and remember everything it acknowledged.
+//! Callers that keep a server busy and remember everything that it acknowledged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::tcp::{Client, Gone};
 use super::{Merchant, Tokens};
 
-/// After every start of a session come this many refreshes of it.
+/// Each new session is refreshed this many times.
 const REFRESHES: usize = 3;
 
 /// What happened so far, over all callers.
@@ -22,24 +22,24 @@ struct Tally {
     stop: AtomicBool,
 }
 
-/// A number of callers, each on a connection of its own, in tasks.
+/// Several callers, each in its own task and with its own connection.
 pub(crate) struct Load {
     tally: Arc<Tally>,
     progress: watch::Receiver<()>,
     callers: JoinSet<Outcome>,
 }
 
-/// What callers met.
+/// What the callers have seen.
 #[derive(Default)]
 pub(crate) struct Outcome {
-    /// Of each session, the last pair that was acknowledged.
+    /// The last acknowledged pair of each session.
     pub(crate) sessions: Vec<Tokens>,
     /// Statuses other than 200, with their bodies.
     pub(crate) refused: Vec<(u16, String)>,
 }
 
 impl Load {
-    /// Starts `callers` tasks that authorize and refresh, until they are stopped or the server is gone.
+    /// Starts `callers` tasks that authorize and refresh until they are stopped or the server is gone.
     pub(crate) fn start(address: SocketAddr, merchant: &Merchant, callers: usize) -> Self {
         let tally = Arc::new(Tally::default());
         let (progressed, progress) = watch::channel(());
@@ -69,7 +69,7 @@ impl Load {
             .expect("the callers go on");
     }
 
-    /// Lets each caller finish the call it is at.
+    /// Lets each caller finish its current call.
     pub(crate) async fn stop(self) -> Outcome {
         self.tally.stop.store(true, Ordering::SeqCst);
         self.until_gone().await
@@ -93,7 +93,7 @@ async fn call_on(
     progressed: Arc<watch::Sender<()>>,
 ) -> Outcome {
     let mut outcome = Outcome::default();
-    // The end of a connection is the end of a caller: what it had not been told, it does not know.
+    // A caller ends with its connection. It does not know the result of a call without an answer.
     let _ = call_until_gone(address, &merchant, &tally, &progressed, &mut outcome).await;
     outcome
 }
@@ -124,7 +124,7 @@ async fn call_until_gone(
         } else {
             tally.unavailable.fetch_add(u64::from(reply.status == 503), Ordering::SeqCst);
             outcome.refused.push((reply.status, reply.text()));
-            // A session is started, or the same token presented again, at the next turn.
+            // The next round starts a session or presents the same token again.
         }
         progressed.send_replace(());
     }

@@ -1,4 +1,4 @@
-//! Merchants to call with, made by the flows that make real ones.
+//! Merchants for tests, made with the real flows.
 
 use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
@@ -24,13 +24,13 @@ pub(crate) struct Merchant {
 }
 
 impl Merchant {
-    /// The fields that authenticate the client, with more behind them.
+    /// The fields that authenticate the client, followed by others.
     pub(crate) fn fields<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         let own = [("client_id", self.client_id.as_str()), ("client_secret", self.client_secret.as_str())];
         own.into_iter().chain(more.iter().copied()).collect()
     }
 
-    /// `POST /api/authorize` with nothing but the key: the body is the test's.
+    /// `POST /api/authorize` with only the key. The test adds the body.
     pub(crate) fn call(&self) -> Call {
         Call::post("/api/authorize").key(&self.key)
     }
@@ -71,13 +71,13 @@ pub(crate) fn plain_key() -> NewApiKey {
     }
 }
 
-/// What a creation made.
+/// The object that was created.
 #[track_caller]
 pub(crate) fn made<T>(managed: Managed<Answer<T>>) -> T {
     done(managed).made().expect("without a key for it, nothing is answered again")
 }
 
-/// What a management flow changed.
+/// The result of a management flow.
 #[track_caller]
 pub(crate) fn done<T>(managed: Managed<T>) -> T {
     managed.expect("the change is made")
@@ -99,7 +99,7 @@ impl TestApp {
         self.key_of(merchant.id, key).await
     }
 
-    /// A further key of a merchant, with a client of its own.
+    /// Another key of a merchant, with its own client.
     pub(crate) async fn key_of(&self, merchant: MerchantId, key: NewApiKey) -> Merchant {
         let key = made(self.core().create_api_key(&Principal::command_line(), merchant, key).await);
         let unfinished = Merchant {
@@ -112,7 +112,7 @@ impl TestApp {
         self.client_of(&unfinished).await
     }
 
-    /// The same merchant and key with a further client, switched ON.
+    /// The same merchant and key with another client, switched ON.
     pub(crate) async fn client_of(&self, merchant: &Merchant) -> Merchant {
         let by = Principal::command_line();
         let made = made(self.core().generate_credentials(&by, merchant.key_id, None).await);
@@ -125,7 +125,7 @@ impl TestApp {
         client
     }
 
-    /// The Enhanced Security switch.
+    /// Switches Enhanced Security.
     pub(crate) async fn switch(&self, client: &Merchant, on: bool) {
         let (by, changes) = (Principal::command_line(), CredentialChanges::switch(on));
         done(self.core().update_credentials(&by, &client.client_id, None, changes).await);

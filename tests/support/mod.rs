@@ -1,4 +1,4 @@
-//! What the tests stand on: an application on a real database, calls to it, and the program itself.
+//! Support for the tests: an application on a real database, calls to it, and the program itself.
 //!
 //! ```ignore
 //! #[tokio::test]

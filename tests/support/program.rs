@@ -1,4 +1,4 @@
-//! The program itself, as a process: started, read, signalled, killed.
+//! Starts the program as a process, reads its output, signals it and kills it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -9,22 +9,21 @@ use std::time::{Duration, Instant};
 use super::Database;
 use super::app::TOKEN_KEY;
 
-/// Longer than anything takes that the tests wait for, on a slow and busy machine.
+/// Longer than anything that the tests wait for, even on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `tollgate` with these arguments and none of our environment.
+/// `tollgate` with these arguments and an empty environment.
 pub(crate) fn tollgate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
 }
 
-/// Runs it to its end.
 pub(crate) fn run(command: &mut Command) -> Output {
     command.output().expect("the program was built for this test")
 }
 
-/// What a finished command wrote to standard output, when it succeeded.
+/// The standard output of a command, which must succeed.
 #[track_caller]
 pub(crate) fn stdout_of(command: &mut Command) -> String {
     let output = run(command);
@@ -33,7 +32,7 @@ pub(crate) fn stdout_of(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-/// `tollgate serve` or `demo` in a process of its own, killed when this is dropped.
+/// A process of `tollgate serve` or `demo`, which is killed when this is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     child: Child,
@@ -42,7 +41,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `tollgate serve` on a free port, ready to answer.
+    /// Starts `tollgate serve` on a free port and waits until it is ready.
     pub(crate) fn serve(database: &Database) -> Self {
         Self::start(&mut Self::command("serve", database))
     }
@@ -50,7 +49,7 @@ impl Server {
     /// Starts a `serve` command and waits until the server is ready.
     pub(crate) fn start(command: &mut Command) -> Self {
         Self::spawn(command).once_ready(|server| {
-            // As text, or as JSON.
+            // The log may be text or JSON.
             let names = ["listen=", "\"listen\":\""];
             let is_ready =
                 |line: &str| line.contains("ready") && names.iter().any(|name| line.contains(name));
@@ -59,24 +58,24 @@ impl Server {
         })
     }
 
-    /// `tollgate serve` whose log goes elsewhere than here; whoever calls it waits until it listens.
+    /// `tollgate serve` with its log sent elsewhere. The caller has to wait until it listens.
     pub(crate) fn with_log_to(mut command: Command, address: SocketAddr, log: impl Into<Stdio>) -> Self {
         let mut child =
             command.stdout(Stdio::piped()).stderr(log).spawn().expect("the program was built for this test");
-        // Nothing is written to it, and it closes at the end as standard error does.
+        // Nothing is written to it, and like standard error it closes when the process ends.
         let stdout = Lines::read(child.stdout.take().expect("it was piped above"));
         Self { address, child, stderr: stdout.clone(), stdout }
     }
 
-    /// A `serve` command as it is, without waiting for anything.
+    /// Starts a `serve` command without waiting for anything.
     pub(crate) fn begin(command: &mut Command) -> Self {
         Self::spawn(command)
     }
 
-    /// `tollgate demo` on a free port, and the text that it printed.
+    /// Starts `tollgate demo` on a free port, and returns the text that it printed.
     pub(crate) fn demo(database: &Database) -> (Self, String) {
         let server = Self::spawn(&mut Self::command("demo", database)).once_ready(|server| {
-            // The last line of either text; the first names the address.
+            // Wait for the last line of either text. The first line has the address.
             server.stdout.wait_for(|line| line.contains("start again") || line.contains("fresh demo"))?;
             address_in(&server.stdout.text(), "Tollgate demo on http://")
         });
@@ -118,7 +117,7 @@ impl Server {
         self
     }
 
-    /// Returns once a line of its log holds `text`.
+    /// Waits until a line of its log contains `text`.
     pub(crate) fn wait_for_log(&self, text: &str) {
         assert!(
             self.stderr.wait_for(|line| line.contains(text)).is_some(),
@@ -135,7 +134,7 @@ impl Server {
         self.stderr.text()
     }
 
-    /// `kill -9`: it gets to do nothing more.
+    /// `kill -9`.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("a child that was not waited for can be killed");
         self.child.wait().expect("a killed child can be waited for");
@@ -154,9 +153,9 @@ impl Server {
         assert!(status.success(), "the server was gone already");
     }
 
-    /// Waits for its end, and returns it with all that it logged.
+    /// Waits until it ends, and returns its status and its log.
     pub(crate) fn ended_within(mut self, limit: Duration) -> (ExitStatus, String) {
-        // Its standard error closes when it ends, and not before.
+        // Its standard error closes only when it ends.
         assert!(self.stderr.wait_for_end(limit), "still running after {limit:?}:\n{}", self.stderr.text());
         let status = self.child.wait().expect("a child that was not waited for has a status");
         (status, self.stderr.text())
@@ -165,7 +164,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended before.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -177,7 +176,7 @@ fn address_in(text: &str, before: &str) -> Option<SocketAddr> {
     rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
 }
 
-/// What a process writes, collected by a thread, so that the process never waits for its reader.
+/// The output of a process. A thread collects it, so that the process never waits for its reader.
 #[derive(Clone, Default)]
 struct Lines(Arc<(Mutex<Collected>, Condvar)>);
 
@@ -206,7 +205,7 @@ impl Lines {
         changed.notify_all();
     }
 
-    /// The first line that `wanted` takes; `None` when the output ends without one.
+    /// The first line that matches `wanted`. `None` if the output ends without one.
     fn wait_for(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         self.wait(PATIENCE, |collected| {
             let line = collected.lines.iter().find(|line| wanted(line)).cloned();

@@ -1,4 +1,4 @@
-//! A webhook receiver on 127.0.0.1: it keeps what it is sent, and answers as the test says.
+//! A webhook receiver on 127.0.0.1. It stores the webhooks, and answers as the test says.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,9 +28,9 @@ pub(crate) enum Answering {
         headers: Vec<(&'static str, String)>,
         body: Bytes,
     },
-    /// The connection breaks instead.
+    /// Reset the connection.
     Reset,
-    /// Nothing, until it is told to answer otherwise.
+    /// Do not answer until the test sets another answer.
     Hang,
 }
 
@@ -69,7 +69,7 @@ impl Hook {
         self.json()["type"].as_str().expect("every event has a type").to_owned()
     }
 
-    /// Whether one of its signatures is the one that an independent library makes with `secret`.
+    /// Whether one of its signatures matches the one that an independent library makes with `secret`.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
         let library = Webhook::new(secret).expect("the library takes the secret");
         let expected = library.sign(self.id(), self.timestamp(), &self.body).expect("the body is text");
@@ -83,7 +83,7 @@ struct State {
     connections: AtomicUsize,
 }
 
-/// It listens until it is dropped.
+/// A receiver that listens until it is dropped.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     state: Arc<State>,
@@ -96,7 +96,7 @@ impl Drop for Receiver {
     }
 }
 
-/// An address that refuses connections until the receiver behind it is opened.
+/// An address that refuses connections until the receiver is opened.
 pub(crate) struct Closed {
     pub(crate) address: SocketAddr,
     socket: TcpSocket,
@@ -120,7 +120,7 @@ impl Closed {
 }
 
 impl Receiver {
-    /// One that answers 204.
+    /// A receiver that answers 204.
     pub(crate) fn open() -> Self {
         Closed::new().open()
     }
@@ -139,22 +139,22 @@ impl Receiver {
         format!("http://{}/hook?till=1", self.address)
     }
 
-    /// From the next request on, and for those that hang.
+    /// Sets the answer for later requests, and for those that hang.
     pub(crate) fn answer(&self, answering: Answering) {
         self.state.answering.send_replace(answering);
     }
 
-    /// What was received so far, in order.
+    /// Everything received so far, in order.
     pub(crate) fn received(&self) -> Vec<Hook> {
         self.state.received.borrow().clone()
     }
 
-    /// What was received since the last time.
+    /// Everything received since the last call.
     pub(crate) fn take(&self) -> Vec<Hook> {
         self.state.received.send_replace(Vec::new())
     }
 
-    /// Returns when this many have been received.
+    /// Waits until this many have been received.
     pub(crate) async fn until_received(&self, count: usize) -> Vec<Hook> {
         let mut received = self.state.received.subscribe();
         let reached = received.wait_for(|hooks| hooks.len() >= count);
@@ -165,7 +165,7 @@ impl Receiver {
             .clone()
     }
 
-    /// How many connections were made to it.
+    /// How many connections were made.
     pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
@@ -180,7 +180,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let service = service_fn(|request| answer(request, Arc::clone(&state)));
-    // It ends with an error when it is told to break off.
+    // This is an error if the test asked for a reset.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 

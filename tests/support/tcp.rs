@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 
 use super::{Call, Reply};
 
-/// The server broke the connection, or was not there.
+/// The server closed the connection or did not accept it.
 #[derive(Debug)]
 pub(crate) struct Gone;
 
-/// A connection that is kept between calls.
+/// A keep-alive connection.
 pub(crate) struct Client {
     address: SocketAddr,
     sender: SendRequest<Body>,
@@ -25,12 +25,12 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Result<Self, Gone> {
         let stream = TcpStream::connect(address).await.map_err(|_| Gone)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|_| Gone)?;
-        // Its end shows in the next call.
+        // If the connection ends, the next call reports it.
         tokio::spawn(connection);
         Ok(Self { address, sender })
     }
 
-    /// A reply that was read to its end: whatever it says was acknowledged.
+    /// Sends a call and reads the complete reply, so that its result counts as acknowledged.
     pub(crate) async fn send(&mut self, call: Call) -> Result<Reply, Gone> {
         self.sender.ready().await.map_err(|_| Gone)?;
         let mut request = call.into_request();

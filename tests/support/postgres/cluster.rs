@@ -1,4 +1,4 @@
-//! A cluster of one's own, which can be stopped as by a crash and started again.
+//! A private PostgreSQL cluster, which can be stopped as in a crash and started again.
 
 use std::env;
 use std::ffi::OsStr;
@@ -14,8 +14,8 @@ use super::programs::{self, directory_of, forget_libpq_settings, unprivileged_us
 use super::watcher::Watcher;
 use super::{EMPTY, create_database, fresh_name, random};
 
-/// Durable as in production, because the fault tests pull the plug; otherwise small. The pools of
-/// many tests in parallel fit into 300 connections.
+/// Durable as in production, because the fault tests crash the server, but otherwise small. The pools of many
+/// parallel tests fit into 300 connections.
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
 max_connections = 300
@@ -24,9 +24,9 @@ fsync = on
 synchronous_commit = on
 ";
 
-/// Keeps one cluster: `$1` is the directory of the PostgreSQL programs, `$2` the settings. Its
-/// first answer is the cluster's directory; then follows one line per request. Signals are ignored:
-/// only the pipe counts. Standard error is let go, so that whoever reads ours need not wait for it.
+/// Keeps one cluster. `$1` is the directory of the PostgreSQL programs, `$2` the settings. Its first answer is the
+/// cluster's directory. Then there is one line for each request. It ignores signals and ends only with the pipe. It
+/// closes standard error, so that a reader of our standard error does not wait for it.
 const KEEP_CLUSTER: &str = r#"
 trap '' HUP INT TERM PIPE
 bin=$1 settings=$2
@@ -49,7 +49,7 @@ stop </dev/null >/dev/null
 rm -rf "$directory"
 "#;
 
-/// A running PostgreSQL cluster of one's own; dropping it stops the server and removes its files.
+/// A running private PostgreSQL cluster. Dropping it stops the server and removes its files.
 pub(crate) struct Cluster {
     psql: PathBuf,
     directory: PathBuf,
@@ -58,13 +58,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes a cluster and waits until it accepts connections, on 127.0.0.1 and on a Unix socket in
-    /// its directory.
+    /// Makes a cluster and waits until it accepts connections, on 127.0.0.1 and on a Unix socket in its directory.
     pub(crate) fn start() -> Self {
         Self::start_in(&env::temp_dir())
     }
 
-    /// As [`Cluster::start`], with its files in a directory of `parent`.
+    /// Like [`Cluster::start`], with its files in a directory below `parent`.
     pub(crate) fn start_in(parent: &Path) -> Self {
         let bin = directory_of("initdb");
         let mut command = Watcher::command(KEEP_CLUSTER, [bin.as_os_str(), OsStr::new(SETTINGS)]);
@@ -82,7 +81,7 @@ impl Cluster {
         };
 
         cluster.require("init");
-        // Between the probe of a port and its use by the server, somebody else may take it.
+        // Another process may take the port between our check and the start of the server.
         let started = (0..5).any(|_| {
             cluster.port = free_port();
             cluster.ask(&format!("start {}", cluster.port))
@@ -91,7 +90,7 @@ impl Cluster {
         cluster
     }
 
-    /// The `postgres://` URL of a fresh, empty database in this cluster. It survives restarts.
+    /// The `postgres://` URL of a new, empty database in this cluster. It survives restarts.
     pub(crate) fn database(&self) -> String {
         self.database_from(EMPTY)
     }
@@ -102,14 +101,12 @@ impl Cluster {
         self.url(&name)
     }
 
-    /// Stops the server as a crash would: sessions are cut, and nothing is flushed that was not
-    /// durable already.
+    /// Stops the server as in a crash: connections are cut, and nothing else is flushed.
     pub(crate) fn stop_immediate(&self) {
         self.require("stop");
     }
 
-    /// Starts a stopped server on its old port and waits until it has recovered and accepts
-    /// connections.
+    /// Starts a stopped server on its old port, and waits until it has recovered and accepts connections.
     pub(crate) fn start_again(&self) {
         self.require(&format!("start {}", self.port));
     }
@@ -132,15 +129,15 @@ impl Cluster {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner).ask(request)
     }
 
-    /// What `initdb`, `pg_ctl` and the server had to say.
+    /// The output of `initdb`, `pg_ctl` and the server.
     fn log(&self) -> String {
         let path = self.directory.join("log");
         fs::read_to_string(&path).unwrap_or_else(|error| format!("{}: {error}", path.display()))
     }
 }
 
-/// A port on 127.0.0.1 that nobody listens on. It lies below those that the kernel hands out by
-/// itself (from 32768 on Linux), so that no connection takes it while a cluster is stopped.
+/// A free port on 127.0.0.1. It is below the ports that the kernel assigns itself (from 32768 on Linux), so that no
+/// connection takes it while a cluster is stopped.
 fn free_port() -> u16 {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 17_000;

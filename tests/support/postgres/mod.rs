@@ -1,8 +1,7 @@
-//! The PostgreSQL that the tests run on: a private cluster in a temporary directory, or databases
-//! on a server that `TOLLGATE_TEST_POSTGRES_URL` names.
+//! PostgreSQL for the tests: a private cluster in a temporary directory, or databases on the server in
+//! `TOLLGATE_TEST_POSTGRES_URL`.
 //!
-//! It owns the life of that cluster and the making of empty databases in it, and must know nothing
-//! of Tollgate's tables.
+//! This module starts and stops the cluster and makes empty databases. It does not know Tollgate's tables.
 
 mod cluster;
 pub(crate) mod programs;
@@ -21,8 +20,8 @@ pub(crate) use self::cluster::Cluster;
 use self::programs::{execute, program, psql};
 use self::watcher::Watcher;
 
-/// Drops the databases that were made on a given server: `$1` is `psql`, `$2` the server's URL, and
-/// each line of standard input a name.
+/// Drops the databases that were made on a given server. `$1` is `psql`, `$2` the server's URL, and each line of
+/// standard input a name.
 const DROP_DATABASES: &str = r#"
 trap '' HUP INT TERM PIPE
 exec 2>/dev/null
@@ -36,8 +35,7 @@ for name in $names; do
 done >/dev/null
 "#;
 
-/// The `postgres://` URL of a fresh, empty database on the server that all tests of this process
-/// share.
+/// The `postgres://` URL of a new, empty database on the server that all tests of this process share.
 pub(crate) fn database() -> String {
     match SHARED.get_or_init(Shared::choose) {
         Shared::Private(cluster) => cluster.database(),
@@ -45,7 +43,7 @@ pub(crate) fn database() -> String {
     }
 }
 
-/// The URL of a fresh copy of a database made by [`database`], to which nobody may be connected.
+/// The URL of a new copy of a database made by [`database`]. Nobody may be connected to the original.
 pub(crate) fn copy_of(url: &str) -> String {
     match SHARED.get_or_init(Shared::choose) {
         Shared::Private(cluster) => cluster.database_from(database_of(url)),
@@ -69,8 +67,7 @@ impl Shared {
     }
 }
 
-/// A server that is not ours: the databases made on it are dropped when the test process ends, and
-/// nothing else is touched.
+/// A server that is not ours. When the test process ends, we drop the databases that we made, and nothing else.
 struct GivenServer {
     psql: PathBuf,
     url: String,
@@ -98,15 +95,14 @@ impl GivenServer {
     }
 }
 
-/// The template that is empty and to which nobody can be connected: a connection to the template
-/// would block the copy.
+/// An empty template that nobody can connect to. A connection to the template would block the copy.
 const EMPTY: &str = "template0";
 
 fn create_database(psql: Command, name: &str, template: &str) {
     execute(psql, &format!("create database {name} template {template}"));
 }
 
-/// Splits a URL into what comes before its database, the database, and the query with its `?`.
+/// Splits a URL into the part before the database, the database, and the query with its `?`.
 fn split(url: &str) -> (&str, &str, &str) {
     let (url, query) = url.split_at(url.find('?').unwrap_or(url.len()));
     let authority = url.find("://").map_or(0, |at| at + "://".len());
@@ -123,7 +119,7 @@ fn with_database(url: &str, database: &str) -> String {
     format!("{server}/{database}{query}")
 }
 
-/// A name for a database that no other process, nor an earlier run, has used on the same server.
+/// A database name that no other process or earlier run has used on the same server.
 fn fresh_name() -> String {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -131,7 +127,7 @@ fn fresh_name() -> String {
     format!("tollgate_test_{process:016x}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The seed of a hash map is the randomness that the standard library has to offer.
+/// The standard library's only source of random numbers is the seed of a hash map.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

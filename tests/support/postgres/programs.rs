@@ -1,4 +1,4 @@
-//! Where the programs of PostgreSQL are, and whom they run as.
+//! Finds PostgreSQL's programs, and the user to run them as.
 
 use std::env;
 use std::fs;
@@ -18,7 +18,7 @@ pub(super) fn execute(mut psql: Command, sql: &str) -> String {
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
-/// The developer's own `PGHOST`, `PGOPTIONS` and the like are for other servers.
+/// Removes the developer's own `PGHOST`, `PGOPTIONS` and so on, which are for other servers.
 pub(super) fn forget_libpq_settings(command: &mut Command) {
     for (name, _) in env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
@@ -32,7 +32,7 @@ pub(super) struct User {
     pub(super) gid: u32,
 }
 
-/// Has a command run as somebody who is not root, with a directory of its own.
+/// Makes a command run as a user who is not root, and gives that user the directory.
 pub(crate) fn run_unprivileged(command: &mut Command, directory: &Path) {
     if let Some(user) = unprivileged_user() {
         std::os::unix::fs::chown(directory, Some(user.uid), Some(user.gid))
@@ -41,7 +41,7 @@ pub(crate) fn run_unprivileged(command: &mut Command, directory: &Path) {
     }
 }
 
-/// Whom the server is to run as, when that is not ourselves: PostgreSQL refuses to run as root.
+/// The user to run the server as if we are root, because PostgreSQL refuses to run as root.
 pub(super) fn unprivileged_user() -> Option<User> {
     if id(&["-u"]) != Some(0) {
         return None;
@@ -58,13 +58,13 @@ fn id(arguments: &[&str]) -> Option<u32> {
     str::from_utf8(&output.stdout).ok()?.trim().parse().ok()
 }
 
-/// Where one of the programs of PostgreSQL is.
+/// The path of one of PostgreSQL's programs.
 pub(crate) fn program(name: &str) -> PathBuf {
     directory_of(name).join(name)
 }
 
-/// The directory of the PostgreSQL programs: `PGBIN`; if that is unset, the newest version that the
-/// distribution's packages have installed, else the first on `PATH` that has `program`.
+/// The directory of PostgreSQL's programs: `PGBIN`, or else the newest version from the distribution's packages, or
+/// else the first directory on `PATH` that has `program`.
 pub(super) fn directory_of(program: &str) -> PathBuf {
     let candidates: Vec<PathBuf> = match env::var_os("PGBIN") {
         Some(given) => path::absolute(given).into_iter().collect(),

@@ -1,16 +1,16 @@
-//! Nothing of a server may outlive the test process, however that ends, and Rust drops no statics. So a
-//! cluster is kept by a small shell, the watcher, whose standard input is a pipe that only the test
-//! process holds: when the pipe closes, by a drop or by the kernel after a `kill -9`, the watcher
-//! stops the server and removes the directory. It also does the starting, one request at a time, so
-//! that it cannot miss a server that is only just coming up, and makes the directory, so that there
-//! is none before somebody watches it.
+//! Stops a cluster when the test process ends, however it ends.
+//!
+//! Rust does not drop statics, so a small shell script, the watcher, keeps the cluster. Its standard input is a pipe
+//! from the test process. When the pipe closes, by a drop or by the kernel after a `kill -9`, the watcher stops the
+//! server and removes the directory. The watcher also makes the directory and starts the server itself, so there is
+//! never a directory or server that it does not know about.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// A shell that acts on requests while this process lives, and cleans up once it does not.
+/// A shell that handles requests while this process lives, and cleans up after it.
 pub(super) struct Watcher {
     shell: Child,
     answers: BufReader<ChildStdout>,
@@ -23,8 +23,8 @@ impl Watcher {
         command
     }
 
-    /// In a process group of its own, so that what kills the tests' group does not take it along,
-    /// and in a working directory that any user may read.
+    /// Starts the shell in its own process group, so that a signal to the tests' group does not kill it, and in a
+    /// working directory that any user may read.
     pub(super) fn spawn(mut command: Command) -> Self {
         let mut shell = command
             .current_dir("/")
@@ -57,8 +57,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // Waiting closes the pipe first, which is the signal to clean up. There is nobody to tell
-        // of a failure.
+        // Waiting first closes the pipe, which tells the shell to clean up. A failure cannot be reported here.
         self.shell.wait().ok();
     }
 }
