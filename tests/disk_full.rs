@@ -54,7 +54,8 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: whoever still has a file open there is ending as well. There is nobody to tell of a failure.
+        // Lazily: whoever still has a file open there is ending as well. There is nobody to tell of a
+        // failure.
         let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
     }
 }

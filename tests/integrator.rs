@@ -1,4 +1,5 @@
-//! What an integration can do for itself: ask what its key is, roll its secret, and hear of an end before it comes.
+//! What an integration can do for itself: ask what its key is, roll its secret, and hear of an end before it
+//! comes.
 
 use chrono::TimeDelta;
 use serde_json::json;

@@ -257,8 +257,8 @@ async fn a_trusted_proxy_must_say_who_the_client_is_and_others_cannot() {
     assert_eq!(behind_proxy(address, b"", key).await, "", "a trusted proxy without a header");
     served.stop().await;
 
-    // A proxy that cannot name its client is not the client, even if it is on the list; nor are the client's own
-    // headers believed. Where every address is allowed there is nothing to hold it against.
+    // A proxy that cannot name its client is not the client, even if it is on the list; nor are the client's
+    // own headers believed. Where every address is allowed there is nothing to hold it against.
     let (listed, served) = {
         let app = TestApp::with(Engine::Sqlite, |settings| {
             settings.server.proxy_protocol = true;

@@ -1,4 +1,4 @@
-//! Who may pass: the decisions about a key, an address, a client and a session.
+//! Access decisions about a key, an address, a client and a session.
 
 use super::address::ClientAddress;
 use super::api_key::{ApiKey, IpMode};
@@ -12,10 +12,7 @@ use super::scope::{NothingLeft, Scopes};
 use super::secret::{SecretHash, StoredSecret};
 use super::session::Session;
 
-/// Decides about a key by its hash.
-///
-/// # Errors
-/// The [`Reason`] why it does not work now.
+/// Finds a key by its hash, and checks that it works now. The error says why it does not.
 pub fn admit_key<'a>(
     record: &'a MerchantRecord,
     hash: &SecretHash,
@@ -45,11 +42,11 @@ fn merchant_is_good(record: &MerchantRecord, now: Timestamp) -> Result<(), Reaso
     }
 }
 
-/// How an address stands with a key's allow list.
+/// The result of checking an address against a key's allow list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressVerdict {
     Allowed,
-    /// Outside the list of a key that only observes: it passes and is recorded.
+    /// The address is outside the list, but the key only observes. The call is allowed and recorded.
     Observed,
     Refused,
 }
@@ -64,11 +61,11 @@ pub fn judge_address(key: &ApiKey, address: &ClientAddress) -> AddressVerdict {
     }
 }
 
-/// Decides about a client id and secret presented under a key. Unknown ids and wrong secrets cost the
-/// same comparison.
+/// Checks a client id and secret that came with a key. Unknown ids and wrong secrets take the same
+/// comparison, so that timing does not reveal which ids exist.
 ///
 /// # Errors
-/// The [`Reason`]; all but the two of Enhanced Security look alike from outside.
+/// The [`Reason`]. The caller sees the same answer for all reasons except the two about Enhanced Security.
 pub fn admit_client<'a>(
     record: &'a MerchantRecord,
     key: ApiKeyId,
@@ -105,10 +102,10 @@ fn credential_is_on(record: &MerchantRecord, credential: &Credential, now: Times
     }
 }
 
-/// The scopes of a new session: those asked for, or all that the client may have.
+/// The scopes of a new session: the requested ones, or all that the client may have.
 ///
 /// # Errors
-/// [`Reason::ScopeNotAllowed`] for more than that, and where the client may do nothing at all.
+/// [`Reason::ScopeNotAllowed`] if the client may not have a requested scope, or has no scope at all.
 pub fn grant_scopes(
     record: &MerchantRecord,
     credential: &Credential,
@@ -124,18 +121,15 @@ pub fn grant_scopes(
     }
 }
 
-/// What a session stands on.
+/// What a live session depends on.
 pub struct Backing<'a> {
     pub credential: &'a Credential,
-    /// What it may do now: granted, and still within the credentials' and the key's.
+    /// The session's current scopes: those that were granted and that the credentials and the key still have.
     pub scopes: Option<Scopes>,
 }
 
-/// Whether everything a session stands on is still good: its credentials and their epoch, the key,
-/// both licences, the merchant, and one of its scopes at least.
-///
-/// # Errors
-/// The [`Reason`] why not.
+/// Checks that everything a session depends on is still valid: its credentials and their epoch, the key, both
+/// licences, the merchant, and at least one of its scopes. The error says what is not.
 pub fn session_is_backed<'a>(
     record: &'a MerchantRecord,
     session: &Session,

@@ -1,8 +1,8 @@
-//! The server's token keys, and what they seal besides tokens: secrets that must be readable again.
+//! The server's token keys. They sign tokens, and encrypt secrets that must be readable again.
 //!
-//! Newest first. One of them signs, and every one of them opens. Which one signs is agreed upon with the
-//! other replicas ([`crate::flows::token_keys`]): none signs with a key that another could not verify. A
-//! key's id is derived from the key, so that replicas agree whatever the order.
+//! One key signs, and all keys verify. The replicas agree on the key that signs
+//! ([`crate::flows::token_keys`]), so that no replica signs with a key that another one does not have. A
+//! key's id is derived from the key itself, so all replicas use the same id.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use zeroize::Zeroizing;
 
 use super::entropy::Entropy;
 
-/// Names the server key that sealed something.
+/// The id of a server key.
 pub type ServerKeyId = i64;
 
-/// What an operator lets a key do.
+/// What an operator allows a key to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum KeyState {
-    /// Sign, once every replica has the key; and verify.
+    /// Sign once every replica has the key, and verify.
     Sign,
-    /// Verify what it signed before, and nothing more.
+    /// Only verify what it signed before.
     Verify,
 }
 
@@ -56,7 +56,7 @@ impl ServerKey {
         self.state
     }
 
-    /// HKDF-SHA256 (RFC 5869) of this key: `salt` binds the result to one row, `info` to one use.
+    /// Derives a key with HKDF-SHA256 (RFC 5869). `salt` binds the result to one row, `info` to one use.
     pub fn derive(&self, salt: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
         let mut derived = Zeroizing::new([0; 32]);
         Hkdf::<Sha256>::new(Some(salt), &*self.bytes)
@@ -69,30 +69,30 @@ impl ServerKey {
 /// At least one server key, newest first.
 struct Ring {
     keys: Vec<Arc<ServerKey>>,
-    /// The place of the key that signs.
+    /// The index of the key that signs.
     signing: usize,
-    /// Keys that are gone for good, as an operator said: what they signed counts as never issued.
+    /// Keys that an operator has given up. Tokens that they signed count as unknown.
     lost: Vec<ServerKeyId>,
 }
 
-/// The ring in use. It is replaced as a whole when an operator adds a key or another one is to sign, and
-/// reading it takes no lock.
+/// The current keys. They are replaced as a whole when an operator adds a key or another key begins to sign.
+/// Reading takes no lock.
 pub struct Keyring(ArcSwap<Ring>);
 
 impl Keyring {
-    /// All keys may sign. `None` when there is no key at all.
+    /// Keys that may all sign. `None` if there is no key.
     pub fn new(keys: &[[u8; 32]]) -> Option<Self> {
         Self::of(keys.iter().map(|key| ServerKey::new(*key, KeyState::Sign)))
     }
 
-    /// `None` when there is no key at all. The newest that may sign signs until told otherwise.
+    /// The newest key that may sign does so until [`Keyring::settle`]. `None` if there is no key.
     pub fn of(keys: impl IntoIterator<Item = ServerKey>) -> Option<Self> {
         let keys: Vec<_> = keys.into_iter().map(Arc::new).collect();
         let signing = keys.iter().position(|key| key.state == KeyState::Sign).unwrap_or(0);
         (!keys.is_empty()).then(|| Self(ArcSwap::from_pointee(Ring { keys, signing, lost: Vec::new() })))
     }
 
-    /// Every key, newest first.
+    /// All keys, newest first.
     pub fn keys(&self) -> Vec<Arc<ServerKey>> {
         self.0.load().keys.clone()
     }
@@ -107,20 +107,20 @@ impl Keyring {
         self.0.load().keys.iter().find(|key| key.id == id).cloned()
     }
 
-    /// Whether something that names this key must be taken for bad. `false` for a key that is only not
-    /// here yet: nobody may say anything about what that one signed.
+    /// Whether everything that this key signed counts as invalid. `false` for a key that is only not here
+    /// yet, because we cannot say whether its signatures are valid.
     pub fn is_lost(&self, id: ServerKeyId) -> bool {
         self.0.load().lost.contains(&id)
     }
 
-    /// The key that must be here before anything can be said of this seal; `None` when it is, or is lost.
+    /// The missing key that is needed to check this seal. `None` if the key is here or lost.
     pub fn missing_for(&self, sealed: &[u8]) -> Option<ServerKeyId> {
         let id = sealer(sealed)?;
         (self.by_id(id).is_none() && !self.is_lost(id)).then_some(id)
     }
 
-    /// Takes over what operators say now. A key that is no longer among `keys` stays, for verifying, until
-    /// the next start, which looks at what it still holds. `true` when something changed.
+    /// Replaces the keys with those from the key file. A key that is no longer among `keys` still verifies
+    /// until the next start, which checks what still needs it. Returns whether something has changed.
     pub fn replace(&self, keys: Vec<ServerKey>) -> bool {
         let old = self.0.load_full();
         let (signing, mut keys) =
@@ -139,7 +139,7 @@ impl Keyring {
         true
     }
 
-    /// Which key signs from now on, and which ones are lost. A key that is here is not.
+    /// Sets which key signs from now on, and which keys are lost. A key that is here is not lost.
     pub fn settle(&self, signing: ServerKeyId, lost: &[ServerKeyId]) {
         let old = self.0.load_full();
         let place = old.keys.iter().position(|key| key.id == signing).unwrap_or(old.signing);
@@ -150,8 +150,8 @@ impl Keyring {
         }
     }
 
-    /// Encrypts with XChaCha20-Poly1305: `key id(8) | nonce(24) | ciphertext and tag`. `purpose` and
-    /// `owner` are authenticated: what was sealed for one row cannot be moved to another.
+    /// Encrypts with XChaCha20-Poly1305: `key id(8) | nonce(24) | ciphertext and tag`. `purpose` and `owner`
+    /// are authenticated, so a value that was sealed for one row cannot be moved to another.
     pub fn seal(&self, purpose: Purpose<'_>, owner: &[u8], plain: &[u8], entropy: &Entropy) -> Vec<u8> {
         let key = self.signing();
         let nonce: [u8; 24] = entropy.bytes();
@@ -161,7 +161,7 @@ impl Keyring {
         [&key.id.to_be_bytes()[..], &nonce, &sealed].concat()
     }
 
-    /// Opens what [`Keyring::seal`] made; `None` when it was altered, moved or sealed by an unknown key.
+    /// Opens a value from [`Keyring::seal`]. `None` if it was changed or moved, or its key is unknown.
     pub fn open(&self, purpose: Purpose<'_>, owner: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (id, rest) = sealed.split_first_chunk::<8>()?;
         let (nonce, ciphertext) = rest.split_first_chunk::<24>()?;
@@ -172,18 +172,18 @@ impl Keyring {
             .map(Zeroizing::new)
     }
 
-    /// Whether the key that signs made this seal, so that the others can go without it.
+    /// Whether the current key made this seal. If so, it needs none of the older keys.
     pub fn is_fresh(&self, sealed: &[u8]) -> bool {
         sealer(sealed) == Some(self.signing().id)
     }
 }
 
-/// The key that a seal names.
+/// The key that made a seal.
 pub fn sealer(sealed: &[u8]) -> Option<ServerKeyId> {
     sealed.first_chunk().map(|id| i64::from_be_bytes(*id))
 }
 
-/// A key's id as people see it: 16 hexadecimal digits.
+/// A key's id as text: 16 hexadecimal digits.
 pub fn name_of(id: ServerKeyId) -> String {
     format!("{id:016x}")
 }
@@ -194,12 +194,12 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// What a sealed value is for; each has a key of its own.
+/// What a sealed value is for. Each purpose has its own derived key.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose<'a> {
     WebhookSecret,
-    /// With what only the caller has: the `Idempotency-Key`. Whoever has the database and the server key
-    /// cannot open it.
+    /// Includes the caller's `Idempotency-Key`, which is not stored. So the database and the server key are
+    /// not enough to open the answer.
     IdempotentAnswer(&'a [u8]),
     Cursor,
     TotpSecret,

@@ -1,6 +1,6 @@
-//! Every reason for which a call is refused, and what of it is told.
+//! The reasons for which a call is refused, and the error code for each.
 //!
-//! An outsider sees the [`ErrorCode`] alone; the merchant finds the [`Reason`] in the exchange record.
+//! The caller sees only the [`ErrorCode`]. The merchant sees the [`Reason`] in the exchange record.
 
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
@@ -14,15 +14,15 @@ pub enum ErrorCode {
     UnauthorizedClient,
     UnsupportedGrantType,
     InvalidScope,
-    /// RFC 6750 3.1: the resource asks for more than the token may do.
+    /// RFC 6750 3.1: the resource needs a scope that the token does not have.
     InsufficientScope,
     SlowDown,
     TemporarilyUnavailable,
-    /// RFC 6749 4.1.2.1: a fault of ours.
+    /// RFC 6749 4.1.2.1: a bug in this server.
     ServerError,
 }
 
-/// Exactly why a call was refused. Stored by name in the exchange record.
+/// The exact reason why a call was refused. Stored by name in the exchange record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr, EnumString, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Reason {
@@ -36,7 +36,7 @@ pub enum Reason {
     ApiKeysLicenceInactive,
     AddressUnreadable,
     AddressNotAllowed,
-    /// Neither client id nor secret came, nor an `Authorization` header.
+    /// The call has no client id, no secret and no `Authorization` header.
     ClientMissing,
     ClientUnknown,
     ClientOfAnotherKey,
@@ -45,7 +45,7 @@ pub enum Reason {
     EnhancedSecurityOff,
     EnhancedSecurityLicenceInactive,
     ServiceTokenUnknown,
-    /// A person at the console, by password, second factor or link.
+    /// A failed sign-in to the console, by password, second factor or link.
     SignInRefused,
     TokenMissing,
     TokenUnknown,
@@ -57,18 +57,19 @@ pub enum Reason {
     /// The credentials were switched OFF after the session began.
     SessionEnded,
     GrantTypeUnsupported,
-    /// Malformed, or not one of the names that exist.
+    /// The scope is malformed or does not exist.
     ScopeInvalid,
-    /// More than the client may have.
+    /// The client may not have the scope.
     ScopeNotAllowed,
-    /// Another set than the session was granted.
+    /// A refresh asked for a different set than was granted.
     ScopeNotGranted,
-    /// The resource needs a scope that the caller lacks.
+    /// The resource needs a scope that the caller does not have.
     ScopeInsufficient,
-    /// The client and its key lost every scope that the session was granted.
+    /// The client or its key no longer has any scope that the session was granted.
     ScopesTakenAway,
     RequestInvalid,
-    /// PostgreSQL stores none, and no credential of ours has one: in a credential it is a failed attempt.
+    /// PostgreSQL cannot store NUL, and none of our credentials has one. In a credential it is a failed
+    /// attempt.
     NulCharacter,
     TooManyFailures,
     TooManyCalls,
@@ -118,13 +119,13 @@ impl Reason {
         }
     }
 
-    /// Whether the caller was refused for who he is, before anything was done for him.
+    /// Whether the caller was refused because of who it is.
     pub const fn is_of_an_outsider(self) -> bool {
         matches!(self.error(), ErrorCode::InvalidClient) || matches!(self, Self::TooManyFailures)
     }
 
-    /// Whether a secret was presented that is wrong, or works no longer: what guessing looks like. A
-    /// suspended merchant or a lapsed licence is no guess, nor is a token that has had its time.
+    /// Whether the call had a secret that is wrong or no longer works, which may be guessing. A suspended
+    /// merchant, an expired licence and an expired token do not count.
     pub const fn is_failed_authentication(self) -> bool {
         matches!(
             self,

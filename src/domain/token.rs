@@ -1,14 +1,15 @@
-//! Sealed tokens: nothing to steal from the store, nothing to sweep.
+//! Sealed tokens. They are not stored, so they cannot be stolen from the database and need no clean-up.
 //!
 //! ```text
 //! token = base64url( kind(1) | session id(16) | generation(4) | expires at, seconds(4) | mac(20) )
-//! mac   = first 20 bytes of HMAC-SHA256( HKDF(server key, session secret, kind), all before it )
+//! mac   = first 20 bytes of HMAC-SHA256( HKDF(server key, session secret, kind), everything before mac )
 //! ```
 //!
-//! A dump of the database forges nothing, since the server key is not in it; the server key forges
-//! nothing, since the session's secret is not in it. A token is derived, not drawn: the same rotation
-//! always yields the same pair, which is what lets a lost response be asked for again, and lets
-//! parallel refreshes agree without a lock held across the network.
+//! Forging a token needs both the server key, which is not in the database, and the session's secret, which
+//! is in the database.
+//!
+//! Tokens are derived and not random: the same rotation always gives the same pair. So a client can ask again
+//! for a lost response, and parallel refreshes get the same pair without a lock.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,7 +21,6 @@ use super::ids::SessionId;
 use super::keyring::ServerKey;
 use super::secret::PlainSecret;
 
-/// Length of every token in characters.
 pub const TOKEN_CHARS: usize = 60;
 
 const SIGNED_BYTES: usize = 25;
@@ -57,7 +57,7 @@ impl TokenKind {
     }
 }
 
-/// What a token says of itself. Worth nothing until [`SealedToken::is_genuine`].
+/// The contents of a token. Do not trust them before [`SealedToken::is_genuine`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claims {
     pub kind: TokenKind,
@@ -68,7 +68,8 @@ pub struct Claims {
 
 impl Claims {
     fn to_bytes(self) -> [u8; SIGNED_BYTES] {
-        // Seconds fit 32 bits until 2106; a time outside them saturates and so never outlives its hour.
+        // Seconds fit into 32 bits until 2106. A later time saturates, so a token never lives longer than it
+        // should.
         let secs = u32::try_from(self.expires_at.unix_secs().max(0)).unwrap_or(u32::MAX);
         let mut bytes = [0; SIGNED_BYTES];
         bytes[0] = self.kind.byte();
@@ -78,7 +79,7 @@ impl Claims {
         bytes
     }
 
-    /// The token for these claims.
+    /// Makes the token for these claims.
     pub fn seal(self, key: &ServerKey, session_secret: &[u8]) -> PlainSecret {
         let signed = self.to_bytes();
         let mut token = [0; TOKEN_BYTES];
@@ -89,7 +90,7 @@ impl Claims {
     }
 }
 
-/// A token as it was presented: well-formed, not yet known to be ours.
+/// A presented token that is well-formed, but not checked yet.
 #[derive(Clone, Copy)]
 pub struct SealedToken {
     claims: Claims,
@@ -97,7 +98,8 @@ pub struct SealedToken {
 }
 
 impl SealedToken {
-    /// `None` for anything that is not 60 characters of base64url with a known kind: junk costs no read.
+    /// `None` if the text is not 60 characters of base64url with a known kind. So a text that cannot be a
+    /// token costs no query.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != TOKEN_CHARS {
             return None;
@@ -122,7 +124,7 @@ impl SealedToken {
         self.claims
     }
 
-    /// Whether this server sealed it for that session. Compares in constant time.
+    /// Whether we sealed this token for the session with this secret. Compares in constant time.
     pub fn is_genuine(&self, key: &ServerKey, session_secret: &[u8]) -> bool {
         mac(self.claims.kind, key, session_secret, &self.claims.to_bytes())
             .verify_truncated_left(&self.mac)

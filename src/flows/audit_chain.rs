@@ -7,8 +7,8 @@
 //! - The anchor is sealed with the server key. Who can only write to the database cannot move it over
 //!   events that they deleted; and without it moved, these are missing.
 //!
-//! The head is sealed as well ([`crate::store::audit_head`]). What no seal can tell is that the whole database
-//! was set back to an earlier copy, seal included: for that, keep the head elsewhere and compare.
+//! The head is sealed as well ([`crate::store::audit_head`]). What no seal can tell is that the whole
+//! database was set back to an earlier copy, seal included: for that, keep the head elsewhere and compare.
 
 use std::sync::Arc;
 

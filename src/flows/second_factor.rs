@@ -39,8 +39,8 @@ impl Core {
         Enrolment { secret, sealed }
     }
 
-    /// Takes the app into use once it shows a right code, and makes recovery codes, shown this once.
-    /// The user's other sessions, which began without it, end. Where live keys take a second factor, setting one
+    /// Takes the app into use once it shows a right code, and makes recovery codes, shown this once. The
+    /// user's other sessions, which began without it, end. Where live keys take a second factor, setting one
     /// up takes the password again: else whoever got hold of a session would make their own.
     pub async fn confirm_totp(
         &self,

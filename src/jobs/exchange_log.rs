@@ -1,4 +1,4 @@
-//! Writes exchange records in batches, off the hot path.
+//! Writes exchange records in batches, in the background.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,31 +14,31 @@ use crate::flows::SharedCore;
 use crate::store::StoreError;
 use crate::store::exchanges::{self, Exchange};
 
-/// Records that may wait: about a second of a busy server. Past it, records are dropped and counted,
-/// since troubleshooting data must not hold up the calls it is about.
+/// The most waiting records: about a second of a busy server. Further records are dropped and counted,
+/// because they must not delay calls.
 const QUEUE_MAX: usize = 50_000;
 
-/// What the records that wait may take in memory, the batch included that is being written.
+/// The most memory for waiting records, including the batch that is being written.
 pub const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Of the calls refused for who made them, how many of one address (an IPv6 /64) are recorded in a minute.
-/// The rest is only counted.
+/// How many refusals of unauthenticated callers are recorded per address (or IPv6 /64) and minute. Further
+/// ones are only counted.
 pub const REFUSALS_PER_ADDRESS_AND_MINUTE: u32 = 30;
 
-/// Addresses that are counted apart in a minute. The refusals of further ones are not recorded.
+/// The most addresses that are counted in a minute. Refusals of further addresses are not recorded.
 const ADDRESSES_MAX: usize = 10_000;
 
-/// Records of one statement: a few milliseconds of SQLite's one writer.
+/// The most records in a statement. This occupies SQLite's only writer for a few milliseconds.
 const BATCH_MAX: usize = 250;
 
 /// The pause after a batch that was not full, so that a quiet server writes few, larger batches.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause before a batch is tried again while the store does not answer. It is tried for as long as that
-/// lasts: meanwhile records wait in the queue.
+/// The pause before a batch is retried while the store does not answer. It is retried until the store
+/// answers, and new records wait in the queue.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a stop waits for what is in the queue.
+/// How long a stop waits for the records in the queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 enum Entry {
@@ -49,7 +49,7 @@ enum Entry {
 /// Queues exchange records for the writer.
 pub struct ExchangeLog {
     queue: mpsc::Sender<Entry>,
-    /// Of the records that wait.
+    /// The size of the waiting records.
     bytes: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     refusals: Mutex<Refusals>,
@@ -95,7 +95,7 @@ impl ExchangeLog {
         }
     }
 
-    /// Whether one more refusal of `ip` is to be recorded; counts it either way.
+    /// Counts a refusal of `ip`. Returns whether to record it.
     pub fn has_room_for_refusal(&self, ip: IpAddr, at: Timestamp) -> bool {
         let minute = at.unix_secs().div_euclid(60);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,12 +120,12 @@ impl ExchangeLog {
         self.unrecorded.load(Ordering::Relaxed)
     }
 
-    /// Records that were never written: for want of room, or because the store refused them.
+    /// Records that were not written, because there was no room or the store refused them.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Returns when everything recorded so far is written, or after a while without a store.
+    /// Waits until all records so far are written, but not longer than [`FLUSH_TIMEOUT`].
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
         let flush = async {
@@ -169,7 +169,7 @@ async fn write_all(
     }
 }
 
-/// Writes a batch; how many records are lost.
+/// Writes a batch. Returns how many records were lost.
 async fn write(core: &SharedCore, batch: &[Exchange]) -> u64 {
     if batch.is_empty() {
         return 0;

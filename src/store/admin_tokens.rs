@@ -1,4 +1,4 @@
-//! Admin tokens: who may call the admin API, and introspect.
+//! Admin tokens, for the admin API and for introspection.
 
 use std::fmt::Display;
 
@@ -28,11 +28,11 @@ struct AdminTokenRow {
     is_earlier: bool,
 }
 
-/// A token, found by one of its two secrets.
+/// A token that was found by one of its two secrets.
 #[derive(Clone)]
 pub struct Presented {
     pub token: AdminToken,
-    /// By the secret before the newest.
+    /// The token was found by its previous secret.
     pub is_earlier: bool,
 }
 
@@ -42,7 +42,7 @@ impl Presented {
         self.token.is_live(now) && (!self.is_earlier || self.earlier_is_live(now))
     }
 
-    /// Whether the secret before the newest still works, if there is one.
+    /// Whether there is a previous secret that still works.
     pub fn earlier_is_live(&self, now: Timestamp) -> bool {
         self.token.overlap.is_some_and(|overlap| overlap.earlier_ends_at.is_none_or(|end| end > now))
     }
@@ -123,7 +123,7 @@ pub async fn by_id(db: &mut Connection, id: AdminTokenId) -> Result<Option<Admin
     .transpose()
 }
 
-/// A page of tokens, of one merchant or of all, newest first, from before `before`.
+/// A page of tokens of one merchant or of all, newest first, starting before `before`.
 pub async fn list(
     db: &mut Connection,
     merchant: Option<MerchantId>,
@@ -145,7 +145,7 @@ pub async fn list(
     .collect()
 }
 
-/// How many tokens of a merchant work, or have not ended yet.
+/// How many tokens of a merchant are neither revoked nor expired.
 pub async fn count_live(
     db: &mut Connection,
     merchant: MerchantId,
@@ -162,8 +162,8 @@ pub async fn count_live(
     .map(|(count,)| count)
 }
 
-/// Gives a token a new secret. The one that it had works on beside it; but where that one was never used,
-/// the one before it does.
+/// Gives a token a new secret. The current secret becomes the previous one and keeps working. If the current
+/// secret was never used, the previous one stays instead.
 pub async fn rotate(
     tx: &mut Tx,
     id: AdminTokenId,
@@ -184,8 +184,8 @@ pub async fn rotate(
     touched("admin_tokens", rows, 1)
 }
 
-/// Sets the end of the secret before the newest, at the first use of the newest or when it leaked. It never
-/// moves to a later time.
+/// Sets when the previous secret ends, after the first use of the newest one or after a leak. The time is
+/// never moved later.
 pub async fn end_earlier(tx: &mut Tx, id: AdminTokenId, at: Timestamp) -> Result<(), StoreError> {
     tx.query(
         "update admin_tokens set earlier_ends_at = $2 \
@@ -198,14 +198,14 @@ pub async fn end_earlier(tx: &mut Tx, id: AdminTokenId, at: Timestamp) -> Result
     .map(drop)
 }
 
-/// Ends the newest secret of a token, whose earlier one goes on.
+/// Ends the newest secret of a token. The previous one keeps working.
 pub async fn end_newest(tx: &mut Tx, id: AdminTokenId) -> Result<(), StoreError> {
     let query = "update admin_tokens set hash = earlier_hash, earlier_hash = null, overlap_secs = null, \
                  earlier_ends_at = null where id = $1 and earlier_hash is not null";
     touched("admin_tokens", tx.query(query).bind(id).execute().await?, 1)
 }
 
-/// Ends a token; `false` when it had ended before.
+/// Revokes a token. `false` if it was already revoked.
 pub async fn revoke(tx: &mut Tx, id: AdminTokenId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx
         .query("update admin_tokens set revoked_at = $2 where id = $1 and revoked_at is null")
@@ -224,7 +224,6 @@ const NOTE_USES: Sql = Sql {
              where admin_tokens.id = c.id",
 };
 
-/// Writes last-used times.
 pub async fn note_uses(
     db: &mut Connection,
     mut uses: Vec<(AdminTokenId, Timestamp)>,

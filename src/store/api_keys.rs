@@ -92,7 +92,7 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes every setting of a key, and its next version.
+/// Writes all settings of a key, and raises its version.
 pub async fn update(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -144,7 +144,7 @@ fn of_row(row: ApiKeyRow, secrets: &mut ByOwner) -> Result<ApiKey, StoreError> {
     Ok(ApiKey { secrets, ..row.try_into()? })
 }
 
-/// A page of a merchant's keys, revoked ones included, newest first, from before `before`.
+/// A page of a merchant's keys, including revoked ones, newest first, starting before `before`.
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -174,7 +174,7 @@ pub async fn count_live(db: &mut Connection, merchant: MerchantId) -> Result<i64
         .map(|(count,)| count)
 }
 
-/// How many keys of a merchant that are not revoked write their webhooks in this format.
+/// How many keys of a merchant use this webhook format and are not revoked.
 pub async fn count_live_with_format(
     db: &mut Connection,
     merchant: MerchantId,
@@ -190,7 +190,7 @@ pub async fn count_live_with_format(
     .map(|(count,)| count)
 }
 
-/// The keys of a merchant that are not revoked; their secrets are taken from `secrets`.
+/// The keys of a merchant that are not revoked. Moves their secrets out of `secrets`.
 pub(super) async fn of_merchant(
     db: &mut Connection,
     merchant: MerchantId,

@@ -1,4 +1,5 @@
-//! The audit trail: appended in the transaction of the change, each row chained to the one before.
+//! The audit trail. Events are appended in the transaction of the change, and each row is chained to the
+//! previous one.
 
 use super::audit_head::{Head, SealedHead};
 use super::columns::Column;
@@ -21,14 +22,14 @@ const INSERT: Sql = Sql {
              value ->> 13, unhex(value ->> 14) from jsonb_each($1)",
 };
 
-/// Appends the event of a change, in the transaction of that change. [`append_all`] tells when.
+/// Appends the event of a change in its transaction. [`append_all`] says when to call this.
 pub async fn append(tx: &mut Tx, event: &AuditEvent) -> Result<(), StoreError> {
     append_all(tx, std::slice::from_ref(event)).await
 }
 
-/// Appends events in their order. The update of the chain's head is also the lock that puts appends in
-/// order, over all replicas; so this comes last in a transaction, to hold it briefly. An event that belongs
-/// to no change goes through [`super::Store::record`] instead, where many share one transaction.
+/// Appends events in order. The update of the chain's head is also a lock, which orders the appends of all
+/// replicas. So call this last in a transaction, to hold the lock only briefly. Use [`super::Store::record`]
+/// for an event that belongs to no change: many such events share one transaction.
 pub async fn append_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StoreError> {
     let count = i64::try_from(events.len()).expect("events in memory are no more than an i64 counts");
     let (last, mut hash, sealed_seq, sealed_hash, seal) = tx
@@ -95,7 +96,7 @@ pub async fn append_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StoreE
     Ok(())
 }
 
-/// Seals the head as it is, and the foot, whatever sealed them before.
+/// Seals both ends of the chain as they are, whatever sealed them before.
 pub async fn seal_ends(tx: &mut Tx, head_seal: Vec<u8>, cut_seal: Option<Vec<u8>>) -> Result<(), StoreError> {
     let query = "update audit_chain set sealed_seq = seq, sealed_hash = hash, head_seal = $1, cut_seal = $2 \
                  where id = 1";
@@ -103,7 +104,7 @@ pub async fn seal_ends(tx: &mut Tx, head_seal: Vec<u8>, cut_seal: Option<Vec<u8>
     touched("audit_chain", rows, 1)
 }
 
-/// Holds the head until the transaction ends: nobody appends meanwhile.
+/// Locks the head, so that nobody appends before the transaction ends.
 pub async fn lock_ends(tx: &mut Tx) -> Result<ChainEnds, StoreError> {
     tx.query(
         "update audit_chain set seq = seq where id = 1 \
@@ -132,12 +133,12 @@ struct AuditRow {
     hash: Vec<u8>,
 }
 
-/// An event as it stands in the chain.
+/// An event in the chain.
 #[derive(Clone, Debug)]
 pub struct Chained {
     pub seq: i64,
     pub event: AuditEvent,
-    /// The detail as it was hashed, to the byte.
+    /// The exact text of the detail that was hashed.
     pub detail: String,
     pub hash: Vec<u8>,
 }
@@ -170,7 +171,7 @@ impl TryFrom<AuditRow> for Chained {
     }
 }
 
-/// Which events of the trail; `None` is any.
+/// Which events to list. `None` means any.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub merchant: Option<MerchantId>,
@@ -180,7 +181,7 @@ pub struct Filter {
     pub outcome: Option<Outcome>,
 }
 
-/// Events of all merchants in the order of their commits: those after number `after`, up to `through`.
+/// The events of all merchants after number `after` and up to `through`, in the order of commits.
 pub async fn trail(
     db: &mut Connection,
     filter: &Filter,
@@ -209,11 +210,11 @@ pub async fn trail(
     .collect()
 }
 
-/// Which events a person looks for; `None` is any.
+/// Which events a user searches for. `None` means any.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
     pub merchant: Option<MerchantId>,
-    /// Leave out what concerns a merchant.
+    /// Only events without a merchant.
     pub of_platform: bool,
     /// The id or the name of an actor.
     pub actor: Option<String>,
@@ -222,14 +223,15 @@ pub struct Search {
     pub outcome: Option<Outcome>,
 }
 
-/// A page of events, newest first, from before number `before`.
+/// A page of events, newest first, starting before number `before`.
 pub async fn newest(
     db: &mut Connection,
     search: &Search,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Chained>, StoreError> {
-    // A merchant's events have an index of their own, which a condition that may be absent could not use.
+    // There is an index on the events of a merchant. It can only be used if the statement always has the
+    // condition.
     let sql = match search.merchant {
         Some(_) => {
             "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
@@ -264,17 +266,18 @@ pub async fn newest(
         .collect()
 }
 
-/// Where the chain begins and ends.
+/// Both ends of the chain.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct ChainEnds {
     /// The number of the last event, and its hash.
     pub seq: i64,
     pub hash: Vec<u8>,
-    /// The same of the last event that was cut off by age; 0 and zeros when none was.
+    /// The number and hash of the last event that was removed because of its age. 0 and zeros if there is
+    /// none.
     pub cut_seq: i64,
     pub cut_hash: Vec<u8>,
     pub cut_seal: Option<Vec<u8>>,
-    /// The head as it was last sealed.
+    /// The head that was sealed last.
     pub sealed_seq: i64,
     pub sealed_hash: Vec<u8>,
     pub head_seal: Option<Vec<u8>>,
@@ -296,18 +299,16 @@ pub async fn ends(db: &mut Connection) -> Result<ChainEnds, StoreError> {
     .await
 }
 
-/// Where the chain is to be cut: through the event with this number and hash.
+/// Where to cut the chain: up to and including the event with this number and hash.
 pub struct Cut {
     pub seq: i64,
     pub hash: Vec<u8>,
     pub seal: Vec<u8>,
 }
 
-/// Removes the events after number `from`, where the chain is cut now, through those of `cut`. `false`,
-/// with nothing changed, when another replica has cut it meanwhile.
-///
-/// # Errors
-/// [`StoreError`]; events that are not there are one.
+/// Removes the events after number `from`, where the chain is cut now, up to `cut`. Returns `false` and
+/// changes nothing if another replica has cut the chain in the meantime. It is an error if events are
+/// missing.
 pub async fn cut(tx: &mut Tx, from: i64, cut: Cut) -> Result<bool, StoreError> {
     let rows = tx
         .query(
@@ -332,7 +333,7 @@ pub async fn cut(tx: &mut Tx, from: i64, cut: Cut) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Events of all merchants in the order of the chain, from after number `after`.
+/// The events of all merchants after number `after`, in the order of the chain.
 pub async fn chain(db: &mut Connection, after: i64, limit: i64) -> Result<Vec<Chained>, StoreError> {
     db.query(
         "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \

@@ -1,9 +1,9 @@
-//! The sealed head of the audit chain: the number and hash of its last event, under a token key.
+//! The sealed head of the audit chain: the number and hash of the last event, sealed with a token key.
 //!
-//! The hashes alone tell of everything but a cut at the end: whoever can write to the database removes the
-//! last events and sets the head back. So the head is sealed by whoever appends, and only if the head that
-//! the appender finds is the sealed one, or continues it. A head that was set back is sealed by nobody, and
-//! stays broken for all to see.
+//! The hashes alone do not reveal a cut at the end: somebody who can write to the database could remove the
+//! last events and set the head back. So each append seals the new head. It does so only if the head that it
+//! found is the sealed one, or continues it. If somebody set the head back, no later append seals it, and
+//! verification fails from then on.
 
 use std::sync::Arc;
 
@@ -25,14 +25,14 @@ impl Head {
     }
 }
 
-/// A head as it was last sealed; without a seal where nobody has sealed it yet.
+/// The head that was sealed last. It has no seal if nobody has sealed it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedHead {
     pub head: Head,
     pub seal: Option<Vec<u8>>,
 }
 
-/// Seals heads with the token key that signs.
+/// Seals heads with the current token key.
 pub struct Sealer {
     pub keyring: Arc<Keyring>,
     pub entropy: Entropy,
@@ -43,13 +43,13 @@ impl Sealer {
         self.keyring.seal(Purpose::AuditHead, &head.bytes(), &[], &self.entropy)
     }
 
-    /// Whether a server with one of our keys has sealed it.
+    /// Whether the seal was made with one of our keys.
     pub fn is_genuine(&self, sealed: &SealedHead) -> bool {
         let open = |seal| self.keyring.open(Purpose::AuditHead, &sealed.head.bytes(), seal).is_some();
         sealed.seal.as_deref().is_some_and(open)
     }
 
-    /// Whether the head found may be sealed with what is appended to it.
+    /// Whether an append may seal the head that it found.
     pub(super) async fn may_seal(
         &self,
         db: &mut Connection,
@@ -65,7 +65,7 @@ impl Sealer {
         if *found == sealed.head {
             return Ok(true);
         }
-        // A server of the release before has appended without sealing.
+        // A server of the previous release has appended without sealing.
         let row = db.query("select hash from audit_events where seq = $1").bind(sealed.head.seq);
         let row = row.optional::<(Vec<u8>,)>().await?;
         Ok(row.is_some_and(|(hash,)| hash == sealed.head.hash))

@@ -1,8 +1,8 @@
-//! A copy of an embedded database, made while it is in use.
+//! Backs up an embedded database while it is in use.
 //!
-//! `vacuum into` reads one consistent state and lets writers go on. The copy has a name of its own until
-//! it is whole, checked and on disk, so that a file with the name asked for is always a good one. That it
-//! has never had a write-ahead log is what tells a log of the former database apart when it is restored.
+//! `vacuum into` reads one consistent state and does not block writers. The copy has a temporary name until
+//! it is complete, checked and on disk. So a file with the requested name is always good. The copy has never
+//! had a write-ahead log. After a restore, this shows that a log beside it belongs to the old database.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,7 +17,7 @@ use super::StoreError;
 use super::pool::Pool;
 use crate::supervise::Supervisor;
 
-/// Why there is no backup, in words for an operator.
+/// Why a backup failed. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     #[error("PostgreSQL is backed up with its own tools: see config/operations.md, or pg_dump --help")]
@@ -32,10 +32,8 @@ pub enum BackupError {
     Store(#[from] StoreError),
 }
 
-/// Copies the database at `url` to a new file, `to`. The schema is left as it is.
-///
-/// # Errors
-/// [`BackupError`]; nothing is left of the copy then.
+/// Copies the database at `url` to a new file, `to`. Does not change the schema. After an error, no part of
+/// the copy remains.
 pub async fn backup(url: &str, to: &Path, timeout: Duration) -> Result<(), BackupError> {
     if !url.starts_with("sqlite:") {
         return Err(BackupError::NotEmbedded);
@@ -44,7 +42,8 @@ pub async fn backup(url: &str, to: &Path, timeout: Duration) -> Result<(), Backu
         return Err(BackupError::Exists(to.to_owned()));
     }
     let file = |source| BackupError::File { path: to.to_owned(), source };
-    // For its owner alone, removed when it is dropped, and under a name that no other backup has.
+    // The temporary file is readable only for its owner, has a unique name, and is removed when it is
+    // dropped.
     let partial = tempfile::Builder::new()
         .prefix(".tollgate-backup-")
         .suffix(".partial")
@@ -62,7 +61,6 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Fills an empty file.
 async fn copy(url: &str, to: &Path, timeout: Duration) -> Result<(), BackupError> {
     let path = to.to_str().ok_or_else(|| BackupError::File {
         path: to.to_owned(),
@@ -75,7 +73,7 @@ async fn copy(url: &str, to: &Path, timeout: Duration) -> Result<(), BackupError
     copied.map(drop).map_err(|error| StoreError::from(error).into())
 }
 
-/// Nobody else knows the file, so it is read without locks, and without a log beside it.
+/// Checks the copy. Nobody else uses it, so it is opened without locks and without a log.
 async fn check(path: &Path) -> Result<(), BackupError> {
     let options = SqliteConnectOptions::new().filename(path).immutable(true);
     let mut db = options.connect().await.map_err(StoreError::from)?;
@@ -85,13 +83,14 @@ async fn check(path: &Path) -> Result<(), BackupError> {
     if verdict == "ok" { Ok(()) } else { Err(BackupError::Damaged(verdict)) }
 }
 
-/// Gives the copy its name, durably, and replaces no file that has come up meanwhile.
+/// Gives the copy its final name, durably, and without replacing an existing file.
 fn keep(partial: NamedTempFile, to: &Path) -> io::Result<()> {
     partial.as_file().sync_all()?;
     match partial.persist_noclobber(to) {
         Ok(_) => {}
         Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => return Err(failed.error),
-        // A file system without hard links, such as FAT or a share: there the name is taken first.
+        // A file system without hard links, such as FAT or a share. Reserve the name with an empty file
+        // first.
         Err(failed) => {
             OpenOptions::new().write(true).create_new(true).open(to)?;
             if let Err(failed) = failed.file.persist(to) {
@@ -101,7 +100,7 @@ fn keep(partial: NamedTempFile, to: &Path) -> io::Result<()> {
         }
     }
     match File::open(directory_of(to))?.sync_all() {
-        // Not every file system can: it keeps names by its own means.
+        // Some file systems cannot sync a directory. They keep names durable in their own way.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
             Ok(())
         }

@@ -1,11 +1,12 @@
 //! Group commit: concurrent callers share statements and transactions.
 //!
-//! The cost of a durable write is the transaction, not the row. A worker takes whatever is waiting,
-//! 1 to [`BATCH_MAX`], runs one statement for all of it and answers each caller after the commit. Nobody
-//! waits for others to come: an idle server runs batches of one at no extra latency, a busy one amortises.
+//! A durable write costs a transaction, however many rows it has. A worker takes all waiting calls, up to
+//! [`BATCH_MAX`], runs one statement for them and answers each caller after the commit. No call waits for a
+//! batch to fill up. An idle server runs batches of one without extra latency, and a busy server runs larger
+//! ones.
 //!
-//! One batch of a kind runs at a time, since two at once are two halves at the price of two. A batch that
-//! takes long, behind a lock or a slow commit, does not hold up those after it.
+//! One batch of a kind runs at a time, because two concurrent batches double the commits for the same work.
+//! If a batch takes long, behind a lock or a slow commit, the next one runs beside it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,19 +18,20 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::error::StoreError;
 use crate::supervise::Supervisor;
 
-/// Rows of one statement. More gains little and makes the first caller of a batch wait for the last.
+/// The most rows in a statement. A larger number gains little, and the first caller of a batch would wait
+/// longer.
 const BATCH_MAX: usize = 128;
 
-/// Upper bounds of the sizes that are counted together.
+/// Upper bounds of the histogram's buckets.
 const SIZE_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// How long a batch is left to itself before the next one runs beside it.
+/// How long a batch may run before the next one runs beside it.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// Calls that may wait. Full means that the store has fallen seconds behind: better to say so.
+/// The most waiting calls. With a full queue, the store is seconds behind, so it is better to refuse calls.
 const QUEUE_MAX: usize = 4096;
 
-/// How often a batch is tried again as a whole after a deadlock or serialisation failure.
+/// How often a whole batch is retried after a deadlock or serialisation failure.
 const RETRIES_MAX: u32 = 2;
 
 struct Job<I, O> {
@@ -44,13 +46,12 @@ pub struct Batcher<I, O> {
     sizes: Histogram,
 }
 
-/// How a queue is doing.
 #[derive(Clone, Debug)]
 pub struct QueueState {
     pub operation: &'static str,
-    /// Calls that wait.
+    /// How many calls wait.
     pub depth: usize,
-    /// Calls in each batch so far.
+    /// The sizes of all batches so far.
     pub batch_sizes: Histogram,
 }
 
@@ -59,7 +60,8 @@ where
     I: Clone + Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// Starts `workers` tasks, which end when this is dropped. `run` takes a batch and returns one result for each input, in order.
+    /// Starts `workers` tasks, which end when this is dropped. `run` takes a batch and returns one result for
+    /// each input, in order.
     pub fn start<F, R>(workers: usize, timeout: Duration, tasks: &Supervisor, run: F) -> Self
     where
         F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
@@ -81,11 +83,11 @@ where
         QueueState { operation, depth, batch_sizes: self.sizes.clone() }
     }
 
-    /// Waits for the batch that carries this call. A caller that goes away takes nothing with it: the
-    /// statement runs in the worker.
+    /// Waits for the batch with this call. The statement runs in the worker, so it continues if the caller
+    /// goes away.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when the queue is full or the time is up, else what the statement met.
+    /// [`StoreError::Busy`] if the queue is full or the time is over, or the error of the statement.
     pub async fn call(&self, input: I) -> Result<O, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Job { input, reply }).map_err(|_| StoreError::Busy)?;
@@ -96,10 +98,10 @@ where
     }
 }
 
-/// What the workers of a queue share.
+/// Shared by the workers of a queue.
 struct Lane<I, O> {
     receiver: Mutex<mpsc::Receiver<Job<I, O>>>,
-    /// Held while a batch runs.
+    /// Locked while a batch runs.
     turn: Mutex<()>,
 }
 
@@ -113,13 +115,13 @@ where
     let mut jobs = Vec::with_capacity(BATCH_MAX);
     loop {
         let mut receiver = lane.receiver.lock().await;
-        // Whatever comes until the batch before is done shares the next one.
+        // Calls that arrive while the previous batch runs share the next one.
         let turn = tokio::time::timeout(PATIENCE, lane.turn.lock()).await.ok();
         if receiver.recv_many(&mut jobs, BATCH_MAX).await == 0 {
             return;
         }
         drop(receiver);
-        // Callers whose time was up have gone: what they asked for must not happen behind their back.
+        // Drop calls whose caller has timed out, because the caller was told that the call failed.
         jobs.retain(|job| !job.reply.is_closed());
         if jobs.is_empty() {
             continue;
@@ -128,14 +130,14 @@ where
         let (inputs, replies): (Vec<I>, Vec<_>) = jobs.drain(..).map(|job| (job.input, job.reply)).unzip();
         let results = run_isolated(inputs.into(), &*run).await;
         for (reply, result) in replies.into_iter().zip(results) {
-            // The caller may have gone in the meantime.
+            // The caller may be gone by now.
             let _ = reply.send(result);
         }
         drop(turn);
     }
 }
 
-/// Runs a batch such that one bad row never fails its neighbours.
+/// Runs a batch so that one bad row does not fail the other calls.
 async fn run_isolated<I, O, F, R>(inputs: Arc<[I]>, run: &F) -> Vec<Result<O, StoreError>>
 where
     I: Clone,
@@ -153,7 +155,8 @@ where
     if inputs.len() == 1 {
         return vec![Err(error)];
     }
-    // Out of reach for one is out of reach for all: asking again for each would only pile up.
+    // If the database is unavailable, it is for all calls of the batch. Trying each one would only take
+    // longer.
     if let StoreError::Unavailable(fault, cause) = &error {
         return inputs.iter().map(|_| Err(StoreError::Unavailable(*fault, Arc::clone(cause)))).collect();
     }

@@ -1,5 +1,5 @@
-//! How many sessions each client opened and refreshed, in slots of time: counted by every replica, added
-//! up here.
+//! How many sessions each client opened and refreshed per time slot. Every replica counts, and the counts are
+//! added up here.
 
 use chrono::TimeDelta;
 
@@ -12,14 +12,14 @@ use crate::domain::ids::CredentialId;
 /// The length of a slot.
 pub const SLOT: TimeDelta = TimeDelta::minutes(5);
 
-/// What a client did in some time.
+/// What a client did in a period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Activity {
     pub opened: i64,
     pub refreshed: i64,
 }
 
-/// When the slot began that `time` is in.
+/// The start of the slot that contains `time`.
 pub fn slot_of(time: Timestamp) -> Timestamp {
     let length = SLOT.num_microseconds().expect("five minutes are some microseconds");
     Timestamp::from_micros(time.micros().div_euclid(length) * length)
@@ -38,12 +38,12 @@ const ADD: Sql = Sql {
              refreshed = client_activity.refreshed + excluded.refreshed",
 };
 
-/// Adds to what is there, by client and the start of a slot.
+/// Adds to the counts, by client and start of the slot.
 pub async fn add(
     db: &mut Connection,
     mut activities: Vec<((CredentialId, Timestamp), Activity)>,
 ) -> Result<(), StoreError> {
-    // In one order on all replicas: they lock the same rows.
+    // Sort, so that all replicas lock rows in the same order.
     activities.sort_by_key(|(slot, _)| *slot);
     let columns = vec![
         Column::ids(activities.iter().map(|((client, _), _)| *client)),

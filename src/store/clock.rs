@@ -4,13 +4,14 @@ use super::driver::{Connection, Sql};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 
-/// SQLite runs in this very process and has no clock but ours, so there it is what the processes wrote.
+/// SQLite runs in this process and has no other clock than ours. So there we read the time that processes
+/// have written.
 const NOW: Sql = Sql {
     postgres: "select (extract(epoch from clock_timestamp()) * 1000000)::bigint",
     sqlite: "select at from clock where id = 1",
 };
 
-/// `None` where nobody has written a time yet.
+/// `None` if nobody has written a time yet.
 pub async fn read(db: &mut Connection) -> Result<Option<Timestamp>, StoreError> {
     Ok(db.query_of(&NOW).optional::<(Timestamp,)>().await?.map(|(at,)| at))
 }

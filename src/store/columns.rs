@@ -1,4 +1,4 @@
-//! Whole columns of values for the group-commit statements, and domain types as column types.
+//! Columns of values for the group-commit statements, and domain types as column types.
 
 use std::fmt::Write as _;
 
@@ -39,7 +39,7 @@ impl Column {
         }
     }
 
-    /// Blobs go as hex, which `unhex` turns back.
+    /// Blobs are written as hex, and the statement decodes them with `unhex`.
     fn write_json(&self, row: usize, out: &mut String) {
         let null = |out: &mut String| out.push_str("null");
         match self {
@@ -63,7 +63,7 @@ impl Column {
     }
 }
 
-/// One JSON array a row, which `jsonb_each` walks.
+/// A JSON array with one array for each row, for `jsonb_each`.
 pub(super) fn rows_as_json(columns: &[Column]) -> String {
     let rows = columns.first().map_or(0, Column::len);
     let mut out = String::with_capacity(rows * columns.len() * 40);
@@ -82,7 +82,7 @@ pub(super) fn rows_as_json(columns: &[Column]) -> String {
     out
 }
 
-// Domain types as column types: an id is its UUID, a timestamp its microseconds, scopes their text.
+// Domain types as column types: an id is stored as its UUID, a timestamp as microseconds, scopes as text.
 
 impl<DB: sqlx::Database, T> Type<DB> for Id<T>
 where

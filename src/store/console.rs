@@ -1,4 +1,4 @@
-//! Sessions of the console, recovery codes, and one-time sign-in links. All are found by a hash.
+//! Console sessions, recovery codes and one-time sign-in links. All are found by a hash.
 
 use super::driver::{Connection, Tx};
 use super::{StoreError, touched};
@@ -18,7 +18,8 @@ struct SessionRow {
     client_ip: String,
 }
 
-/// Writes a new session. Of those that are like it, awaiting a second factor or not, the user keeps the newest.
+/// Writes a new session. Removes the user's oldest sessions above the limit. Sessions that await a second
+/// factor have their own limit.
 pub async fn insert_session(tx: &mut Tx, user: UserId, session: &ConsoleSession) -> Result<(), StoreError> {
     tx.query(
         "delete from console_sessions where user_id = $1 and awaits_totp = $2 and hash not in \
@@ -48,7 +49,7 @@ pub async fn insert_session(tx: &mut Tx, user: UserId, session: &ConsoleSession)
     touched("console_sessions", rows, 1)
 }
 
-/// A session, over or not, and whose it is.
+/// A session, even if it has ended, and its user.
 pub async fn session(
     db: &mut Connection,
     hash: SecretHash,
@@ -75,7 +76,7 @@ pub async fn session(
     }))
 }
 
-/// Moves a session's idle time-out. It may have ended meanwhile; then there is nothing to move.
+/// Restarts a session's idle time-out. Does nothing if the session has ended in the meantime.
 pub async fn touch_session(db: &mut Connection, hash: SecretHash, now: Timestamp) -> Result<(), StoreError> {
     db.query("update console_sessions set last_seen_at = $2 where hash = $1 and last_seen_at < $2")
         .bind(hash.bytes().to_vec())
@@ -85,7 +86,7 @@ pub async fn touch_session(db: &mut Connection, hash: SecretHash, now: Timestamp
     Ok(())
 }
 
-/// Ends a session; `false` when it had ended before.
+/// Ends a session. `false` if it had already ended.
 pub async fn end_session(tx: &mut Tx, hash: SecretHash) -> Result<bool, StoreError> {
     let rows = tx
         .query("delete from console_sessions where hash = $1")
@@ -95,7 +96,7 @@ pub async fn end_session(tx: &mut Tx, hash: SecretHash) -> Result<bool, StoreErr
     Ok(rows == 1)
 }
 
-/// Ends every session of a user, but for the one to keep.
+/// Ends all sessions of a user except `keep`.
 pub async fn end_sessions_of(tx: &mut Tx, user: UserId, keep: Option<SecretHash>) -> Result<u64, StoreError> {
     let keep = keep.map_or_else(Vec::new, |hash| hash.bytes().to_vec());
     tx.query("delete from console_sessions where user_id = $1 and hash <> $2")
@@ -105,7 +106,7 @@ pub async fn end_sessions_of(tx: &mut Tx, user: UserId, keep: Option<SecretHash>
         .await
 }
 
-/// Notes that a session's user has set a password: the link it began with no longer stands in for one.
+/// Notes that the user has set a password, so the session's sign-in link no longer replaces one.
 pub async fn forget_link(tx: &mut Tx, hash: SecretHash) -> Result<(), StoreError> {
     tx.query("update console_sessions set by_link = false where hash = $1")
         .bind(hash.bytes().to_vec())
@@ -114,7 +115,7 @@ pub async fn forget_link(tx: &mut Tx, hash: SecretHash) -> Result<(), StoreError
     Ok(())
 }
 
-/// Puts new recovery codes in place of all that a user has.
+/// Replaces all recovery codes of a user.
 pub async fn replace_recovery_codes(
     tx: &mut Tx,
     user: UserId,
@@ -135,7 +136,7 @@ pub async fn replace_recovery_codes(
     Ok(())
 }
 
-/// Uses a recovery code up; `false` when it is not one of this user's, or was used before.
+/// Uses a recovery code. `false` if this user does not have it, or it was already used.
 pub async fn use_recovery_code(
     tx: &mut Tx,
     user: UserId,
@@ -160,7 +161,7 @@ pub async fn count_recovery_codes(db: &mut Connection, user: UserId) -> Result<i
         .map(|(count,)| count)
 }
 
-/// Writes a sign-in link in place of those that the user has.
+/// Writes a sign-in link, and removes the user's other links.
 pub async fn replace_link(
     tx: &mut Tx,
     user: UserId,
@@ -180,7 +181,7 @@ pub async fn replace_link(
     touched("sign_in_links", rows, 1)
 }
 
-/// Uses a link up, and says whose it was; `None` when there is no such link, or it is used or over.
+/// Uses a link and returns its user. `None` if there is no such link, or it was used or has expired.
 pub async fn use_link(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Result<Option<UserId>, StoreError> {
     let row = tx
         .query(
@@ -194,7 +195,7 @@ pub async fn use_link(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Result<O
     Ok(row.map(|(user,)| user))
 }
 
-/// Whether there is such a link that was not used and is not over.
+/// Whether there is such a link that can still be used.
 pub async fn has_link(db: &mut Connection, hash: SecretHash, now: Timestamp) -> Result<bool, StoreError> {
     let row = db
         .query("select user_id from sign_in_links where hash = $1 and used_at is null and expires_at > $2")

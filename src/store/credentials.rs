@@ -68,7 +68,7 @@ pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Writes the switch, the epoch and the scopes, and the next version.
+/// Writes the switch, the epoch and the scopes, and raises the version.
 pub async fn update(tx: &mut Tx, credential: &Credential) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -125,7 +125,7 @@ const CLIENTS: Sql = Sql {
              where api_key_id in (select unhex(value ->> 0) from jsonb_each($1)) group by api_key_id",
 };
 
-/// The same of several keys; those without credentials are left out.
+/// The same for several keys. Keys without credentials are not in the map.
 pub async fn clients_of(
     db: &mut Connection,
     keys: impl Iterator<Item = ApiKeyId>,
@@ -152,12 +152,12 @@ pub async fn of_api_key(db: &mut Connection, key: ApiKeyId) -> Result<Vec<Creden
     with_secrets(db, rows).await
 }
 
-/// Ends every session of a key's credentials, as switching each of them OFF would.
+/// Ends all sessions of a key's credentials, as if each were switched OFF.
 pub async fn end_sessions_of_key(tx: &mut Tx, key: ApiKeyId) -> Result<u64, StoreError> {
     tx.query("update credentials set epoch = epoch + 1 where api_key_id = $1").bind(key).execute().await
 }
 
-/// The credentials of a merchant's keys that are not revoked; their secrets are taken from `secrets`.
+/// The credentials of a merchant's keys that are not revoked. Moves their secrets out of `secrets`.
 pub(super) async fn of_merchant(
     db: &mut Connection,
     merchant: MerchantId,

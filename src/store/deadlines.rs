@@ -1,7 +1,7 @@
 //! Deadlines of API keys and licences, and which of them were announced.
 //!
-//! A row remembers the very deadline that was announced. So each is announced once, by whichever
-//! replica moves the mark, and one that is put off is announced again when it comes near.
+//! A row stores the deadline that was announced last. So each deadline is announced once, by the replica that
+//! writes it. If a deadline is moved, the new one is announced too.
 
 use super::driver::{Connection, Tx};
 use super::{StoreError, parse_name};
@@ -9,10 +9,10 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::domain::licence::Product;
 
-/// Deadlines of one call; the rest come with the next.
+/// The most deadlines that one call returns.
 pub const PAGE: usize = 100;
 
-/// What is announced of a deadline.
+/// What is announced about a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Expiring,
@@ -28,7 +28,7 @@ pub struct KeyDeadline {
     pub expires_at: Timestamp,
 }
 
-/// When a licence lapses.
+/// When a licence expires.
 #[derive(Clone, Debug)]
 pub struct LicenceDeadline {
     pub merchant_id: MerchantId,
@@ -36,7 +36,7 @@ pub struct LicenceDeadline {
     pub expires_at: Timestamp,
 }
 
-/// Deadlines after `after` and up to `until` of keys that are not revoked, not yet announced.
+/// The deadlines after `after` and up to `until` that were not announced yet, of keys that are not revoked.
 pub async fn of_keys(
     db: &mut Connection,
     stage: Stage,
@@ -58,7 +58,7 @@ pub async fn of_keys(
     db.query(sql).bind(after).bind(until).all().await
 }
 
-/// Marks a key's deadline as announced; `false` when it was already, or has moved.
+/// Marks a key's deadline as announced. `false` if it already was, or the deadline has changed.
 pub async fn tell_key(tx: &mut Tx, stage: Stage, deadline: &KeyDeadline) -> Result<bool, StoreError> {
     let sql = match stage {
         Stage::Expiring => {
@@ -74,7 +74,7 @@ pub async fn tell_key(tx: &mut Tx, stage: Stage, deadline: &KeyDeadline) -> Resu
     Ok(rows == 1)
 }
 
-/// The same for licences that are active.
+/// The same for active licences.
 pub async fn of_licences(
     db: &mut Connection,
     stage: Stage,

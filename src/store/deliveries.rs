@@ -1,8 +1,8 @@
-//! Webhook deliveries on their way: claimed, attempted, finished.
+//! Webhook deliveries: claiming, attempting and finishing them.
 //!
-//! Any number of replicas may deliver. `next_attempt_at` is also the claim: whoever moves it forward
-//! by a guarded update has the delivery until that time; when it passes without a record of the
-//! attempt, the sender is gone and the delivery is due again.
+//! Any number of replicas can deliver. `next_attempt_at` is also the claim: a replica that moves it forward
+//! with a guarded update has the delivery until that time. If the time passes without a recorded attempt, the
+//! replica is gone, and the delivery is due again.
 
 use super::driver::{Connection, Tx};
 use super::{StoreError, parse_name, touched};
@@ -13,7 +13,7 @@ use crate::domain::event::WebhookEvent;
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
 use crate::domain::webhook::EventData;
 
-/// The keys whose webhooks have something due, each with its merchant, longest waiting first.
+/// The keys with deliveries that are due, with their merchants. Those that have waited longest come first.
 pub async fn due_endpoints(
     db: &mut Connection,
     now: Timestamp,
@@ -79,8 +79,8 @@ pub async fn claim(
     until: Timestamp,
     limit: i64,
 ) -> Result<Vec<(DeliveryId, EventId)>, StoreError> {
-    // The outer conditions are not a repetition: PostgreSQL checks them again on a row that another
-    // claim has just let go of.
+    // The outer conditions are needed: PostgreSQL checks them again on a row that another claim has just
+    // released.
     db.query(
         "update webhook_deliveries set next_attempt_at = $3 \
          where state = 'pending' and next_attempt_at <= $2 and id in ( \
@@ -105,8 +105,7 @@ struct EventRow {
     created_at: Timestamp,
 }
 
-/// # Errors
-/// [`StoreError`]; no such event is one.
+/// Reads an event. It is an error if there is none.
 pub async fn event(db: &mut Connection, id: EventId) -> Result<WebhookEvent, StoreError> {
     let row = db
         .query(
@@ -125,7 +124,7 @@ pub async fn event(db: &mut Connection, id: EventId) -> Result<WebhookEvent, Sto
     })
 }
 
-/// A delivery as it stands once an attempt is counted.
+/// A delivery after an attempt was counted.
 pub struct Counted {
     pub number: i64,
     pub tries: i64,
@@ -143,7 +142,7 @@ struct CountedRow {
     next_attempt_at: Timestamp,
 }
 
-/// Counts an attempt that began at `at`, and holds the delivery until the commit.
+/// Counts an attempt that began at `at`, and locks the delivery until the commit.
 pub async fn count_attempt(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result<Counted, StoreError> {
     let row = tx
         .query(
@@ -182,7 +181,7 @@ pub async fn insert_attempt(tx: &mut Tx, id: DeliveryId, attempt: &Attempt) -> R
     touched("webhook_attempts", rows, 1)
 }
 
-/// Ends a delivery; one that was given up meanwhile may turn out to be delivered.
+/// Finishes a delivery. It may become delivered even if it was given up in the meantime.
 pub async fn finish(
     tx: &mut Tx,
     id: DeliveryId,
@@ -211,7 +210,7 @@ pub async fn retry_at(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result<(), 
     touched("webhook_deliveries", rows, 1)
 }
 
-/// Gives up what is pending for an endpoint that is gone; how many there were.
+/// Gives up all pending deliveries of an endpoint that is gone, and returns how many.
 pub async fn fail_pending(db: &mut Connection, key: ApiKeyId, now: Timestamp) -> Result<u64, StoreError> {
     db.query(
         "update webhook_deliveries set state = 'failed', finished_at = $2 \
@@ -223,7 +222,7 @@ pub async fn fail_pending(db: &mut Connection, key: ApiKeyId, now: Timestamp) ->
     .await
 }
 
-/// Notes that an endpoint failed, if it is the first time since it last worked.
+/// Notes when an endpoint first failed since it last worked.
 pub async fn note_failing(db: &mut Connection, key: ApiKeyId, now: Timestamp) -> Result<(), StoreError> {
     db.query(
         "update api_keys set webhook_failing_since = $2 where id = $1 and webhook_failing_since is null",
@@ -235,7 +234,7 @@ pub async fn note_failing(db: &mut Connection, key: ApiKeyId, now: Timestamp) ->
     Ok(())
 }
 
-/// Forgets that an endpoint failed: it works, or it is another one now.
+/// Forgets that an endpoint failed, because it works or has another URL now.
 pub async fn note_working(db: &mut Connection, key: ApiKeyId) -> Result<(), StoreError> {
     db.query(
         "update api_keys set webhook_failing_since = null where id = $1 and webhook_failing_since is not null",
@@ -246,7 +245,7 @@ pub async fn note_working(db: &mut Connection, key: ApiKeyId) -> Result<(), Stor
     Ok(())
 }
 
-/// Disables an endpoint; `false` when it was disabled, or given another URL, in the meantime.
+/// Disables an endpoint. `false` if it was disabled or got another URL in the meantime.
 pub async fn disable_endpoint(
     tx: &mut Tx,
     key: ApiKeyId,

@@ -1,5 +1,4 @@
-//! The log of webhook deliveries: every webhook sent or to be sent, with its attempts; and sending
-//! again what is in it.
+//! The log of webhook deliveries with their attempts, and redelivery.
 
 use std::collections::HashMap;
 
@@ -61,7 +60,7 @@ impl TryFrom<AttemptRow> for Attempt {
     }
 }
 
-/// A page of a merchant's deliveries with their attempts, newest first, from before `before`.
+/// A page of a merchant's deliveries with their attempts, newest first, starting before `before`.
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -152,8 +151,8 @@ pub async fn redeliver(tx: &mut Tx, id: DeliveryId, now: Timestamp) -> Result<()
     touched("webhook_deliveries", rows, 1)
 }
 
-/// Makes every failed delivery of a merchant due that was created at `since` or later and whose
-/// endpoint is there; how many there were.
+/// Makes a merchant's failed deliveries due that were created at `since` or later and still have an endpoint.
+/// Returns how many.
 pub async fn redeliver_failed(
     tx: &mut Tx,
     merchant: MerchantId,

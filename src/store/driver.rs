@@ -1,8 +1,8 @@
-//! The two engines behind one face: whoever writes a query need not know which of them runs it.
+//! One interface for both engines, so that code with a query does not depend on the engine.
 //!
-//! Both take `$1`, `returning`, `on conflict`, common table expressions and `true`, so a query is one
-//! text, and the engine is chosen at the connection. Four things alone carry a text per engine: the
-//! group-commit statements ([`Sql`]), the engine's own statistics, the sweeper's turns, and the migrations.
+//! Both engines support `$1`, `returning`, `on conflict`, common table expressions and `true`. So a query has
+//! one text, and the connection decides which engine runs it. Only a few things have a text for each engine
+//! ([`Sql`]): the group-commit statements, the engine's clock and statistics, locks, and the migrations.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
@@ -30,17 +30,17 @@ pub enum Engine {
     Sqlite,
 }
 
-/// A statement whose two texts differ.
+/// A statement with a different text for each engine.
 pub struct Sql {
     pub postgres: &'static str,
     pub sqlite: &'static str,
 }
 
-/// A file that takes none fails at the next write.
+/// SQLite cannot tell this in advance: a read-only file fails at the next write.
 const TAKES_WRITES: Sql =
     Sql { postgres: "select current_setting('transaction_read_only') = 'off'", sqlite: "select true" };
 
-/// A connection out of the pool, inside a transaction or not.
+/// A connection from the pool, inside a transaction or not.
 pub enum Connection {
     Postgres(Lease),
     Sqlite(PoolConnection<Sqlite>, Arc<Outages>),
@@ -48,13 +48,13 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Prepares `sql`, the same text on both engines.
+    /// Prepares `sql`, which is the same for both engines.
     pub fn query(&mut self, sql: &'static str) -> Query<'_> {
         Query { link: self.link(), sql, failed: None }
     }
 
-    /// Prepares the engine's text of `sql` with whole columns of values: arrays for `unnest` on
-    /// PostgreSQL, one JSON array of rows as `$1` for `jsonb_each` on SQLite.
+    /// Prepares the engine's text of `sql` with columns of values. PostgreSQL gets arrays for `unnest`,
+    /// SQLite gets a JSON array of rows as `$1` for `jsonb_each`.
     pub fn batch(&mut self, sql: &'static Sql, columns: Vec<Column>) -> Query<'_> {
         let link = self.link();
         match link {
@@ -76,7 +76,7 @@ impl Connection {
         Query { link, sql, failed: None }
     }
 
-    /// Asks whether the database answers, and takes writes.
+    /// Checks that the database answers and accepts writes.
     pub(super) async fn ping(&mut self) -> Result<(), StoreError> {
         let (takes_writes,) = self.query_of(&TAKES_WRITES).one::<(bool,)>().await?;
         match self {
@@ -94,20 +94,20 @@ impl Connection {
     }
 }
 
-/// What the transactions of a process share.
+/// Shared by all transactions of a process.
 #[derive(Default)]
 pub(super) struct Around {
-    /// Told of a commit that leaves something to deliver.
+    /// Notified after a commit with events to deliver.
     pub(super) published: Notify,
     pub(super) sealer: OnceLock<Arc<Sealer>>,
 }
 
-/// A transaction. Dropped without [`Tx::commit`], it rolls back.
+/// A transaction. It rolls back if it is dropped without [`Tx::commit`].
 pub struct Tx {
     connection: Connection,
     around: Arc<Around>,
     leaves_deliveries: bool,
-    /// What it put into the audit trail, with the numbers there.
+    /// The audit events that it has appended, with their numbers.
     events: Vec<(i64, AuditEvent)>,
 }
 
@@ -116,27 +116,24 @@ impl Tx {
         Self { connection, around, leaves_deliveries: false, events: Vec::new() }
     }
 
-    /// Has the deliverer of this process woken once the changes are durable.
+    /// Wakes this process's deliverer after the commit.
     pub(super) const fn leaves_deliveries(&mut self) {
         self.leaves_deliveries = true;
     }
 
-    /// Has events of the audit trail written to the log once they are durable.
+    /// Writes audit events to the log after the commit.
     pub(super) fn leaves_events(&mut self, events: impl Iterator<Item = (i64, AuditEvent)>) {
         if tracing::enabled!(target: AUDIT_LOG, tracing::Level::INFO) {
             self.events.extend(events);
         }
     }
 
-    /// What seals the head of the audit chain; `None` before the token keys are known.
+    /// Seals the head of the audit chain. `None` before the token keys are loaded.
     pub(super) fn sealer(&self) -> Option<Arc<Sealer>> {
         self.around.sealer.get().cloned()
     }
 
-    /// Returns once the changes are durable.
-    ///
-    /// # Errors
-    /// When the engine does not confirm; the changes may then be there or not.
+    /// Returns when the changes are durable. After an error, the changes may or may not have been committed.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.connection {
             Connection::Postgres(lease) => lease.commit().await?,
@@ -155,7 +152,7 @@ impl Tx {
     }
 }
 
-/// One line for an event of the audit trail, for whoever collects them from the log.
+/// Writes one log line for an audit event, for syslog or a SIEM.
 fn log(seq: i64, event: &AuditEvent) {
     tracing::info!(
         target: AUDIT_LOG,
@@ -189,7 +186,7 @@ impl DerefMut for Tx {
     }
 }
 
-/// A value that both engines take as a parameter.
+/// A value that can be a parameter on both engines.
 pub trait Value:
     for<'q> Encode<'q, Postgres> + Type<Postgres> + for<'q> Encode<'q, Sqlite> + Type<Sqlite>
 {
@@ -199,7 +196,7 @@ impl<T> Value for T where
 {
 }
 
-/// A row type that both engines can fill; `#[derive(sqlx::FromRow)]` is enough.
+/// A row type for both engines. `#[derive(sqlx::FromRow)]` is enough.
 pub trait Row: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
 impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
 
@@ -242,7 +239,7 @@ impl Query<'_> {
         self
     }
 
-    /// Runs it and returns the number of rows touched.
+    /// Runs the statement and returns the number of affected rows.
     pub async fn execute(self) -> Result<u64, StoreError> {
         self.begin()?;
         Ok(match self.link {
@@ -285,13 +282,12 @@ impl Query<'_> {
         })
     }
 
-    /// # Errors
-    /// [`StoreError`]; no row at all is one.
+    /// The first row. It is an error if there is none.
     pub async fn one<T: Row>(self) -> Result<T, StoreError> {
         self.optional().await?.ok_or(StoreError::Query(sqlx::Error::RowNotFound))
     }
 
-    /// Counts the statement, unless a parameter could not be bound.
+    /// Counts the statement. Fails if a parameter could not be bound.
     fn begin(&self) -> Result<(), StoreError> {
         if let Some(error) = &self.failed {
             return Err(StoreError::Query(sqlx::Error::Protocol(error.to_string())));

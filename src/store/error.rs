@@ -1,4 +1,4 @@
-//! What can go wrong in the store. Faults, all of them: "not found" is an `Option`, a refusal a value.
+//! Errors of the store. "Not found" is not an error but an `Option`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,29 +6,29 @@ use std::sync::Arc;
 use super::fault::{self, Answer, Fault};
 use super::url::BadUrl;
 
-/// Texts here go to the log, never to a caller, and none of them carries a URL or a value.
+/// These texts go to the log and never to a caller. They contain no URL and no value.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The engine cannot be reached, is out of connections, or does not answer in time. Answered with
-    /// 503: the caller may try again. All calls of a batch share the cause.
+    /// The database cannot be reached, has no free connection, or does not answer in time. The answer is 503.
+    /// All calls of a batch share the cause.
     #[error("the store does not answer: {1}")]
     Unavailable(Fault, Arc<sqlx::Error>),
-    /// A queue of the hot path is full, or a call waited in it for too long. Answered with 503.
+    /// A queue of the hot path is full, or a call waited in it too long. The answer is 503.
     #[error("the store is too busy")]
     Busy,
-    /// A unique value is taken.
+    /// A unique value already exists.
     #[error("already exists")]
     Conflict(sqlx::Error),
-    /// Another transaction was in the way; the same one may succeed when tried again.
+    /// The transaction conflicted with another one. It may succeed if it is tried again.
     #[error("concurrent change: {0}")]
     Contention(sqlx::Error),
-    /// Statements prepared on one connection are asked for on another.
+    /// A pooler runs our statements on a connection on which they were not prepared.
     #[error(
         "the database is reached through a pooler that hands its connections on between statements: set its pool \
          mode to session, or, with PgBouncer 1.21 or later, max_prepared_statements to 200 or more: {0}"
     )]
     Pooler(#[source] sqlx::Error),
-    /// A row that the schema or this program should have made impossible.
+    /// A row that the schema or this program should prevent.
     #[error("impossible row in {table}: {what}")]
     Impossible { table: &'static str, what: String },
     #[error("query failed: {0}")]
@@ -60,7 +60,7 @@ impl StoreError {
         matches!(self, Self::Unavailable(..) | Self::Busy | Self::Contention(_))
     }
 
-    /// Where there is no connection, nothing was wrong with a statement, whatever the server says.
+    /// An error while connecting is always `Unavailable`, whatever the server says.
     pub(super) fn connecting(error: sqlx::Error) -> Self {
         Self::Unavailable(fault::of(&error).fault, Arc::new(error))
     }

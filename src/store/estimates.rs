@@ -1,4 +1,4 @@
-//! How much there is: numbers for a dashboard, cheap enough to be asked for every few seconds.
+//! Numbers for a dashboard. They are cheap enough to be read every few seconds.
 
 use super::StoreError;
 use super::driver::{Connection, Sql};
@@ -6,11 +6,11 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::SessionId;
 use crate::domain::session::Earliest;
 
-/// Webhook deliveries that are still to be made.
+/// Pending webhook deliveries.
 #[derive(Clone, Copy, Debug)]
 pub struct Backlog {
     pub deliveries: i64,
-    /// When the event behind the oldest of them happened.
+    /// The time of the oldest one's event.
     pub oldest: Option<Timestamp>,
 }
 
@@ -22,19 +22,19 @@ pub async fn outbox(db: &mut Connection) -> Result<Backlog, StoreError> {
     Ok(Backlog { deliveries, oldest })
 }
 
-/// Session rows, as the engine estimates them: counting would read the whole table.
+/// The number of session rows, estimated by the engine, because counting would read the whole table.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionRows {
     pub live: i64,
-    /// Versions of rows that nobody sees any more and that wait to be vacuumed; none on SQLite.
+    /// Dead row versions that wait for a vacuum. Always 0 on SQLite.
     pub dead: i64,
 }
 
-/// The statistics of an engine are its own.
 const SESSION_ROWS: Sql = Sql {
     postgres: "select coalesce(sum(n_live_tup), 0)::bigint, coalesce(sum(n_dead_tup), 0)::bigint \
                from pg_stat_user_tables where relid = 'sessions'::regclass",
-    // Row ids are handed out in order and rows end oldest first, so what lies between is the number.
+    // Row ids are assigned in order, and the oldest rows are removed first, so their range is about the
+    // number.
     sqlite: "select coalesce((select max(rowid) from sessions) - (select min(rowid) from sessions) + 1, 0), 0",
 };
 
@@ -43,8 +43,8 @@ pub async fn session_rows(db: &mut Connection) -> Result<SessionRows, StoreError
     Ok(SessionRows { live, dead })
 }
 
-/// Looks at the oldest thousand rows of sessions that started before `floor`: the sweeper goes by age, so
-/// what it leaves behind is among them.
+/// Looks at the oldest thousand sessions that started before `floor`. The sweeper goes by age, so rows that
+/// it failed to remove are among them.
 pub async fn earliest(db: &mut Connection, floor: SessionId) -> Result<Earliest, StoreError> {
     db.query(
         "select min(expires_at) as expires_at, min(rotated_at) as rotated_at, min(revoked_at) as revoked_at \

@@ -1,4 +1,4 @@
-//! Exchanges: every call of the integrators' API, for "API details". Written in batches.
+//! Exchanges: every call of the integrators' API, for "API details". They are written in batches.
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use super::driver::{Connection, Sql};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId};
 
-/// One call as it was answered. Never holds a secret: no header, no body.
+/// One call and its answer. It never contains a secret, because it has no headers and no body.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     pub id: ExchangeId,
@@ -20,10 +20,10 @@ pub struct Exchange {
     pub status: u16,
     /// The error that the caller saw.
     pub error: Option<String>,
-    /// Exactly why: the name of a [`crate::domain::reason::Reason`].
+    /// The exact reason: the name of a [`crate::domain::reason::Reason`].
     pub reason: Option<String>,
     pub client_ip: String,
-    /// The proxies it came through, nearest last.
+    /// The proxies that the call came through, nearest last.
     pub hops: Vec<String>,
     pub api_key_id: Option<ApiKeyId>,
     pub client_id: Option<String>,
@@ -31,7 +31,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// What it takes in memory.
+    /// Its size in memory.
     pub fn bytes(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let hops: usize = self.hops.iter().map(|hop| size_of::<String>() + hop.len()).sum();
@@ -140,7 +140,7 @@ pub struct Filter {
     pub to: Option<Timestamp>,
 }
 
-/// A page of a merchant's exchanges, newest first, from before `before`.
+/// A page of a merchant's exchanges, newest first, starting before `before`.
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -148,7 +148,7 @@ pub async fn list(
     before: Option<ExchangeId>,
     limit: i64,
 ) -> Result<Vec<Exchange>, StoreError> {
-    // A request id has an index of its own, which a condition that may be absent could not use.
+    // There is an index on the request id. It can only be used if the statement always has the condition.
     let sql = match filter.request_id {
         Some(_) => {
             "select id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
@@ -181,7 +181,7 @@ pub async fn list(
         .collect()
 }
 
-/// Where a key was used from.
+/// An address that a key was used from.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Seen {
     pub client_ip: String,
@@ -190,7 +190,7 @@ pub struct Seen {
     pub last_seen_at: Timestamp,
 }
 
-/// The addresses of a key's successful calls, most used first, out of its latest hundred thousand.
+/// The addresses of a key's successful calls, most used first. Only its latest 100,000 calls count.
 pub async fn addresses_of(
     db: &mut Connection,
     merchant: MerchantId,

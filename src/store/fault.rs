@@ -1,12 +1,12 @@
-//! What the errors of a database mean: one table for SQLSTATE classes, SQLite's result codes and broken
-//! connections. It says what the caller is told, what becomes of the connection, and how it is logged.
+//! The meaning of database errors: one table for SQLSTATE codes, SQLite's result codes and broken
+//! connections. It says what the caller gets, what happens to the connection, and how the error is logged.
 
 use std::io::{self, ErrorKind};
 
 use strum::{EnumCount, IntoStaticStr};
 use tracing::Level;
 
-/// What is wrong, as the log names it.
+/// What is wrong. The log uses these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumCount)]
 #[strum(serialize_all = "snake_case")]
 pub enum Fault {
@@ -16,53 +16,53 @@ pub enum Fault {
     LoginRefused,
     NoSuchDatabase,
     TooManyConnections,
-    /// A standby, or a primary that was told to take no writes.
+    /// A standby, or a primary that does not accept writes.
     ReadOnly,
-    /// A statement ran into its time limit, or a file is locked.
+    /// A statement reached its time limit, or a file is locked.
     TooSlow,
     /// No room on the disk or in memory, or the disk fails.
     NoRoom,
     /// Tables are missing: a migration or a restore is under way.
     NoSchema,
-    /// The role lacks a right.
+    /// The role lacks a privilege.
     NotPermitted,
     /// No connection of the pool became free in time.
     PoolExhausted,
-    /// A queue of the hot path is full, or a call waited in it for too long.
+    /// A queue of the hot path is full, or a call waited in it too long.
     QueueFull,
     Contention,
     Conflict,
-    /// Statements prepared on one connection are asked for on another.
+    /// A pooler runs our statements on a connection on which they were not prepared.
     Pooler,
     Other,
 }
 
 impl Fault {
-    /// Follows from a fault that has been told of already, or from load.
+    /// Whether this is caused by another fault that was already logged, or by load.
     pub(super) const fn is_consequence(self) -> bool {
         matches!(self, Self::PoolExhausted | Self::QueueFull)
     }
 }
 
-/// What the caller gets.
+/// What the caller gets for the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// 503 with `Retry-After`.
     ComeBack,
-    /// The statement is tried again, then 503.
+    /// Retry the statement, then 503.
     TryAgain,
-    /// It is the caller's: 409, or whatever the flow makes of it.
+    /// The caller's mistake: 409, or what the flow makes of it.
     Taken,
     /// 500.
     Defect,
 }
 
-/// What becomes of the connection.
+/// What happens to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     Keep,
     Close,
-    /// This one and every other that was made before now.
+    /// Close this one and every other connection that was made before now.
     CloseAll,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Row {
     pub(super) fault: Fault,
     pub(super) answer: Answer,
     pub(super) link: Link,
-    /// Of the one line that an outage gets. `ERROR` where somebody has to do something about it.
+    /// The level of the outage's log line. `ERROR` if somebody has to do something.
     pub(super) level: Level,
 }
 
@@ -81,7 +81,7 @@ const fn row(codes: &'static [&'static str], fault: Fault, answer: Answer, link:
     Row { codes, fault, answer, link, level }
 }
 
-/// The first row that has the code counts.
+/// The first row with the code applies.
 static POSTGRES: [Row; 15] = {
     use Answer::{ComeBack, Defect, Taken, TryAgain};
     use Link::{Close, CloseAll, Keep};
@@ -89,7 +89,7 @@ static POSTGRES: [Row; 15] = {
     const ERROR: Level = Level::ERROR;
     [
         row(&["25006"], Fault::ReadOnly, ComeBack, CloseAll, WARN),
-        // Left idle in a transaction, or a transaction too long.
+        // Idle in a transaction too long, or a transaction that took too long.
         row(&["25P03", "25P04"], Fault::TooSlow, ComeBack, Close, WARN),
         row(&["57014"], Fault::TooSlow, ComeBack, Keep, WARN),
         row(&["55P03", "40"], Fault::Contention, TryAgain, Keep, WARN),
@@ -97,25 +97,25 @@ static POSTGRES: [Row; 15] = {
         row(&["3D", "57P04"], Fault::NoSuchDatabase, ComeBack, Close, ERROR),
         row(&["53300"], Fault::TooManyConnections, ComeBack, Close, WARN),
         row(&["53", "58"], Fault::NoRoom, ComeBack, Keep, ERROR),
-        // 55000 and 55006: a database that takes no connections just now.
+        // 55000 and 55006: a database that does not accept connections at the moment.
         row(&["08", "57", "55000", "55006"], Fault::Unreachable, ComeBack, Close, WARN),
-        // 0A000: a plan that was prepared before the tables changed.
+        // 0A000: a plan from before the tables changed.
         row(&["42P01", "42703", "3F000", "0A000"], Fault::NoSchema, ComeBack, Close, ERROR),
         row(&["42501"], Fault::NotPermitted, ComeBack, Keep, ERROR),
         row(&["23505"], Fault::Conflict, Taken, Keep, WARN),
         row(&["26000", "42P05"], Fault::Pooler, Defect, Keep, ERROR),
-        // A transaction that goes on after an error is ours.
+        // Continuing a transaction after an error is a bug of ours.
         row(&["25"], Fault::Other, Defect, Close, ERROR),
         row(&[""], Fault::Other, Defect, Keep, ERROR),
     ]
 };
 
-/// By primary result code; the rest of a code only tells more.
+/// By primary result code. The extended codes only add details.
 static SQLITE: [(&[u32], Row); 6] = {
     use Answer::{ComeBack, Defect};
     use Link::Keep;
     [
-        // Busy, locked, and a lock that did not work out.
+        // Busy, locked, and a failed locking protocol.
         (&[5, 6, 15], row(&[], Fault::TooSlow, ComeBack, Keep, Level::WARN)),
         // Out of memory, I/O error, full.
         (&[7, 10, 13], row(&[], Fault::NoRoom, ComeBack, Keep, Level::ERROR)),
@@ -127,7 +127,7 @@ static SQLITE: [(&[u32], Row); 6] = {
 };
 
 static CONFLICT: Row = row(&[], Fault::Conflict, Answer::Taken, Link::Keep, Level::WARN);
-/// After these nobody knows how much of an answer is still to come.
+/// After such an error we do not know how much of an answer is still to come.
 static BROKEN: Row = row(&[], Fault::Unreachable, Answer::ComeBack, Link::Close, Level::WARN);
 static FOUND_READ_ONLY: Row = row(&[], Fault::ReadOnly, Answer::ComeBack, Link::CloseAll, Level::WARN);
 static EXHAUSTED: Row = row(&[], Fault::PoolExhausted, Answer::ComeBack, Link::Keep, Level::WARN);
@@ -136,7 +136,7 @@ static OURS: Row = row(&[], Fault::Other, Answer::Defect, Link::Keep, Level::ERR
 /// The row of the table for an error.
 pub(super) fn of(error: &sqlx::Error) -> &'static Row {
     match error {
-        // By kind, not by the name of a constraint: names differ between engines.
+        // Not by the constraint's name, because names differ between engines.
         sqlx::Error::Database(database) if database.is_unique_violation() => &CONFLICT,
         sqlx::Error::Database(database) => of_code(&database.code().unwrap_or_default()),
         sqlx::Error::Io(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => &FOUND_READ_ONLY,
@@ -152,7 +152,7 @@ pub(super) fn of(error: &sqlx::Error) -> &'static Row {
 }
 
 fn of_code(code: &str) -> &'static Row {
-    // SQLSTATE codes have five characters, those of SQLite at most four digits.
+    // SQLSTATE codes have five characters, SQLite's codes have at most four digits.
     if code.len() == 5 {
         let has = |row: &&Row| row.codes.iter().any(|known| code.starts_with(known));
         return POSTGRES.iter().find(has).unwrap_or(&OURS);
@@ -161,18 +161,18 @@ fn of_code(code: &str) -> &'static Row {
     SQLITE.iter().find(|(codes, _)| codes.contains(&primary)).map_or(&OURS, |(_, row)| row)
 }
 
-/// What a node that takes no writes is refused with before anything is asked of it.
+/// The error for a server that does not accept writes.
 pub(super) fn read_only() -> sqlx::Error {
     io::Error::new(ErrorKind::ReadOnlyFilesystem, "the server takes no writes: a standby, or read-only")
         .into()
 }
 
-/// What is made of a statement that took too long.
+/// The error for a statement that took too long.
 pub(super) fn no_answer() -> sqlx::Error {
     io::Error::new(ErrorKind::TimedOut, "no answer in time").into()
 }
 
-/// Whether a server that cannot be connected to now may well be a moment later.
+/// Whether a failed connection may succeed a moment later.
 pub(super) fn may_pass(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => matches!(

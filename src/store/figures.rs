@@ -1,10 +1,10 @@
-//! Counts and latencies over time, out of the exchanges: what the overview draws.
+//! Counts and latencies over time, from the exchanges, for the charts of the overview.
 
 use super::StoreError;
 use super::driver::Connection;
 use crate::domain::ids::{ExchangeId, MerchantId, SessionId};
 
-/// Calls of one kind within one bucket of time.
+/// The calls of one kind in one time bucket.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Count {
     /// The number of the bucket: its start divided by its length.
@@ -16,7 +16,8 @@ pub struct Count {
     pub calls: i64,
 }
 
-/// Counts a merchant's calls from `since` on by bucket, kind and outcome: at most the latest `calls_max`.
+/// Counts a merchant's calls since `since` by bucket, kind and outcome. Only the latest `calls_max` calls
+/// count.
 pub async fn counts(
     db: &mut Connection,
     merchant: MerchantId,
@@ -39,11 +40,11 @@ pub async fn counts(
     .await
 }
 
-/// A latency that is a median or a 95th percentile of its bucket.
+/// The median or the 95th percentile of a bucket's latencies.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub struct Latency {
     pub bucket: i64,
-    /// Its place among the `calls` of the bucket, fastest first.
+    /// Its rank among the `calls` of the bucket, fastest first.
     pub place: i64,
     pub calls: i64,
     pub latency_us: i64,
@@ -59,7 +60,7 @@ impl Latency {
     }
 }
 
-/// The medians and 95th percentiles of a merchant's calls, as [`counts`] takes them.
+/// The medians and 95th percentiles of the same calls as in [`counts`].
 pub async fn latencies(
     db: &mut Connection,
     merchant: MerchantId,
@@ -83,7 +84,7 @@ pub async fn latencies(
     .await
 }
 
-/// Clients that started at least `sessions_min` sessions from `since` on, busiest first.
+/// Clients that started at least `sessions_min` sessions since `since`, busiest first.
 pub async fn busiest_clients(
     db: &mut Connection,
     merchant: MerchantId,

@@ -1,7 +1,7 @@
-//! The hot path: one batcher per operation, and what is kept in memory of merchants and sessions.
+//! The hot path: one batcher for each operation, and a cache of merchants and sessions.
 //!
-//! What is in memory can be late but never wrong: whatever it leads to is decided by a statement that
-//! compares a record's revision, and a session's generation, with the one in the database.
+//! The cache can be outdated, but it never leads to a wrong answer. Each decision is confirmed by a statement
+//! that compares the record's revision and the session's generation with those in the database.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,16 +27,16 @@ use crate::domain::secret::SecretHash;
 use crate::domain::session::Session;
 use crate::supervise::Supervisor;
 
-/// Merchants kept in memory; a record is a few kilobytes.
+/// The most merchants in the cache. A record takes a few kilobytes.
 const RECORDS_MAX: u64 = 20_000;
 
-/// Key hashes kept in memory. What a hash belongs to never changes, so an entry is never wrong.
+/// The most key hashes in the cache. A hash never changes its key, so an entry is never outdated.
 const KEY_HASHES_MAX: u64 = 100_000;
 
-/// Sessions kept in memory, a few hundred bytes each.
+/// The most sessions in the cache. Each takes a few hundred bytes.
 const SESSIONS_MAX: u64 = 20_000;
 
-/// Two workers per operation: should the batch of one take long, the other goes on.
+/// Two workers for each operation, so that one can continue while the other's batch takes long.
 const WORKERS: usize = 2;
 
 pub struct HotPath {
@@ -82,7 +82,6 @@ impl HotPath {
         }
     }
 
-    /// How each queue is doing.
     pub fn queues(&self) -> Vec<QueueState> {
         vec![
             self.open.state("open_session"),
@@ -95,12 +94,12 @@ impl HotPath {
         ]
     }
 
-    /// Writes a new session; `false` when the merchant has moved on from its revision.
+    /// Writes a new session. `false` if the merchant has another revision by now.
     pub async fn open_session(&self, open: Open) -> Result<bool, StoreError> {
         self.noted(self.open.call(open).await)
     }
 
-    /// Moves a session to its next generation; `None` when the row was no longer as expected.
+    /// Moves a session to its next generation. `None` if the row has changed in the meantime.
     pub async fn rotate_session(&self, rotation: Rotate) -> Result<Option<Rotated>, StoreError> {
         self.noted(self.rotate.call(rotation).await)
     }
@@ -109,27 +108,27 @@ impl HotPath {
         self.noted(self.look_up.call(id).await)
     }
 
-    /// The session as it was when it was rotated here, however late.
+    /// The cached session, as it was when this replica last rotated it. It may be outdated.
     pub fn remembered_session(&self, id: SessionId) -> Option<Session> {
         self.session_cache.get(&id)
     }
 
-    /// Keeps a session in memory, so that its next rotation needs no look-up.
+    /// Caches a session, so that its next rotation needs no look-up.
     pub fn remember_session(&self, session: Session) {
         self.session_cache.insert(session.id, session);
     }
 
-    /// The revision that a merchant has now.
+    /// A merchant's current revision.
     pub async fn revision(&self, id: MerchantId) -> Result<Option<i64>, StoreError> {
         self.noted(self.revisions.call(id).await)
     }
 
-    /// The key that a hash is of, if this replica has met it.
+    /// The merchant and key of a hash, if it is in the cache.
     pub fn known_owner(&self, hash: SecretHash) -> Option<(MerchantId, ApiKeyId)> {
         self.owner_cache.get(&hash)
     }
 
-    /// The key that a hash is of.
+    /// The merchant and key of a hash.
     pub async fn key_owner(&self, hash: SecretHash) -> Result<Option<(MerchantId, ApiKeyId)>, StoreError> {
         if let Some(owner) = self.owner_cache.get(&hash) {
             return Ok(Some(owner));
@@ -141,17 +140,17 @@ impl HotPath {
         Ok(owner)
     }
 
-    /// The admin token with this hash, live or not, as it is now.
+    /// The current state of the admin token with this hash, even if it has ended.
     pub async fn admin_token(&self, hash: SecretHash) -> Result<Option<Presented>, StoreError> {
         self.noted(self.admin_tokens.call(hash).await)
     }
 
-    /// The record in memory, however late.
+    /// The cached record, which may be outdated.
     pub fn cached_record(&self, id: MerchantId) -> Option<Arc<MerchantRecord>> {
         self.record_cache.get(&id)
     }
 
-    /// The record as it is in the database now, kept in memory from here on.
+    /// Reads the current record from the database and caches it.
     pub async fn load_record(
         &self,
         id: MerchantId,
@@ -171,7 +170,7 @@ impl HotPath {
 }
 
 impl HotPath {
-    /// A queue that does not empty in time is an outage too, though no statement failed.
+    /// Reports an overloaded queue as an outage too, although no statement failed.
     fn noted<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error @ StoreError::Busy) = &done {
             self.pool.outages().tell(Fault::QueueFull, Level::WARN, error);
@@ -212,7 +211,7 @@ where
     })
 }
 
-/// Loads each merchant of a batch once: after a change, all its callers want the same one.
+/// Loads each merchant of a batch once, because after a change many callers want the same one.
 async fn records(
     db: &mut Connection,
     wanted: &[(MerchantId, Timestamp)],
@@ -237,7 +236,7 @@ async fn key_owners(
     Ok(owners)
 }
 
-/// Reads each token of a batch once: a busy service asks with one and the same.
+/// Reads each token of a batch once, because a busy service always uses the same one.
 async fn tokens(db: &mut Connection, hashes: &[SecretHash]) -> Result<Vec<Option<Presented>>, StoreError> {
     let mut read: HashMap<SecretHash, Option<Presented>> = HashMap::new();
     for hash in hashes {

@@ -1,4 +1,4 @@
-//! First answers to creations, kept sealed for clients that lost them.
+//! Stored answers for `Idempotency-Key`. They are sealed, and given again to clients that lost them.
 
 use uuid::Uuid;
 
@@ -6,7 +6,7 @@ use super::driver::{Connection, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 
-/// The answer kept for an actor's key, if it is younger than `since`. `key` is its hash.
+/// The answer stored for an actor's key, if it is not older than `since`. `key` is the hash of the key.
 pub async fn find(
     db: &mut Connection,
     actor: Uuid,
@@ -26,10 +26,10 @@ pub async fn find(
     Ok(row.map(|(sealed,)| sealed))
 }
 
-/// Keeps an answer in the transaction that made what it tells of, in place of one that is too old.
+/// Stores an answer in the transaction that created its object. Replaces an answer that is too old.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when another call with the same key was first.
+/// [`StoreError::Conflict`] if another call with the same key was first.
 pub async fn keep(
     tx: &mut Tx,
     actor: Uuid,

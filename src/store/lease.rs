@@ -1,10 +1,11 @@
-//! A connection to PostgreSQL on loan from its pool, which no statement can hold for ever.
+//! A PostgreSQL connection from the pool, with a time limit for each statement.
 //!
-//! The server ends what takes too long (`statement_timeout`), but a server that is gone, or a network
-//! that swallows packets, ends nothing. So each statement has a limit here as well. A connection whose
-//! statement ran into it, was dropped half-way or failed in a way after which the table of faults closes
-//! it, or that is inside a transaction, is in no state to be used by somebody else: it is closed instead
-//! of going back, which rolls back too.
+//! The server itself ends slow statements (`statement_timeout`). But it cannot do that if it is gone, or if
+//! the network drops packets. So each statement has a limit here as well.
+//!
+//! A connection goes back to the pool only if it is in a clean state. It is closed instead if a statement
+//! timed out or was dropped before it ended, if the table of faults says so, or if it is inside a
+//! transaction. Closing also rolls back.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,13 +19,13 @@ use super::outage::Outages;
 use super::postgres::{Pooled, Source};
 
 pub struct Lease {
-    /// There until it is dropped.
+    /// `None` only while this is being dropped.
     connection: Option<Pooled>,
     source: Arc<Source>,
     /// How long a statement may take.
     limit: Duration,
     in_transaction: bool,
-    /// A statement has begun and not ended, or has left the connection in doubt.
+    /// A statement has not ended, or has left the connection in an unknown state.
     in_doubt: bool,
 }
 
@@ -55,7 +56,7 @@ impl Lease {
         &self.source.outages
     }
 
-    /// The connection for one statement, and how long that may take. [`Lease::settle`] ends it.
+    /// The connection for one statement, and its time limit. Call [`Lease::settle`] after it.
     pub(super) fn start(&mut self) -> (&mut PgConnection, Duration) {
         self.in_doubt = true;
         let connection = self.connection.as_mut().expect("it is taken out only when this is dropped");
@@ -85,7 +86,7 @@ impl Drop for Lease {
         if (self.in_transaction || self.in_doubt)
             && let Some(connection) = self.connection.take()
         {
-            // Out of the pool and dropped: the server rolls back when the socket closes.
+            // Take it out of the pool and drop it. The server rolls back when the socket closes.
             drop(Object::take(connection));
         }
     }

@@ -1,4 +1,4 @@
-//! Merchants and licences, and the record of a merchant that the hot path decides by.
+//! Merchants and licences, and the merchant record that the hot path uses for its decisions.
 
 use std::collections::HashMap;
 
@@ -12,9 +12,9 @@ use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantRecord};
 
-/// Secrets replaced within this time stay in the record, so that a refusal can say what became of them. Older
-/// ones, and all but the newest few, are unknown, which keeps the record small. Revoked keys, and all that is
-/// theirs, are not in it: a key that is known to be the merchant's and is not there was revoked.
+/// The record keeps the newest few secrets that were replaced within this time, so that a refusal can give
+/// the exact reason. Others count as unknown, which keeps the record small. It does not contain revoked keys.
+/// So a key that belongs to the merchant but is not in the record was revoked.
 pub(super) const REMEMBERED: TimeDelta = TimeDelta::days(30);
 
 #[derive(sqlx::FromRow)]
@@ -80,7 +80,7 @@ pub async fn by_id(db: &mut Connection, id: MerchantId) -> Result<Option<Merchan
     .transpose()
 }
 
-/// Merchants newest first, from before `before`.
+/// A page of merchants, newest first, starting before `before`.
 pub async fn list(
     db: &mut Connection,
     before: Option<MerchantId>,
@@ -113,7 +113,7 @@ pub async fn names(
     Ok(rows.into_iter().collect())
 }
 
-/// Changes what an operator may change.
+/// Writes the fields that an operator can change.
 pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
     let rows = tx
         .query("update merchants set name = $2, gateway = $3, status = $4, updated_at = $5 where id = $1")
@@ -127,9 +127,9 @@ pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
     touched("merchants", rows, 1)
 }
 
-/// The next revision is the microseconds of the database's clock, or one more than the last where that
-/// clock is behind. Counted up alone, a revision would come again after the database was put back to an
-/// earlier state, and a record in memory from before would pass for the one of that revision.
+/// The next revision is the database's time in microseconds, or the last revision plus one if the clock is
+/// behind. A simple counter would reuse revisions after a restore, and a record that was cached before the
+/// restore could then be taken for a current one.
 const LOCK: Sql = Sql {
     postgres: "update merchants \
                set revision = greatest(revision + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) \
@@ -139,9 +139,9 @@ const LOCK: Sql = Sql {
              where id = $1 returning id, name, gateway, status, revision, created_at, updated_at",
 };
 
-/// Raises the revision, which makes every record in memory stale, and holds the merchant's row until
-/// the commit: changes to one merchant happen one after the other. Every change to a merchant begins
-/// with this. `None` when there is no such merchant.
+/// Every change to a merchant begins with this. It raises the revision, which invalidates all cached records.
+/// It also locks the merchant's row until the commit, so that changes to a merchant happen one after the
+/// other. `None` if there is no such merchant.
 pub async fn lock(tx: &mut Tx, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
     tx.query_of(&LOCK).bind(id).optional::<MerchantRow>().await?.map(Merchant::try_from).transpose()
 }
@@ -176,7 +176,7 @@ const LICENCES: Sql = Sql {
              where merchant_id in (select unhex(value ->> 0) from jsonb_each($1))",
 };
 
-/// The licences of several merchants; those without any are left out.
+/// The licences of several merchants. Merchants without licences are not in the map.
 pub async fn licences_of(
     db: &mut Connection,
     merchants: impl Iterator<Item = MerchantId>,
@@ -194,10 +194,10 @@ pub async fn licences(db: &mut Connection, merchant: MerchantId) -> Result<Licen
     Ok(licences_of(db, std::iter::once(merchant)).await?.remove(&merchant).unwrap_or_default())
 }
 
-/// A merchant with all that decides its calls.
+/// A merchant with everything that decides its calls.
 ///
-/// The revision is read first: what is read after it is of that revision or later. If later, the
-/// record is stale from the start, and the statement that compares revisions will say so.
+/// The revision is read first, so the rest is of that revision or a later one. If it is of a later one, the
+/// statement that compares revisions rejects the record.
 pub async fn record(
     db: &mut Connection,
     id: MerchantId,

@@ -1,5 +1,5 @@
-//! Brings the schema up to date, one process at a time. Where it is up to date already, nothing is
-//! changed, and no right to change anything is needed.
+//! Brings the schema up to date, one process at a time. If it is already up to date, nothing is changed and
+//! no privilege to change it is needed.
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{Connection, Executor, PgConnection};
@@ -8,15 +8,15 @@ use super::error::StoreError;
 use super::fault::{self, Fault};
 use super::pool::Pool;
 
-/// Where applied migrations are noted.
+/// The table of applied migrations.
 const APPLIED: &str = "_sqlx_migrations";
 
-/// Held while the schema is changed, until the end of its transaction: a lock that ends with its session
-/// would stay behind in a pooler. The number is only a name.
+/// Locked while the schema is changed, until the end of the transaction. A session lock could stay behind in
+/// a pooler. The number is an arbitrary advisory-lock key.
 const MIGRATION_LOCK: &str = "select pg_advisory_xact_lock(7049021335618231)";
 
-/// A change of a large table takes its time, and so may a replica that migrates at this moment, whatever
-/// limits the role has. That the migrator's own table is there already is worth no line in the log.
+/// Changing a large table may take long, and so may waiting for another replica that migrates, so the role's
+/// limits must not apply. The message level suppresses the notice that the migrator's table already exists.
 const NO_LIMITS: &str = "set local statement_timeout = 0; set local lock_timeout = 0; \
                          set local idle_in_transaction_session_timeout = 0; \
                          set local client_min_messages = warning";
@@ -39,7 +39,7 @@ impl Pool {
                 if !is_new && is_up_to_date(&migrator, &mut *connection).await? {
                     return Ok(());
                 }
-                // Takes the write lock at once: whoever comes second waits here, and finds all of it done.
+                // Take the write lock at once. A second process waits here, and then has nothing to do.
                 let mut tx = connection.begin_with("begin immediate").await?;
                 migrator.run(&mut *tx).await.map_err(migration_error)?;
                 Ok(tx.commit().await?)
@@ -58,7 +58,7 @@ async fn migrate_postgres(connection: &mut PgConnection) -> Result<(), StoreErro
     if !is_new && is_up_to_date(&migrator, connection).await? {
         return Ok(());
     }
-    // Each migration is a savepoint in this transaction: all of them are applied, or none.
+    // Each migration is a savepoint in this transaction, so either all of them are applied or none.
     let mut tx = connection.begin().await?;
     tx.execute(NO_LIMITS).await?;
     tx.execute(MIGRATION_LOCK).await?;
@@ -66,7 +66,7 @@ async fn migrate_postgres(connection: &mut PgConnection) -> Result<(), StoreErro
     Ok(tx.commit().await?)
 }
 
-/// A newer binary may have migrated further: expand first, contract later.
+/// Ignores migrations of a newer release. Such a release only adds to the schema that the old one needs.
 fn prepared(mut migrator: Migrator) -> Migrator {
     migrator.set_ignore_missing(true).set_locking(false);
     migrator
@@ -86,7 +86,7 @@ async fn is_up_to_date(migrator: &Migrator, connection: &mut impl Migrate) -> Re
     Ok(true)
 }
 
-/// Sorts what a migration met as any other statement's error.
+/// Classifies an error in a migration like that of any other statement.
 fn migration_error(error: MigrateError) -> StoreError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {

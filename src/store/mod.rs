@@ -1,7 +1,7 @@
-//! All SQL, each statement beside the function that runs it.
+//! All SQL. Each statement is next to the function that runs it.
 //!
-//! Functions take a [`Connection`] or a [`Tx`]; who opens the transaction decides what belongs
-//! together. The hot path ([`hot`]) goes through group commit and a cache of merchant records.
+//! Functions take a [`Connection`] or a [`Tx`]. The code that opens the transaction decides which changes
+//! belong together. The hot path ([`hot`]) uses group commit and a cache of merchant records.
 
 pub mod admin_tokens;
 pub mod api_keys;
@@ -62,18 +62,18 @@ use hot::HotPath;
 use pool::Pool;
 use postgres::{Lane, ReadAgain};
 
-/// One batch of audit events at a time: they would wait for each other at the chain's head anyway.
+/// Only one batch of audit events runs at a time, because the lock on the chain's head allows no more anyway.
 const RECORDERS: usize = 1;
 
 /// Where the database is and how long a call waits for it.
 pub struct Options<'a> {
     pub url: &'a str,
-    /// Whether a SQLite file that is not there is made.
+    /// Whether to make a SQLite file that does not exist.
     pub may_create: bool,
-    /// Of PostgreSQL, for the hot path and the rest together.
+    /// For PostgreSQL: the most connections, for the hot path and everything else together.
     pub connections_max: u32,
     pub timeout: Duration,
-    /// Reads `url` again where it is kept in a file.
+    /// Reads `url` again if it comes from a file.
     pub read_again: Option<ReadAgain>,
 }
 
@@ -88,10 +88,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database and brings its schema up to date.
-    ///
-    /// # Errors
-    /// [`StoreError`] says in words for an operator what is wrong.
+    /// Opens the database and brings its schema up to date. The text of an error is for the operator.
     pub async fn open(options: Options<'_>) -> Result<Self, StoreError> {
         let Options { url, may_create, connections_max, timeout, read_again } = options;
         let tasks = Supervisor::default();
@@ -103,9 +100,9 @@ impl Store {
         Ok(Self { pool, timeout, hot, records, around, tasks })
     }
 
-    /// Has the head of the audit chain sealed from now on, whoever appends to it.
+    /// From now on, appends to the audit trail seal its head.
     pub fn seal_with(&self, sealer: Sealer) {
-        // A store is opened for one set of token keys.
+        // This is set only once, because a store is opened for one set of token keys.
         let _ = self.around.sealer.set(Arc::new(sealer));
     }
 
@@ -127,24 +124,24 @@ impl Store {
         self.pool.begin(Arc::clone(&self.around)).await
     }
 
-    /// Puts an event that belongs to no change into the audit trail. All that wait share a transaction.
+    /// Appends an event that belongs to no change to the audit trail. All waiting events share a transaction.
     pub async fn record(&self, event: AuditEvent) -> Result<(), StoreError> {
         self.records.call(event).await
     }
 
-    /// How each queue for a batch is doing.
+    /// The state of all batch queues.
     pub fn queues(&self) -> Vec<QueueState> {
         let mut queues = self.hot.queues();
         queues.push(self.records.state("audit"));
         queues
     }
 
-    /// Told whenever this process has committed something to deliver. It remembers one such commit.
+    /// Notified after this process has committed something to deliver. It stores one notification.
     pub fn published(&self) -> &Notify {
         &self.around.published
     }
 
-    /// How many connections are open, and how many of them have nothing to do.
+    /// The state of the connection pools.
     pub fn pools(&self) -> Vec<PoolState> {
         self.pool.state()
     }
@@ -154,7 +151,7 @@ impl Store {
         self.pool.outages().statements()
     }
 
-    /// Its own background tasks, and those of whoever uses it.
+    /// The background tasks of the store and of the application.
     pub const fn tasks(&self) -> &Supervisor {
         &self.tasks
     }
@@ -163,22 +160,19 @@ impl Store {
         &self.hot
     }
 
-    /// Takes up a database URL that has changed in its file.
+    /// Uses the database URL from its file if it has changed.
     pub fn read_url_again(&self) {
         self.pool.read_url_again();
     }
 
-    /// Whether the store answers now, and takes writes.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it does not.
+    /// Checks that the store answers and accepts writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        // As calls for tokens do: others may be short of connections without harm to these.
+        // Use the pool for tokens: if only the other pool is exhausted, calls with tokens still work.
         let ping = async { self.pool.read(Lane::Hot).await?.ping().await };
         tokio::time::timeout(self.timeout, ping).await.unwrap_or(Err(StoreError::Busy))
     }
 
-    /// Waits for statements under way, then closes every connection.
+    /// Waits for running statements, then closes all connections.
     pub async fn close(&self) {
         self.pool.close().await;
     }
@@ -202,12 +196,12 @@ fn recorder(
     })
 }
 
-/// Reads a stored name as the enum it must be.
+/// Converts a stored name to its enum.
 fn parse_name<T: std::str::FromStr>(table: &'static str, text: &str) -> Result<T, StoreError> {
     text.parse().map_err(|_| StoreError::Impossible { table, what: format!("unknown name `{text}`") })
 }
 
-/// Holds a write to the number of rows it must touch.
+/// Checks that a write has affected the expected number of rows.
 fn touched(table: &'static str, rows: u64, expected: u64) -> Result<(), StoreError> {
     if rows == expected {
         Ok(())

@@ -1,5 +1,5 @@
-//! How statements fare: one line in the log when the database fails, and one when it is back, however many
-//! calls meet it; and how many statements there were.
+//! Logs outages: one line when the database fails and one when it answers again, however many calls are
+//! affected. Also counts statements.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use tracing::Level;
 
 use super::fault::{self, Answer, Fault, Row};
 
-/// An outage is over when the database answers and this long nothing has failed: some statements may
-/// fail while others do not.
+/// An outage is over when the database answers and nothing has failed for this long, because during an outage
+/// some statements may still work.
 const CALM: Duration = Duration::from_secs(1);
 
-/// Whether the database is failing now, and what has been said of it.
+/// The current outage, and what was logged about it.
 #[derive(Default)]
 pub struct Outages {
-    /// Looked at after every statement, so it is not behind the lock.
+    /// Read after every statement, so it is outside the lock.
     is_on: AtomicBool,
     now: Mutex<Option<Outage>>,
     statements: AtomicU64,
@@ -41,7 +41,7 @@ impl Outages {
         self.statements.load(Ordering::Relaxed)
     }
 
-    /// Notes what became of a statement, and passes it on.
+    /// Notes the result of a statement, and returns it.
     pub(super) fn note<T>(&self, done: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match &done {
             Ok(_) => self.answered(),
@@ -50,7 +50,8 @@ impl Outages {
         done
     }
 
-    /// Each kind of fault is told of once in an outage; consequences only where nothing else was.
+    /// Logs each kind of fault once per outage. Consequences of other faults are logged only if there is no
+    /// other fault.
     pub(super) fn failed(&self, row: &Row, error: &sqlx::Error) {
         if row.answer == Answer::ComeBack {
             self.tell(row.fault, row.level, error);

@@ -1,4 +1,4 @@
-//! The outbox: events are written in the transaction that caused them, and delivered later.
+//! The outbox: events are stored in the transaction that caused them, and delivered later.
 
 use super::driver::Tx;
 use super::{StoreError, touched};
@@ -6,19 +6,19 @@ use crate::domain::entropy::Entropy;
 use crate::domain::event::WebhookEvent;
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId};
 
-/// Whose webhooks tell of an event.
+/// Which webhooks get an event.
 #[derive(Clone, Copy, Debug)]
 pub enum Audience {
-    /// The one key that it is about, even if it has just been revoked.
+    /// The webhook of the key that the event is about, even if the key was just revoked.
     Key(ApiKeyId),
-    /// Every key of the merchant that is not revoked.
+    /// The webhooks of all the merchant's keys that are not revoked.
     Merchant,
 }
 
-/// Writes an event, and a delivery for each webhook that is to tell of it.
+/// Writes an event and a delivery for each of its webhooks.
 ///
 /// # Errors
-/// [`StoreError`]; [`StoreError::Conflict`] when the idempotency key was used before.
+/// [`StoreError::Conflict`] if the idempotency key was already used.
 pub async fn publish(
     tx: &mut Tx,
     event: &WebhookEvent,
@@ -29,8 +29,8 @@ pub async fn publish(
     touched("webhook_events", written.into(), 1)
 }
 
-/// As [`publish`], but writes nothing and returns `false` when the merchant has an event with this
-/// idempotency key already.
+/// Like [`publish`], but if the merchant already has an event with this idempotency key, it writes nothing
+/// and returns `false`.
 pub async fn publish_once(
     tx: &mut Tx,
     event: &WebhookEvent,
@@ -63,8 +63,8 @@ struct EndpointRow {
     is_disabled: bool,
 }
 
-/// One delivery for each endpoint. One that is disabled gets its delivery as well, as failed: the
-/// event shows in its log and can be redelivered once the endpoint is back.
+/// Writes one delivery for each endpoint. For a disabled endpoint the delivery is written as failed. So the
+/// event is in its log, and can be redelivered when the endpoint is enabled again.
 async fn fan_out(
     tx: &mut Tx,
     event: &WebhookEvent,
@@ -108,10 +108,7 @@ async fn fan_out(
     Ok(())
 }
 
-/// The event that a merchant's idempotency key stands for.
-///
-/// # Errors
-/// [`StoreError`]; no such event is one.
+/// The event with the merchant's idempotency key. It is an error if there is none.
 pub async fn by_idempotency_key(tx: &mut Tx, event: &WebhookEvent) -> Result<EventId, StoreError> {
     tx.query("select id from webhook_events where merchant_id = $1 and idempotency_key = $2")
         .bind(event.merchant_id)

@@ -1,4 +1,4 @@
-//! Opening the database of either engine, and handing out connections.
+//! Opens the database of either engine, and provides connections.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::url::Target;
 use super::wal::{self, Checkpointer};
 use crate::supervise::Supervisor;
 
-/// Connections that read a SQLite file side by side; the one writer is apart.
+/// Connections for reading a SQLite file, in addition to the single writer.
 const SQLITE_READERS: u32 = 4;
 
-/// A pool of connections at this moment.
+/// The state of a connection pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolState {
     pub name: &'static str,
@@ -34,8 +34,8 @@ pub(super) enum Pool {
 }
 
 impl Pool {
-    /// Opens the database at `url`. A SQLite file that is not there is made only where `may_create`,
-    /// or where the URL itself says `mode=rwc`: a typing error must not become an empty database.
+    /// Opens the database at `url`. A missing SQLite file is made only if `may_create` is set or the URL has
+    /// `mode=rwc`, so that a typo does not make an empty database.
     pub(super) async fn open(
         url: &str,
         may_create: bool,
@@ -78,7 +78,7 @@ impl Pool {
         let writer = sqlite_pool(1, timeout).connect_with(options.clone()).await?;
         let options = options.create_if_missing(false);
         let readers = sqlite_pool(SQLITE_READERS, timeout).connect_with(options.clone()).await?;
-        // Opened when there is something to do: a command that only looks at the database has nothing.
+        // Opened only when there is something to do. A command that only reads never needs it.
         let moving = sqlite_pool(1, timeout).connect_lazy_with(options);
         let checkpointer = Checkpointer::start(moving, writer.clone(), tasks);
         Ok(Self::Sqlite { readers, writer, checkpointer, outages })
@@ -115,8 +115,8 @@ impl Pool {
     pub(super) async fn begin(&self, around: Arc<Around>) -> Result<Tx, StoreError> {
         let connection = match self {
             Self::Postgres(pools) => Connection::Postgres(pools.lease(Lane::Rest).await?.begin().await?),
-            // `immediate` takes the write lock at once; a transaction that starts by reading could
-            // not be promoted while another writes.
+            // `immediate` takes the write lock at once. A transaction that begins with a read could not
+            // become a writing one while another transaction writes.
             Self::Sqlite { writer, checkpointer, outages, .. } => {
                 checkpointer.note_write();
                 let tx = outages.note(writer.begin_with("begin immediate").await)?;
@@ -126,7 +126,7 @@ impl Pool {
         Ok(Tx::new(connection, around))
     }
 
-    /// Takes up a database URL that has changed in its file, and leaves the connections to the former one.
+    /// Uses the database URL from its file if it has changed, and drops the connections to the old one.
     pub(super) fn read_url_again(&self) {
         if let Self::Postgres(pools) = self
             && pools.source.read_again()

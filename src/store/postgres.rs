@@ -1,5 +1,5 @@
-//! Connections to PostgreSQL: made to a primary that takes writes and to no other node, and given up as
-//! soon as there is a reason to doubt them.
+//! Connections to PostgreSQL. They are made only to a primary that accepts writes, and closed as soon as
+//! there is a reason to doubt them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,28 +16,28 @@ use super::lease::Lease;
 use super::outage::Outages;
 use super::url::{Servers, Target};
 
-/// A connection idle for longer than this is asked whether it is alive, and to a primary, before it is
-/// used. A busy one is not: that would be a round trip for each batch.
+/// If a connection was idle for longer than this, we check before its next use that it is alive and its
+/// server is a primary. Checking busy connections too would cost a round trip for each batch.
 const CHECK_AFTER_IDLE: Duration = Duration::from_secs(1);
 
-/// How long that may take: a network may swallow the question.
+/// How long this check may take. A network that drops packets would never answer.
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection older than this is replaced.
 const AGE_MAX: Duration = Duration::from_mins(30);
 
-/// Between attempts to reach a server that is about to come back.
+/// The pauses between attempts to reach a server that is about to come back.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
-/// How much longer than the server itself we wait for it to end a statement, before its connection is
-/// given up as dead.
+/// The server ends slow statements itself. If it has not done so after this additional time, we close the
+/// connection.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
-/// Reads the database URL again, from the file that it came from; `None` if it cannot be read now.
+/// Reads the database URL from its file again. `None` if it cannot be read now.
 pub type ReadAgain = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// Where connections come from. All pools share it.
+/// Makes connections. All pools share it.
 pub(super) struct Source {
     servers: RwLock<Arc<Servers>>,
     url: RwLock<String>,
@@ -45,7 +45,7 @@ pub(super) struct Source {
     pub(super) timeout: Duration,
     pub(super) outages: Arc<Outages>,
     began: Instant,
-    /// Connections used last before this are not used again; in microseconds since `began`.
+    /// Connections whose last use was before this time are not used again. In microseconds since `began`.
     distrusted: AtomicU64,
 }
 
@@ -72,12 +72,12 @@ impl Source {
         u64::try_from(at.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Gives up every connection that was used last at `at` or before.
+    /// Stops using all connections whose last use was at `at` or earlier.
     pub(super) fn distrust(&self, at: Instant) {
         self.distrusted.fetch_max(self.micros(at) + 1, Ordering::Relaxed);
     }
 
-    /// Takes up a URL that is another one by now; whether it is.
+    /// Uses the URL from the file if it has changed. Returns whether it has.
     pub(super) fn read_again(&self) -> bool {
         let Some(url) = self.read_again.as_ref().and_then(|read| read()) else { return false };
         let mut known = self.url.write().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +102,7 @@ impl Source {
         }
     }
 
-    /// Connects, and waits for a server that is about to come back, as long as a call may wait.
+    /// Connects. If the server is about to come back, waits for as long as a call may wait.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let deadline = Instant::now() + self.timeout;
         let mut pause = PAUSE_FIRST;
@@ -129,10 +129,10 @@ impl Source {
         }
     }
 
-    /// The first server that takes writes; else why the last one did not do.
+    /// Connects to the first server that accepts writes. The error is that of the last server.
     async fn try_all(&self) -> Result<PgConnection, sqlx::Error> {
         let servers = Arc::clone(&self.servers.read().unwrap_or_else(PoisonError::into_inner));
-        // One that swallows packets leaves time for the others.
+        // If one server drops packets, there must be time left for the others.
         let share = self.timeout / u32::try_from(servers.each.len()).unwrap_or(1).max(1);
         let limit = servers.connect_timeout.map_or(share, |limit| limit.min(self.timeout));
         let mut failed = fault::no_answer();
@@ -153,13 +153,13 @@ async fn writable(server: &PgConnectOptions, timeout: Duration) -> Result<PgConn
     Ok(connection)
 }
 
-/// On for a standby, and for a primary that was told to be read-only.
+/// `transaction_read_only` is on for a standby, and for a primary that is set to read-only.
 async fn check_writable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let row = connection.fetch_one("show transaction_read_only").await?;
     if row.try_get::<String, _>(0)? == "on" { Err(fault::read_only()) } else { Ok(()) }
 }
 
-/// What the server is to end by itself, as it does for a caller that has gone.
+/// Time limits that the server enforces itself, also after the caller has gone.
 fn limits(timeout: Duration) -> [(&'static str, String); 3] {
     let millis = timeout.as_millis().to_string();
     [
@@ -199,8 +199,8 @@ impl Manager for Connections {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        // Whatever befell it has befallen those as well that were left alone for longer. The one used
-        // last is tried first, so this is found out once.
+        // The cause probably affects all connections that were idle for longer too. The pool tries the most
+        // recently used connection first, so we find this out only once.
         let is_for_all = fault::of(&error).link == Link::CloseAll;
         source.distrust(if is_for_all { Instant::now() } else { used });
         Err(error.into())
@@ -215,7 +215,7 @@ pub(super) struct Postgres {
     rest: Pool<Connections>,
 }
 
-/// Whose connections are asked for.
+/// Which pool a connection comes from.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lane {
     /// Issue, refresh, introspection and verification of tokens.
@@ -224,11 +224,11 @@ pub(super) enum Lane {
     Rest,
 }
 
-/// As many batches as may run at a time: more connections the hot path has no use for.
+/// The most connections that the hot path can use: one for each batch that can run at a time.
 const HOT_MAX: usize = 14;
 
 impl Postgres {
-    /// `connections_max` is for both pools together. A single connection they share.
+    /// `connections_max` is for both pools together. If it is 1, they share the connection.
     pub(super) fn new(source: Source, connections_max: u32) -> Result<Self, StoreError> {
         let source = Arc::new(source);
         let total = connections_max.max(1) as usize;
@@ -259,17 +259,17 @@ impl Postgres {
         Err(StoreError::connecting(error))
     }
 
-    /// Open connections, and how many of them have nothing to do.
+    /// The number of open connections, and of idle ones among them.
     pub(super) fn state(&self, lane: Lane) -> (u64, u64) {
         let status = self.lane(lane).status();
         (status.size as u64, status.available.min(status.size) as u64)
     }
 
-    /// Closes those that nobody uses; the others close when they come back.
+    /// Closes idle connections. The others are closed when they are returned.
     pub(super) async fn close(&self) {
         for pool in [&self.hot, &self.rest] {
             for connection in pool.retain(|_, _| false).removed {
-                // It is gone either way.
+                // If this fails, the connection is gone anyway.
                 let _ = timeout(CHECK_LIMIT, connection.close()).await;
             }
             pool.close();
@@ -277,8 +277,9 @@ impl Postgres {
     }
 }
 
-/// What is used last is used next: a pool that is larger than needed leaves its tail alone, and whatever
-/// has cut off an idle connection is found out at the youngest.
+/// The pool uses the most recently used connection first. So in a pool that is larger than needed, the extra
+/// connections stay idle. If something cuts idle connections, we notice it at the one that was idle for the
+/// shortest time.
 fn pool(source: &Arc<Source>, size: usize) -> Result<Pool<Connections>, StoreError> {
     let config = PoolConfig { max_size: size, queue_mode: QueueMode::Lifo, ..PoolConfig::default() };
     Pool::builder(Connections(Arc::clone(source)))

@@ -12,7 +12,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, CredentialId, Id, MerchantId, SecretId};
 use crate::domain::secret::{SecretHash, StoredSecret};
 
-/// What a secret is of.
+/// The owner of a secret.
 #[derive(Clone, Copy, Debug)]
 pub enum Owner {
     ApiKey(ApiKeyId),
@@ -100,11 +100,11 @@ pub async fn insert(
     touched("secrets", rows, 1)
 }
 
-/// The newest secrets of one owner that are read although they have ended.
+/// How many of an owner's newest secrets are read even if they have ended.
 const NEWEST: i64 = 8;
 
-/// The secrets of a merchant's keys that are not revoked, and of their credentials, newest first: all that are
-/// live, and those that ended after `since` and are among the [`NEWEST`] of their owner.
+/// The secrets of a merchant's keys that are not revoked, and of their credentials, newest first. These are
+/// all live secrets, and those among the [`NEWEST`] of their owner that ended after `since`.
 pub async fn of_merchant(
     db: &mut Connection,
     merchant: MerchantId,
@@ -128,10 +128,11 @@ pub async fn of_merchant(
     by_owner(query.bind(merchant).bind(since).bind(now).bind(NEWEST).all().await?)
 }
 
-/// The newest secrets of an owner that are shown although they have ended.
+/// How many of an owner's newest secrets are shown even if they have ended.
 const SHOWN: i64 = 20;
 
-/// What is live now was live when the newest secret was made, so the statement needs no clock.
+/// A secret that is live now was already live when the newest one was made, so the statement needs no current
+/// time.
 const OF_OWNERS: Sql = Sql {
     postgres: "select id, owner_id, secrets.number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
                last_used_ip, ends_at from secrets join (\
@@ -148,7 +149,7 @@ const OF_OWNERS: Sql = Sql {
              order by secrets.number desc",
 };
 
-/// The secrets of keys or credentials, newest first: all that are live, and the newest [`SHOWN`].
+/// The secrets of keys or credentials, newest first: all live ones, and the newest [`SHOWN`].
 pub(super) async fn of_owners<T>(
     db: &mut Connection,
     owners: impl Iterator<Item = Id<T>>,
@@ -164,7 +165,7 @@ fn by_owner(rows: Vec<SecretRow>) -> Result<ByOwner, StoreError> {
     Ok(by_owner)
 }
 
-/// The merchant an API key belongs to, by the key's hash.
+/// The merchant and the id of an API key, by its hash.
 pub async fn merchant_of_api_key(
     db: &mut Connection,
     hash: SecretHash,
@@ -175,7 +176,7 @@ pub async fn merchant_of_api_key(
         .await
 }
 
-/// A secret that works, found by its hash.
+/// A live secret that was found by its hash.
 pub struct LiveSecret {
     pub id: SecretId,
     pub merchant: MerchantId,
@@ -206,7 +207,7 @@ pub async fn live_by_hash(
     }))
 }
 
-/// Records the first use of a secret; `false` when it had been used before.
+/// Records the first use of a secret. `false` if it was already used.
 pub async fn note_first_use(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx
         .query("update secrets set first_used_at = $2 where id = $1 and first_used_at is null")
@@ -217,7 +218,7 @@ pub async fn note_first_use(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result
     Ok(rows == 1)
 }
 
-/// Lets every earlier secret of the same owner end at `ends_at`, or when it already would, if sooner.
+/// Ends all older secrets of the same owner at `ends_at`, unless they end earlier anyway.
 pub async fn end_predecessors(tx: &mut Tx, of: SecretId, ends_at: Timestamp) -> Result<u64, StoreError> {
     tx.query(
         "update secrets set ends_at = $2 \
@@ -231,7 +232,7 @@ pub async fn end_predecessors(tx: &mut Tx, of: SecretId, ends_at: Timestamp) -> 
     .await
 }
 
-/// One use of a secret, the latest of several.
+/// The latest use of a secret.
 #[derive(Clone, Debug)]
 pub struct Use {
     pub secret: SecretId,
@@ -250,7 +251,7 @@ const NOTE_USES: Sql = Sql {
              where secrets.id = c.id and (last_used_at is null or last_used_at < c.at)",
 };
 
-/// Writes last-used times. Not a change that decides anything, so the revision stays.
+/// Writes last-used times. They do not affect any decision, so the revision does not change.
 pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), StoreError> {
     uses.sort_by_key(|used| used.secret);
     let columns = vec![
@@ -262,7 +263,7 @@ pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), St
     Ok(())
 }
 
-/// Lets one secret end now; `false` when it is not an earlier secret of that owner, or has ended.
+/// Ends one secret now. `false` if it is not an older secret of that owner, or has already ended.
 pub async fn end(tx: &mut Tx, owner: Owner, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx
         .query(

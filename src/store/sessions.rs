@@ -1,4 +1,4 @@
-//! Sessions: the group-commit statements of the hot path, and what ends a session.
+//! Sessions: the group-commit statements of the hot path, and ending sessions.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SessionId};
 use crate::domain::scope::Scopes;
 use crate::domain::session::Session;
 
-/// A session to be written, if the merchant is still at `revision`.
+/// A session to write if the merchant still has this `revision`.
 #[derive(Clone)]
 pub struct Open {
     pub session: Session,
@@ -40,8 +40,8 @@ const OPEN: Sql = Sql {
              where true returning id",
 };
 
-/// Writes new sessions in one statement. `false` for one whose merchant has moved on from its
-/// revision: nothing was written for it.
+/// Writes new sessions in one statement. `false` for a session whose merchant has another revision by now.
+/// That session was not written.
 pub(super) async fn open(db: &mut Connection, opens: &[Open]) -> Result<Vec<bool>, StoreError> {
     let sessions = || opens.iter().map(|open| &open.session);
     let columns = vec![
@@ -60,7 +60,7 @@ pub(super) async fn open(db: &mut Connection, opens: &[Open]) -> Result<Vec<bool
     Ok(opens.iter().map(|open| written.contains(&(open.session.id,))).collect())
 }
 
-/// The current generation of a session, and a rotation away from it.
+/// A rotation of a session from its current generation to the next.
 #[derive(Clone)]
 pub struct Rotate {
     pub session: SessionId,
@@ -69,15 +69,15 @@ pub struct Rotate {
     pub now: Timestamp,
 }
 
-/// What a rotation left in the row.
+/// The row after a rotation.
 #[derive(Clone, Copy)]
 pub struct Rotated {
     pub generation: u32,
     pub rotated_at: Timestamp,
 }
 
-/// The revision is read by a subquery, which no planner turns into a join: a join on the merchant could
-/// walk all of the merchant's sessions, and does where PostgreSQL has no statistics yet.
+/// The revision is read by a subquery that the planner cannot turn into a join. With a join on the merchant,
+/// PostgreSQL may walk all of the merchant's sessions, and does so while it has no statistics yet.
 const ROTATE: Sql = Sql {
     postgres: "update sessions set generation = sessions.generation + 1, rotated_at = c.now \
                from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[]) \
@@ -95,18 +95,17 @@ const ROTATE: Sql = Sql {
              returning id, generation, rotated_at",
 };
 
-/// Moves sessions to their next generation in one statement. `None` where the row was no longer as
-/// expected: another call rotated it, it was revoked, or the merchant has moved on.
+/// Moves sessions to their next generation in one statement. `None` if the row has changed: another call
+/// rotated it, it was revoked, or the merchant has another revision.
 ///
-/// Callers that asked for the same rotation in the same batch all get its outcome, if they decided by
-/// the same revision. One that decided by an earlier revision gets `None` whatever the other gets: the
-/// record that let it pass is no longer true.
+/// Callers that ask for the same rotation in one batch all get its result if they used the same revision. A
+/// caller that used an older revision gets `None`, because it decided with an outdated record.
 pub(super) async fn rotate(
     db: &mut Connection,
     rotations: &[Rotate],
 ) -> Result<Vec<Option<Rotated>>, StoreError> {
-    // One row each, in order of id: two batches that share rows then lock them in the same order. Of
-    // several revisions only the latest can be the merchant's own.
+    // Use one row for each rotation, sorted by id, so that all batches lock rows in the same order. Keep the
+    // latest revision, because only that one can be current.
     let mut distinct: Vec<&Rotate> = rotations.iter().collect();
     distinct.sort_by_key(|rotation| (rotation.session, rotation.generation, Reverse(rotation.revision)));
     distinct.dedup_by_key(|rotation| (rotation.session, rotation.generation));
@@ -136,7 +135,7 @@ pub(super) async fn rotate(
     Ok(rotations.iter().map(outcome).collect())
 }
 
-/// A session as it is now, with the revision its merchant has now.
+/// A session with its merchant's revision, both current.
 #[derive(Clone)]
 pub struct Found {
     pub session: Session,
@@ -200,7 +199,7 @@ const LOOK_UP: Sql = Sql {
              where s.id in (select unhex(value ->> 0) from jsonb_each($1))",
 };
 
-/// Reads sessions in one statement: the current truth, revision included.
+/// Reads the current state of sessions and the revisions of their merchants, in one statement.
 pub(super) async fn look_up(
     db: &mut Connection,
     ids: &[SessionId],
@@ -221,7 +220,7 @@ const REVISIONS: Sql = Sql {
     sqlite: "select id, revision from merchants where id in (select unhex(value ->> 0) from jsonb_each($1))",
 };
 
-/// Reads the revisions that merchants have now.
+/// Reads the current revisions of merchants.
 pub(super) async fn revisions(
     db: &mut Connection,
     ids: &[MerchantId],
@@ -235,7 +234,7 @@ pub(super) async fn revisions(
     Ok(ids.iter().map(|id| found.get(id).copied()).collect())
 }
 
-/// Ends a session; `false` when it had ended before, or never was.
+/// Revokes a session. `false` if it was already revoked, or does not exist.
 pub async fn revoke(
     tx: &mut Tx,
     id: SessionId,
@@ -254,7 +253,7 @@ pub async fn revoke(
     Ok(rows == 1)
 }
 
-/// A session as the admin API shows it: without its secret.
+/// A session for the admin API, without its secret.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Listed {
     pub id: SessionId,
@@ -271,7 +270,7 @@ pub struct Listed {
     pub revoked_reason: Option<String>,
 }
 
-/// A session, live or not.
+/// A session, even if it has ended.
 pub async fn one(db: &mut Connection, id: SessionId) -> Result<Option<Listed>, StoreError> {
     db.query(
         "select s.id, s.merchant_id, c.client_id, c.api_key_id, s.epoch, c.epoch as credential_epoch, \
@@ -284,7 +283,7 @@ pub async fn one(db: &mut Connection, id: SessionId) -> Result<Option<Listed>, S
     .await
 }
 
-/// A page of a merchant's sessions, newest first, from before `before`.
+/// A page of a merchant's sessions, newest first, starting before `before`.
 pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
@@ -304,7 +303,7 @@ pub async fn list(
     .await
 }
 
-/// The merchant that a session is of.
+/// The merchant of a session.
 pub async fn merchant_of(db: &mut Connection, id: SessionId) -> Result<Option<MerchantId>, StoreError> {
     let row = db.query("select merchant_id from sessions where id = $1").bind(id).optional::<(MerchantId,)>();
     Ok(row.await?.map(|(merchant,)| merchant))

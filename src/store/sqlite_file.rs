@@ -1,5 +1,5 @@
-//! The file of an embedded database, before SQLite opens it: made for its owner alone, and with no log beside
-//! it that is another file's.
+//! Prepares the file of an embedded database before SQLite opens it. Only its owner may read it, and there
+//! must be no write-ahead log of another file beside it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
 
-/// Where a file says how it is written: twice 1 without a write-ahead log, twice 2 with one.
+/// The bytes of the header that tell the format: 1 and 1 without a write-ahead log, 2 and 2 with one.
 const VERSIONS: std::ops::Range<usize> = 18..20;
 
-/// Makes the file where `may_create` and there is none. One that is there may be another user's, as long as
-/// it can be written.
+/// Makes the file if there is none and `may_create` is set. An existing file may belong to another user if we
+/// can write to it.
 pub(super) fn prepare(path: &Path, may_create: bool) -> Result<(), StoreError> {
     if may_create {
-        // Should this fail, so will SQLite, which says why.
+        // If this fails, SQLite will fail too and report why.
         let _ = make_private(path);
     }
     if let Err(error) = close_to_others(path) {
@@ -26,7 +26,7 @@ pub(super) fn prepare(path: &Path, may_create: bool) -> Result<(), StoreError> {
     }
 }
 
-/// SQLite would make it for everybody to read.
+/// Makes a file that only its owner can read. SQLite would make it readable for everybody.
 fn make_private(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -35,7 +35,8 @@ fn make_private(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// The database holds hashes and sealed secrets. Its group is left to whoever gave it one.
+/// Removes access for others, because the database has hashes and sealed secrets. Access for the group is not
+/// changed.
 fn close_to_others(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -49,8 +50,8 @@ fn close_to_others(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A write-ahead log beside a file that has never had one: it stayed behind when a copy was put in the place
-/// of the database, and SQLite would write what is in it over that copy.
+/// Finds a write-ahead log beside a file that has never had one. It belongs to the old database, which was
+/// replaced by a copy. SQLite would write its contents over the copy.
 fn foreign_log(path: &Path) -> Option<PathBuf> {
     let mut header = [0; VERSIONS.end];
     File::open(path).ok()?.read_exact(&mut header).ok()?;

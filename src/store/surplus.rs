@@ -1,4 +1,4 @@
-//! Sessions of clients that have more of them than they may.
+//! Finds and removes the sessions of clients that have more than they may.
 
 use super::StoreError;
 use super::columns::Column;
@@ -6,8 +6,8 @@ use super::driver::{Connection, Sql};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{CredentialId, MerchantId, SessionId};
 
-/// Whether a merchant has more than `max` sessions: only then can one of its clients. Reads `max` entries
-/// of an index at most.
+/// Whether a merchant has more than `max` sessions. Only then can one of its clients have more. Reads at most
+/// `max` index entries.
 pub async fn has_more(db: &mut Connection, merchant: MerchantId, max: i64) -> Result<bool, StoreError> {
     let row = db
         .query("select id from sessions where merchant_id = $1 order by id limit 1 offset $2")
@@ -18,7 +18,7 @@ pub async fn has_more(db: &mut Connection, merchant: MerchantId, max: i64) -> Re
     Ok(row.is_some())
 }
 
-/// What decides which sessions of a client go first.
+/// The columns that decide which sessions of a client are removed first.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub struct Held {
     pub id: SessionId,
@@ -52,12 +52,12 @@ const REMOVE: Sql = Sql {
              (select unhex(value ->> 0), value ->> 1 from jsonb_each($1))",
 };
 
-/// Removes sessions that were not refreshed since they were looked at; how many.
+/// Removes sessions, unless they were refreshed after they were read. Returns how many.
 pub async fn remove(
     db: &mut Connection,
     mut surplus: Vec<(Timestamp, SessionId)>,
 ) -> Result<u64, StoreError> {
-    // In one order on all replicas: they may lock the same rows.
+    // Sort, so that all replicas lock rows in the same order.
     surplus.sort_by_key(|(_, id)| *id);
     let columns = vec![
         Column::ids(surplus.iter().map(|(_, id)| *id)),

@@ -1,8 +1,8 @@
-//! Removing what has had its time: each function one small step of a walk in order of a key.
+//! Removes old rows. Each function is a small step of a walk in key order.
 //!
-//! A step first finds where it ends, which only reads, and then removes what is due up to there, in one
-//! short statement or transaction that looks at each row again. So a step may be lost, or made twice, on
-//! any number of replicas.
+//! A step first reads where it ends. Then one short statement or transaction checks each row up to there
+//! again, and removes those that are due. So it does no harm if a step is lost or made twice, on any number
+//! of replicas.
 
 use super::driver::{Connection, Sql, Tx};
 use super::{Store, StoreError};
@@ -10,19 +10,19 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{DeliveryId, EventId, ExchangeId, MerchantId, SessionId};
 use crate::domain::session::DeadBefore;
 
-/// The number is only a name. SQLite has one writer, and this is it.
+/// An arbitrary advisory-lock key. SQLite needs no lock, because it has only one writer.
 const TURN: Sql =
     Sql { postgres: "select pg_try_advisory_xact_lock(7049021335618300 + $1)", sqlite: "select $1 >= 0" };
 
-/// A transaction in which no other replica removes rows of the kind with this number; `None` while one
-/// does.
+/// A transaction that locks this kind of row, so that no other replica removes any. `None` if another replica
+/// has the lock.
 pub async fn turn(store: &Store, kind: i64) -> Result<Option<Tx>, StoreError> {
     let mut tx = store.begin().await?;
     let (is_ours,) = tx.query_of(&TURN).bind(kind).one::<(bool,)>().await?;
     Ok(is_ours.then_some(tx))
 }
 
-/// Where a step of `limit` sessions after `after` ends; `None` when there are fewer before `until`.
+/// The end of a step of `limit` sessions after `after`. `None` if there are fewer before `until`.
 pub async fn session_step(
     db: &mut Connection,
     after: SessionId,
@@ -39,7 +39,7 @@ pub async fn session_step(
     Ok(row.map(|(id,)| id))
 }
 
-/// Removes the dead among the sessions after `after` and up to `to`; how many.
+/// Removes the dead sessions after `after` and up to `to`. Returns how many.
 pub async fn sessions(
     db: &mut Connection,
     after: SessionId,
@@ -73,8 +73,7 @@ pub async fn merchants(
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
-/// The exchange of a merchant before which there are `limit` others; `None` when there are fewer before
-/// `until`.
+/// The merchant's exchange after the first `limit` ones. `None` if there are fewer before `until`.
 pub async fn exchange_step(
     db: &mut Connection,
     merchant: MerchantId,
@@ -91,7 +90,7 @@ pub async fn exchange_step(
     Ok(row.map(|(id,)| id))
 }
 
-/// Removes a merchant's exchanges before `until`; how many.
+/// Removes a merchant's exchanges before `until`. Returns how many.
 pub async fn exchanges(
     db: &mut Connection,
     merchant: MerchantId,
@@ -104,7 +103,7 @@ pub async fn exchanges(
         .await
 }
 
-/// Where a step of `limit` webhook deliveries after `after` ends, as for sessions.
+/// The end of a step of `limit` webhook deliveries after `after`, as for sessions.
 pub async fn delivery_step(
     db: &mut Connection,
     after: DeliveryId,
@@ -121,8 +120,8 @@ pub async fn delivery_step(
     Ok(row.map(|(id,)| id))
 }
 
-/// Removes the deliveries after `after` and up to `to` that were finished by `finished`, with their
-/// attempts; how many deliveries.
+/// Removes the deliveries after `after` and up to `to` that were finished by `finished`, with their attempts.
+/// Returns how many deliveries.
 pub async fn deliveries(
     tx: &mut Tx,
     after: DeliveryId,
@@ -150,7 +149,7 @@ pub async fn deliveries(
     .await
 }
 
-/// Where a step of `limit` webhook events after `after` ends, as for sessions.
+/// The end of a step of `limit` webhook events after `after`, as for sessions.
 pub async fn event_step(
     db: &mut Connection,
     after: EventId,
@@ -167,8 +166,8 @@ pub async fn event_step(
     Ok(row.map(|(id,)| id))
 }
 
-/// Removes the events after `after` and up to `to` that no delivery is left of; how many. An event gets
-/// its deliveries in the transaction that makes it, so one of age gets no more.
+/// Removes the events after `after` and up to `to` that have no deliveries left. Returns how many. The
+/// deliveries of an event are written in its own transaction, so an old event gets no more.
 pub async fn events(db: &mut Connection, after: EventId, to: EventId) -> Result<u64, StoreError> {
     db.query(
         "delete from webhook_events where id > $1 and id <= $2 and not exists (\
@@ -180,9 +179,9 @@ pub async fn events(db: &mut Connection, after: EventId, to: EventId) -> Result<
     .await
 }
 
-/// Removes up to `limit` kept answers from `until` and before; how many.
+/// Removes up to `limit` stored answers from `until` or earlier. Returns how many.
 pub async fn idempotency_keys(db: &mut Connection, until: Timestamp, limit: i64) -> Result<u64, StoreError> {
-    // The outer condition is not a repetition: a key may be taken anew meanwhile.
+    // The outer condition is needed, because the key may be used again in the meantime.
     db.query(
         "delete from idempotency_keys where created_at <= $1 and (actor_id, key) in (\
          select actor_id, key from idempotency_keys where created_at <= $1 order by created_at limit $2)",
@@ -193,7 +192,7 @@ pub async fn idempotency_keys(db: &mut Connection, until: Timestamp, limit: i64)
     .await
 }
 
-/// Removes up to `limit` slots of activity from `until` and before; how many.
+/// Removes up to `limit` slots of activity from `until` or earlier. Returns how many.
 pub async fn client_activity(db: &mut Connection, until: Timestamp, limit: i64) -> Result<u64, StoreError> {
     db.query(
         "delete from client_activity where (credential_id, slot) in (\
@@ -205,7 +204,7 @@ pub async fn client_activity(db: &mut Connection, until: Timestamp, limit: i64) 
     .await
 }
 
-/// Removes up to `limit` sign-ins to the console that ended by `now`; how many.
+/// Removes up to `limit` console sessions that ended by `now`. Returns how many.
 pub async fn console_sessions(db: &mut Connection, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
     db.query(
         "delete from console_sessions where hash in (\
@@ -217,7 +216,7 @@ pub async fn console_sessions(db: &mut Connection, now: Timestamp, limit: i64) -
     .await
 }
 
-/// Removes up to `limit` sign-in links that ended by `now`, used or not; how many.
+/// Removes up to `limit` sign-in links that expired by `now`, used or not. Returns how many.
 pub async fn sign_in_links(db: &mut Connection, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
     db.query(
         "delete from sign_in_links where hash in (\

@@ -1,6 +1,8 @@
-//! Which token keys there are, which replicas have them, and what each has sealed. No key is ever here.
+//! Which token keys exist, which replicas have them, and what each has sealed. The keys themselves are never
+//! stored.
 //!
-//! Times are of the database's clock: replicas whose own clocks differ must agree on who is still running.
+//! Times come from the database's clock, so that replicas with different clocks agree on which replicas still
+//! run.
 
 use uuid::Uuid;
 
@@ -10,22 +12,22 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::SessionId;
 use crate::domain::keyring::ServerKeyId;
 
-/// The number is only a name. SQLite has one writer, and this is it.
+/// An arbitrary advisory-lock key. SQLite needs no lock, because it has only one writer.
 const TURN: Sql = Sql { postgres: "select pg_advisory_xact_lock(7049021335618232)", sqlite: "select 1" };
 
-/// Waits until no other replica is choosing a key. The turn ends with the transaction.
+/// Waits until no other replica is choosing a key. The lock lasts until the end of the transaction.
 pub async fn take_turn(tx: &mut Tx) -> Result<(), StoreError> {
     tx.query_of(&TURN).execute().await.map(drop)
 }
 
-/// A key that some replica has or had.
+/// A key that a replica has or had.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub struct Known {
     pub id: ServerKeyId,
     pub first_seen_at: Timestamp,
     pub signs_since: Option<Timestamp>,
     pub lost_at: Option<Timestamp>,
-    /// Known for so long that every replica which started together with the first is registered.
+    /// Known for long enough that all replicas that started at the same time are registered.
     pub is_settled: bool,
 }
 
@@ -38,7 +40,7 @@ const KNOWN: Sql = Sql {
              from token_keys order by id",
 };
 
-/// Every known key. It is settled `settle_micros` after it was first seen.
+/// All known keys. A key is settled `settle_micros` after it was first seen.
 pub async fn known(db: &mut Connection, settle_micros: i64) -> Result<Vec<Known>, StoreError> {
     db.query_of(&KNOWN).bind(settle_micros).all().await
 }
@@ -50,7 +52,7 @@ const NOTE: Sql = Sql {
              values ($1, cast(unixepoch('subsec') * 1000000 as integer)) on conflict (id) do nothing",
 };
 
-/// Takes down that a replica has this key, if nobody had it before.
+/// Records this key if no replica had it before.
 pub async fn note(tx: &mut Tx, id: ServerKeyId) -> Result<(), StoreError> {
     tx.query_of(&NOTE).bind(id).execute().await.map(drop)
 }
@@ -62,25 +64,25 @@ const ACTIVATE: Sql = Sql {
              where id = $1 and signs_since is null",
 };
 
-/// Lets a key sign from now on.
+/// Makes a key sign from now on.
 pub async fn activate(tx: &mut Tx, id: ServerKeyId) -> Result<(), StoreError> {
     let rows = tx.query_of(&ACTIVATE).bind(id).execute().await?;
     touched("token_keys", rows, 1)
 }
 
-/// Takes a key for lost from `at` on, or for found again.
+/// Marks a key as lost since `at`, or as found again.
 pub async fn set_lost(tx: &mut Tx, id: ServerKeyId, at: Option<Timestamp>) -> Result<(), StoreError> {
     let rows =
         tx.query("update token_keys set lost_at = $2 where id = $1").bind(id).bind(at).execute().await?;
     touched("token_keys", rows, 1)
 }
 
-/// Forgets a key that holds nothing any more.
+/// Removes a key that nothing needs any more.
 pub async fn forget(tx: &mut Tx, id: ServerKeyId) -> Result<(), StoreError> {
     tx.query("delete from token_keys where id = $1").bind(id).execute().await.map(drop)
 }
 
-/// A replica that is running.
+/// A running replica.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Replica {
     pub id: Uuid,
@@ -96,7 +98,7 @@ const RUNNING: Sql = Sql {
              where seen_at > cast(unixepoch('subsec') * 1000000 as integer) - $1 order by id",
 };
 
-/// The replicas that were heard of within `within_micros`.
+/// The replicas that announced themselves within `within_micros`.
 pub async fn running(db: &mut Connection, within_micros: i64) -> Result<Vec<Replica>, StoreError> {
     db.query_of(&RUNNING).bind(within_micros).all().await
 }
@@ -112,7 +114,7 @@ const BEAT: Sql = Sql {
              signs_with = excluded.signs_with, seen_at = excluded.seen_at",
 };
 
-/// Says that this replica runs, and with which keys.
+/// Announces that this replica runs, and its keys.
 pub async fn beat(tx: &mut Tx, replica: Replica) -> Result<(), StoreError> {
     let Replica { id, token_keys, signs_with } = replica;
     let rows = tx.query_of(&BEAT).bind(id).bind(token_keys).bind(signs_with).execute().await?;
@@ -124,7 +126,7 @@ const CLEAR: Sql = Sql {
     sqlite: "delete from replicas where seen_at < cast(unixepoch('subsec') * 1000000 as integer) - $1",
 };
 
-/// Removes replicas that were not heard of for `since_micros`.
+/// Removes replicas that have not announced themselves for `since_micros`.
 pub async fn clear_replicas(tx: &mut Tx, since_micros: i64) -> Result<(), StoreError> {
     tx.query_of(&CLEAR).bind(since_micros).execute().await.map(drop)
 }
@@ -134,16 +136,16 @@ pub async fn leave(db: &mut Connection, replica: Uuid) -> Result<(), StoreError>
     db.query("delete from replicas where id = $1").bind(replica).execute().await.map(drop)
 }
 
-/// How many sealed secrets of a kind name a key.
+/// How many secrets of a kind a key has sealed.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct SealedBy {
     pub kind: String,
-    /// The start of each seal: the id of the key.
+    /// The id of the key, from the start of the seals.
     pub key: Vec<u8>,
     pub held: i64,
 }
 
-/// The secrets that are in use at `now`, by the key that sealed them.
+/// Counts the secrets that are in use at `now`, by the key that sealed them.
 pub async fn sealed_secrets(db: &mut Connection, now: Timestamp) -> Result<Vec<SealedBy>, StoreError> {
     db.query(
         "select 'webhook_secrets' as kind, substr(sealed, 1, 8) as key, count(*) as held \
@@ -156,16 +158,16 @@ pub async fn sealed_secrets(db: &mut Connection, now: Timestamp) -> Result<Vec<S
     .await
 }
 
-/// What sessions name a key.
+/// The sessions that use a key.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub struct SessionsOf {
     pub key: ServerKeyId,
     pub live: i64,
-    /// When the last of them ends, however often it is refreshed.
+    /// The latest time at which the last of them ends.
     pub until: Timestamp,
 }
 
-/// The sessions after `after` and up to `to`, by key, that can still be used at `now`: those that were
+/// Counts by key the sessions after `after` and up to `to` that can still be used at `now`: those that were
 /// refreshed after `idle_since`.
 pub async fn sessions(
     db: &mut Connection,
@@ -193,21 +195,21 @@ pub async fn has_session(db: &mut Connection, now: Timestamp) -> Result<bool, St
     Ok(db.query(query).bind(now).optional::<(SessionId,)>().await?.is_some())
 }
 
-/// A sealed secret, and what it is sealed for.
+/// A sealed secret and its owner.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Sealed {
     pub owner: Uuid,
     pub sealed: Vec<u8>,
 }
 
-/// The kinds of secrets that can be sealed anew.
+/// The kinds of secrets that can be sealed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secrets {
     Webhooks,
     SecondFactors,
 }
 
-/// The next secrets of a kind whose owners come after `after`.
+/// The next secrets of a kind with owners after `after`.
 pub async fn page(
     db: &mut Connection,
     kind: Secrets,
@@ -226,7 +228,7 @@ pub async fn page(
     query.bind(after).bind(limit).all().await
 }
 
-/// Puts a new seal in place of `old`; `false` when that was replaced meanwhile.
+/// Replaces the seal `old`. `false` if it was already replaced.
 pub async fn reseal(
     tx: &mut Tx,
     kind: Secrets,

@@ -1,5 +1,5 @@
-//! The database URL, read by us before the driver sees it: the driver logs what it does not understand,
-//! which may be part of a password. No error here repeats anything of the URL but the name of a parameter.
+//! Parses the database URL before the driver does. The driver logs what it does not understand, which may be
+//! part of a password. Errors here show no part of the URL except the name of a parameter.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,32 +10,31 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-/// Why a URL cannot be used, in words for an operator.
+/// Why a URL cannot be used. The text is for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadUrl(String);
 
-/// Where a database is.
+/// The location of a database.
 #[derive(Clone)]
 pub(super) enum Target {
     Sqlite {
         path: PathBuf,
-        /// Whether the URL says that a file may be made.
+        /// Whether the URL allows making the file.
         creates: bool,
     },
     Postgres(Servers),
 }
 
-/// The servers of one database: those after the first are tried when the ones before are not a primary
-/// that takes writes.
+/// The servers of one database. They are tried in order until one is a primary that accepts writes.
 #[derive(Clone)]
 pub(super) struct Servers {
     pub(super) each: Vec<PgConnectOptions>,
-    /// Of one attempt at one server.
+    /// The time for one attempt at one server.
     pub(super) connect_timeout: Option<Duration>,
 }
 
-/// Parameters that the driver takes, with the other names that they go by.
+/// Parameters that the driver supports, with their other names.
 const PASSED_ON: &[(&str, &[&str])] = &[
     ("host", &["hostaddr"]),
     ("port", &[]),
@@ -51,8 +50,8 @@ const PASSED_ON: &[(&str, &[&str])] = &[
     ("statement-cache-capacity", &[]),
 ];
 
-/// Parameters that only a few values make sense for. All but the first are for libpq alone: these values
-/// ask for what happens here anyway.
+/// Parameters with a fixed list of values. All except the first are known only to libpq, and we accept the
+/// values that ask for what we do anyway.
 const ONLY: &[(&str, &[&str])] = &[
     ("sslmode", &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]),
     ("target_session_attrs", &["any", "read-write", "primary"]),
@@ -72,7 +71,7 @@ fn bad<T>(what: impl Into<String>) -> Result<T, BadUrl> {
     Err(BadUrl(what.into()))
 }
 
-/// Whether a URL can be used, as far as can be told without connecting.
+/// Checks a URL without connecting.
 pub fn check(url: &str) -> Result<(), BadUrl> {
     Target::parse(url).map(drop)
 }
@@ -117,7 +116,7 @@ fn postgres(rest: &str) -> Result<Servers, BadUrl> {
     }
     let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-    // Then what stands before it is not where the host begins.
+    // With another @, it is not clear where the host begins.
     if login.contains('@') || !authority.is_empty() && tail.contains('@') {
         return bad(format!("it holds an @ that does not end the password: {ENCODE}"));
     }
@@ -155,7 +154,7 @@ fn postgres(rest: &str) -> Result<Servers, BadUrl> {
     Ok(Servers { each, connect_timeout })
 }
 
-/// The hosts of `a:1,b,[::1]:2` and their ports, each as a list in which a port may be empty.
+/// Splits `a:1,b,[::1]:2` into a list of hosts and a list of ports. A port may be empty.
 fn authority_hosts(hosts: &str) -> Result<(String, String), BadUrl> {
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for host in hosts.split(',') {
@@ -170,7 +169,7 @@ fn authority_hosts(hosts: &str) -> Result<(String, String), BadUrl> {
     Ok((names.join(","), ports))
 }
 
-/// One for each host; a single port is that of all.
+/// One server for each host. A single port applies to all hosts.
 fn servers(given: &Parameters) -> Result<Vec<PgConnectOptions>, BadUrl> {
     let list = |name| given.get(name).map_or("", String::as_str).split(',').collect::<Vec<_>>();
     let (hosts, ports) = (list("host"), list("port"));
@@ -189,7 +188,7 @@ fn servers(given: &Parameters) -> Result<Vec<PgConnectOptions>, BadUrl> {
         if !given.contains_key("application_name") {
             url.query_pairs_mut().append_pair("application_name", "tollgate");
         }
-        // What could be wrong with a value was checked; the driver's own words might repeat one.
+        // We have checked the values. Do not show the driver's error, because it may repeat one.
         PgConnectOptions::from_url(&url).map_err(|_| BadUrl("the driver does not understand it".to_owned()))
     };
     hosts.iter().enumerate().map(server).collect()
@@ -213,7 +212,7 @@ fn check_value(name: &str, value: &str) -> Result<(), BadUrl> {
     }
 }
 
-/// Zero: no limit of its own, as libpq has it.
+/// Zero means no limit, as in libpq.
 fn seconds(name: &str, value: &str) -> Result<Option<Duration>, BadUrl> {
     match value.parse::<u32>() {
         Ok(0) => Ok(None),
@@ -222,7 +221,7 @@ fn seconds(name: &str, value: &str) -> Result<Option<Duration>, BadUrl> {
     }
 }
 
-/// The parameters of a query, each of which may be given once.
+/// The parameters of a query. Each may be given once.
 fn pairs(query: &str) -> Result<BTreeMap<&str, String>, BadUrl> {
     let mut pairs = BTreeMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -236,7 +235,7 @@ fn pairs(query: &str) -> Result<BTreeMap<&str, String>, BadUrl> {
     Ok(pairs)
 }
 
-/// Only what looks like a name is repeated: anything else may be part of a password.
+/// Shows the parameter only if it looks like a name, because anything else may be part of a password.
 fn unknown<T>(name: &str) -> Result<T, BadUrl> {
     let is_name = name.len() <= 32 && name.bytes().all(|c| c.is_ascii_lowercase() || b"_-".contains(&c));
     let name = if is_name { name } else { "with that name" };

@@ -41,7 +41,7 @@ impl TryFrom<UserRow> for User {
 }
 
 /// # Errors
-/// [`StoreError`], as for all below; [`StoreError::Conflict`] when the address is taken.
+/// [`StoreError::Conflict`] if the address is taken.
 pub async fn insert(tx: &mut Tx, user: &User, password_hash: &str) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -73,7 +73,7 @@ pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, Stor
     .transpose()
 }
 
-/// A page of users, of one merchant or of all, newest first, from before `before`.
+/// A page of users of one merchant or of all, newest first, starting before `before`.
 pub async fn list(
     db: &mut Connection,
     merchant: Option<MerchantId>,
@@ -105,7 +105,7 @@ pub async fn count_enabled(db: &mut Connection, merchant: MerchantId) -> Result<
         .map(|(count,)| count)
 }
 
-/// Writes whether a user is disabled, and a new password where there is one, and the next version.
+/// Writes whether a user is disabled, and a new password if there is one. Raises the version.
 pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -122,7 +122,7 @@ pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Re
     touched("users", rows, 1)
 }
 
-/// What an attempt to sign in is checked against.
+/// The data that a sign-in attempt is checked against.
 pub struct Attempt {
     pub user: UserId,
     pub email: String,
@@ -130,7 +130,7 @@ pub struct Attempt {
     pub password_hash: String,
     /// Sealed.
     pub totp_secret: Option<Vec<u8>>,
-    /// Set when this attempt, should it fail, has locked the account.
+    /// Set if a failure of this attempt locks the account.
     pub locked_until: Option<Timestamp>,
 }
 
@@ -144,17 +144,16 @@ struct AttemptRow {
     locked_until: Option<Timestamp>,
 }
 
-/// Whose attempt it is: at the door, where anybody may try, or of somebody who is past it. The two are counted
-/// apart.
+/// Who makes an attempt: anybody who tries to sign in, or a user who is already signed in. The two are
+/// counted separately.
 #[derive(Clone, Copy)]
 pub enum Claimant<'a> {
     Email(&'a str),
     User(UserId),
 }
 
-/// Counts an attempt as failed, before it is checked, and locks the account for such attempts at the last one
-/// allowed: so no number of parallel attempts gets more. `None` for a user who is unknown, disabled or
-/// locked.
+/// Counts an attempt as failed before it is checked, and locks the account at the last allowed attempt. So
+/// parallel attempts get no extra guesses. `None` if the user is unknown, disabled or locked.
 pub async fn claim_attempt(
     db: &mut Connection,
     claimant: Claimant<'_>,
@@ -197,7 +196,7 @@ pub async fn claim_attempt(
     }))
 }
 
-/// Takes an attempt at the door back: its password was right, and the second factor is still to come.
+/// Takes back a sign-in attempt, because its password was right and the second factor is still to come.
 pub async fn take_attempt_back(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
     tx.query(
         "update users set failed_logins = failed_logins - 1, locked_until = null \
@@ -209,7 +208,7 @@ pub async fn take_attempt_back(tx: &mut Tx, id: UserId) -> Result<(), StoreError
     Ok(())
 }
 
-/// Takes an attempt of somebody past the door back: it was right.
+/// Takes back an attempt of a signed-in user, because it was right.
 pub async fn take_proof_back(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
     tx.query(
         "update users set failed_proofs = failed_proofs - 1, proofs_locked_until = null \
@@ -221,7 +220,7 @@ pub async fn take_proof_back(tx: &mut Tx, id: UserId) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Lets a user try again at once, who was given a link or a new password. The second factor stays.
+/// Unlocks a user who was given a link or a new password. The second factor stays.
 pub async fn unlock(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -234,7 +233,7 @@ pub async fn unlock(tx: &mut Tx, id: UserId) -> Result<(), StoreError> {
     touched("users", rows, 1)
 }
 
-/// Notes that a user signed in: the count of failures starts again.
+/// Notes that a user has signed in, and resets the count of failures.
 pub async fn note_sign_in(tx: &mut Tx, id: UserId, now: Timestamp) -> Result<(), StoreError> {
     let rows = tx
         .query(
@@ -248,7 +247,7 @@ pub async fn note_sign_in(tx: &mut Tx, id: UserId, now: Timestamp) -> Result<(),
     touched("users", rows, 1)
 }
 
-/// Sets a user's authenticator app, whose code of `last_step` was just seen, or takes it away.
+/// Sets or removes a user's authenticator app. The code of `last_step` was just used.
 pub async fn set_totp(
     tx: &mut Tx,
     id: UserId,
@@ -270,7 +269,7 @@ pub async fn set_totp(
     touched("users", rows, 1)
 }
 
-/// Uses a step's code up; `false` when it, or a later one, was used before.
+/// Uses the code of a step. `false` if it or a later one was already used.
 pub async fn use_totp_step(tx: &mut Tx, id: UserId, step: i64) -> Result<bool, StoreError> {
     let rows = tx
         .query(

@@ -1,9 +1,9 @@
-//! Moving what SQLite has committed from its write-ahead log into the database file.
+//! Moves committed pages from SQLite's write-ahead log to the database file (a checkpoint).
 //!
-//! Left to itself SQLite does so in the commit that finds the log long enough, and whoever waits for that
-//! commit waits for thousands of pages and two flushes. Here a connection of its own does it beside the
-//! writer. The log starts anew only when all of it has been moved, which a busy writer never lets happen:
-//! once it is long, the writer moves what came meanwhile, some hundred pages, between two transactions.
+//! By default SQLite does this in a commit that finds the log long. That commit then waits for thousands of
+//! pages and two flushes. Here a separate connection does it beside the writer. The log can start again only
+//! when all of it has been moved, which never happens while the writer is busy. So when the log is long, the
+//! writer moves the last few hundred pages itself, between two transactions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use tokio::task::AbortHandle;
 
 use crate::supervise::Supervisor;
 
-/// From a write to the checkpoint that moves it. Less costs more: a page that is written again and again
-/// is moved once each time.
+/// The time from a write to its checkpoint. A shorter time costs more, because a page that is written often
+/// is moved more often.
 const DELAY: Duration = Duration::from_millis(250);
 
-/// Pages in the log, of 4 KiB, from which on it is made to start anew.
+/// With this many pages of 4 KiB in the log, we make it start again.
 const PAGES_ENOUGH: i64 = 4000;
 
-/// Pages in the log, 64 MiB, from which on SQLite makes a checkpoint in a commit after all, unless there is
-/// one under way.
+/// With this many pages in the log (64 MiB), SQLite makes a checkpoint in a commit after all, unless one is
+/// running.
 pub(super) const PAGES_MAX: i64 = 16_000;
 
-/// The task that moves pages. Clones are the same one; it ends with the last of them.
+/// The task that moves pages. Clones share it, and it ends with the last of them.
 #[derive(Clone)]
 pub(super) struct Checkpointer {
     connection: SqlitePool,
@@ -34,7 +34,7 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// `connection` is used for this alone.
+    /// `connection` is used only for this.
     pub(super) fn start(connection: SqlitePool, writer: SqlitePool, tasks: &Supervisor) -> Self {
         let (written, writes) = mpsc::channel(1);
         let writes = Arc::new(Mutex::new(writes));
@@ -44,13 +44,13 @@ impl Checkpointer {
         Self { connection, written, task }
     }
 
-    /// To be called whenever something may be written soon.
+    /// Call this before each write.
     pub(super) fn note_write(&self) {
-        // Full is as good: the checkpoint that was asked for is still to come.
+        // A full channel is fine: a checkpoint is already pending.
         let _ = self.written.try_send(());
     }
 
-    /// The last connection to be closed moves what is left.
+    /// Stops the task. SQLite moves the rest when its last connection closes.
     pub(super) async fn stop(&self) {
         self.task.abort();
         self.connection.close().await;
@@ -71,7 +71,7 @@ async fn run(connection: SqlitePool, writer: SqlitePool, writes: Arc<Mutex<mpsc:
     }
 }
 
-/// Moves what no reader still needs in the log, and waits for nobody; pages in the log.
+/// Moves all pages that no reader still needs, without waiting. Returns the number of pages in the log.
 async fn checkpoint(connection: &SqlitePool) -> Result<i64, sqlx::Error> {
     let (_busy, pages, _moved): (i64, i64, i64) =
         sqlx::query_as("pragma wal_checkpoint(passive)").fetch_one(connection).await?;

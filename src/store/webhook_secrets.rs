@@ -1,4 +1,4 @@
-//! The signing secrets of webhooks, sealed: this file never sees one in clear.
+//! The signing secrets of webhooks. They are always sealed here.
 
 use super::driver::{Connection, Tx};
 use super::{StoreError, touched};
@@ -6,7 +6,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::secret::SecretHash;
 
-/// A sealed secret. Its id is what it is sealed for.
+/// A sealed secret. The seal is bound to its id.
 #[derive(sqlx::FromRow)]
 pub struct SealedSecret {
     pub id: SecretId,
@@ -48,7 +48,7 @@ pub async fn live(
     .await
 }
 
-/// Lets every secret of a key end at `end`, if it does not end before.
+/// Ends all secrets of a key at `end`, unless they end earlier anyway.
 pub async fn end_all(tx: &mut Tx, key: ApiKeyId, end: Timestamp) -> Result<u64, StoreError> {
     tx.query(
         "update webhook_secrets set ends_at = $2 where api_key_id = $1 and (ends_at is null or ends_at > $2)",
@@ -59,7 +59,7 @@ pub async fn end_all(tx: &mut Tx, key: ApiKeyId, end: Timestamp) -> Result<u64, 
     .await
 }
 
-/// A secret that signs now, by its hash, with its key.
+/// Finds a secret that signs now by its hash, and its key.
 pub async fn live_by_hash(
     db: &mut Connection,
     hash: SecretHash,
@@ -74,7 +74,7 @@ pub async fn live_by_hash(
     .await
 }
 
-/// Ends one secret now; `false` when it had ended before.
+/// Ends one secret now. `false` if it had already ended.
 pub async fn end(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx
         .query("update webhook_secrets set ends_at = $2 where id = $1 and (ends_at is null or ends_at > $2)")
@@ -85,7 +85,7 @@ pub async fn end(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result<bool, Stor
     Ok(rows == 1)
 }
 
-/// Some secrets that cannot be found by a hash, from after `after`.
+/// The next secrets without a hash, after `after`.
 pub async fn without_hash(
     db: &mut Connection,
     after: Option<SecretId>,

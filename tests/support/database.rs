@@ -20,8 +20,8 @@ pub(crate) fn engines() -> Vec<Engine> {
     }
 }
 
-/// The database of one test, and a directory for other files of its application. Both are removed with the last
-/// application that uses them.
+/// The database of one test, and a directory for other files of its application. Both are removed with the
+/// last application that uses them.
 pub(crate) struct Database {
     pub(crate) engine: Engine,
     pub(crate) url: String,

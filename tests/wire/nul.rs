@@ -1,4 +1,5 @@
-//! A NUL in a field is refused on both engines, of which only one could store it, and no guess with one is free.
+//! A NUL in a field is refused on both engines, of which only one could store it, and no guess with one is
+//! free.
 
 use serde_json::json;
 use tollgate::config::Settings;

@@ -1,5 +1,4 @@
-//! Lets in whoever comes with a live admin token, and says who that is. A token may make so many calls a
-//! minute.
+//! Authenticates the caller by an admin token, and limits the calls per minute of each token.
 
 use std::sync::Arc;
 

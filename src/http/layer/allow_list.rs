@@ -1,8 +1,8 @@
-//! Holds the caller's address against the allow list of its key, and counts the call: what an outsider
-//! tries must not use up what the owner of the key may do.
+//! Checks the caller's address against the allow list of its key, and then counts the call for the key's
+//! limit. Calls from other addresses are not counted, so an outsider cannot use up the limit.
 //!
-//! Failed authentications are counted where a secret is looked at and new sessions where one is opened,
-//! since only there it is known in time: see [`crate::flows::limits`].
+//! Failed authentications and new sessions are counted elsewhere, where they happen: see
+//! [`crate::flows::limits`].
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub async fn allow_list(
     mut request: Request,
     next: Next,
 ) -> Response {
-    // A service token comes without a key, and so without a list.
+    // A call with a service token has no key, so there is no allow list.
     let Some(mut caller) = request.extensions_mut().remove::<Caller>() else {
         return next.run(request).await;
     };

@@ -1,4 +1,4 @@
-//! Resolves `X-API-KEY` to its merchant, and stops whoever has no key that works.
+//! Finds the merchant of the `X-API-KEY`, and refuses calls without a valid key.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub(in crate::http) async fn admit(
     if values.next().is_some() {
         return Err(Failure::refused(Reason::KeyRepeated));
     }
-    // The key is recognised even when the address cannot be read: its owner is to see the refusal.
+    // Look the key up even if the address is unknown, so that its owner sees the refusal.
     let address = context.address().cloned();
     let known = address.clone().unwrap_or_else(|_| ClientAddress::direct(context.ip()));
     let note = |owner| context.note(|notes| notes.owner = Some(owner));

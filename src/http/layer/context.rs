@@ -1,5 +1,5 @@
-//! The outermost step: gives the request its id and its client's address, answers with the id, and
-//! writes the one log line.
+//! The outermost step: determines the request's id and the client's address, adds the id to the answer, and
+//! writes the log line.
 
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
@@ -20,22 +20,22 @@ use crate::telemetry::traces::Call;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A request as it came in.
+/// The start of a request, for [`end`].
 pub struct Begun {
     pub context: RequestContext,
     method: Method,
     uri: Uri,
     route: Option<MatchedPath>,
-    /// The trace that it goes on with, if a trusted proxy named one.
+    /// The trace to continue, if a trusted proxy named one.
     parent: Context,
 }
 
-/// Puts the context into the request, for the layers and handlers behind.
+/// Adds the context to the request, for the layers and handlers.
 pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
     let at = shared.core.now();
     let id = ExchangeId::generate(at, &shared.core.entropy);
     let request_id = request_id(request.headers()).map_or_else(|| id.to_string(), str::to_owned);
-    // Without a peer nobody can say where the call comes from; only a wrong set-up leads here.
+    // The listener always adds the peer. Without it, the address is unknown.
     let peer =
         request.extensions().get::<Peer>().map_or(Peer::client(Ipv4Addr::UNSPECIFIED.into()), |peer| *peer);
     let address = client_address(peer, request.headers(), &shared.edge);
@@ -55,7 +55,7 @@ pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
     }
 }
 
-/// Answers with the id, counts the request and writes its line.
+/// Adds the id to the answer, counts the request and writes its log line.
 pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
     let context = &begun.context;
     if let Ok(value) = HeaderValue::from_str(context.request_id()) {
@@ -97,12 +97,12 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
     );
 }
 
-/// What nobody asks but machines, every few seconds.
+/// Routes that machines call every few seconds.
 fn is_probe(route: &str) -> bool {
     matches!(route, "/healthz" | "/readyz" | "/metrics")
 }
 
-/// The caller's id where it is 1 to 64 characters of `[A-Za-z0-9._-]`.
+/// The caller's request id, if it is 1 to 64 characters of `[A-Za-z0-9._-]`.
 fn request_id(headers: &HeaderMap) -> Option<&str> {
     let is_fine = |id: &&str| {
         (1..=64).contains(&id.len())
@@ -116,14 +116,14 @@ type Entries = fn(&str) -> Vec<Cow<'_, str>>;
 
 fn client_address(peer: Peer, headers: &HeaderMap, edge: &Edge) -> Result<ClientAddress, Unreadable> {
     if !peer.is_client {
-        // Whoever calls through that proxy wrote the headers too.
+        // The proxy did not name its client, so the headers may come from anybody.
         return Ok(ClientAddress::unknown(peer.ip));
     }
     let (name, entries): (_, Entries) = match edge.forwarded_header {
         ForwardedHeader::XForwardedFor => ("x-forwarded-for", address::x_forwarded_for_entries),
         ForwardedHeader::Forwarded => ("forwarded", address::forwarded_entries),
     };
-    // A header line that is not text is an entry that names no address.
+    // A header line that is not text becomes an empty entry, which is then refused.
     let entries: Vec<Cow<'_, str>> = headers
         .get_all(name)
         .iter()

@@ -1,9 +1,9 @@
-//! Lets each request go on when its client hangs up or its time is over.
+//! Lets a request continue when its client hangs up or its time is over.
 //!
-//! A transaction dropped half-way can go back to the pool still open (a defect of sqlx 0.9: a cancelled
-//! `begin`), and a change half-way recorded is worse than one whose answer nobody reads. So a request that
-//! is dropped before its answer becomes a task of its own; most are not, and cost no task. The tracker lets
-//! a graceful stop wait for all of them. A panic becomes an answer.
+//! If a request were dropped in the middle, a transaction could go back to the pool still open (a bug in sqlx
+//! 0.9: a cancelled `begin`), or a change could be recorded only in part. So a request that is dropped before
+//! its answer continues as a task. Most requests are not dropped and need no task. The tracker lets a
+//! graceful stop wait for all of them. A panic becomes an answer.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -21,7 +21,7 @@ use crate::http::error::Failure;
 
 type Answer = Result<Response, Box<dyn Any + Send>>;
 
-/// Runs what is behind this step to its end, whatever becomes of the client.
+/// Runs the rest of the request to its end, even if the client goes away.
 pub async fn detach(shared: &Shared, rest: impl Future<Output = Response> + Send + 'static) -> Response {
     let under_way = shared.tasks.token();
     let rest = AssertUnwindSafe(async move {
@@ -37,7 +37,7 @@ pub async fn detach(shared: &Shared, rest: impl Future<Output = Response> + Send
     }
 }
 
-/// A request under way. Dropped before its answer, it goes on by itself.
+/// An open request. If it is dropped before its answer, it continues as a task.
 struct Detachable(Option<BoxFuture<'static, Answer>>);
 
 impl Future for Detachable {
@@ -53,7 +53,7 @@ impl Future for Detachable {
 
 impl Drop for Detachable {
     fn drop(&mut self) {
-        // Without a runtime the process is on its way out, and the connections to the database with it.
+        // Without a runtime the process is ending, and its database connections are closed anyway.
         if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(rest);
         }

@@ -1,10 +1,10 @@
-//! Records each call for "API details": who, from where, what came of it and exactly why; and tells a caller
-//! whose key or secret ends soon.
+//! Records each call for "API details": the caller, the address, the result and the exact reason. Also adds
+//! headers that tell the caller when its key or secret ends soon.
 //!
-//! The record is handed to a writer and costs the call nothing more. A call whose key names no
-//! merchant belongs in nobody's details; its log line has the reason. Of the calls that were refused for
-//! who made them, so many of an address are recorded in a minute: whoever finds a key that works no longer
-//! must not write with it what he likes.
+//! A background task writes the records, so the call does not wait. A call with an unknown key belongs to no
+//! merchant, so it is not recorded. Its log line has the reason. The number of recorded refusals per address
+//! and minute is limited. Otherwise somebody with a key that no longer works could fill the database with
+//! records.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::store::exchanges::Exchange;
 
-/// The reason recorded for a call that passed although its key's list does not hold its address.
+/// The recorded reason if a call was allowed although its address is outside the key's list.
 pub const OBSERVED: &str = "address_observed";
 
 pub async fn exchange_log(
@@ -67,8 +67,8 @@ pub async fn exchange_log(
     response
 }
 
-/// `Sunset` (RFC 8594): when the key or secret of this call stops working; `Deprecation` (RFC 9745): since
-/// when there is a newer one.
+/// `Sunset` (RFC 8594) says when the key or secret of this call stops working. `Deprecation` (RFC 9745) says
+/// since when there is a newer one.
 fn put_ending(headers: &mut HeaderMap, ending: Ending) {
     let date = HeaderValue::from_str(&ending.at.to_http_date()).expect("a date is printable ASCII");
     headers.insert("sunset", date);

@@ -1,4 +1,4 @@
-//! What stands in front of the handlers, one file each. Their order is in [`super`].
+//! The layers in front of the handlers, one file each. Their order is in [`super`].
 
 pub mod admin_token;
 pub mod allow_list;

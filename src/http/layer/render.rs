@@ -1,4 +1,4 @@
-//! Writes the body of every error, in the dialect of the path, and the headers that each status owes.
+//! Writes the body of every error, in the format of the path, and the headers that the status needs.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -15,18 +15,18 @@ use crate::http::error::Failure;
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// Which way of writing errors a path has.
+/// The format of errors for a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     /// RFC 6749 5.2 inside the vendor's envelope.
     Integrator,
     /// RFC 9457.
     Admin,
-    /// A page of the console, for whoever asks for HTML.
+    /// A page of the console, for clients that ask for HTML.
     Person,
 }
 
-/// Who reads the answer to a request.
+/// The kind of client that reads the answer.
 pub struct Reader {
     dialect: Dialect,
     is_console: bool,
@@ -37,7 +37,7 @@ impl Reader {
     pub fn of(request: &Request) -> Self {
         let path = request.uri().path();
         let is_console = console::guard::is_console(path);
-        // The console's own files may be kept by browsers, and say so.
+        // Browsers may cache the console's own files, which have their own headers for that.
         let is_private = path.starts_with("/api/")
             || path.starts_with("/admin/")
             || (is_console && !path.starts_with("/console/assets/"));
@@ -53,7 +53,7 @@ impl Reader {
 }
 
 impl Reader {
-    /// Where a failed attempt of this request was counted.
+    /// The surface for which a failed attempt of this request was counted.
     const fn surface(&self) -> Surface {
         match self.dialect {
             Dialect::Admin => Surface::Admin,
@@ -75,7 +75,7 @@ pub fn render(shared: &Shared, context: &RequestContext, reader: &Reader, respon
     }
     let status = response.status();
     let is_failure = status.is_client_error() || status.is_server_error();
-    // A page that was rendered with an error on it is what the person is to see.
+    // If the handler has rendered a page with the error, keep it.
     let is_page = response.headers().get(header::CONTENT_TYPE).is_some_and(|label| label == HTML);
     if is_failure && !is_page {
         let mut failure = match response.extensions().get::<Failure>() {

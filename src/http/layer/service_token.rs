@@ -1,7 +1,8 @@
-//! Lets the platform's own services in by a service token, in place of an API key.
+//! Authenticates the platform's own services by a service token instead of an API key.
 //!
-//! It comes as `Authorization: Bearer`, or as a client's id and secret, by HTTP Basic or in the body, because that
-//! is all that stock resource servers can send: the token's id and the token.
+//! The token comes as `Authorization: Bearer`, or as client credentials in HTTP Basic or in the body, because
+//! standard resource servers can send only those. The client id is then the token's id, and the client secret
+//! is the token.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::http::error::Failure;
 use crate::http::form;
 use crate::http::layer::api_key::X_API_KEY;
 
-/// A service that was let in.
+/// An authenticated service.
 #[derive(Clone)]
 pub struct Service(pub AdminToken);
 
@@ -48,7 +49,7 @@ pub async fn service_token(
     }
 }
 
-/// An admin token as it came.
+/// A presented admin token.
 struct Presented {
     /// `None` for a Bearer token.
     id: Option<String>,
@@ -56,7 +57,7 @@ struct Presented {
 }
 
 impl Presented {
-    /// `None` when it is not an admin token at all, but a client's own credentials, say.
+    /// `None` if it is not an admin token but, for example, a client secret.
     fn new(id: Option<String>, token: PlainSecret) -> Option<Self> {
         token.expose().starts_with(ADMIN_TOKEN_PREFIX).then_some(Self { id, token })
     }
@@ -70,15 +71,16 @@ fn in_headers(headers: &HeaderMap) -> Option<Presented> {
     }
 }
 
-/// Whether nothing else says who calls. Clients come with a key, and their bodies are read once.
+/// Whether credentials can only be in the body. Calls of clients have a key, so their bodies are not read
+/// here.
 fn may_be_in_body(headers: &HeaderMap) -> bool {
     !headers.contains_key(X_API_KEY)
         && bearer(headers).is_none()
         && matches!(basic::credentials(headers), Ok(None))
 }
 
-/// Reads the body, and leaves it there for the handler. One that cannot be read names nobody, and without a key
-/// its sender is an outsider.
+/// Reads the token from the body, and keeps the body for the handler. `None` if the body cannot be read.
+/// Without a key, the caller then counts as not authenticated.
 async fn in_body(request: &mut Request) -> Option<Presented> {
     let body = std::mem::take(request.body_mut());
     let bytes = body::read(request.headers(), body, form::BODY_BYTES_MAX).await.ok()?;
@@ -96,7 +98,7 @@ async fn admit(shared: &Shared, context: &RequestContext, presented: Presented) 
         return Ok(shared.core.guard(Surface::Api, context.ip(), attempt).await?);
     }
     let from = context.address().ok().map(|address| address.ip);
-    // Which of the calls it may make, the handlers see to.
+    // The handlers check which calls the token may make.
     let fits = |token: &AdminToken| {
         id.as_ref().is_none_or(|id| *id == token.id.to_string())
             && (token.role == Role::Service || token.has(Permission::Introspect))
@@ -108,14 +110,14 @@ async fn admit(shared: &Shared, context: &RequestContext, presented: Presented) 
     }
 }
 
-/// Whoever came by Bearer is answered as RFC 6750 3 has it (RFC 7662 2.3).
+/// A refused Bearer token gets the challenge of RFC 6750 3 (RFC 7662 2.3).
 fn refused(reason: Reason, is_bearer: bool) -> Failure {
     let mut failure = Failure::refused(reason);
     failure.challenge = is_bearer.then_some("Bearer realm=\"tollgate\", error=\"invalid_token\"".into());
     failure
 }
 
-/// The token of the one `Authorization: Bearer` header (RFC 6750 2.1).
+/// The token in `Authorization: Bearer` (RFC 6750 2.1). `None` if the header is there twice.
 pub(in crate::http) fn bearer(headers: &HeaderMap) -> Option<PlainSecret> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;

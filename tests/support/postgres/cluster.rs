@@ -24,9 +24,9 @@ fsync = on
 synchronous_commit = on
 ";
 
-/// Keeps one cluster. `$1` is the directory of the PostgreSQL programs, `$2` the settings. Its first answer is the
-/// cluster's directory. Then there is one line for each request. It ignores signals and ends only with the pipe. It
-/// closes standard error, so that a reader of our standard error does not wait for it.
+/// Keeps one cluster. `$1` is the directory of the PostgreSQL programs, `$2` the settings. Its first answer
+/// is the cluster's directory. Then there is one line for each request. It ignores signals and ends only with
+/// the pipe. It closes standard error, so that a reader of our standard error does not wait for it.
 const KEEP_CLUSTER: &str = r#"
 trap '' HUP INT TERM PIPE
 bin=$1 settings=$2
@@ -58,7 +58,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes a cluster and waits until it accepts connections, on 127.0.0.1 and on a Unix socket in its directory.
+    /// Makes a cluster and waits until it accepts connections, on 127.0.0.1 and on a Unix socket in its
+    /// directory.
     pub(crate) fn start() -> Self {
         Self::start_in(&env::temp_dir())
     }
@@ -136,8 +137,8 @@ impl Cluster {
     }
 }
 
-/// A free port on 127.0.0.1. It is below the ports that the kernel assigns itself (from 32768 on Linux), so that no
-/// connection takes it while a cluster is stopped.
+/// A free port on 127.0.0.1. It is below the ports that the kernel assigns itself (from 32768 on Linux), so
+/// that no connection takes it while a cluster is stopped.
 fn free_port() -> u16 {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 17_000;

@@ -20,8 +20,8 @@ pub(crate) use self::cluster::Cluster;
 use self::programs::{execute, program, psql};
 use self::watcher::Watcher;
 
-/// Drops the databases that were made on a given server. `$1` is `psql`, `$2` the server's URL, and each line of
-/// standard input a name.
+/// Drops the databases that were made on a given server. `$1` is `psql`, `$2` the server's URL, and each line
+/// of standard input a name.
 const DROP_DATABASES: &str = r#"
 trap '' HUP INT TERM PIPE
 exec 2>/dev/null
@@ -67,7 +67,8 @@ impl Shared {
     }
 }
 
-/// A server that is not ours. When the test process ends, we drop the databases that we made, and nothing else.
+/// A server that is not ours. When the test process ends, we drop the databases that we made, and nothing
+/// else.
 struct GivenServer {
     psql: PathBuf,
     url: String,

@@ -63,8 +63,8 @@ pub(crate) fn program(name: &str) -> PathBuf {
     directory_of(name).join(name)
 }
 
-/// The directory of PostgreSQL's programs: `PGBIN`, or else the newest version from the distribution's packages, or
-/// else the first directory on `PATH` that has `program`.
+/// The directory of PostgreSQL's programs: `PGBIN`, or else the newest version from the distribution's
+/// packages, or else the first directory on `PATH` that has `program`.
 pub(super) fn directory_of(program: &str) -> PathBuf {
     let candidates: Vec<PathBuf> = match env::var_os("PGBIN") {
         Some(given) => path::absolute(given).into_iter().collect(),

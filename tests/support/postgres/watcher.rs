@@ -1,9 +1,9 @@
 //! Stops a cluster when the test process ends, however it ends.
 //!
-//! Rust does not drop statics, so a small shell script, the watcher, keeps the cluster. Its standard input is a pipe
-//! from the test process. When the pipe closes, by a drop or by the kernel after a `kill -9`, the watcher stops the
-//! server and removes the directory. The watcher also makes the directory and starts the server itself, so there is
-//! never a directory or server that it does not know about.
+//! Rust does not drop statics, so a small shell script, the watcher, keeps the cluster. Its standard input is
+//! a pipe from the test process. When the pipe closes, by a drop or by the kernel after a `kill -9`, the
+//! watcher stops the server and removes the directory. The watcher also makes the directory and starts the
+//! server itself, so there is never a directory or server that it does not know about.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -23,8 +23,8 @@ impl Watcher {
         command
     }
 
-    /// Starts the shell in its own process group, so that a signal to the tests' group does not kill it, and in a
-    /// working directory that any user may read.
+    /// Starts the shell in its own process group, so that a signal to the tests' group does not kill it, and
+    /// in a working directory that any user may read.
     pub(super) fn spawn(mut command: Command) -> Self {
         let mut shell = command
             .current_dir("/")
@@ -57,7 +57,8 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // Waiting first closes the pipe, which tells the shell to clean up. A failure cannot be reported here.
+        // Waiting first closes the pipe, which tells the shell to clean up. A failure cannot be reported
+        // here.
         self.shell.wait().ok();
     }
 }
