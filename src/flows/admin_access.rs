@@ -1,4 +1,4 @@
-//! Who an admin token stands for.
+//! Authenticating callers by an admin token.
 
 use std::net::IpAddr;
 
@@ -14,10 +14,10 @@ use crate::store::StoreError;
 use crate::store::admin_tokens::{self, Presented};
 
 impl Core {
-    /// Decides about an admin token that came from `ip`, and that must also be `fit` for what is asked.
+    /// Decides about an admin token that came from `ip`. The token must also be `fit` for the call.
     ///
-    /// A token that was good when this replica last saw it is looked at again, whatever else comes from its
-    /// address. All others stay within the failures that the address has left.
+    /// A token that was valid when this replica last saw it is always checked again. Other tokens are checked
+    /// only while the address has failures left.
     pub async fn admit_admin_token(
         &self,
         surface: Surface,
@@ -39,7 +39,7 @@ impl Core {
         Ok(token)
     }
 
-    /// The live admin token that was presented, if it is `fit`; `None` for any other text.
+    /// The presented admin token, if it is live and `fit`. `None` for any other text.
     async fn admin_token(
         &self,
         presented: &PlainSecret,
@@ -56,7 +56,7 @@ impl Core {
         };
         let Presented { token, is_earlier } = found;
         if let (false, Some(TokenOverlap { secs, earlier_ends_at: None })) = (is_earlier, token.overlap) {
-            // The first use of the newest secret: the one before it ends when the overlap is over.
+            // This is the first use of the newest secret, so the previous one ends after the overlap.
             let mut tx = self.store.begin().await?;
             admin_tokens::end_earlier(&mut tx, token.id, now.plus(TimeDelta::seconds(secs))).await?;
             tx.commit().await?;

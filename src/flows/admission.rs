@@ -1,7 +1,7 @@
-//! Admission: which merchant and key a call comes with, and whether it may come from where it does.
+//! Admission: finds the merchant and key of a call, and checks the key and the caller's address.
 //!
-//! Decided from a record in memory. A refusal is checked against the database before it is given,
-//! since the record may be late; a pass is checked by the statement that the call leads to.
+//! Decisions use a cached record, which may be outdated. A refusal is confirmed with the database before the
+//! caller gets it. If the call is admitted, the statement that it leads to confirms the record.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::domain::reason::Reason;
 use crate::domain::secret::{SecretHash, StoredSecret, looks_like_api_key};
 use crate::store::StoreError;
 
-/// A caller whose key was recognised, with the record that decides about it.
+/// A caller with a known key, and the record that decides about it.
 #[derive(Clone)]
 pub struct Caller {
     pub record: Arc<MerchantRecord>,
@@ -30,7 +30,7 @@ pub struct Caller {
     is_fresh: bool,
 }
 
-/// What an exchange record can say of a caller, also of one that was refused.
+/// The owner of a key, for the exchange record, also if the call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyOwner {
     pub merchant_id: MerchantId,
@@ -38,7 +38,7 @@ pub struct KeyOwner {
 }
 
 impl Core {
-    /// Finds the merchant and key that an `X-API-KEY` names. Says nothing yet of whether it may pass.
+    /// Finds the merchant and key of an `X-API-KEY`, without checking whether the key works.
     pub async fn recognise(&self, key: &[u8], address: ClientAddress) -> Decided<Caller> {
         match hash_of(key) {
             Some(hash) => Ok(self.caller_of(hash, address).await?.ok_or(Reason::KeyUnknown)?),
@@ -62,11 +62,12 @@ impl Core {
         Ok(Some(Caller { record, key_id, address, hash, is_fresh }))
     }
 
-    /// Decides about an `X-API-KEY` that came from `ip`; `note` is told whose it is, also if it is refused.
+    /// Decides about an `X-API-KEY` that came from `ip`. Calls `note` with the key's owner, also if the key
+    /// is refused.
     ///
-    /// A key that this replica has seen before, and that works by what is in memory, passes as it is:
-    /// whatever else comes from its address costs it nothing. All else may cost a look at the store, and
-    /// stays within the failures that the address has left.
+    /// A key that this replica knows and that works according to the cache is admitted at once, whatever
+    /// other calls come from its address. Other keys may need a query, and are checked only while the address
+    /// has failures left.
     pub async fn admit_key(
         &self,
         key: &[u8],
@@ -103,7 +104,7 @@ impl Core {
         decided
     }
 
-    /// Decides from the record at hand; a refusal from a late record is decided again from a fresh one.
+    /// Decides with the current record. A refusal from a cached record is decided again with a fresh one.
     pub(super) async fn decide<T>(
         &self,
         caller: &mut Caller,
@@ -118,7 +119,7 @@ impl Core {
         }
     }
 
-    /// Reads the record again and decides about key and address again: both may have changed.
+    /// Reads the record again, and checks the key and the address again, because both may have changed.
     pub(super) async fn reload(&self, caller: &mut Caller) -> Decided<()> {
         let id = caller.record.merchant.id;
         let Some(record) = self.store.hot().load_record(id, self.now()).await? else {
@@ -132,7 +133,7 @@ impl Core {
         Ok(())
     }
 
-    /// Makes sure that the record is the current truth, for calls that no statement of theirs checks.
+    /// Makes sure that the record is current, for calls without a statement that checks it.
     pub async fn confirm(&self, caller: &mut Caller) -> Decided<()> {
         if caller.is_fresh {
             return Ok(());
@@ -149,7 +150,7 @@ impl Caller {
     fn admit_key(&self, now: Timestamp) -> Result<SecretId, Reason> {
         let admitted = access::admit_key(&self.record, &self.hash, now).map(|(_, secret)| secret.id);
         admitted.map_err(|reason| match reason {
-            // The key is known to be this merchant's, and the record has all that are not revoked.
+            // The key belongs to this merchant, and the record has all keys that are not revoked.
             Reason::KeyUnknown if self.record.api_key(self.key_id).is_none() => Reason::KeyRevoked,
             reason => reason,
         })
@@ -168,7 +169,7 @@ impl Caller {
         self.record.api_key(self.key_id)
     }
 
-    /// The secret of the key that this call came with.
+    /// The key's secret that this call used.
     pub fn key_secret(&self) -> Option<&StoredSecret> {
         let key = self.key()?;
         key.secrets.iter().find(|secret| secret.hash.matches(&self.hash))
@@ -179,7 +180,7 @@ impl Caller {
     }
 }
 
-/// The hash of what has the shape of an API key.
+/// The hash of a text that has the form of an API key.
 fn hash_of(key: &[u8]) -> Option<SecretHash> {
     let key = std::str::from_utf8(key).ok().filter(|key| looks_like_api_key(key.as_bytes()))?;
     Some(SecretHash::of(key))

@@ -1,14 +1,14 @@
-//! The audit chain: verified as a whole, and cut where its events have had their time.
+//! The audit chain: verifying it, and removing old events from its start.
 //!
-//! A cut leaves an anchor: the number and hash of the last event that went. The first event that is kept
-//! chains to it, so the rest verifies as before. Two things keep the cut from hiding what it should not:
+//! A cut leaves an anchor: the number and hash of the last event that was removed. The first remaining event
+//! is chained to it, so the rest can still be verified. Two rules prevent a cut from hiding a manipulation:
 //!
-//! - Events are verified before they go. A chain that is broken is not cut, and stays broken for all to see.
-//! - The anchor is sealed with the server key. Who can only write to the database cannot move it over
-//!   events that they deleted; and without it moved, these are missing.
+//! - Events are verified before they are removed. A broken chain is not cut, so it stays visible.
+//! - The anchor is sealed with the server key. Somebody who can only write to the database can delete events,
+//!   but cannot move the anchor over them, so they are reported as missing.
 //!
-//! The head is sealed as well ([`crate::store::audit_head`]). What no seal can tell is that the whole
-//! database was set back to an earlier copy, seal included: for that, keep the head elsewhere and compare.
+//! The head is sealed as well ([`crate::store::audit_head`]). A seal cannot show that the whole database was
+//! replaced by an earlier copy. To detect that, keep the head in another place and compare.
 
 use std::sync::Arc;
 
@@ -22,45 +22,45 @@ use crate::store::audit::{ChainEnds, Chained, Cut};
 use crate::store::audit_head::{Head, Sealer};
 use crate::store::{Connection, StoreError, audit};
 
-/// Events read at a time.
+/// How many events are read at a time.
 const PAGE: i64 = 1000;
 
-/// How the audit chain stands.
+/// The result of verifying the audit chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainVerdict {
-    /// Every row is as it was written.
+    /// No row was changed.
     Holds { events: i64 },
     /// The row with this number was changed, or rows before it are missing.
     Broken { seq: i64 },
     /// Rows at the end are missing.
     Short { last: i64, expected: i64 },
-    /// Rows up to this number are missing, and it was not this server that cut them off.
+    /// Rows up to this number are missing, and this server has not removed them.
     ForgedCut { seq: i64 },
-    /// The head is not one that a server has sealed: rows after some number may be missing.
+    /// No server has sealed this head, so rows at the end may be missing.
     ForgedHead { seq: i64 },
-    /// A seal names a token key that is not here, so that nothing can be said of it.
+    /// A seal was made with a token key that is not here, so it cannot be checked.
     KeyMissing { key: i64 },
-    /// The trail does not have the event that a head kept elsewhere names.
+    /// The trail does not have the event of a head that was kept in another place.
     NotTheHeadKept { seq: i64 },
 }
 
-/// What came of cutting.
+/// The result of a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cutting {
-    /// So many events went.
+    /// How many events were removed.
     Removed(u64),
-    /// Nothing may go: the chain does not hold.
+    /// Nothing was removed, because the chain is not intact.
     Refused(ChainVerdict),
 }
 
-/// An event and the hash that the chain has there.
+/// The number of an event and its hash in the chain.
 struct Link {
     seq: i64,
     hash: Vec<u8>,
 }
 
 impl Link {
-    /// The next link, if `chained` is as it was written right after this one.
+    /// The next link, if `chained` follows this one and was not changed.
     fn next(&self, chained: &Chained) -> Result<Self, ChainVerdict> {
         let expected = chained.event.chain_hash(chained.seq, &self.hash, &chained.detail);
         if chained.seq != self.seq + 1 || chained.hash != expected {
@@ -71,17 +71,17 @@ impl Link {
 }
 
 impl Core {
-    /// Walks the whole audit chain.
+    /// Verifies the whole audit chain.
     pub async fn verify_audit_chain(&self) -> Result<ChainVerdict, StoreError> {
         let mut db = self.store.read().await?;
         loop {
-            // The head first: events appended meanwhile are beyond it.
+            // Read the head first, so that events appended in the meantime come after it.
             let ends = audit::ends(&mut db).await?;
             let verdict = self.walk_chain(&ends, &mut db).await?;
             if matches!(verdict, ChainVerdict::Holds { .. }) {
                 return Ok(verdict);
             }
-            // Events that were cut off during the walk are not missing.
+            // If events were removed during the walk, verify again.
             if audit::ends(&mut db).await?.cut_seq == ends.cut_seq {
                 return Ok(verdict);
             }
@@ -116,7 +116,7 @@ impl Core {
         }
     }
 
-    /// Whether the chain ends at the sealed head or later.
+    /// Checks that the chain ends at the sealed head or later.
     fn head(&self, ends: &ChainEnds) -> Result<(), ChainVerdict> {
         let sealed = ends.sealed_head();
         match sealed.seal.as_deref().map(|seal| self.keyring.missing_for(seal)) {
@@ -137,14 +137,14 @@ impl Core {
         Sealer { keyring: Arc::clone(&self.keyring), entropy: self.entropy.clone() }
     }
 
-    /// Number and hash of the last event, to be kept elsewhere.
+    /// The number and hash of the last event, to be kept in another place.
     pub async fn audit_head(&self) -> Result<Head, StoreError> {
         let ends = audit::ends(&mut self.store.read().await?).await?;
         Ok(Head { seq: ends.seq, hash: ends.hash })
     }
 
-    /// Whether the trail still has the event that a head kept elsewhere names. Of the hash, its first bytes
-    /// are enough. A head from before what was cut off by age tells nothing, and is refused.
+    /// Whether the trail still has the event of a head that was kept in another place. The first bytes of the
+    /// hash are enough. A head is refused if its event was removed because of its age.
     pub async fn verify_audit_head(&self, kept: &Head) -> Result<Option<ChainVerdict>, StoreError> {
         let mut db = self.store.read().await?;
         let ends = audit::ends(&mut db).await?;
@@ -159,9 +159,9 @@ impl Core {
         Ok((!is_there).then_some(ChainVerdict::NotTheHeadKept { seq: kept.seq }))
     }
 
-    /// Seals the ends of a chain that nobody could verify otherwise: it was made by a release that did not
-    /// seal, or its token key is gone. That this was done is on record in the trail itself: an event
-    /// `audit.sealed` that no upgrade and no lost key explains is a sign of somebody in the database.
+    /// Seals the ends of a chain whose seal cannot be checked, because an old release made it or its token
+    /// key is gone. This is recorded in the trail as `audit.sealed`. If no upgrade and no lost key explains
+    /// such an event, somebody may have changed the database.
     pub async fn seal_audit_trail(&self) -> Result<(), StoreError> {
         let is_here = |seal: &[u8]| sealer(seal).is_some_and(|id| self.keyring.by_id(id).is_some());
         let ends = audit::ends(&mut self.store.read().await?).await?;
@@ -193,7 +193,7 @@ impl Core {
         Ok(())
     }
 
-    /// Where the chain begins, if this server left it so.
+    /// The start of the chain, if its seal is ours.
     fn anchor(&self, ends: &ChainEnds) -> Result<Link, ChainVerdict> {
         let is_ours = match &ends.cut_seal {
             None => ends.cut_seq == 0 && ends.cut_hash == [0; 32],
@@ -212,8 +212,8 @@ impl Core {
         }
     }
 
-    /// Removes events from `until` and before, oldest first, up to `limit` of them. An event that is
-    /// younger keeps those after it, whatever their time: a chain is cut at its end only.
+    /// Removes up to `limit` events from `until` or earlier, oldest first. Stops at the first younger event,
+    /// even if later events have an older time, because the chain can be cut only at its start.
     pub async fn cut_audit_chain(&self, until: Timestamp, limit: i64) -> Result<Cutting, StoreError> {
         let mut db = self.store.read().await?;
         let ends = audit::ends(&mut db).await?;
@@ -226,13 +226,14 @@ impl Core {
         for chained in page.iter().take_while(|chained| chained.event.at <= until) {
             match last.next(chained) {
                 Ok(link) => last = link,
-                // Another replica has cut between the two reads: the next step sees what it left.
+                // Another replica has cut the chain between the two reads. The next step continues from
+                // there.
                 Err(_) if self.cut_seq().await? != ends.cut_seq => return Ok(Cutting::Removed(0)),
                 Err(verdict) => return Ok(Cutting::Refused(verdict)),
             }
         }
         let removed = u64::try_from(last.seq - ends.cut_seq).unwrap_or(0);
-        // A server key can be retired once nothing is sealed by it.
+        // Seal the anchor again if an older key has sealed it, so that the key can be retired.
         let is_fresh = ends.cut_seal.as_deref().is_none_or(|seal| self.keyring.is_fresh(seal));
         if removed == 0 && is_fresh {
             return Ok(Cutting::Removed(0));
@@ -253,7 +254,7 @@ impl Core {
     }
 }
 
-/// What the seal of an anchor is bound to.
+/// The data that the seal of an anchor is bound to.
 fn anchored(seq: i64, hash: &[u8]) -> Vec<u8> {
     [&seq.to_be_bytes()[..], hash].concat()
 }

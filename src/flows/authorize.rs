@@ -1,4 +1,4 @@
-//! Authorize: client credentials in, a new session and its first pair of tokens out (RFC 6749 4.4).
+//! Authorize: starts a session for client credentials, and issues its first pair of tokens (RFC 6749 4.4).
 
 use zeroize::Zeroizing;
 
@@ -16,7 +16,7 @@ use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
 use crate::domain::session::{Pair, Session};
 use crate::store::sessions::Open;
 
-/// A client id and secret as presented.
+/// The client id and secret of a call.
 pub struct PresentedClient {
     pub client_id: String,
     pub(super) hash: SecretHash,
@@ -30,14 +30,14 @@ impl PresentedClient {
     }
 }
 
-/// What a client gets.
+/// The tokens and scopes for a client.
 pub struct Issued {
     pub pair: Pair,
-    /// What the session may do at this moment; `None` is everything.
+    /// The current scopes of the session. `None` means every scope.
     pub scopes: Option<Scopes>,
 }
 
-/// What an accepted client is.
+/// An authenticated client.
 pub(super) struct Client {
     pub(super) credential: CredentialId,
     pub(super) epoch: i64,
@@ -45,7 +45,7 @@ pub(super) struct Client {
 }
 
 impl Core {
-    /// Starts a session with the scopes that are asked for, or all that the client may have.
+    /// Starts a session with the requested scopes, or with all that the client may have.
     pub async fn authorize(
         &self,
         caller: &mut Caller,
@@ -60,7 +60,7 @@ impl Core {
                 Ok(scopes) => scopes,
                 Err(reason) => {
                     self.confirm(caller).await?;
-                    // The record was late: who was narrowed may have been widened since.
+                    // The record was outdated, and the client may have more scopes by now.
                     if caller.record.merchant.revision != revision {
                         continue;
                     }
@@ -83,7 +83,7 @@ impl Core {
         Err(Fault::Busy.into())
     }
 
-    /// Decides about the client, and records the use of its secret and of the key.
+    /// Authenticates the client, and records the use of its secret and of the key.
     pub(super) async fn admit_client(
         &self,
         caller: &mut Caller,
@@ -101,7 +101,8 @@ impl Core {
                     secret: secret.clone(),
                 })
         };
-        // A secret that is right by what is in memory costs its address nothing: see `failures`.
+        // A secret that is right according to the cache needs no failure left for its address: see
+        // `failures`.
         let client = match decision(caller, self.now()) {
             Ok(client) => client,
             Err(_) => self.guard(Surface::Api, ip, self.decide(caller, decision)).await?,
@@ -113,7 +114,7 @@ impl Core {
         Ok(client)
     }
 
-    /// The client, if it is one by the current truth: for calls that no statement of theirs checks.
+    /// Authenticates the client with a current record, for calls without a statement that checks it.
     pub async fn authenticate(
         &self,
         caller: &mut Caller,
@@ -124,8 +125,8 @@ impl Core {
         Ok(caller.record.credential(client.credential).cloned().ok_or(Reason::ClientUnknown)?)
     }
 
-    /// Makes sure that the record which let the client in is the current truth, before a refusal that
-    /// no statement has checked: who is no client any more must hear that, on every replica.
+    /// Makes sure that the record that admitted the client is current, before a refusal that no statement has
+    /// checked. If the client is no longer valid, every replica must say so.
     pub(super) async fn confirm_client(
         &self,
         caller: &mut Caller,

@@ -1,8 +1,8 @@
-//! Tells a key's webhook of callers that were turned away: at most once per key, network and hour, where a
-//! network is an IPv4 address or an IPv6 /64, which is what one caller commonly has.
+//! Publishes `address.blocked` when a caller's address is not allowed: at most once per key, network and
+//! hour. A network is an IPv4 address or an IPv6 /64, which is what one caller commonly has.
 //!
-//! The refusal itself only notes it in memory. Each key has a budget of its own, so that whoever calls with
-//! a stolen key from everywhere fills neither the memory nor the outbox, and costs no other key its notices.
+//! A refusal is only noted in memory. Each key has its own limit. So somebody who uses a stolen key from many
+//! addresses fills neither the memory nor the outbox, and does not suppress events of other keys.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -19,13 +19,13 @@ use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::store::StoreError;
 use crate::store::outbox::{self, Audience};
 
-/// Networks that one key is told of in one hour, by one process. The rest is in its exchange records.
+/// The most networks that one process reports for a key in an hour. Others are only in its exchange records.
 const PER_KEY_MAX: usize = 20;
 
-/// Events of one transaction.
+/// The most events in one transaction.
 const BATCH_MAX: usize = 100;
 
-/// What was turned away in this hour, and what of it is not yet published.
+/// The blocked calls of this hour, and those that are not published yet.
 #[derive(Default)]
 pub struct Blocked(Mutex<State>);
 
@@ -51,7 +51,7 @@ impl BlockedCall {
 }
 
 impl Core {
-    /// Notes that the caller's address is not allowed, if the key has a webhook to be told.
+    /// Notes that the caller's address is not allowed, if the key has a webhook.
     pub(super) fn note_blocked(&self, caller: &Caller) {
         let key = caller.record.api_key(caller.key_id);
         if key.is_none_or(|key| key.webhook_url.is_none() || key.webhook_disabled_at.is_some()) {
@@ -74,17 +74,14 @@ impl Core {
         }
     }
 
-    /// Publishes what was noted; how many events that were new. Another replica may have told of the
-    /// same already: the idempotency key sees to it.
-    ///
-    /// # Errors
-    /// A fault of the store; what was not published is tried again the next time.
+    /// Publishes the noted calls, and returns how many events were new. The idempotency key prevents a second
+    /// event if another replica has already published one. After an error, the rest is tried again next time.
     pub async fn publish_blocked(&self) -> Result<usize, StoreError> {
         let mut waiting = {
             let mut state = self.blocked.0.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut state.waiting)
         };
-        // Replicas that tell of the same calls meet in the same order, not in a deadlock.
+        // Sort, so that replicas that publish the same calls do not deadlock.
         waiting.sort_by_key(|call| (call.key, call.ip, call.hour()));
         let mut published = 0;
         let mut result = Ok(());
@@ -100,7 +97,7 @@ impl Core {
         }
         if !waiting.is_empty() {
             let mut state = self.blocked.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // A store that is away for hours must not fill the memory: the hour before goes.
+            // Drop earlier hours, so that memory does not fill up while the store is away.
             waiting.retain(|call| call.hour() == state.hour);
             state.waiting.append(&mut waiting);
         }

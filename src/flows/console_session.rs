@@ -1,4 +1,4 @@
-//! Sessions of the console: who a cookie stands for, and how a session ends.
+//! Sessions of the console: finding the user of a cookie, and ending sessions.
 
 use chrono::TimeDelta;
 use serde_json::json;
@@ -16,12 +16,12 @@ use crate::domain::secret::{CONSOLE_SECRET_CHARS, PlainSecret};
 use crate::flows::manage_tokens::may_change_of;
 use crate::store::{StoreError, console as sessions, users};
 
-/// The idle time-out may be this much late, which saves a write at each request.
+/// The idle time-out may be late by this much, which saves a write at each request.
 const TOUCH_EVERY: TimeDelta = TimeDelta::minutes(1);
 
 const NO_LINK: &str = "no such link, or it is used or over";
 
-/// A user with the session that a request came with.
+/// A user and the session of the request.
 #[derive(Clone, Debug)]
 pub struct SignedIn {
     pub user: User,
@@ -29,7 +29,8 @@ pub struct SignedIn {
 }
 
 impl Core {
-    /// Who is signed in with this cookie; `None` when nobody is, any more or yet.
+    /// The user who is signed in with this cookie. `None` if the session has ended or still awaits the second
+    /// factor.
     pub async fn signed_in(&self, cookie: &PlainSecret) -> Result<Option<SignedIn>, StoreError> {
         let now = self.now();
         let mut db = self.store.read().await?;
@@ -47,7 +48,7 @@ impl Core {
         Ok(Some(SignedIn { user, session }))
     }
 
-    /// The actor that a signed-in user is.
+    /// The principal for a signed-in user.
     pub fn by_user(&self, signed_in: &SignedIn, origin: Origin) -> Principal {
         let lacks_second_factor = self.console.totp_required_for_live && !signed_in.user.has_totp;
         Principal::user(&signed_in.user, lacks_second_factor, origin)
@@ -62,7 +63,7 @@ impl Core {
         .await
     }
 
-    /// Ends every other session of the user.
+    /// Ends all other sessions of the user.
     pub async fn end_other_sessions(&self, principal: &Principal, who: &SignedIn) -> Managed<()> {
         self.change(principal, EventType::UserOtherSessionsEnded, async |change| {
             change.concerns(who.user.merchant_id, who.user.id);
@@ -72,7 +73,7 @@ impl Core {
         .await
     }
 
-    /// The user whose e-mail address this is, for the command line.
+    /// The user with this e-mail address, for the command line.
     pub async fn user_by_email(&self, principal: &Principal, email: &str) -> Managed<User> {
         let found = users::by_email(&mut self.store.read().await?, &email.trim().to_lowercase()).await?;
         Ok(found
@@ -80,7 +81,7 @@ impl Core {
             .ok_or(Refused::NotFound)?)
     }
 
-    /// Makes a link that signs a user in once, without a password. Any earlier link of theirs ends.
+    /// Makes a link that signs a user in once, without a password. Earlier links of the user end.
     pub async fn make_sign_in_link(&self, principal: &Principal, user: UserId) -> Managed<PlainSecret> {
         self.change(principal, EventType::UserSignInLinkMade, async |change| {
             change.concerns(None, user);
@@ -96,10 +97,10 @@ impl Core {
         .await
     }
 
-    /// Signs in by a link, which is used up. It stands in for the password, not for the second factor.
+    /// Signs in with a link, which works only once. It replaces the password, but not the second factor.
     pub async fn sign_in_by_link(&self, link: &PlainSecret, origin: &Origin) -> Result<SignIn, Fault> {
         let now = self.now();
-        // Made-up links are refused without a transaction: anybody may try as many as they like.
+        // Refuse made-up links without a transaction, because anybody can try any number of them.
         let is_known = looks_like_link(link)
             && sessions::has_link(&mut self.store.read().await?, link.hash(), now).await?;
         if !is_known {
@@ -114,7 +115,7 @@ impl Core {
             drop(tx);
             return Ok(self.refuse(None, NO_LINK, origin));
         };
-        // Whoever locked the account by guessing must not keep its user from coming back.
+        // If somebody has locked the account by guessing, the user must be able to come back with a link.
         users::unlock(&mut tx, user.id).await?;
         let secret = self.open_session(&mut tx, user.id, user.has_totp, true, origin, now).await?;
         if user.has_totp {
@@ -126,7 +127,7 @@ impl Core {
     }
 }
 
-/// Junk is refused before the store is asked.
+/// Whether a text can be a link. Others are refused without a query.
 fn looks_like_link(link: &PlainSecret) -> bool {
     link.expose().len() == CONSOLE_SECRET_CHARS && link.expose().is_ascii()
 }

@@ -1,4 +1,4 @@
-//! What came out of the flows since the process started, for whoever watches the rates.
+//! Counts of outcomes since the process started, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,8 +26,8 @@ pub struct Counters {
     pub issued: Count,
     /// Sessions moved to their next generation.
     pub refreshed: Count,
-    /// Pairs given once more within the retry window.
+    /// Pairs that were given again within the retry window.
     pub repeated: Count,
-    /// Sessions ended because a token of an earlier generation came back.
+    /// Sessions that ended because an old refresh token was used again.
     pub replayed: Count,
 }

@@ -1,8 +1,8 @@
-//! Delivering webhooks, apart from the sending: what is due is claimed and signed, and what came of
-//! it recorded. The network is the caller's ([`crate::jobs::deliver`]).
+//! Delivering webhooks: claims and signs deliveries that are due, and records the answers.
+//! [`crate::jobs::deliver`] does the sending.
 //!
-//! At least once: a delivery is finished only by the record of an answer, and a claim without a record
-//! lapses. Whoever sends after that sends the same event under the same id.
+//! Delivery is at least once. Only a recorded answer finishes a delivery. If no answer is recorded, the claim
+//! lapses, and the same event is sent again with the same id.
 
 use chrono::TimeDelta;
 use serde_json::json;
@@ -21,24 +21,24 @@ use crate::store::deliveries::{self, Counted, Endpoint};
 use crate::store::webhook_secrets::{self, SealedSecret};
 use crate::store::{Connection, StoreError, Tx, audit, merchants};
 
-/// How long a sender has a delivery to itself. Much longer than an attempt can take, so that only one
-/// whose sender is gone is taken up by another.
+/// How long a claim lasts. This is much longer than an attempt can take, so another sender takes a delivery
+/// over only if its sender is gone.
 pub const CLAIM: TimeDelta = TimeDelta::seconds(90);
 
-/// Deliveries of an endpoint that works which are under way at once, in one process.
+/// The most concurrent deliveries to a working endpoint, in one process.
 pub const PER_ENDPOINT_MAX: i64 = 8;
 
-/// The same of an endpoint that failed last: one probe, until it works again.
+/// The same for an endpoint whose last delivery failed: one attempt at a time until it works again.
 const PER_FAILING_ENDPOINT_MAX: i64 = 1;
 
-/// A delivery to be attempted now, by whoever claimed it.
+/// A claimed delivery, to be attempted now.
 pub struct Claimed {
     pub claim: Claim,
-    /// What to send, or why nothing can be sent.
+    /// The message, or why nothing can be sent.
     pub message: Result<SignedMessage, SendError>,
 }
 
-/// What the record of an attempt needs to know of it.
+/// The claim on a delivery, which is needed to record the attempt.
 pub struct Claim {
     pub delivery: DeliveryId,
     pub api_key_id: ApiKeyId,
@@ -50,19 +50,19 @@ pub struct Claim {
 }
 
 impl Core {
-    /// The keys whose webhooks have something due, each with its merchant.
+    /// The keys with deliveries that are due, and their merchants.
     pub async fn due_endpoints(&self) -> Result<Vec<(MerchantId, ApiKeyId)>, StoreError> {
         deliveries::due_endpoints(&mut self.store.read().await?, self.now()).await
     }
 
-    /// Claims what is due for one endpoint, up to `limit` and to what the endpoint can bear.
+    /// Claims deliveries that are due for one endpoint, up to `limit` and to the endpoint's own maximum.
     pub async fn claim_deliveries(&self, key: ApiKeyId, limit: i64) -> Result<Vec<Claimed>, Fault> {
         let now = self.now();
         let until = now.plus(CLAIM);
         let mut db = self.store.write().await?;
         let Some(endpoint) = deliveries::endpoint(&mut db, key).await? else { return Ok(Vec::new()) };
         let Some(url) = endpoint.url.clone().filter(|_| !endpoint.is_disabled) else {
-            // The webhook was taken away after the event: there is nowhere to send it.
+            // The webhook was removed or disabled after the event.
             deliveries::fail_pending(&mut db, key, now).await?;
             return Ok(Vec::new());
         };
@@ -90,7 +90,7 @@ impl Core {
         Ok(claimed)
     }
 
-    /// Signs an event for an endpoint, as of `now`.
+    /// Signs an event for an endpoint at `now`.
     pub(super) fn signed(
         &self,
         endpoint: &Endpoint,
@@ -102,13 +102,13 @@ impl Core {
         if secrets.is_empty() {
             return Err(SendError::SecretMissing);
         }
-        // Checked again: the settings may have become stricter since the URL was set.
+        // Check the URL again, because the settings may have become stricter since it was set.
         let url = WebhookUrl::parse(url, self.destinations).map_err(|_| SendError::UrlNotAllowed)?;
         Ok(SignedMessage::new(url, event, endpoint.format, secrets, now.unix_secs()))
     }
 
-    /// The secrets of a key that sign now, newest first. One whose server key is lost is left out, and the
-    /// log told.
+    /// The secrets of a key that sign now, newest first. A secret whose server key is lost is left out and
+    /// logged.
     pub(super) async fn webhook_secrets(
         &self,
         db: &mut Connection,
@@ -130,16 +130,14 @@ impl Core {
         opened.map(WebhookSecret::from_bytes)
     }
 
-    /// Records what came of an attempt, and what follows from it.
-    ///
-    /// # Errors
-    /// A fault of the store. The delivery is then due again when its claim lapses.
+    /// Records the answer to an attempt and its consequences. After an error, the delivery is due again when
+    /// its claim lapses.
     pub async fn record_attempt(&self, claim: &Claim, answer: &Answer) -> Result<(), StoreError> {
         let now = self.now();
         let is_hopeless = is_hopeless(claim.failing_since, now);
         let mut tx = self.store.begin().await?;
         if answer.is_gone() || (is_hopeless && !answer.is_success()) {
-            // First of all, as in every change to a merchant: this may disable the endpoint.
+            // This may disable the endpoint, and every change to a merchant begins with its lock.
             merchants::lock(&mut tx, claim.merchant_id).await?;
         }
         let counted = deliveries::count_attempt(&mut tx, claim.delivery, claim.at).await?;
@@ -150,8 +148,8 @@ impl Core {
         self.conclude(&mut tx, claim, &counted, verdict, now).await?;
         let disables = match verdict {
             Verdict::Gone => Some("gone"),
-            // Only a whole round without success says enough: an endpoint that nothing was sent to for a
-            // week has not failed all that time.
+            // Disable it only after a whole round without success. If nothing was sent for a week, the
+            // endpoint has not failed all that time.
             Verdict::GiveUp if is_hopeless => Some("failing_for_a_week"),
             _ => None,
         };
@@ -162,8 +160,8 @@ impl Core {
         self.note_health(claim, answer, verdict, now).await
     }
 
-    /// Moves the delivery on. Another sender may have taken over after the claim lapsed, or the
-    /// endpoint have been disabled: then only a success still counts.
+    /// Updates the delivery. If another sender took over after the claim lapsed, or the endpoint was
+    /// disabled, only a success still counts.
     async fn conclude(
         &self,
         tx: &mut Tx,
@@ -183,8 +181,8 @@ impl Core {
         }
     }
 
-    /// Outside the transaction and only where it changes something: it may be lost, and come with the
-    /// next attempt.
+    /// Notes whether the endpoint works, if that has changed. This is outside the transaction: if it is lost,
+    /// the next attempt notes it.
     async fn note_health(
         &self,
         claim: &Claim,
@@ -206,7 +204,7 @@ impl Core {
         }
     }
 
-    /// Switches an endpoint off, gives up what is pending for it and says so in the audit trail.
+    /// Disables an endpoint, gives up its pending deliveries, and records this in the audit trail.
     async fn disable_endpoint(
         &self,
         tx: &mut Tx,

@@ -1,19 +1,19 @@
-//! How a flow ends without having done what was asked: the caller is refused, or something is at fault.
+//! Errors of flows: the caller is refused, or the server has failed.
 //!
-//! Both travel by `?`, which drops the transaction and so rolls it back. What must stay although the call is
-//! refused is therefore committed before the refusal exists, and types see to it:
+//! Both use `?`, which drops the transaction and so rolls it back. If something must stay although the call
+//! is refused, it has to be committed before the refusal is made. The types ensure this:
 //!
-//! - [`commit_then_refuse`] takes the transaction and gives the error. A replayed refresh token ends its
+//! - [`commit_then_refuse`] takes the transaction and returns the error. A replayed refresh token ends its
 //!   session this way.
-//! - A refused change is undone and its refusal recorded by the one function that runs changes, never by the
-//!   change itself.
-//! - Failed attempts are counted before the secret is looked at, outside of any transaction.
+//! - The function that runs changes also rolls back a refused change and records the refusal. The change
+//!   itself does not.
+//! - Failed attempts are counted before the secret is checked, outside of any transaction.
 
 use crate::domain::licence::Product;
 use crate::domain::reason::Reason;
 use crate::store::{StoreError, Tx};
 
-/// `R` is [`Refused`] for management and [`Reason`] for calls with an API key.
+/// Why a flow has failed. `R` is [`Refused`] for management and [`Reason`] for calls with an API key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error<R> {
     #[error(transparent)]
@@ -28,16 +28,16 @@ pub type Managed<T> = Result<T, Error<Refused>>;
 /// The result of a flow that decides about a caller.
 pub type Decided<T> = Result<T, Error<Reason>>;
 
-/// What a flow cannot help. None of it says anything about the caller.
+/// A failure of the server. It says nothing about the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Too many calls wait, or others kept changing what this one decides by. Answered with 503.
+    /// Too many calls wait, or the data for the decision changed again and again. The answer is 503.
     #[error("the server is too busy")]
     Busy,
-    /// A token key sealed something and is not on this replica yet, so nobody may say whether it is good.
-    /// Answered with 503.
+    /// This replica does not have the token key that it needs to check something, so it cannot say whether
+    /// that is valid. The answer is 503.
     #[error("token key {0} is needed and not here: see `tollgate keys`")]
     TokenKeyMissing(String),
     #[error("a password was not hashed: {0}")]
@@ -79,13 +79,13 @@ impl From<Reason> for Error<Reason> {
     }
 }
 
-/// Commits what must stay although the call is refused, and only then refuses it.
+/// Commits changes that must stay although the call is refused, and then returns the refusal.
 pub(super) async fn commit_then_refuse<T, R>(tx: Tx, refusal: R) -> Result<T, Error<R>> {
     tx.commit().await?;
     Err(Error::Refused(refusal))
 }
 
-/// Why a management call was refused; all of it may be told to whoever made the call.
+/// Why a management call was refused. The text may be shown to the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("there is no such object")]

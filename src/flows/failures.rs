@@ -1,16 +1,15 @@
-//! Failed authentications per address: guessing is stopped, and nobody else pays for it.
+//! Limits failed authentications per address, to stop guessing without affecting other callers.
 //!
-//! Counted in memory, per replica, and apart for the API, the admin API and the console.
+//! Each replica counts in memory, separately for the API, the admin API and the console.
 //!
-//! **What fails is limited, not the address.** A key, secret or admin token that is known to be good passes
-//! before its address is asked about: see [`super::admission`] and [`super::admin_access`]. These cannot be
-//! guessed, so that nothing is learnt from one that passes. Passwords can be, so a sign-in always asks.
+//! **Only failures are limited, not the address.** A key, secret or admin token that is known to be valid is
+//! accepted without checking its address: see [`super::admission`] and [`super::admin_access`]. This is safe
+//! because these cannot be guessed. Passwords can be guessed, so a sign-in always checks the address.
 //!
-//! **Failures cannot be outrun in parallel.** An attempt borrows one unit of what its address has left
-//! before the secret is looked at, and gives it back when the secret was right. With all of it on loan,
-//! the next attempt waits until one is settled. So at no time are more guesses under way than there are
-//! failures left, however many arrive at once. With nothing left an attempt is refused before the store is
-//! asked.
+//! **Parallel attempts get no extra guesses.** Before a secret is checked, the attempt borrows one of the
+//! failures that its address has left. It gives it back if the secret was right. If all are borrowed, further
+//! attempts wait. So there are never more guesses at a time than failures left. If none is left, an attempt
+//! is refused without a query.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -29,11 +28,12 @@ use crate::domain::reason::Reason;
 /// How long failures count.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Addresses kept in memory, some megabytes. Past it, addresses without a failure are forgotten, and if
-/// every one of them has failed, new ones go uncounted: each of so many may guess as often anyway.
+/// The most addresses in memory, which take a few megabytes. If there are more, addresses without a failure
+/// are removed. If all have failures, new addresses are not counted: an attacker with that many addresses has
+/// enough guesses anyway.
 const ADDRESSES_MAX: usize = 100_000;
 
-/// Where an attempt is made. Failures at one count nowhere else.
+/// Where an attempt is made. Each surface counts its own failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surface {
     Api,
@@ -48,11 +48,11 @@ pub struct Failures {
     addresses: Mutex<HashMap<IpAddr, Address>>,
 }
 
-/// What an address has left: permits of the semaphore that are free or on loan.
+/// The failures that an address has left: the semaphore's permits, free or borrowed.
 struct Address {
     left: Arc<Semaphore>,
     failures: u32,
-    /// When the first of the failures was.
+    /// When the first failure was.
     since: Duration,
 }
 
@@ -61,20 +61,19 @@ impl Address {
         Self { left: Arc::new(Semaphore::new(max as usize)), failures: 0, since: Duration::ZERO }
     }
 
-    /// Nothing would be lost by forgetting it. Whoever waits or has a loan holds the semaphore too.
+    /// Whether the address can be removed. Attempts that wait or have borrowed also hold the semaphore.
     fn is_idle(&self) -> bool {
         self.failures == 0 && Arc::strong_count(&self.left) == 1
     }
 }
 
 impl Failures {
-    /// `max` a minute.
+    /// `max` is the number of failures per minute.
     pub(super) fn new(max: u32, clock: &Clock) -> Self {
         Self { clock: clock.clone(), max: max.max(1), addresses: Mutex::default() }
     }
 
-    /// Borrows one of the failures that `ip` has left; waits while all of them are on loan. `None` when
-    /// there is nothing left.
+    /// Borrows one of the failures that `ip` has left. Waits while all are borrowed. `None` if none is left.
     async fn borrow(&self, ip: IpAddr) -> Option<Loan<'_>> {
         let network = network_of(ip);
         let left = {
@@ -88,12 +87,12 @@ impl Failures {
             let address = addresses.entry(network).or_insert_with(|| Address::new(self.max));
             Arc::clone(&address.left)
         };
-        // It is closed when the last unit is gone: who waits is told at once.
+        // The semaphore is closed when the last failure is used, so waiting attempts are refused at once.
         let permit = left.acquire_owned().await.ok()?;
         Some(Loan { of: self, network, permit: Some(permit) })
     }
 
-    /// The addresses, with the failures of `network` forgotten if they have had their time.
+    /// The addresses. Resets the failures of `network` if their time is over.
     fn current(&self, network: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, Address>> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(address) = addresses.get_mut(&network) {
@@ -112,7 +111,7 @@ impl Failures {
         self.max.saturating_sub(failures)
     }
 
-    /// How long until `ip` may try again: zero unless it has no failures left.
+    /// How long until `ip` may try again. Zero if it has failures left.
     pub fn locked_for(&self, ip: IpAddr) -> Duration {
         let network = network_of(ip);
         match self.current(network).get(&network) {
@@ -123,7 +122,7 @@ impl Failures {
         }
     }
 
-    /// Forgets addresses that have been quiet.
+    /// Removes addresses that are no longer active.
     pub(super) fn tidy(&self) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         forget(&mut addresses, self.clock.monotonic());
@@ -141,8 +140,7 @@ fn forget(addresses: &mut HashMap<IpAddr, Address>, now: Duration) {
         .retain(|_, address| !address.is_idle() && (address.failures == 0 || now < address.since + WINDOW));
 }
 
-/// One of the failures that an address has left, for as long as its secret is looked at. Dropped, it is
-/// given back.
+/// A borrowed failure of an address, while a secret is checked. Dropping it gives it back.
 struct Loan<'a> {
     of: &'a Failures,
     network: IpAddr,
@@ -164,7 +162,7 @@ impl Loan<'_> {
         if Arc::ptr_eq(permit.semaphore(), &address.left) {
             permit.forget();
         } else {
-            // Borrowed before the window that it falls into began.
+            // The failure was borrowed before the current window began.
             address.left.forget_permits(1);
         }
         if address.failures >= failures.max {
@@ -174,11 +172,8 @@ impl Loan<'_> {
 }
 
 impl Core {
-    /// Runs an attempt to authenticate from `ip` within what that address has left, and counts it if it
-    /// fails.
-    ///
-    /// # Errors
-    /// The fault that the attempt met; it then counts as none.
+    /// Runs an authentication attempt from `ip` if the address has failures left, and counts it if it fails.
+    /// An attempt that ends with an error is not counted.
     pub async fn guard<T>(
         &self,
         surface: Surface,

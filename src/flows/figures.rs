@@ -1,5 +1,5 @@
-//! A merchant's calls as figures: tokens issued and refreshed, denials by reason, latency, over an hour, a
-//! day or a month; and clients that start sessions where they should refresh.
+//! Figures about a merchant's calls over an hour, a day or a month: issued and refreshed tokens, refusals by
+//! reason, and latency. Also finds clients that start new sessions instead of refreshing.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,14 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId};
 use crate::store::figures::{self, Count, Latency};
 
-/// Calls that are looked at, the latest: the overview of a busy merchant must not hold up its calls.
+/// Only the latest calls count, up to this number, so that the overview of a busy merchant does not delay its
+/// calls.
 pub const CALLS_MAX: i64 = 200_000;
 
-/// Sessions of one client within an hour that look like a mistake: with refresh tokens, one would do.
+/// If a client starts this many sessions in an hour, it is probably a mistake: with refresh tokens, one would
+/// be enough.
 pub const STORM_SESSIONS: i64 = 60;
 
-/// How far back to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
     Hour,
@@ -43,7 +44,7 @@ impl Period {
     }
 }
 
-/// What happened within one bucket of time.
+/// The calls in one time bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     pub start: Timestamp,
@@ -56,14 +57,14 @@ pub struct Bucket {
 
 #[derive(Debug)]
 pub struct Figures {
-    /// Oldest first, without gaps; the last is of now.
+    /// Oldest first, without gaps. The last one is the current one.
     pub buckets: Vec<Bucket>,
     /// Why calls were refused, most frequent first.
     pub denials: Vec<(String, i64)>,
     pub calls: i64,
-    /// Earlier calls of the period were left out.
+    /// Whether earlier calls of the period were left out.
     pub is_cut: bool,
-    /// Client ids with the sessions they started within the last hour.
+    /// Client ids, and how many sessions they started in the last hour.
     pub storms: Vec<(String, i64)>,
 }
 
@@ -101,7 +102,7 @@ impl Core {
     }
 }
 
-/// Puts counts and latencies into their buckets, and returns the denials by reason.
+/// Fills the buckets with counts and latencies, and returns the refusals by reason.
 fn fill(buckets: &mut [Bucket], first: i64, counts: &[Count], latencies: &[Latency]) -> Vec<(String, i64)> {
     let mut denials: BTreeMap<&str, i64> = BTreeMap::new();
     let place = |number: i64| usize::try_from(number - first).ok();

@@ -1,11 +1,11 @@
-//! Creations that can be asked for again: a lost answer orphans nothing.
+//! `Idempotency-Key`: a caller that lost the answer to a creation can ask again and gets the same answer.
 //!
-//! The answer to a creation, its secret included, is kept sealed for 24 hours, in the very transaction that
-//! makes the object. So there is never one without the other, whatever dies when.
+//! The answer, including its secret, is sealed and stored for 24 hours, in the same transaction that creates
+//! the object. So there is never one without the other, even after a crash.
 //!
-//! The seal is by a token key and by the caller's `Idempotency-Key`, of which the database has the hash
-//! alone. So the database and the token keys together do not open it. A caller whose key can be guessed
-//! gives that away.
+//! The seal needs a token key and the caller's `Idempotency-Key`, and the database has only a hash of the
+//! latter. So the database and the token keys together are not enough to open it, unless the caller uses a
+//! key that can be guessed.
 
 use std::fmt;
 
@@ -22,20 +22,20 @@ use crate::domain::event::EventType;
 use crate::domain::keyring::Purpose;
 use crate::store::{StoreError, idempotency};
 
-/// How long an answer is kept.
+/// How long an answer is stored.
 pub const KEPT_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// A caller's `Idempotency-Key`, with the hash of the request it came with.
+/// A caller's `Idempotency-Key`, and the hash of its request.
 #[derive(Clone)]
 pub struct IdempotencyKey {
-    /// The admin token or user that sent it: keys of different callers never meet.
+    /// The admin token or user that sent it. Each caller has its own keys.
     pub actor: Uuid,
     pub key: String,
     pub request_hash: [u8; 32],
 }
 
 impl IdempotencyKey {
-    /// What the database knows it by.
+    /// The hash that the database stores.
     fn hash(&self) -> String {
         let digest = Sha256::new().chain_update(self.actor).chain_update(&self.key).finalize();
         hex::encode(digest)
@@ -48,7 +48,7 @@ impl fmt::Debug for IdempotencyKey {
     }
 }
 
-/// Something just made, as it is shown to whoever asked for it.
+/// A new object that can be rendered as the body of an answer.
 pub trait Rendered {
     fn body(&self) -> Vec<u8>;
 }
@@ -56,12 +56,12 @@ pub trait Rendered {
 /// The outcome of a creation.
 pub enum Answer<T> {
     Made(T),
-    /// It was made before; this is the first answer's body.
+    /// The object already exists. This is the body of the first answer.
     Again(Vec<u8>),
 }
 
 impl<T> Answer<T> {
-    /// What was made by a creation that had no key, and so cannot have been made before.
+    /// The new object. `None` only if the creation had a key and was repeated.
     pub fn made(self) -> Option<T> {
         match self {
             Self::Made(made) => Some(made),
@@ -87,7 +87,7 @@ impl Change<'_> {
         let sealed = core.keyring.seal(purpose, key.actor.as_bytes(), &kept, &core.entropy);
         let since = self.event.at.minus(KEPT_FOR);
         match idempotency::keep(&mut self.tx, key.actor, &key.hash(), sealed, self.event.at, since).await {
-            // Another call with the same key was first.
+            // A conflict means that another call with the same key was first.
             Err(StoreError::Conflict(_)) => Err(Fault::Busy),
             kept => Ok(kept?),
         }
@@ -95,7 +95,7 @@ impl Change<'_> {
 }
 
 impl Core {
-    /// Makes a change whose answer is kept under the caller's `Idempotency-Key`, where there is one.
+    /// Makes a change and stores its answer under the caller's `Idempotency-Key`, if there is one.
     pub(super) async fn create<T: Rendered>(
         &self,
         principal: &Principal,
@@ -114,7 +114,7 @@ impl Core {
             Ok(Answer::Made(made))
         });
         match made.await {
-            // What this one made was rolled back, if another call with the same key was first.
+            // If another call with the same key was first, this change was rolled back.
             Err(Error::Fault(Fault::Busy)) => {
                 let earlier = self.earlier_answer(key).await?;
                 earlier.map(Answer::Again).ok_or(Error::Fault(Fault::Busy))
@@ -123,8 +123,8 @@ impl Core {
         }
     }
 
-    /// The answer given before to the same request under the same key; a refusal when the key was
-    /// used for another request.
+    /// The earlier answer to the same request with the same key. A refusal if the key was used for another
+    /// request.
     pub async fn earlier_answer(&self, key: &IdempotencyKey) -> Managed<Option<Vec<u8>>> {
         let since = self.now().minus(KEPT_FOR);
         let mut db = self.store.read().await?;
@@ -148,7 +148,7 @@ impl Core {
         }
     }
 
-    /// The earlier answer to what `principal` asks for, before anything is begun.
+    /// The earlier answer to this request of `principal`, to be checked before the change begins.
     pub(super) async fn again<T>(&self, principal: &Principal) -> Managed<Option<Answer<T>>> {
         let Some(key) = &principal.idempotency else { return Ok(None) };
         Ok(self.earlier_answer(key).await?.map(Answer::Again))

@@ -1,7 +1,7 @@
-//! Introspection (RFC 7662): what a token is worth at this moment.
+//! Introspection (RFC 7662): the current state of a token.
 //!
-//! Always the current truth: the session is read together with its merchant's revision, and a record
-//! in memory is believed only if it is of that revision. Nothing is written.
+//! The answer is always current. The session is read together with its merchant's revision, and a cached
+//! record is used only if it has that revision. Nothing is written.
 
 use std::sync::Arc;
 
@@ -22,15 +22,15 @@ use crate::domain::token::{Claims, SealedToken, TokenKind};
 use crate::store::StoreError;
 use crate::store::sessions::Found;
 
-/// Who asks about a token.
+/// The caller who asks about a token.
 pub enum TokenRequester {
-    /// A client: about its own tokens.
+    /// A client, for its own tokens.
     Client { caller: Caller, presented: PresentedClient },
-    /// One of the platform's services: about every token, or those of the token's one merchant.
+    /// One of the platform's services, for all tokens, or for those of one merchant.
     Service {
         service: AdminToken,
-        /// Whether it asks about a refresh token. Whoever guards a resource does not, and must not take one
-        /// for an access token.
+        /// Whether the service asks about a refresh token. A resource server does not, and must not accept a
+        /// refresh token as an access token.
         expects_refresh_token: bool,
     },
 }
@@ -43,14 +43,14 @@ pub struct Active {
     pub client_id: String,
     pub merchant_id: MerchantId,
     pub environment: Environment,
-    /// What it may do at this moment; `None` is everything.
+    /// The current scopes. `None` means every scope.
     pub scopes: Option<Scopes>,
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
 }
 
 impl Core {
-    /// `None` inside stands for a token that is not active, or not this asker's to know of.
+    /// The inner `None` means that the token is not active, or that the requester may not know about it.
     pub async fn introspect(&self, requester: TokenRequester, token: &str) -> Decided<Option<Active>> {
         let token = SealedToken::parse(token);
         match requester {
@@ -62,7 +62,7 @@ impl Core {
                 };
                 let own = found.filter(|(_, found)| found.session.credential_id == client.credential);
                 let Some((token, found)) = own else {
-                    // No statement has checked the record that admitted the client.
+                    // No statement has checked the record that admitted the client yet.
                     self.confirm_client(&mut caller, &presented).await?;
                     return Ok(None);
                 };
@@ -86,7 +86,7 @@ impl Core {
         }
     }
 
-    /// The record of a session's merchant at the revision that was read with the session, or later.
+    /// The record of a session's merchant, with the revision that was read with the session or a later one.
     pub(super) async fn record_of(&self, found: &Found) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
         let id = found.session.merchant_id;
         match self.store.hot().cached_record(id) {
@@ -118,11 +118,11 @@ impl Core {
         })
     }
 
-    /// Decides about a key, and its access token where the key has Enhanced Security ON: forward
-    /// authentication. Nothing is written; [`Core::note_verified`] comes after the answer.
+    /// Forward authentication: decides about a key and, with Enhanced Security ON, its access token. Nothing
+    /// is written. [`Core::note_verified`] is called after the answer.
     ///
-    /// Where it is OFF the key passes alone, and what else a request carries is none of our business;
-    /// but a token that we issued is held to what it is worth: after a switch to OFF, nothing.
+    /// With Enhanced Security OFF, the key alone is enough, and other tokens in the request are ignored. But
+    /// if the request has a token that we issued, it is checked: after a switch to OFF it is no longer valid.
     pub async fn verify(&self, caller: &mut Caller, token: Option<&str>) -> Decided<Option<Active>> {
         for _ in 0..DECISIONS_MAX {
             let found = match token.and_then(SealedToken::parse) {
@@ -135,8 +135,8 @@ impl Core {
                 None if token.is_none() => Err(Reason::TokenMissing),
                 None => Err(Reason::TokenUnknown),
             };
-            // A session that passed was read with its merchant's revision; all else is decided by the
-            // record alone, and has to be held against the revision of now.
+            // An accepted session was read with its merchant's revision. Other decisions use only the record,
+            // so they need the current revision.
             let revision = caller.record.merchant.revision;
             let is_current = match (&found, &decided) {
                 (Some((_, found)), Ok(_)) => found.revision == revision,
@@ -163,8 +163,8 @@ impl Core {
         self.active(&caller.record, session, claims).ok_or(Reason::TokenUnknown)
     }
 
-    /// Records the use of a key that [`Core::verify`] passed, without touching the store. `false` where that
-    /// is not enough, as for the first use of a rotated secret: [`Core::note_verified`] is owed then.
+    /// Records the use of a key after [`Core::verify`], without a query. `false` if that is not enough, as
+    /// for the first use of a rotated secret. Then call [`Core::note_verified`].
     pub fn note_verified_later(&self, caller: &Caller) -> bool {
         let Some(secret) = caller.key_secret() else { return true };
         if secret.starts_an_overlap() {
@@ -174,7 +174,7 @@ impl Core {
         true
     }
 
-    /// Records the use of a key that [`Core::verify`] passed. Called after the answer.
+    /// Records the use of a key after [`Core::verify`]. Call it after the answer.
     pub async fn note_verified(&self, caller: &Caller) -> Result<(), StoreError> {
         match caller.key_secret() {
             Some(secret) => self.note_use(caller.record.merchant.id, secret, &caller.address).await,

@@ -1,9 +1,9 @@
-//! Secrets found in public: the one that was found ends, and nothing beside it.
+//! Secrets found in public. Only the reported secret ends.
 //!
-//! Anybody with an admin token may report one, so neither the answer, nor the time that it takes, nor what
-//! the reporter's own trail says tells whether it was one of ours. Its owner learns of it from a record and
-//! a webhook, which do not say who reported it. What works no longer is nobody's any more: it counts as
-//! unknown, so that an old secret ends nothing and fills nobody's trail.
+//! Anybody with an admin token may report a secret. So neither the answer, nor its time, nor the reporter's
+//! own audit trail reveals whether it was one of ours. The owner learns about it from an audit event and a
+//! webhook, which do not name the reporter. A secret that no longer works counts as unknown, so it ends
+//! nothing and adds nothing to the owner's trail.
 
 use std::time::Duration;
 
@@ -26,10 +26,11 @@ use crate::store::{
     StoreError, Tx, admin_tokens, api_keys, audit, credentials, merchants, sessions, webhook_secrets,
 };
 
-/// Answers go out at the ends of slots of this length: what was ended took longer than what was unknown.
+/// Answers are sent only at the end of a slot of this length, because ending a secret takes longer than
+/// finding nothing.
 const SLOT: Duration = Duration::from_millis(100);
 
-/// What ended, for its owner.
+/// The object that ended, for the event to its owner.
 struct Ended {
     event_type: EventType,
     object_id: String,
@@ -39,7 +40,8 @@ struct Ended {
 }
 
 impl Core {
-    /// Ends a secret that was found in public, if it is one of ours that works. The caller is not told.
+    /// Ends a secret that was found in public, if it is one of ours and still works. The caller does not
+    /// learn whether it was.
     pub async fn report_leak(&self, principal: &Principal, presented: &PlainSecret) -> Managed<()> {
         let event = self.event_by(principal, EventType::LeakReported);
         self.on_record(&event, async { Ok(principal.must_not_only_look()?) }).await?;
@@ -72,7 +74,7 @@ impl Core {
                 },
             },
         };
-        // Two records in either case, so that the numbers of later ones do not tell.
+        // Write two events in both cases, so that the numbers of later events reveal nothing.
         let outcome = match ended {
             Some(ended) => self.tell_owner(&mut tx, ended, now).await?,
             None => self.audit_event(EventType::LeakNotOurs).about(""),
@@ -112,8 +114,8 @@ impl Core {
         }))
     }
 
-    /// Secrets of webhooks were once kept without a hash to find them by, and a release that is gone back
-    /// to makes them so again.
+    /// Adds missing hashes to webhook secrets. Earlier releases stored none, and a rollback to one makes such
+    /// secrets again.
     async fn index_webhook_secrets(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
@@ -140,7 +142,7 @@ async fn end_key_or_client_secret(
 ) -> Result<Option<Ended>, StoreError> {
     let Some(secret) = secrets::live_by_hash(tx, hash, now).await? else { return Ok(None) };
     merchants::lock(tx, secret.merchant).await?;
-    // Somebody may have ended it before the lock was ours.
+    // The secret may have ended before we got the lock.
     if !secrets::end(tx, secret.owner, secret.id, now).await? {
         return Ok(None);
     }
@@ -150,8 +152,8 @@ async fn end_key_or_client_secret(
     }
 }
 
-/// A key whose last secret leaked is over for good: it could not be used any more, and must not be
-/// restored. One that has another goes on with that.
+/// If the key's last secret leaked, the key is revoked for good and cannot be restored. If it has another
+/// secret, it keeps working with that.
 async fn key_secret_ended(
     tx: &mut Tx,
     merchant: MerchantId,

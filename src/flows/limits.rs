@@ -1,7 +1,7 @@
 //! Limits: how often something may happen before the caller is told to slow down.
 //!
-//! Counted in memory, per replica: what must agree across replicas is decided in the database, and a
-//! limit need not. Failed authentications are counted by [`super::failures`].
+//! Each replica counts in memory, because limits do not have to agree across replicas. [`super::failures`]
+//! counts failed authentications.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -26,19 +26,20 @@ use crate::domain::secret::SecretHash;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Pages and forms of one user in a minute: ten a second is no person.
+/// The most console calls of one user per minute. That is ten per second, which a person cannot make.
 const CONSOLE_CALLS_PER_USER: u32 = 600;
 
-/// Calls of the console from one address in a minute. A whole company may share an address.
+/// The most console calls from one address per minute. A whole company may share an address.
 const CONSOLE_CALLS_PER_ADDRESS: u32 = 6_000;
 
-/// Callers whose calls are counted at a time. Past it, callers that are new in this minute go uncounted.
+/// The most callers that are counted at a time. If there are more, new callers are not counted in this
+/// minute.
 const CALLERS_MAX: usize = 100_000;
 
-/// Admin tokens that are known to be good.
+/// The most admin tokens in the cache of valid ones.
 const GOOD_TOKENS_MAX: u64 = 10_000;
 
-/// From the `[limits]` settings. Zero is "off" for all but the first.
+/// The `[limits]` settings. Zero means no limit, except for the first one.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitSettings {
     pub failures_per_address_per_minute: u32,
@@ -53,7 +54,7 @@ pub struct LimitsOf {
     calls_per_key_per_second: Option<u32>,
     new_sessions_per_client_per_minute: Option<u32>,
     failures_per_address_per_minute: u32,
-    /// Failed authentications that this address has left at this moment.
+    /// How many failed authentications the caller's address has left now.
     failures_left: u32,
 }
 
@@ -64,11 +65,11 @@ pub struct Limits {
     console_failures: Failures,
     calls: Option<Rate<ApiKeyId>>,
     sessions: Option<Rate<CredentialId>>,
-    /// By the hash of a token that was let in: so an exhausted one is refused before the store is asked.
+    /// By the hash of an accepted token, so that a token over its limit is refused without a query.
     pub admin_calls: Calls<SecretHash>,
     pub console_users: Calls<UserId>,
     pub console_addresses: Calls<IpAddr>,
-    /// Admin tokens that were live when they were last looked at.
+    /// Admin tokens that were valid when they were last checked.
     pub(super) good_tokens: Cache<SecretHash, ()>,
 }
 
@@ -100,7 +101,7 @@ impl Limits {
         }
     }
 
-    /// The limits that hold for a caller from `ip`.
+    /// The limits for a caller from `ip`.
     pub fn of(&self, ip: IpAddr) -> LimitsOf {
         let is_on = |limit: u32| (limit > 0).then_some(limit);
         LimitsOf {
@@ -111,17 +112,17 @@ impl Limits {
         }
     }
 
-    /// Counts a call with a key; `false` when it is one too many.
+    /// Counts a call with a key. `false` if it is over the limit.
     pub fn count_call(&self, key: ApiKeyId) -> bool {
         self.calls.as_ref().is_none_or(|calls| calls.0.check_key(&key).is_ok())
     }
 
-    /// Counts a session of a client; `false` when it is one too many.
+    /// Counts a session of a client. `false` if it is over the limit.
     pub fn count_session(&self, client: CredentialId) -> bool {
         self.sessions.as_ref().is_none_or(|sessions| sessions.0.check_key(&client).is_ok())
     }
 
-    /// Seconds after which a caller refused for `reason` may do better.
+    /// After how many seconds a caller that was refused for `reason` should try again.
     pub fn retry_after_secs(&self, surface: Surface, reason: Reason, ip: IpAddr) -> u32 {
         let wait = match reason {
             Reason::TooManyFailures => self.failures(surface).locked_for(ip),
@@ -131,7 +132,7 @@ impl Limits {
         whole_secs(wait)
     }
 
-    /// Forgets what no longer matters, so that memory does not grow with every caller there ever was.
+    /// Removes callers that are no longer active, so that memory does not grow with every caller.
     pub fn tidy(&self) {
         for surface in [Surface::Api, Surface::Admin, Surface::Console] {
             self.failures(surface).tidy();
@@ -149,7 +150,7 @@ impl Limits {
         self.console_addresses.tidy();
     }
 
-    /// Addresses, keys, clients, tokens and users in memory.
+    /// How many addresses, keys, clients, tokens and users are in memory.
     pub fn tracked(&self) -> usize {
         self.api_failures.tracked()
             + self.admin_failures.tracked()
@@ -166,10 +167,10 @@ fn whole_secs(wait: Duration) -> u32 {
     u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
 }
 
-/// How many calls each caller makes in a minute, which begins with its first.
+/// Counts the calls of each caller in a minute. The minute begins with the caller's first call.
 pub struct Calls<K> {
     clock: Clock,
-    /// 0: off.
+    /// 0 means no limit.
     max: u32,
     windows: Mutex<HashMap<K, Window>>,
 }
@@ -185,7 +186,7 @@ impl<K: Hash + Eq> Calls<K> {
         Self { clock: clock.clone(), max, windows: Mutex::default() }
     }
 
-    /// Counts a call. Seconds to wait, where it is one too many.
+    /// Counts a call. The error says how many seconds to wait if it is over the limit.
     pub fn count(&self, caller: K) -> Result<(), u32> {
         if self.max == 0 {
             return Ok(());
@@ -209,7 +210,8 @@ impl<K: Hash + Eq> Calls<K> {
         Ok(())
     }
 
-    /// Seconds to wait, where the next call would be one too many. It is not counted.
+    /// Whether the next call would be within the limit, without counting it. The error says how many seconds
+    /// to wait.
     pub fn may_call(&self, caller: &K) -> Result<(), u32> {
         let now = self.clock.monotonic();
         match self.windows().get(caller) {
@@ -232,7 +234,7 @@ impl<K: Hash + Eq> Calls<K> {
     }
 }
 
-/// The application's clock, as the rate limiter reads it.
+/// The application's clock for the rate limiter.
 #[derive(Clone)]
 struct AppClock(Clock);
 
@@ -244,8 +246,8 @@ impl clock::Clock for AppClock {
     }
 }
 
-/// A rate per key, and how long one more takes to be earned. There are no more keys in it than there
-/// are rows in the database: only admitted callers are counted.
+/// A rate limit per key, and the time after which one more call is allowed. Only admitted callers are
+/// counted, so there are no more keys than rows in the database.
 struct Rate<K: Clone + Hash + Eq>(
     RateLimiter<K, DashMapStateStore<K>, AppClock, NoOpMiddleware<Duration>>,
     Duration,

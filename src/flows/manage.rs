@@ -1,7 +1,7 @@
-//! What every management flow shares: a change, and the record of it or of its refusal.
+//! Shared by all management flows: a change, and recording it or its refusal.
 //!
-//! A change is one transaction with its audit event and its webhook event. A refused change is rolled
-//! back and the refusal recorded: who tried what is as much on record as who did.
+//! A change is one transaction with its audit event and its webhook event. A refused change is rolled back,
+//! and the refusal is recorded in the audit trail.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::domain::merchant::Merchant;
 use crate::store::outbox::Audience;
 use crate::store::{StoreError, Tx, audit, merchants, outbox};
 
-/// A change under way: its transaction, and the audit event that will tell of it.
+/// A change in progress: its transaction and its audit event.
 pub(super) struct Change<'a> {
     pub(super) core: &'a Core,
     pub(super) principal: &'a Principal,
@@ -27,8 +27,8 @@ pub(super) struct Change<'a> {
 }
 
 impl Core {
-    /// Makes a change: all that `work` does, its audit event and its webhook event are committed together. If
-    /// `work` refuses, all of it is rolled back and the refusal recorded.
+    /// Makes a change. Everything that `work` does is committed together with its audit event and its webhook
+    /// event. If `work` refuses, all of it is rolled back and the refusal is recorded.
     pub(super) async fn change<T>(
         &self,
         principal: &Principal,
@@ -46,7 +46,7 @@ impl Core {
                 Ok(done)
             }
             Err(Error::Refused(refused)) => {
-                // Ended before the next begins: SQLite has one writer.
+                // End this transaction before the next one begins, because SQLite has only one writer.
                 drop(tx);
                 self.refused(event, refused).await
             }
@@ -54,7 +54,7 @@ impl Core {
         }
     }
 
-    /// Runs what comes before a change or a reading, without a transaction. A refusal is recorded as `event`.
+    /// Runs checks before a change or a query, without a transaction. A refusal is recorded as `event`.
     pub(super) async fn on_record<T>(
         &self,
         event: &AuditEvent,
@@ -66,7 +66,7 @@ impl Core {
         }
     }
 
-    /// The audit event of something that `principal` does or tries, before it is known to which object.
+    /// An audit event for an action of `principal`, before its object is known.
     pub(super) fn event_by(&self, principal: &Principal, event_type: EventType) -> AuditEvent {
         AuditEvent {
             actor: principal.actor.clone(),
@@ -77,7 +77,8 @@ impl Core {
         }
     }
 
-    /// An event of now, by the server itself until the flow says otherwise.
+    /// A new audit event with the current time. The actor is the server itself unless the flow sets another
+    /// one.
     pub(super) fn audit_event(&self, event_type: EventType) -> AuditEvent {
         AuditEvent::new(event_type, self.now(), &self.entropy)
     }
@@ -91,7 +92,7 @@ impl Core {
 }
 
 impl Core {
-    /// Whether the actor may see a merchant that exists.
+    /// Checks that the merchant exists and that the principal may see it.
     pub(super) async fn must_exist(&self, principal: &Principal, merchant: MerchantId) -> Managed<()> {
         principal.may_see(merchant)?;
         let found = merchants::by_id(&mut self.store.read().await?, merchant).await?;
@@ -100,7 +101,8 @@ impl Core {
 }
 
 impl Change<'_> {
-    /// Raises the merchant's revision and holds its row: changes to one merchant come one by one.
+    /// Raises the merchant's revision and locks its row, so that changes to a merchant happen one after the
+    /// other.
     pub(super) async fn lock_merchant(&mut self, id: MerchantId) -> Managed<Merchant> {
         let merchant = merchants::lock(&mut self.tx, id).await?.ok_or(Refused::NotFound)?;
         self.event.merchant_id = Some(id);
@@ -116,13 +118,13 @@ impl Change<'_> {
         }
     }
 
-    /// Names the object and its merchant in the audit event.
+    /// Sets the object and its merchant in the audit event.
     pub(super) fn concerns(&mut self, merchant: Option<MerchantId>, object: impl ToString) {
         self.event.merchant_id = merchant.or(self.event.merchant_id);
         self.event.object_id = Some(cut(&object.to_string(), OBJECT_ID_BYTES_MAX).to_owned());
     }
 
-    /// Tells webhooks of the change.
+    /// Publishes an event about the change to webhooks.
     pub(super) async fn publish(
         &mut self,
         merchant: MerchantId,
@@ -136,7 +138,8 @@ impl Change<'_> {
     }
 }
 
-/// Characters that are not seen, or turn the text around them: names that look alike would not be.
+/// Characters that are invisible or change the direction of text. With them, different names could look the
+/// same.
 pub(super) const fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
@@ -144,10 +147,10 @@ pub(super) const fn is_invisible(c: char) -> bool {
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Longer than anything here lasts, and within what every program can read as a date.
+/// Longer than anything here needs to last, and a date that every program can read.
 const EXPIRY_MAX: TimeDelta = TimeDelta::days(100 * 365);
 
-/// Holds an end to a time between now and a hundred years from now.
+/// Checks that an expiry is between now and a hundred years from now.
 pub(super) fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refused> {
     match expires_at {
         Some(end) if end <= now => Err(Refused::invalid("expires_at", "must be in the future")),
@@ -158,7 +161,7 @@ pub(super) fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Res
     }
 }
 
-/// Holds a name to what can be shown: 1 to 200 characters, no control or invisible characters.
+/// Checks a name: 1 to 200 characters, without control or invisible characters.
 pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), Refused> {
     if name.trim().is_empty() {
         Err(Refused::invalid(field, "must not be empty"))

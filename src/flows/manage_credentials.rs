@@ -25,10 +25,10 @@ use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
 use crate::store::{api_keys, credentials};
 
-/// Credentials of one key: a key is shared by few applications.
+/// The most credentials of one key. Only a few applications share a key.
 pub const CREDENTIALS_MAX: usize = 50;
 
-/// What a change to credentials sets. `None` leaves a setting as it is; `Some(None)` takes it away.
+/// Changes to credentials. `None` does not change a setting, and `Some(None)` removes it.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialChanges {
     /// The Enhanced Security switch.
@@ -42,7 +42,8 @@ impl CredentialChanges {
     }
 }
 
-/// Who asks for a new client secret: for these credentials, or the client itself with one of its secrets.
+/// Who rotates a client secret: somebody who manages these credentials, or the client itself with one of its
+/// secrets.
 pub enum RotatedBy<'a> {
     Manager { client_id: &'a str },
     Client(&'a PresentedClient),
@@ -99,7 +100,7 @@ impl Core {
         Ok(found.filter(|found| principal.may_see(found.merchant_id).is_ok()).ok_or(Refused::NotFound)?)
     }
 
-    /// The switch, and the scopes. OFF ends every session of the credentials at once.
+    /// Sets the switch and the scopes. OFF ends all sessions of the credentials at once.
     pub async fn update_credentials(
         &self,
         principal: &Principal,
@@ -118,7 +119,7 @@ impl Core {
         .await
     }
 
-    /// Gives credentials a new secret. The earlier ones end `overlap_secs` after its first use.
+    /// Gives credentials a new secret. Older secrets end `overlap_secs` after its first use.
     pub async fn rotate_client_secret(
         &self,
         principal: &Principal,
@@ -131,7 +132,7 @@ impl Core {
         .await
     }
 
-    /// Ends one earlier secret now, instead of at the end of its overlap.
+    /// Ends an older secret now, instead of at the end of its overlap.
     pub async fn end_client_secret(
         &self,
         principal: &Principal,
@@ -148,7 +149,7 @@ impl Core {
     }
 }
 
-/// Locks the merchant of credentials that the actor may change, and reads them under that lock.
+/// Checks that the principal may change the credentials, locks their merchant, and reads them again.
 async fn locked(change: &mut Change<'_>, client_id: &str) -> Managed<Credential> {
     change.concerns(None, client_id);
     let found = credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?;
@@ -250,7 +251,7 @@ async fn rotate(
             change.principal.may_handle(key.ok_or(Refused::NotFound)?.environment)?;
         }
         RotatedBy::Client(presented) => {
-            // Looked at again under the lock: it was let in before, and may have ended since.
+            // Check the secret again under the lock, because it may have ended in the meantime.
             let is_live = |secret: &StoredSecret| {
                 secret.hash.matches(&presented.hash) && secret.is_live(change.event.at)
             };
@@ -268,7 +269,7 @@ async fn rotate(
     Ok(WithSecret { object: credential, secret: plain })
 }
 
-/// Tells the audit trail and the key's webhook of a change to its credentials.
+/// Adds the change to the audit event, and publishes it to the key's webhook.
 async fn tell(change: &mut Change<'_>, event_type: EventType, credential: &Credential) -> Managed<()> {
     change.event.detail = settings(credential);
     let audience = Audience::Key(credential.api_key_id);

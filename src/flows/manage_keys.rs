@@ -1,4 +1,4 @@
-//! API keys: made, changed, revoked, restored and rotated.
+//! Managing API keys: making, changing, revoking, restoring and rotating them.
 
 use serde_json::{Value, json};
 
@@ -22,10 +22,10 @@ use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
 use crate::store::{api_keys, credentials};
 
-/// Keys of one merchant that are not revoked. All of them are in its record in memory.
+/// The most keys of one merchant that are not revoked. All of them are in the cached record.
 pub const KEYS_MAX: i64 = 200;
 
-/// The settings of a key to be made.
+/// The settings of a new key.
 #[derive(Clone, Debug)]
 pub struct NewApiKey {
     pub name: String,
@@ -34,12 +34,12 @@ pub struct NewApiKey {
     pub ip_mode: IpMode,
     pub webhook_format: WebhookFormat,
     pub webhook_url: Option<String>,
-    /// `None`: everything.
+    /// `None` means every scope.
     pub scopes: Option<Vec<String>>,
     pub expires_at: Option<Timestamp>,
 }
 
-/// What a change to a key sets. `None` leaves a setting as it is; `Some(None)` takes it away.
+/// Changes to a key. `None` does not change a setting, and `Some(None)` removes it.
 #[derive(Clone, Debug, Default)]
 pub struct ApiKeyChanges {
     pub name: Option<String>,
@@ -51,23 +51,23 @@ pub struct ApiKeyChanges {
     pub expires_at: Option<Option<Timestamp>>,
 }
 
-/// A key just made. Its secrets are shown once.
+/// A new key. Its secrets are shown once.
 #[derive(Debug)]
 pub struct MadeApiKey {
     pub object: ApiKey,
     pub secret: PlainSecret,
-    /// Signs its webhooks, if it has any.
+    /// Set if the key has a webhook URL.
     pub webhook_secret: Option<PlainSecret>,
 }
 
-/// A key just changed, with the signing secret that its first webhook URL brought.
+/// A changed key, with a new signing secret if it got its first webhook URL.
 #[derive(Debug)]
 pub struct ChangedApiKey {
     pub object: ApiKey,
     pub webhook_secret: Option<PlainSecret>,
 }
 
-/// An object and the secret that is shown with it, once.
+/// An object and its new secret, which is shown once.
 #[derive(Debug)]
 pub struct WithSecret<T> {
     pub object: T,
@@ -90,7 +90,7 @@ impl Core {
         Ok(key.filter(|key| principal.may_see(key.merchant_id).is_ok()).ok_or(Refused::NotFound)?)
     }
 
-    /// A merchant's keys, revoked ones included, newest first.
+    /// A merchant's keys, including revoked ones, newest first.
     pub async fn api_keys(
         &self,
         principal: &Principal,
@@ -102,7 +102,7 @@ impl Core {
         Ok(api_keys::list(&mut self.store.read().await?, merchant, before, limit).await?)
     }
 
-    /// Changes settings; they hold from the next call on, on every replica.
+    /// Changes settings. They take effect at the next call, on every replica.
     pub async fn update_api_key(
         &self,
         principal: &Principal,
@@ -116,7 +116,7 @@ impl Core {
         .await
     }
 
-    /// Ends a key at once. It can be restored within [`crate::domain::api_key::RESTORE_WINDOW`].
+    /// Revokes a key at once. It can be restored within [`crate::domain::api_key::RESTORE_WINDOW`].
     pub async fn revoke_api_key(&self, principal: &Principal, id: ApiKeyId) -> Managed<ApiKey> {
         self.change(principal, EventType::ApiKeyRevoked, async |change| {
             let (_, mut key) = locked(change, id).await?;
@@ -144,7 +144,7 @@ impl Core {
                 return Err(Refused::Conflict(why.to_owned()).into());
             }
             must_have_room(change, key.merchant_id).await?;
-            // The key comes back; the sessions that ended with it do not.
+            // The key works again, but its earlier sessions stay ended.
             credentials::end_sessions_of_key(&mut change.tx, key.id).await?;
             key.revoked_at = None;
             save(change, EventType::ApiKeyRestored, &mut key).await?;
@@ -153,7 +153,7 @@ impl Core {
         .await
     }
 
-    /// Gives a key a new secret. The earlier ones end `overlap_secs` after the new one is first used.
+    /// Gives a key a new secret. Older secrets end `overlap_secs` after its first use.
     pub async fn rotate_api_key(
         &self,
         principal: &Principal,
@@ -178,7 +178,7 @@ impl Core {
         .await
     }
 
-    /// Ends one earlier secret of a key now, instead of at the end of its overlap.
+    /// Ends an older secret of a key now, instead of at the end of its overlap.
     pub async fn end_api_key_secret(
         &self,
         principal: &Principal,
@@ -194,7 +194,7 @@ impl Core {
     }
 }
 
-/// Locks the merchant of a key that the actor may change, and reads the key under that lock.
+/// Checks that the principal may change the key, locks its merchant, and reads the key again.
 async fn locked(change: &mut Change<'_>, id: ApiKeyId) -> Managed<(Merchant, ApiKey)> {
     change.concerns(None, id);
     let found = api_keys::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
@@ -204,7 +204,7 @@ async fn locked(change: &mut Change<'_>, id: ApiKeyId) -> Managed<(Merchant, Api
     Ok((merchant, key))
 }
 
-/// Writes a changed key, and tells of it.
+/// Writes a changed key and publishes the change.
 async fn save(change: &mut Change<'_>, event_type: EventType, key: &mut ApiKey) -> Managed<()> {
     key.updated_at = change.event.at;
     api_keys::update(&mut change.tx, key).await?;
@@ -214,7 +214,7 @@ async fn save(change: &mut Change<'_>, event_type: EventType, key: &mut ApiKey) 
     Ok(())
 }
 
-/// All keys that are not revoked are in every replica's memory, so there is a limit to them.
+/// Checks the limit on keys. There is one because every replica keeps all keys in memory.
 async fn must_have_room(change: &mut Change<'_>, merchant: MerchantId) -> Managed<()> {
     if api_keys::count_live(&mut change.tx, merchant).await? >= KEYS_MAX {
         return Err(Refused::Conflict(format!("the merchant has {KEYS_MAX} keys; revoke one first")).into());
@@ -293,7 +293,7 @@ async fn update(
     }
     if let Some(url) = changes.webhook_url {
         if url != key.webhook_url {
-            // It moves where the signed events of the key go.
+            // This changes where the key's signed events are sent.
             change.principal.may_handle(key.environment)?;
         }
         if let Some(url) = &url {

@@ -14,7 +14,7 @@ use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
 use crate::store::{StoreError, api_keys, merchants};
 
-/// What a change to a merchant sets; `None` leaves a field as it is.
+/// Changes to a merchant. `None` does not change a field.
 #[derive(Clone, Debug, Default)]
 pub struct MerchantChanges {
     pub name: Option<String>,
@@ -22,7 +22,7 @@ pub struct MerchantChanges {
     pub status: Option<MerchantStatus>,
 }
 
-/// A merchant as it is shown.
+/// A merchant and its licences.
 #[derive(Clone, Debug)]
 pub struct LicensedMerchant {
     pub merchant: Merchant,
@@ -50,7 +50,7 @@ impl Core {
         Ok(LicensedMerchant { merchant, licences })
     }
 
-    /// The merchants that the actor may see, newest first.
+    /// The merchants that the principal may see, newest first.
     pub async fn merchants(
         &self,
         principal: &Principal,
@@ -101,7 +101,7 @@ impl Core {
             principal.must_be_of_platform()?;
             change.lock_merchant(merchant).await?;
             let now = change.event.at;
-            // One that has ended may be put on record; one without an end is none at all.
+            // An expiry in the past is allowed here, to record a licence that has already ended.
             check_expiry(licence.expires_at.filter(|end| now < *end), now)?;
             merchants::put_licence(&mut change.tx, merchant, product, licence, now).await?;
             change.event.detail = json!({ "active": licence.active, "expires_at": licence.expires_at });
@@ -114,7 +114,7 @@ impl Core {
 async fn create(change: &mut Change<'_>, name: String, gateway: String) -> Managed<LicensedMerchant> {
     change.principal.must_be_of_platform()?;
     if change.principal.merchant_id.is_some() {
-        // A service token of one merchant: another would be out of its sight.
+        // A service token of one merchant could not see the new merchant.
         return Err(Refused::InsufficientPermission.into());
     }
     check_name("name", &name)?;
@@ -170,7 +170,7 @@ async fn update(
     Ok(LicensedMerchant { merchant, licences })
 }
 
-/// A key that writes `multiple_json` would be left with an output type that its merchant cannot have.
+/// The merchant's keys must not keep `multiple_json` if its new gateway does not allow it.
 async fn must_not_use_multiple_json(change: &mut Change<'_>, id: MerchantId) -> Managed<()> {
     let count = api_keys::count_live_with_format(&mut change.tx, id, WebhookFormat::MultipleJson).await?;
     if count == 0 {

@@ -1,4 +1,4 @@
-//! Admin tokens: made here, shown once, kept as a hash.
+//! Managing admin tokens. They are shown once and stored as a hash.
 
 use serde_json::json;
 
@@ -17,10 +17,10 @@ use crate::domain::ids::{AdminTokenId, MerchantId};
 use crate::domain::secret::PlainSecret;
 use crate::store::{StoreError, admin_tokens, merchants};
 
-/// Tokens of one merchant that work at a time.
+/// The most live tokens of one merchant.
 pub const TOKENS_MAX: i64 = 200;
 
-/// An admin token to be made.
+/// A new admin token.
 #[derive(Clone, Debug)]
 pub struct NewAdminToken {
     pub name: String,
@@ -32,7 +32,8 @@ pub struct NewAdminToken {
 }
 
 impl Core {
-    /// Operators make tokens of every role, merchant admins those of their own merchant.
+    /// Makes an admin token. Operators can make tokens of every role, merchant admins only for their own
+    /// merchant.
     pub async fn create_admin_token(
         &self,
         principal: &Principal,
@@ -41,7 +42,7 @@ impl Core {
         self.create(principal, EventType::AdminTokenCreated, async |change| create(change, new).await).await
     }
 
-    /// The tokens that the actor may see, newest first.
+    /// The tokens that the principal may see, newest first.
     pub async fn admin_tokens(
         &self,
         principal: &Principal,
@@ -51,7 +52,7 @@ impl Core {
         admin_tokens::list(&mut self.store.read().await?, principal.merchant_id, before, limit).await
     }
 
-    /// Gives a token a new secret. The earlier one ends `overlap_secs` after the new one is first used.
+    /// Gives a token a new secret. The previous one ends `overlap_secs` after its first use.
     pub async fn rotate_admin_token(
         &self,
         principal: &Principal,
@@ -111,7 +112,7 @@ async fn create(change: &mut Change<'_>, new: NewAdminToken) -> Managed<WithSecr
     Ok(WithSecret { object: token, secret: plain })
 }
 
-/// A token that the actor may change, named in the audit event.
+/// The token, if the principal may change it. Also sets it in the audit event.
 async fn changeable_token(change: &mut Change<'_>, id: AdminTokenId) -> Managed<AdminToken> {
     change.concerns(None, id);
     let token = admin_tokens::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
@@ -129,7 +130,7 @@ async fn rotate(
     change.principal.may_let_in()?;
     check_overlap(overlap_secs)?;
     let mut token = changeable_token(change, id).await?;
-    // Whoever gets the new secret may do what it may.
+    // The principal gets the new secret, so it must itself have the token's permissions.
     check_permissions(change.principal, token.role, &token.permissions)?;
     let now = change.event.at;
     if !token.is_live(now) {
@@ -146,7 +147,7 @@ async fn rotate(
     Ok(WithSecret { object: token, secret: plain })
 }
 
-/// Whether the actor may change tokens and users of this merchant, or of the platform where `None`.
+/// Whether the principal may change tokens and users of this merchant. `None` means the platform.
 pub(super) fn may_change_of(principal: &Principal, merchant: Option<MerchantId>) -> Result<(), Refused> {
     match merchant {
         Some(merchant) => principal.may_change(merchant),
@@ -155,7 +156,7 @@ pub(super) fn may_change_of(principal: &Principal, merchant: Option<MerchantId>)
     }
 }
 
-/// Whether the actor may give a token of this role these permissions: nobody gives what they do not have.
+/// Whether the principal may give a token of this role these permissions. It must have them itself.
 fn check_permissions(principal: &Principal, role: Role, permissions: &[Permission]) -> Result<(), Refused> {
     if role == Role::Service && permissions.is_empty() {
         return Err(Refused::invalid("permissions", "a service token needs one at least"));
@@ -166,7 +167,7 @@ fn check_permissions(principal: &Principal, role: Role, permissions: &[Permissio
     if permissions.iter().any(|one| one.is_of_platform()) { principal.must_be_operator() } else { Ok(()) }
 }
 
-/// Whether the actor may give somebody this role over this merchant, if there is one.
+/// Whether the principal may give this role, for this merchant if there is one.
 pub(super) fn may_give(
     principal: &Principal,
     role: Role,
@@ -184,7 +185,7 @@ pub(super) fn may_give(
     }
 }
 
-/// The same, for a merchant that must exist.
+/// The same, and the merchant must exist.
 pub(super) async fn check_role(
     change: &mut Change<'_>,
     role: Role,

@@ -1,4 +1,4 @@
-//! Users of the console: made, disabled, given a new password.
+//! Managing users of the console: making and disabling them, and setting passwords.
 
 use serde_json::json;
 
@@ -17,10 +17,10 @@ use crate::domain::secret::PlainSecret;
 use crate::store::users::Claimant;
 use crate::store::{StoreError, console, users};
 
-/// Users of one merchant that are not disabled.
+/// The most users of one merchant that are not disabled.
 pub const USERS_MAX: i64 = 200;
 
-/// A user to be made.
+/// A new user.
 pub struct NewUser {
     pub email: String,
     pub role: Role,
@@ -28,7 +28,7 @@ pub struct NewUser {
     pub password: PlainSecret,
 }
 
-/// What a change to a user sets; `None` leaves it as it is.
+/// Changes to a user. `None` does not change a field.
 #[derive(Default)]
 pub struct UserChanges {
     pub disabled: Option<bool>,
@@ -37,12 +37,12 @@ pub struct UserChanges {
 
 impl Core {
     pub async fn create_user(&self, principal: &Principal, new: NewUser) -> Managed<Answer<User>> {
-        // A repetition costs no hash.
+        // Check for a repetition first, so that it needs no hash.
         if let Some(answer) = self.again(principal).await? {
             return Ok(answer);
         }
         let event = self.event_by(principal, EventType::UserCreated);
-        // Before the transaction: hashing is slow on purpose, and must hold no lock meanwhile.
+        // Hash before the transaction, because hashing is slow on purpose and must not hold a lock.
         let hash = self.on_record(&event, async {
             check_new(principal, &new)?;
             Ok(self.console.hashing.turn().await?.hash(&new.password, &self.entropy).await?)
@@ -51,7 +51,7 @@ impl Core {
         self.create(principal, EventType::UserCreated, async |change| create(change, new, &hash).await).await
     }
 
-    /// The users that the actor may see, newest first.
+    /// The users that the principal may see, newest first.
     pub async fn users(
         &self,
         principal: &Principal,
@@ -84,8 +84,8 @@ impl Core {
         .await
     }
 
-    /// Sets one's own password. It takes the current one, unless a one-time link stood in for it; tries
-    /// count as tries to sign in. The user's other sessions end.
+    /// Sets the user's own password. This needs the current password, unless the session began with a
+    /// one-time link. Wrong attempts count like failed sign-ins. The user's other sessions end.
     pub async fn set_own_password(
         &self,
         principal: &Principal,
@@ -114,7 +114,7 @@ impl Core {
     }
 }
 
-/// What can be said of a new user without the store, before the password costs a hash.
+/// Checks a new user without a query, before the password is hashed.
 fn check_new(principal: &Principal, new: &NewUser) -> Result<(), Refused> {
     if new.role == Role::Service {
         return Err(Refused::invalid("role", "`service` is for tokens"));
@@ -125,7 +125,7 @@ fn check_new(principal: &Principal, new: &NewUser) -> Result<(), Refused> {
     password::check(&new.password)
 }
 
-/// Enough to catch a slip; whether it is an address only a mail to it could tell.
+/// Finds typos. Only sending a mail could show whether the address exists.
 pub(super) fn check_email(email: &str) -> Result<String, Refused> {
     let email = email.trim();
     let is_fine = email.len() <= 254
@@ -151,7 +151,7 @@ async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Managed
     Ok(())
 }
 
-/// There is no limit to the operators of the platform.
+/// Checks the limit on users of a merchant. There is no limit on operators.
 async fn must_have_room(change: &mut Change<'_>, merchant: Option<MerchantId>) -> Managed<()> {
     let Some(merchant) = merchant else { return Ok(()) };
     change.lock_merchant(merchant).await?;

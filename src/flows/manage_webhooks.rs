@@ -1,5 +1,5 @@
-//! Webhooks as their owners see them: signing secrets, the delivery log, sending again, trying out,
-//! and the events that the platform publishes.
+//! Managing webhooks: signing secrets, the delivery log, redelivery, tests, and the events that the platform
+//! publishes.
 
 use std::future::Future;
 
@@ -29,19 +29,21 @@ use crate::store::outbox::{self, Audience};
 use crate::store::webhook_secrets::{self, SealedSecret};
 use crate::store::{api_keys, merchants};
 
-/// Secrets of one key that sign at once: each is a signature in the header of every webhook.
+/// The most secrets of a key that sign at the same time. Each adds a signature to the header of every
+/// webhook.
 const SECRETS_MAX: usize = 4;
 
-/// An event that the platform hands in.
+/// An event that the platform publishes.
 #[derive(Debug)]
 pub struct NewEvent {
     pub event_type: String,
     pub data: Box<RawValue>,
-    /// The same key of the same merchant stands for the same event, for as long as it is kept.
+    /// Publishing again with the same key for the same merchant returns the first event, for as long as it is
+    /// kept.
     pub idempotency_key: Option<String>,
 }
 
-/// A rotated signing secret: the secrets before it sign as well until `previous_ends_at`.
+/// A rotated signing secret. Older secrets also sign until `previous_ends_at`.
 #[derive(Clone, Copy, Debug)]
 pub struct RotatedWebhookSecret {
     pub api_key_id: ApiKeyId,
@@ -49,7 +51,7 @@ pub struct RotatedWebhookSecret {
 }
 
 impl Core {
-    /// Gives a key another signing secret. Both sign for `overlap_secs`, then the new one alone.
+    /// Gives a key a new signing secret. Both sign for `overlap_secs`, and then only the new one.
     pub async fn rotate_webhook_secret(
         &self,
         principal: &Principal,
@@ -62,8 +64,8 @@ impl Core {
         .await
     }
 
-    /// Takes an event from the platform's own services for every webhook of the merchant. An
-    /// idempotency key used before returns the id that it stands for.
+    /// Publishes an event from the platform's services to all webhooks of the merchant. If the idempotency
+    /// key was already used, returns the id of the first event.
     pub async fn hand_in_event(
         &self,
         principal: &Principal,
@@ -74,7 +76,7 @@ impl Core {
             .await
     }
 
-    /// A page of the delivery log, newest first, from before `before`.
+    /// A page of the delivery log, newest first, starting before `before`.
     pub async fn list_deliveries(
         &self,
         principal: &Principal,
@@ -87,7 +89,7 @@ impl Core {
         Ok(delivery_log::list(&mut self.store.read().await?, merchant, filter, before, limit).await?)
     }
 
-    /// Sends one delivery again, whatever became of it, under the same id.
+    /// Sends one delivery again with the same id, whatever its state.
     pub async fn redeliver(
         &self,
         principal: &Principal,
@@ -100,7 +102,8 @@ impl Core {
         .await
     }
 
-    /// Sends again every failed delivery created at `since` or later, of one key or of all; how many.
+    /// Sends all failed deliveries again that were created at `since` or later, of one key or of all. Returns
+    /// how many.
     pub async fn redeliver_failed(
         &self,
         principal: &Principal,
@@ -122,9 +125,9 @@ impl Core {
         .await
     }
 
-    /// Sends a `ping` to a key's webhook now, through `send`, and returns what came back. It is on
-    /// record, but not in the delivery log, and is not tried again. While one is under way, the next one
-    /// for the same key is refused.
+    /// Sends a `ping` to a key's webhook now, through `send`, and returns the answer. It is recorded in the
+    /// audit trail but not in the delivery log, and it is not retried. Only one ping for a key can run at a
+    /// time.
     pub async fn test_webhook<F>(
         &self,
         principal: &Principal,
@@ -135,18 +138,15 @@ impl Core {
         F: Future<Output = Answer>,
     {
         let found = self.api_key(principal, key).await?;
-        // A refusal here is not on record: it costs nothing, and may come thousands of times.
+        // A refusal here is not recorded, because it costs nothing and may happen thousands of times.
         let _under_way = self.pings.begin(found.id, found.merchant_id)?;
         let message =
             self.change(principal, EventType::WebhookTested, async |change| ping(change, key).await);
-        // No transaction waits for the network.
+        // Finish the transaction first, so that it does not wait for the network.
         Ok(send(message.await?).await)
     }
 
-    /// Holds a webhook URL to what the settings allow.
-    ///
-    /// # Errors
-    /// [`Refused::Invalid`].
+    /// Checks that the settings allow a webhook URL.
     pub fn check_webhook_url(&self, url: &str) -> Result<(), Refused> {
         WebhookUrl::parse(url, self.destinations)
             .map(drop)
@@ -154,8 +154,8 @@ impl Core {
     }
 }
 
-/// Makes the signing secret of a key that has a webhook URL and no secret yet; `None` when there is
-/// nothing to make. To be shown once. Belongs into whatever gives a key its URL.
+/// Makes the signing secret of a key that has a webhook URL but no secret yet. `None` if the key needs none.
+/// The secret is shown once. Call this wherever a key gets a URL.
 pub(super) async fn ensure_webhook_secret(
     change: &mut Change<'_>,
     key: &ApiKey,
@@ -169,8 +169,8 @@ pub(super) async fn ensure_webhook_secret(
     Ok(Some(add_secret(change, key).await?))
 }
 
-/// Takes a key's webhook back into use after it was disabled, with a clean slate. Belongs into
-/// whatever sets its URL again; the caller writes `key`.
+/// Enables a key's webhook again after it was disabled, and forgets its failures. Call this wherever the URL
+/// is set again. The caller writes `key`.
 pub(super) async fn enable_webhook(change: &mut Change<'_>, key: &mut ApiKey) -> Managed<()> {
     key.webhook_disabled_at = None;
     deliveries::note_working(&mut change.tx, key.id).await?;
@@ -189,7 +189,7 @@ async fn add_secret(change: &mut Change<'_>, key: &ApiKey) -> Managed<PlainSecre
     Ok(plain)
 }
 
-/// The key, if this actor may change it, with its merchant in the audit event.
+/// The key, if the principal may change it. Also sets its merchant in the audit event.
 async fn changeable_key(change: &mut Change<'_>, key: ApiKeyId) -> Managed<ApiKey> {
     change.concerns(None, key);
     let Some(key) = api_keys::by_id(&mut change.tx, key).await? else { return Err(Refused::NotFound.into()) };
@@ -236,7 +236,7 @@ async fn hand_in(change: &mut Change<'_>, merchant: MerchantId, new: NewEvent) -
         check_idempotency_key(key)?;
     }
     let data = EventData::parse(&new.data).map_err(|error| Refused::invalid("data", error.to_string()))?;
-    // Not locked: an event changes nothing that decides a call.
+    // No lock is needed, because an event does not affect any decision.
     if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
         return Err(Refused::NotFound.into());
     }
@@ -245,7 +245,7 @@ async fn hand_in(change: &mut Change<'_>, merchant: MerchantId, new: NewEvent) -
         merchant_id: merchant,
         event_type: new.event_type,
         data,
-        // Apart from the keys by which this program keeps its own events from doubling.
+        // The prefix separates these keys from those that this program uses for its own events.
         idempotency_key: new.idempotency_key.map(|key| format!("platform:{key}")),
         created_at: change.event.at,
     };
@@ -257,7 +257,7 @@ async fn hand_in(change: &mut Change<'_>, merchant: MerchantId, new: NewEvent) -
     Ok(id)
 }
 
-/// Names separated by full stops (Standard Webhooks 1.0.0).
+/// Names separated by dots (Standard Webhooks 1.0.0).
 fn check_event_type(event_type: &str) -> Result<(), Refused> {
     let is_name = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))

@@ -1,6 +1,7 @@
-//! Use cases, one file each. No HTTP here: a flow takes domain values and returns an outcome.
+//! The use cases, one file each. There is no HTTP here: a flow takes domain values and returns an outcome.
 //!
-//! Every flow returns one [`error::Error`]: a refusal, or a fault, which is answered with 503 or 500.
+//! Every flow returns the same [`error::Error`]: a refusal, or a failure of the server, which is answered
+//! with 503 or 500.
 
 pub mod admin_access;
 pub mod admission;
@@ -49,12 +50,12 @@ use crate::domain::keyring::Keyring;
 use crate::domain::session::Lifetimes;
 use crate::store::Store;
 
-/// How often a flow decides again because the merchant changed under it. Each time means another
-/// change committed between a read and a write. SQLite's one writer serves changes and token calls in
-/// turn, so a burst of changes to one merchant puts one in between each time.
+/// How often a flow decides again because the merchant has changed in the meantime. Each time, another change
+/// was committed between a read and a write. SQLite's only writer handles changes and token calls in turn, so
+/// a burst of changes to one merchant can cause this many times.
 const DECISIONS_MAX: usize = 64;
 
-/// What every flow works with.
+/// Everything that flows need.
 pub struct Core {
     pub store: Store,
     pub keyring: Arc<Keyring>,
@@ -62,9 +63,9 @@ pub struct Core {
     pub clock: Clock,
     pub entropy: Entropy,
     pub lifetimes: Lifetimes,
-    /// The scopes that exist, from `[tokens] scopes`; empty: any name.
+    /// The scopes that exist, from `[tokens] scopes`. Empty means any name.
     pub known_scopes: Vec<String>,
-    /// The configured issuer; never taken from a request.
+    /// The issuer from the settings. It is never taken from a request.
     pub issuer: String,
     pub usage: usage::Usage,
     pub limits: limits::Limits,
@@ -72,7 +73,7 @@ pub struct Core {
     /// Where webhooks may go.
     pub destinations: DestinationRules,
     pub blocked: blocked::Blocked,
-    /// Of the audit trail.
+    /// Readers of the audit trail.
     pub readers: trail::Readers,
     pub pings: pings::Pings,
     pub refusals: refusals::Refusals,

@@ -1,6 +1,6 @@
-//! Events that time brings: keys and licences that are about to expire, or have.
+//! Publishes events about keys and licences that expire soon or have expired.
 //!
-//! Expiry itself takes no job; it is decided from the clock at each call. This only tells of it.
+//! The expiry itself needs no job, because each call compares it with the clock. This only announces it.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -16,14 +16,12 @@ use crate::store::{StoreError, Tx};
 /// How long before a deadline it is announced.
 pub const NOTICE: TimeDelta = TimeDelta::days(7);
 
-/// Deadlines missed for longer than this, by a server that was away, are no news any more.
+/// Deadlines that passed longer ago than this, while no server ran, are not announced any more.
 const NEWS: TimeDelta = TimeDelta::days(30);
 
 impl Core {
-    /// Announces every deadline that has come near or passed, each once; how many.
-    ///
-    /// # Errors
-    /// A fault of the store; what is left is announced the next time.
+    /// Announces every deadline that is near or has passed, each once. Returns how many. After an error, the
+    /// rest is announced next time.
     pub async fn announce_deadlines(&self) -> Result<u64, StoreError> {
         let mut announced = 0;
         for stage in [Stage::Expiring, Stage::Expired] {
@@ -51,7 +49,7 @@ impl Core {
         loop {
             let page = deadlines::of_keys(&mut self.store.read().await?, stage, after, until).await?;
             for deadline in &page {
-                // One transaction each: several replicas may be at it, in any order.
+                // Use one transaction for each, because several replicas may do this in any order.
                 let mut tx = self.store.begin().await?;
                 if deadlines::tell_key(&mut tx, stage, deadline).await? {
                     let data = json!({

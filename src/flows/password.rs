@@ -1,8 +1,8 @@
-//! Passwords of people: what a new one must be, and hashing them, one at a time.
+//! Passwords of users: the rules for a new one, and hashing.
 //!
-//! Argon2id with the crate's defaults, which are OWASP's (19 MiB, 2 passes): slow and large on purpose. So
-//! whoever may ask for a hash must not be able to ask for many at once. One is computed at a time, a few wait
-//! for their turn, and the rest hear that the server is busy before anything else is looked at.
+//! We use Argon2id with the crate's defaults, which are OWASP's (19 MiB, 2 passes). It is slow and needs much
+//! memory on purpose, so a caller must not be able to cause many hashes at once. One hash is computed at a
+//! time, and a few callers wait. Further callers get 503 before anything else is checked.
 
 use std::sync::LazyLock;
 
@@ -17,19 +17,19 @@ use crate::domain::secret::PlainSecret;
 /// NIST SP 800-63B asks for at least 8 characters, and 15 where a password is the only factor.
 const CHARS_MIN: usize = 12;
 
-/// Longer ones cost hashing time and protect nothing more.
+/// Longer passwords take more time to hash and give no more protection.
 const BYTES_MAX: usize = 256;
 
-/// Calls that hash or wait for their turn: half a second's worth.
+/// The most calls that hash or wait. They take about half a second together.
 const CALLS_MAX: usize = 16;
 
-/// The one place where passwords are hashed.
+/// Limits how many passwords are hashed at a time.
 pub struct Hashing {
     places: Semaphore,
     turn: Semaphore,
 }
 
-/// The turn of one caller. Dropped, it is the next one's.
+/// A caller's turn. Dropping it lets the next caller continue.
 pub(super) struct Turn<'a> {
     _place: SemaphorePermit<'a>,
     _turn: SemaphorePermit<'a>,
@@ -40,7 +40,7 @@ impl Hashing {
         Self { places: Semaphore::const_new(CALLS_MAX), turn: Semaphore::const_new(1) }
     }
 
-    /// Waits for a turn; [`Fault::Busy`], which is answered with 503, where too many wait already.
+    /// Waits for a turn. [`Fault::Busy`], which is answered with 503, if too many callers already wait.
     pub(super) async fn turn(&self) -> Result<Turn<'_>, Fault> {
         let place = self.places.try_acquire().map_err(|_| Fault::Busy)?;
         let turn = self.turn.acquire().await.map_err(|_| Fault::Busy)?;
@@ -55,8 +55,8 @@ impl Default for Hashing {
 }
 
 impl Turn<'_> {
-    /// Whether a password is the one that was hashed. Without a hash there is no user: then it takes as long,
-    /// and is not.
+    /// Whether a password matches a hash. Without a hash (no such user) it takes the same time and returns
+    /// `false`.
     pub(super) async fn matches(&self, password: PlainSecret, hash: Option<String>) -> Result<bool, Fault> {
         let check = move || {
             let text = hash.as_ref().unwrap_or(&NOBODY);
@@ -80,7 +80,7 @@ impl Turn<'_> {
     }
 }
 
-/// Whether a password may be set, before it costs anything.
+/// Checks the rules for a new password, before it is hashed.
 pub(super) fn check(password: &PlainSecret) -> Result<(), Refused> {
     let text = password.expose();
     if text.chars().count() < CHARS_MIN {
@@ -92,7 +92,7 @@ pub(super) fn check(password: &PlainSecret) -> Result<(), Refused> {
     }
 }
 
-/// A hash that no password has, with the cost of a real one: what an unknown user is checked against.
+/// A hash that no password matches, with the cost of a real one. Unknown users are checked against it.
 static NOBODY: LazyLock<String> = LazyLock::new(|| {
     Argon2::default()
         .hash_password_with_salt(b"", b"no user has this")

@@ -1,5 +1,5 @@
-//! Pings under way: whoever tries out webhooks makes this server wait for receivers of their choice, so
-//! each webhook has one ping at a time and each merchant a few.
+//! Limits webhook tests. A test makes this server wait for a receiver that the caller chose, so each webhook
+//! can have one ping at a time, and each merchant a few.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,14 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use super::error::Refused;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 
-/// Pings of one merchant under way at once, in one process.
+/// The most concurrent pings of one merchant, in one process.
 const PER_MERCHANT_MAX: usize = 8;
 
-/// The keys whose webhooks are being tried out, with their merchants.
+/// The keys whose webhooks are being tested, with their merchants.
 #[derive(Default)]
 pub struct Pings(Mutex<HashMap<ApiKeyId, MerchantId>>);
 
-/// A ping under way. Dropped, it makes room for the next.
+/// A running ping. Dropping it allows the next one.
 pub(super) struct Ping<'a> {
     pings: &'a Pings,
     key: ApiKeyId,

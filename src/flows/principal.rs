@@ -1,4 +1,4 @@
-//! Who acts, from where, and what their role allows.
+//! The principal of a call: who acts, from where, and what their role allows.
 
 use std::net::IpAddr;
 
@@ -22,18 +22,18 @@ pub struct Origin {
 pub struct Principal {
     pub actor: Actor,
     pub role: Role,
-    /// The one merchant that a merchant role may see.
+    /// The only merchant that this principal may see, for the merchant roles and some service tokens.
     pub merchant_id: Option<MerchantId>,
-    /// A user of the console without the second factor that live keys ask for here.
+    /// The settings require a second factor for live keys, and this console user has none.
     pub lacks_second_factor: bool,
     pub client_ip: Option<String>,
     pub request_id: Option<String>,
-    /// Under which what this call makes can be asked for again.
+    /// The `Idempotency-Key` of the call, if it has one.
     pub idempotency: Option<IdempotencyKey>,
 }
 
 impl Principal {
-    /// Whoever can run the program beside the database.
+    /// Somebody who runs the program on the command line.
     pub const fn command_line() -> Self {
         Self {
             actor: Actor::of(ActorKind::CommandLine),
@@ -74,7 +74,7 @@ impl Principal {
         }
     }
 
-    /// An integration that acts on its own credentials.
+    /// A client that changes its own credentials.
     pub fn client(credential: &Credential, client_ip: String, request_id: String) -> Self {
         Self {
             actor: Actor { kind: ActorKind::Client, id: Some(credential.client_id.clone()), name: None },
@@ -91,8 +91,7 @@ impl Principal {
         Self { idempotency: key, ..self }
     }
 
-    /// # Errors
-    /// [`Refused::Forbidden`] for a live key, where that takes a second factor and the user has none.
+    /// Whether the principal may work with keys of this environment. Live keys may require a second factor.
     pub fn may_handle(&self, environment: Environment) -> Result<(), Refused> {
         if self.lacks_second_factor && environment == Environment::Live {
             return Err(Refused::Forbidden("live keys need a second factor: set one up under Your account"));
@@ -100,16 +99,14 @@ impl Principal {
         Ok(())
     }
 
-    /// For whatever lets somebody in, who could then do what the actor may not.
-    ///
-    /// # Errors
-    /// [`Refused::Forbidden`] where live keys take a second factor and the user has none.
+    /// Whether the principal may give somebody access. If live keys require a second factor, this does too:
+    /// otherwise the new user could do what the principal may not.
     pub fn may_let_in(&self) -> Result<(), Refused> {
         self.may_handle(Environment::Live)
     }
 
     /// # Errors
-    /// [`Refused::NotFound`] for another merchant: its objects do not exist for this actor.
+    /// [`Refused::NotFound`] for another merchant, because its objects do not exist for this principal.
     pub fn may_see(&self, merchant: MerchantId) -> Result<(), Refused> {
         match self.role {
             Role::Operator => Ok(()),
@@ -136,8 +133,8 @@ impl Principal {
         Ok(())
     }
 
-    /// For what the platform does: operators, and service tokens with the permission for the call, without
-    /// which none gets this far.
+    /// Allows operators and service tokens. That the token has the permission for the call was checked
+    /// before.
     ///
     /// # Errors
     /// [`Refused::Forbidden`] for the merchant roles.

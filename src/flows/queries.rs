@@ -1,4 +1,4 @@
-//! What merchants and operators look at: sessions, exchanges, suggested addresses, the audit trail.
+//! Queries for merchants and operators: sessions, exchanges, suggested addresses, the audit trail.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -39,7 +39,7 @@ impl Core {
         Ok(sessions::list(&mut self.store.read().await?, merchant, before, limit).await?)
     }
 
-    /// A session, live or not.
+    /// A session, even if it has ended.
     pub async fn session(&self, principal: &Principal, id: SessionId) -> Managed<Listed> {
         let mut db = self.store.read().await?;
         let found = sessions::one(&mut db, id).await?;
@@ -74,8 +74,8 @@ impl Core {
         Ok(exchanges::list(&mut db, merchant, filter, before, limit).await?)
     }
 
-    /// A list of addresses for a key, from the traffic it has had: single IPv4 addresses, and the /64
-    /// networks that IPv6 hosts wander in.
+    /// Suggests an allow list for a key from its calls: single IPv4 addresses, and IPv6 /64 networks, because
+    /// IPv6 hosts change their address within one.
     pub async fn suggested_ips(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<SuggestedRange>> {
         let mut db = self.store.read().await?;
         let key = match api_keys::by_id(&mut db, key).await? {
@@ -100,7 +100,7 @@ impl Core {
         Ok(ranges)
     }
 
-    /// A merchant's audit trail, newest first. That it was read is on record too.
+    /// A merchant's audit trail, newest first. Reading it is recorded too.
     pub async fn audit_events(
         &self,
         principal: &Principal,

@@ -1,8 +1,10 @@
-//! Refresh: the token of the current generation moves its session on (RFC 6749 6, RFC 9700 4.14.2).
+//! Refresh: a token of the current generation moves its session to the next one (RFC 6749 6, RFC 9700
+//! 4.14.2).
 //!
-//! The rule itself is [`crate::domain::session::judge_refresh`]. Here it meets the store: the row is
-//! read, judged, and moved by a statement that demands the generation that was read. Of N callers with
-//! one token, one moves the row; the others find it moved, judge again, and repeat the pair.
+//! The rule is in [`crate::domain::session::judge_refresh`]. This flow reads the row, applies the rule, and
+//! updates the row only if it still has the generation that was read. If several callers use the same token,
+//! one of them updates the row. The others see the new generation, apply the rule again, and get the same
+//! pair.
 
 use serde_json::json;
 
@@ -23,7 +25,7 @@ use crate::store::sessions::Rotate;
 use crate::store::{audit, outbox, sessions};
 
 impl Core {
-    /// Renews the session that `token` names, with the scopes that it has: `asked` can name no others.
+    /// Refreshes the session of `token`. It keeps its scopes, and `asked` must not contain others.
     /// `request_id` is for the audit trail.
     pub async fn refresh(
         &self,
@@ -35,7 +37,7 @@ impl Core {
     ) -> Decided<Issued> {
         let token = SealedToken::parse(token).filter(|token| token.claims().kind == TokenKind::Refresh);
         for _ in 0..DECISIONS_MAX {
-            // The client first: who is not one learns nothing about tokens.
+            // Authenticate the client first, so that strangers learn nothing about tokens.
             let client = self.admit_client(caller, presented).await?;
             let token = token.ok_or(Reason::TokenUnknown)?;
             if let Some(issued) = self.rotate_remembered(caller, client.credential, token, asked).await? {
@@ -69,22 +71,23 @@ impl Core {
                     return Ok(Issued { pair: self.pair_of(&session)?, scopes });
                 }
                 Verdict::Replay => {
-                    // Boxed: it is large and rare, and every call's future would have to have room for it.
+                    // Boxed, because this future is large and rare, and would make every call's future
+                    // larger.
                     return Box::pin(self.end_replayed(caller, &session, token, request_id)).await;
                 }
                 Verdict::Rotate => {
                     if let Some(issued) = self.rotate(caller, session, scopes).await? {
                         return Ok(issued);
                     }
-                    // The row moved in between: look again.
+                    // The row has changed in the meantime, so decide again.
                 }
             }
         }
         Err(Fault::Busy.into())
     }
 
-    /// Moves on a session that was moved on here before, without a look at its row. `None` where memory is
-    /// late or does not tell enough: nothing is refused by it.
+    /// Rotates a cached session without reading its row. `None` if the cache is outdated or not enough to
+    /// decide. A cached session is never a reason to refuse.
     async fn rotate_remembered(
         &self,
         caller: &Caller,
@@ -104,8 +107,8 @@ impl Core {
         if may_rotate { self.rotate(caller, session, backing.scopes).await } else { Ok(None) }
     }
 
-    /// Moves a session on by a statement that demands what was decided by: its generation, and the
-    /// merchant's revision. `None` when one of them is another by now.
+    /// Rotates a session if its generation and the merchant's revision are still those of the decision.
+    /// `None` if one of them has changed.
     async fn rotate(
         &self,
         caller: &Caller,
@@ -128,7 +131,7 @@ impl Core {
         Ok(Some(Issued { pair, scopes }))
     }
 
-    /// The session of a token, if it is one that this server sealed.
+    /// The session of a token, if we sealed the token.
     pub(super) async fn genuine_session(&self, token: SealedToken) -> Result<Option<sessions::Found>, Fault> {
         let Some(found) = self.store.hot().look_up_session(token.claims().session).await? else {
             return Ok(None);
@@ -136,7 +139,7 @@ impl Core {
         Ok(self.is_genuine(token, &found.session)?.then_some(found))
     }
 
-    /// An `Err` where the key is not here that would tell.
+    /// Whether we sealed the token. An `Err` if the key to check it is missing here.
     fn is_genuine(&self, token: SealedToken, session: &Session) -> Result<bool, Fault> {
         match self.keyring.by_id(session.token_key_id) {
             Some(key) => Ok(token.is_genuine(&key, &session.secret)),
@@ -145,8 +148,8 @@ impl Core {
         }
     }
 
-    /// Somebody holds a token they should not: the session ends, and that is on record and committed
-    /// before the caller is refused, which is the only outcome.
+    /// Ends a session after a replay, because somebody else may have its token. This is recorded and
+    /// committed before the caller is refused. The result is always a refusal.
     async fn end_replayed(
         &self,
         caller: &Caller,
@@ -157,7 +160,7 @@ impl Core {
         let now = self.now();
         let mut tx = self.store.begin().await?;
         if !sessions::revoke(&mut tx, session.id, "replayed", now).await? {
-            // It was ended before, and that is on record already.
+            // The session has already ended, and that is recorded.
             return Err(Reason::TokenReplayed.into());
         }
         self.counters.replayed.add_one();

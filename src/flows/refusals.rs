@@ -1,9 +1,8 @@
-//! Sign-ins that were refused: noted in memory and written to the audit trail in batches, never by the
-//! attempt itself. So an attempt costs no transaction, and takes as long for a user who exists as for one who
-//! does not.
+//! Refused sign-ins. They are collected in memory and written to the audit trail in batches. So an attempt
+//! costs no transaction, and takes the same time whether the user exists or not.
 //!
-//! Guesses at a user's password are written one by one, within a second: the lock of the account bounds them.
-//! Attempts of nobody in particular are counted, and become one row for each address and minute.
+//! Each wrong password for a user is written within a second. The lock of the account limits their number.
+//! Attempts without a known user are counted, and become one event for each address and minute.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,25 +15,26 @@ use crate::domain::address::network_of;
 use crate::domain::event::AuditEvent;
 use crate::store::{StoreError, audit};
 
-/// Addresses counted apart in one minute. Attempts from further ones are counted together.
+/// The most addresses that are counted separately in a minute. Attempts from further addresses are counted
+/// together.
 const ADDRESSES_MAX: usize = 1_000;
 
-/// Events that wait while the store is away. Past it the newest are dropped.
+/// The most events that wait while the store is away. Further ones are dropped.
 const EVENTS_MAX: usize = 10_000;
 
-/// Events of one transaction.
+/// The most events in one transaction.
 const BATCH_MAX: usize = 100;
 
 const SECS_PER_MINUTE: i64 = 60;
 
-/// What was refused and is not in the audit trail yet.
+/// Refused sign-ins that are not in the audit trail yet.
 #[derive(Default)]
 pub struct Refusals(Mutex<Noted>);
 
 #[derive(Default)]
 struct Noted {
     events: Vec<AuditEvent>,
-    /// By minute and address; `None` stands for all addresses past [`ADDRESSES_MAX`].
+    /// By minute and address. `None` stands for all addresses above [`ADDRESSES_MAX`].
     counts: BTreeMap<(i64, Option<IpAddr>), Count>,
 }
 
@@ -45,7 +45,7 @@ struct Count {
 }
 
 impl Count {
-    /// The row that tells of all of them. It has the request id of one that was alone.
+    /// One event for all attempts. It has a request id only if there was a single attempt.
     fn into_event(self) -> AuditEvent {
         let attempts: u64 = self.attempts.values().sum();
         let mut event = self.first;
@@ -60,7 +60,7 @@ impl Refusals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes an attempt that concerned a user.
+    /// Notes an attempt for a known user.
     pub(super) fn note(&self, event: AuditEvent) {
         let mut noted = self.lock();
         if noted.events.len() < EVENTS_MAX {
@@ -68,7 +68,7 @@ impl Refusals {
         }
     }
 
-    /// Counts an attempt of nobody in particular.
+    /// Counts an attempt without a known user.
     pub(super) fn count(&self, ip: IpAddr, why: &'static str, mut event: AuditEvent) {
         let minute = event.at.unix_secs().div_euclid(SECS_PER_MINUTE);
         let mut noted = self.lock();
@@ -82,7 +82,7 @@ impl Refusals {
         *count.attempts.entry(why).or_default() += 1;
     }
 
-    /// What is to be written: of what is counted, the minutes before `minute`.
+    /// Takes the events to write, and the counts of minutes before `minute`.
     fn take(&self, minute: i64) -> Vec<AuditEvent> {
         let mut noted = self.lock();
         let later = noted.counts.split_off(&(minute, None));
@@ -92,7 +92,7 @@ impl Refusals {
         events
     }
 
-    /// After a write that failed: they are tried again the next time.
+    /// Puts events back after a failed write, to be tried again next time.
     fn put_back(&self, events: &[AuditEvent]) {
         let mut noted = self.lock();
         let room = EVENTS_MAX.saturating_sub(noted.events.len());
@@ -101,12 +101,13 @@ impl Refusals {
 }
 
 impl Core {
-    /// Writes what was noted, and what was counted in minutes that are over.
+    /// Writes all noted attempts, and the counts of past minutes.
     pub async fn write_refusals(&self) -> Result<(), StoreError> {
         self.write_refusals_before(self.now().unix_secs().div_euclid(SECS_PER_MINUTE)).await
     }
 
-    /// Writes all of it: before somebody reads the trail, and before the process ends.
+    /// Writes everything, including the current minute: before somebody reads the trail, and before the
+    /// process ends.
     pub async fn write_all_refusals(&self) -> Result<(), StoreError> {
         self.write_refusals_before(i64::MAX).await
     }

@@ -12,13 +12,13 @@ use crate::domain::token::SealedToken;
 use crate::store::{StoreError, audit, sessions};
 
 impl Core {
-    /// Ends the session of a token. A token that is unknown, or not this asker's, changes nothing and
-    /// is no error (RFC 7009 2.2).
+    /// Ends the session of a token. An unknown token, or one that the requester may not revoke, changes
+    /// nothing and is not an error (RFC 7009 2.2).
     pub async fn revoke(&self, requester: TokenRequester, token: &str, origin: Origin) -> Decided<()> {
         let token = SealedToken::parse(token);
         let (actor, own_credential, own_merchant) = match requester {
             TokenRequester::Client { mut caller, presented } => {
-                // A stale record must not let a client act that is one no longer.
+                // Confirm the record, so that a client that is no longer valid cannot revoke anything.
                 self.confirm(&mut caller).await?;
                 let client = self.admit_client(&mut caller, &presented).await?;
                 let actor = Actor { kind: ActorKind::Client, id: Some(presented.client_id), name: None };

@@ -1,7 +1,7 @@
-//! Secrets of API keys and client credentials: the first, the next, and the end of an earlier one.
+//! Rotating the secrets of API keys and client credentials. It works the same for both.
 //!
-//! The same for both kinds. Keys and credentials keep their id, settings and sessions; only the secret
-//! changes hands, and both work until the overlap is over.
+//! Keys and credentials keep their id, settings and sessions. Only the secret changes, and both secrets work
+//! until the overlap ends.
 
 use chrono::TimeDelta;
 
@@ -18,7 +18,7 @@ use crate::store::secrets::{self, Owner};
 /// The longest overlap: 30 days.
 pub const OVERLAP_SECS_MAX: i64 = 30 * 24 * 3600;
 
-/// Secrets of one owner that are live at a time.
+/// The most live secrets of one owner.
 const LIVE_MAX: usize = 5;
 
 /// The first secret of a key or of credentials.
@@ -45,7 +45,7 @@ pub(super) fn check_overlap(overlap_secs: i64) -> Result<(), Refused> {
     }
 }
 
-/// Adds a secret to those of its owner. The others go on until `overlap_secs` after its first use.
+/// Adds a secret to its owner. The others keep working until `overlap_secs` after its first use.
 pub(super) async fn add_secret(
     change: &mut Change<'_>,
     merchant: MerchantId,
@@ -69,7 +69,7 @@ pub(super) async fn add_secret(
     Ok(())
 }
 
-/// Ends an earlier secret now. The newest stays: without it there would be none.
+/// Ends an older secret now. The newest one cannot be ended, because there must always be one.
 pub(super) async fn end_secret(
     change: &mut Change<'_>,
     owner: Owner,
@@ -88,19 +88,19 @@ pub(super) async fn end_secret(
     Ok(())
 }
 
-/// How long before its end a key or a secret says so. It is also the longest overlap.
+/// How long before the end of a key or secret its answers announce it. This is also the longest overlap.
 const ENDING: TimeDelta = TimeDelta::days(30);
 
-/// The end of what a caller authenticated with (RFC 8594).
+/// When the key or secret that a caller used ends (RFC 8594).
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
     pub at: Timestamp,
-    /// Since when there is a newer secret in use, where that is why (RFC 9745).
+    /// If it ends because of a newer secret: since when that one is in use (RFC 9745).
     pub replaced_at: Option<Timestamp>,
 }
 
 impl Ending {
-    /// The first of two.
+    /// The earlier one of two.
     pub fn first(a: Option<Self>, b: Option<Self>) -> Option<Self> {
         [a, b].into_iter().flatten().min_by_key(|ending| ending.at)
     }
@@ -118,21 +118,21 @@ impl Ending {
 }
 
 impl Caller {
-    /// When the key, or the secret of it that this call came with, ends, if that is soon.
+    /// When the key or the secret that this call used ends, if that is soon.
     pub fn ending(&self, now: Timestamp) -> Option<Ending> {
         let key = self.key()?;
         let expiry = key.expires_at.map(|at| Ending { at, replaced_at: None });
         Ending::first(expiry, Ending::of_secret(&key.secrets, &self.hash))?.soon(now)
     }
 
-    /// The same of a client secret.
+    /// The same for a client secret.
     pub fn client_ending(&self, presented: &PresentedClient, now: Timestamp) -> Option<Ending> {
         let credential = self.record.credential_by_client_id(&presented.client_id)?;
         Ending::of_secret(&credential.secrets, &presented.hash)?.soon(now)
     }
 }
 
-/// Whether nothing would break if this secret ended: a newer one is in use, and this one has not been
+/// Whether this secret can end without breaking anything: a newer one is in use, and this one has not been
 /// used since.
 pub fn is_safe_to_revoke(secrets: &[StoredSecret], secret: &StoredSecret) -> bool {
     let newer_since = secrets

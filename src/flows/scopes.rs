@@ -1,4 +1,4 @@
-//! Scopes that are asked for or set: held to the names that exist, where the settings list them.
+//! Checks scopes that are requested or set. If the settings list the scopes that exist, others are refused.
 
 use super::Core;
 use super::error::Refused;
@@ -9,7 +9,7 @@ impl Core {
     /// The `scope` of a token request (RFC 6749 3.3).
     ///
     /// # Errors
-    /// [`Reason::ScopeInvalid`] for one that is malformed or names a scope that does not exist.
+    /// [`Reason::ScopeInvalid`] if it is malformed or contains a scope that does not exist.
     pub fn asked_scopes(&self, text: &str) -> Result<Scopes, Reason> {
         let asked: Scopes = text.parse().map_err(|_| Reason::ScopeInvalid)?;
         match self.unknown_scope(&asked) {
@@ -18,7 +18,7 @@ impl Core {
         }
     }
 
-    /// The scopes of a key or of credentials, as they are set; `None` is everything.
+    /// Checks the scopes of a key or of credentials. `None` means every scope.
     pub(super) fn check_scopes(&self, names: Option<&[String]>) -> Result<Option<Scopes>, Refused> {
         let Some(names) = names else { return Ok(None) };
         let scopes = Scopes::of(names.iter().map(String::as_str))
@@ -35,7 +35,7 @@ impl Core {
     }
 }
 
-/// Holds the scopes of credentials to those of their key.
+/// Checks that the scopes of credentials are within those of their key.
 pub(super) fn check_within(scopes: Option<&Scopes>, key: Option<&Scopes>) -> Result<(), Refused> {
     match (scopes, key) {
         (Some(scopes), Some(key)) if !scopes.is_within(key) => {

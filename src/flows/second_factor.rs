@@ -1,4 +1,4 @@
-//! The authenticator app of a user: set up, used to prove who is there, taken away.
+//! The authenticator app of a user: setting it up, checking its codes, and removing it.
 
 use serde_json::json;
 
@@ -16,10 +16,10 @@ use crate::domain::secret::{PlainSecret, SecretHash};
 use crate::store::users::{Attempt, Claimant};
 use crate::store::{StoreError, console as store, users};
 
-/// A secret that a user is to put into their app. Nothing is kept until a code of it is seen.
+/// A new secret for the user's app. Nothing is stored until the user has sent a code.
 pub struct Enrolment {
     pub secret: TotpSecret,
-    /// The secret as the page hands it back: readable by this server, and for this user alone.
+    /// The sealed secret, which the page sends back. Only this server can open it, and only for this user.
     pub sealed: Vec<u8>,
 }
 
@@ -28,7 +28,7 @@ impl Core {
         self.enrolment(user, TotpSecret::generate(&self.entropy))
     }
 
-    /// The enrolment that a page hands back, to be shown again.
+    /// Opens an enrolment that the page has sent back, to show it again.
     pub fn resume_totp(&self, user: UserId, sealed: &[u8]) -> Option<Enrolment> {
         self.open_totp(user, sealed).map(|secret| self.enrolment(user, secret))
     }
@@ -39,9 +39,9 @@ impl Core {
         Enrolment { secret, sealed }
     }
 
-    /// Takes the app into use once it shows a right code, and makes recovery codes, shown this once. The
-    /// user's other sessions, which began without it, end. Where live keys take a second factor, setting one
-    /// up takes the password again: else whoever got hold of a session would make their own.
+    /// Activates the app after a correct code, and makes recovery codes, which are shown once. The user's
+    /// other sessions end, because they began without it. If live keys require a second factor, this needs
+    /// the password too. Otherwise somebody with a stolen session could set up their own app.
     pub async fn confirm_totp(
         &self,
         principal: &Principal,
@@ -68,7 +68,7 @@ impl Core {
         .await
     }
 
-    /// A try counts as failed until it is taken back.
+    /// Checks the user's password. A wrong one counts as a failed attempt.
     async fn knows_password(&self, user: UserId, password: PlainSecret) -> Result<bool, Fault> {
         let turn = self.console.hashing.turn().await?;
         match self.claim(Claimant::User(user)).await? {
@@ -77,7 +77,7 @@ impl Core {
         }
     }
 
-    /// Puts new recovery codes in place of the old ones, for whoever shows a right code.
+    /// Replaces the user's recovery codes, after a correct code.
     pub async fn renew_recovery_codes(
         &self,
         principal: &Principal,
@@ -93,7 +93,7 @@ impl Core {
         .await
     }
 
-    /// Takes a user's own app away, for whoever shows a right code.
+    /// Removes the user's own app, after a correct code.
     pub async fn remove_own_totp(&self, principal: &Principal, who: &SignedIn, code: &str) -> Managed<()> {
         let attempt = self.claim(Claimant::User(who.user.id)).await?;
         self.change(principal, EventType::UserSecondFactorRemoved, async |change| {
@@ -104,7 +104,7 @@ impl Core {
         .await
     }
 
-    /// Takes somebody else's app away, when they lost it and their recovery codes.
+    /// Removes another user's app, if they have lost it and their recovery codes.
     pub async fn remove_totp_of(&self, principal: &Principal, user: UserId) -> Managed<()> {
         self.change(principal, EventType::UserSecondFactorRemoved, async |change| {
             change.concerns(None, user);
@@ -147,7 +147,8 @@ async fn confirm(
     make_recovery_codes(change, user.id).await
 }
 
-/// A try counts like one to sign in: whoever got hold of a session must not guess the code in it.
+/// Checks a code. Attempts are limited like sign-ins, so that somebody with a stolen session cannot guess the
+/// code.
 async fn must_show_code(change: &mut Change<'_>, attempt: Option<Attempt>, code: &str) -> Managed<()> {
     let Some(Attempt { user, totp_secret, .. }) = attempt else {
         return Err(Refused::Conflict("too many tries; wait for half an hour".to_owned()).into());

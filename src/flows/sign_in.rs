@@ -1,9 +1,8 @@
-//! Signing in to the console: password, then the second factor where the user has one.
+//! Signing in to the console with a password, and a second factor if the user has one.
 //!
-//! Every attempt is counted as failed before it is checked, and the count is taken back when it was
-//! right. So attempts in parallel get no more tries than one after another, and the answer to all that
-//! fail is the same, in words and in time: unknown user, wrong password, locked or disabled account.
-//! What is refused is recorded by [`super::refusals`].
+//! Every attempt is counted as failed before it is checked, and the count is taken back if it was right. So
+//! parallel attempts get no extra guesses. All failures have the same text and take the same time: unknown
+//! user, wrong password, locked or disabled account. [`super::refusals`] records them.
 
 use serde_json::{Value, json};
 
@@ -23,9 +22,9 @@ use crate::domain::secret::PlainSecret;
 use crate::store::users::{Attempt, Claimant};
 use crate::store::{StoreError, Tx, audit, console as sessions, users};
 
-/// What the console is told by the settings, and what its sign-ins share.
+/// The settings of the console, and what all sign-ins share.
 pub struct Console {
-    /// Whether a user needs a second factor to handle live keys.
+    /// Whether a user needs a second factor to work with live keys.
     pub totp_required_for_live: bool,
     pub(super) hashing: Hashing,
 }
@@ -36,11 +35,11 @@ impl Console {
     }
 }
 
-/// What an attempt to sign in came to. The secret is for the cookie.
+/// The result of a sign-in attempt. The secret is for the cookie.
 #[derive(Debug)]
 pub enum SignIn {
     Done(PlainSecret),
-    /// The password was right; the session is good for sending the second factor, and no more.
+    /// The password was right. The session can only be used to send the second factor.
     NeedsSecondFactor(PlainSecret),
     Refused,
 }
@@ -80,7 +79,7 @@ impl Core {
         Ok(SignIn::Done(secret))
     }
 
-    /// The second step: a code of the authenticator app, or a recovery code.
+    /// The second step: a code from the authenticator app, or a recovery code.
     pub async fn sign_in_second_factor(
         &self,
         pending: &PlainSecret,
@@ -100,7 +99,7 @@ impl Core {
             drop(tx);
             return Ok(self.refuse(Some(&attempt), "wrong second factor", origin));
         };
-        // Whoever knew the session between the two steps must not know this one.
+        // Make a new session, so that somebody who knew the session between the two steps cannot use it.
         sessions::end_session(&mut tx, session.hash).await?;
         let secret = self.open_session(&mut tx, user, false, session.by_link, origin, now).await?;
         let principal = if session.by_link { "one-time link" } else { "password" };
@@ -114,7 +113,7 @@ impl Core {
         users::claim_attempt(&mut db, claimant, FAILURES_MAX, now, now.plus(LOCKED_FOR)).await
     }
 
-    /// Uses up a code of the authenticator app or a recovery code, and names which it was.
+    /// Uses a code of the authenticator app or a recovery code, and returns which one it was.
     pub(super) async fn use_code(
         &self,
         tx: &mut Tx,
@@ -167,7 +166,7 @@ impl Core {
         Ok(secret)
     }
 
-    /// Commits a sign-in with its place in the audit trail.
+    /// Commits a sign-in with its audit event.
     pub(super) async fn complete(
         &self,
         mut tx: Tx,
@@ -183,7 +182,7 @@ impl Core {
         tx.commit().await
     }
 
-    /// Notes an attempt that failed for the record. What was typed is not recorded: it may be a password.
+    /// Records a failed attempt. The typed text is not recorded, because it may be a password.
     pub(super) fn refuse(&self, attempt: Option<&Attempt>, why: &'static str, origin: &Origin) -> SignIn {
         match attempt {
             Some(attempt) => {

@@ -1,15 +1,16 @@
-//! Token keys over all replicas: which one signs, which are missing, and what each still holds.
+//! Token keys of all replicas: which one signs, which are missing, and what still needs each of them.
 //!
-//! No token that one replica gave out may be called bad by another that lacks its key. Three things see to
-//! that, whatever the order in which replicas get a new key and are restarted:
+//! A replica must never call a token invalid only because it does not have the token's key. Three rules
+//! ensure this, in whatever order the replicas get a new key and are restarted:
 //!
-//! - Each replica says every few seconds which keys it has. A key begins to sign when every running replica
-//!   has it, and has been known for half a minute.
-//! - A replica does not start without a key that has signed what is still in use.
-//! - One that meets such a key all the same answers 503, never "inactive", and reads its key file again.
+//! - Each replica announces its keys every few seconds. A key begins to sign when every running replica has
+//!   it, and it has been known for half a minute.
+//! - A replica does not start without a key that is still needed.
+//! - If a replica still gets a token with a missing key, it answers 503, never "inactive", and reads its key
+//!   file again.
 //!
-//! The choice and the registration of a replica take turns. So either the choice sees that the replica lacks
-//! the key, or the replica sees at its start that the key signs.
+//! Choosing a key and registering a replica use the same lock. So either the choice sees that the replica
+//! does not have the key, or the replica sees at its start that the key signs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,36 +29,36 @@ use crate::domain::keyring::{KeyState, Keyring, Purpose, ServerKey, ServerKeyId,
 use crate::store::token_keys::{self, Known, Replica, Secrets};
 use crate::store::{Connection, Store, StoreError, sweep};
 
-/// How often a replica says that it runs.
+/// How often a replica announces itself.
 pub const BEAT: Duration = Duration::from_secs(5);
 
-/// A replica that was not heard of for so long is gone.
+/// A replica that has not announced itself for this long counts as gone.
 const GONE_AFTER: Duration = Duration::from_secs(30);
 
 /// How long a key must have been known before it signs.
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
-/// Rows looked at in one statement.
+/// How many rows one statement reads.
 const STEP: i64 = 20_000;
 
-/// What the key file holds now, newest first, or what is wrong with it.
+/// Reads the keys from the key file, newest first, or says what is wrong with it.
 pub type ReadKeys = Box<dyn Fn() -> Result<Vec<ServerKey>, String> + Send + Sync>;
 
-/// What a replica needs to know of its keys besides the keys.
+/// Where a replica's keys come from.
 pub struct KeySource {
-    /// Reads the key file again; `None` where the keys came from no file.
+    /// Reads the key file again. `None` if the keys do not come from a file.
     pub read: Option<ReadKeys>,
-    /// This replica.
+    /// The id of this replica.
     pub replica: Uuid,
-    /// Somebody met a key that is not here, or an operator has put one in.
+    /// Notified when a key is missing, or when an operator has added one.
     pub wanted: Notify,
 }
 
-/// What a key still holds: it must stay for as long as that is more than nothing.
+/// What still needs a key. The key must stay until nothing does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     pub sessions: i64,
-    /// When the last of these sessions ends at the latest.
+    /// The latest time at which the last of these sessions ends.
     pub sessions_until: Option<Timestamp>,
     pub webhook_secrets: i64,
     pub second_factors: i64,
@@ -71,10 +72,10 @@ impl Held {
     }
 }
 
-/// A token key as an operator sees it.
+/// The state of a token key, for an operator.
 pub struct KeyReport {
     pub id: ServerKeyId,
-    /// What its line in the key file lets it do; `None` when it is not here.
+    /// What its line in the key file allows. `None` if the key is not here.
     pub state: Option<KeyState>,
     pub known: Option<Known>,
     pub held: Held,
@@ -82,7 +83,7 @@ pub struct KeyReport {
     pub lacking: usize,
 }
 
-/// Whether a database holds anything that a token key has sealed, so that a new key alone would not do.
+/// Whether the database has anything that was sealed with a token key, so that a new key is not enough.
 pub async fn is_in_use(store: &Store, now: Timestamp) -> Result<bool, StoreError> {
     let mut db = store.read().await?;
     Ok(token_keys::has_session(&mut db, now).await?
@@ -91,7 +92,7 @@ pub async fn is_in_use(store: &Store, now: Timestamp) -> Result<bool, StoreError
 }
 
 impl Core {
-    /// Registers this replica, and finds out which key it signs with.
+    /// Registers this replica, and chooses the key that it signs with.
     pub async fn choose_token_key(&self) -> Result<(), StoreError> {
         let own = self.keyring.keys();
         let mut tx = self.store.begin().await?;
@@ -125,7 +126,8 @@ impl Core {
         Ok(())
     }
 
-    /// The key that signs, for a command that runs beside the replicas and takes no part in their choice.
+    /// Uses the key that signs now, for a command that runs beside the replicas and does not take part in the
+    /// choice.
     pub async fn follow_token_key(&self) -> Result<(), StoreError> {
         let known = token_keys::known(&mut self.store.read().await?, 0).await?;
         let own = self.keyring.keys();
@@ -144,12 +146,12 @@ impl Core {
         self.keyring.settle(signing, &lost);
     }
 
-    /// Tells the others that this replica is gone.
+    /// Tells the other replicas that this one stops.
     pub async fn leave(&self) -> Result<(), StoreError> {
         token_keys::leave(&mut self.store.write().await?, self.key_source.replica).await
     }
 
-    /// Takes over what the key file holds now, where there is one.
+    /// Loads the key file again, if there is one.
     pub fn reread_token_keys(&self) {
         let Some(read) = &self.key_source.read else { return };
         match read() {
@@ -162,14 +164,13 @@ impl Core {
         }
     }
 
-    /// What nobody may judge without a key that is not here: the caller is to try again, and meanwhile the
-    /// key file is read again.
+    /// The error for a missing key. The caller should try again, and the key file is read in the meantime.
     pub(super) fn key_missing(&self, id: ServerKeyId) -> Fault {
         self.key_source.wanted.notify_one();
         Fault::TokenKeyMissing(name_of(id))
     }
 
-    /// The keys that hold something and are not here.
+    /// The keys that are needed but not here.
     pub async fn missing_token_keys(&self) -> Result<Vec<(ServerKeyId, Held)>, StoreError> {
         let is_missing = |id| self.keyring.by_id(id).is_none() && !self.keyring.is_lost(id);
         let mut db = self.store.read().await?;
@@ -192,7 +193,7 @@ impl Core {
         Ok(held.into_iter().filter(|(id, _)| is_missing(*id)).collect())
     }
 
-    /// Takes keys for lost: what they signed counts as never issued from now on, on every replica.
+    /// Marks keys as lost. From now on, tokens that they signed count as unknown on every replica.
     pub async fn give_up_token_keys(&self, ids: &[ServerKeyId]) -> Result<(), StoreError> {
         let mut tx = self.store.begin().await?;
         for id in ids {
@@ -203,7 +204,7 @@ impl Core {
         self.choose_token_key().await
     }
 
-    /// Every key that is here, known, or named by anything in the database.
+    /// All keys that are here, known, or needed by anything in the database.
     pub async fn token_key_reports(&self) -> Result<Vec<KeyReport>, StoreError> {
         let mut db = self.store.read().await?;
         let known = token_keys::known(&mut db, micros(SETTLED_AFTER)).await?;
@@ -226,7 +227,7 @@ impl Core {
         Ok(ids.into_iter().map(report).collect())
     }
 
-    /// What each key holds, of those that hold anything. It goes through all sessions, in steps.
+    /// What needs each key. Reads all sessions, in steps.
     async fn held(&self, db: &mut Connection) -> Result<BTreeMap<ServerKeyId, Held>, StoreError> {
         let (now, mut held) = (self.now(), BTreeMap::<ServerKeyId, Held>::new());
         for principal in token_keys::sealed_secrets(db, now).await? {
@@ -258,7 +259,7 @@ impl Core {
         }
     }
 
-    /// Seals every secret anew that another key than the signing one has sealed; how many.
+    /// Seals all secrets again that were not sealed with the current key. Returns how many.
     pub async fn reseal_secrets(&self, principal: &Principal) -> Managed<u64> {
         self.change(principal, EventType::TokenKeysResealed, async |change| {
             let mut resealed = 0;
@@ -287,7 +288,7 @@ impl Core {
     }
 }
 
-/// Which keys hold what, for an operator.
+/// Describes what needs the keys, for an operator.
 pub fn in_words(keys: &[(ServerKeyId, Held)]) -> String {
     let one = |(id, held): &(ServerKeyId, Held)| {
         let counts = [
@@ -303,7 +304,7 @@ pub fn in_words(keys: &[(ServerKeyId, Held)]) -> String {
     keys.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// The same secret under the key that signs; `None` when the key that sealed it is not here.
+/// Seals a secret with the current key. `None` if the key that sealed it is not here.
 fn resealed_as(
     keyring: &Keyring,
     kind: Secrets,
@@ -319,11 +320,11 @@ fn resealed_as(
     Some(keyring.seal(purpose, owner, &plain, entropy))
 }
 
-/// The key that a replica signs with, of those that it may sign with, newest first: the newest that signs
-/// already, or that every other replica has.
+/// Chooses the key that a replica signs with: the newest one that already signs or that every other replica
+/// has. `may_sign` is ordered from newest to oldest.
 ///
-/// Where none has ever signed it is the oldest: of replicas that start together with different files, each
-/// has that one.
+/// If no key has ever signed, it is the oldest. If replicas start at the same time with different files, they
+/// all have that one.
 fn choose(may_sign: &[ServerKeyId], known: &[Known], others: &[Vec<ServerKeyId>]) -> Option<ServerKeyId> {
     let is_everywhere = |id: ServerKeyId| others.iter().all(|keys| keys.contains(&id));
     let of = |id: ServerKeyId| known.iter().find(|key| key.id == id);

@@ -1,4 +1,4 @@
-//! The platform's whole audit trail, in the order of commits: read once, or followed.
+//! Reading and following the platform's whole audit trail, in the order of commits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -18,18 +18,18 @@ use crate::domain::ids::MerchantId;
 use crate::store::audit::{self, Chained, Filter, Search};
 use crate::store::merchants;
 
-/// How often one reader is on record. Each read would be an event that the next read finds.
+/// How often a reader is recorded. If each read were recorded, it would add an event for the next read.
 const RECORDED_EVERY: TimeDelta = TimeDelta::hours(1);
 
-/// Followers that wait at a time. One more is answered at once, with nothing.
+/// The most followers that wait at a time. Further ones get an empty answer at once.
 const WAITING_MAX: usize = 64;
 
-/// How often a follower that waits looks again: another replica may have written.
+/// How often a waiting follower looks again, because another replica may have written an event.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Who reads the trail.
+/// The readers of the trail.
 pub struct Readers {
-    /// When each was recorded last; by the id of the token, or empty for the command line.
+    /// When each reader was last recorded, by the id of its token, or empty for the command line.
     recorded: Mutex<HashMap<String, Timestamp>>,
     waiting: Semaphore,
 }
@@ -52,7 +52,7 @@ impl Readers {
     }
 }
 
-/// What to read: events after number `after`, and how long to wait for one where there is none.
+/// What to read: events after number `after`, and how long to wait if there is none.
 pub struct Reading {
     pub filter: Filter,
     pub after: i64,
@@ -61,8 +61,8 @@ pub struct Reading {
 }
 
 impl Core {
-    /// A page of the whole trail, newest first, for operators to look through, with the names of the
-    /// merchants on it. One who turns pages is on record once an hour.
+    /// A page of the whole trail for operators, newest first, with the names of the merchants. Reading is
+    /// recorded once an hour.
     pub async fn latest_events(
         &self,
         principal: &Principal,
@@ -84,8 +84,8 @@ impl Core {
         Ok((found, names))
     }
 
-    /// For operators, and service tokens that may read the trail; one of a merchant sees that merchant's.
-    /// `is_stopping` ends the wait.
+    /// Reads the trail, for operators and for service tokens that may read it. A service token of one
+    /// merchant sees only that merchant's events. `is_stopping` ends the wait.
     pub async fn trail(
         &self,
         principal: &Principal,

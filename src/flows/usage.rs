@@ -1,8 +1,8 @@
-//! Last-used times, and how many sessions each client opens and refreshes: collected here, written in
-//! batches, never by the request that they describe.
+//! Last-used times, and how many sessions each client opens and refreshes. They are collected in memory and
+//! written in batches, not by the request itself.
 //!
-//! One use is more than a note: the first of a rotated secret starts the end of its predecessor. That
-//! is a change like any other, written before the call goes on.
+//! The first use of a rotated secret is different: it sets when the previous secret ends. This is a real
+//! change, and is written before the call continues.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -18,8 +18,8 @@ use crate::store::client_activity::{self, Activity, SLOT};
 use crate::store::secrets::Use;
 use crate::store::{StoreError, admin_tokens, merchants, secrets};
 
-/// The latest use of each secret and admin token, and what each client did, since the last write: bounded
-/// by their number.
+/// The latest use of each secret and admin token, and the activity of each client, since the last write. The
+/// size is limited by their number.
 #[derive(Default)]
 pub struct Usage(Mutex<Uses>);
 
@@ -41,7 +41,7 @@ impl Usage {
 }
 
 impl Core {
-    /// Records that a secret was used. The first use of a rotated one is durable when this returns.
+    /// Records the use of a secret. The first use of a rotated secret is durable when this returns.
     pub async fn note_use(
         &self,
         merchant: MerchantId,
@@ -49,14 +49,14 @@ impl Core {
         address: &ClientAddress,
     ) -> Result<(), StoreError> {
         if secret.starts_an_overlap() {
-            // Boxed: it is large and rare, and every call's future would have to have room for it.
+            // Boxed, because this future is large and rare, and would make every call's future larger.
             Box::pin(self.start_overlap(merchant, secret)).await?;
         }
         self.note_use_later(secret, address);
         Ok(())
     }
 
-    /// Records that a secret was used, without touching the store.
+    /// Records the use of a secret in memory.
     pub fn note_use_later(&self, secret: &StoredSecret, address: &ClientAddress) {
         let used = Use { secret: secret.id, at: self.now(), ip: address.ip };
         self.usage.note(|uses| {
@@ -64,7 +64,7 @@ impl Core {
         });
     }
 
-    /// Records that an admin token was used, without touching the store.
+    /// Records the use of an admin token in memory.
     pub(super) fn note_admin_token_use(&self, id: AdminTokenId) {
         let now = self.now();
         self.usage.note(|uses| {
@@ -85,14 +85,14 @@ impl Core {
         self.usage.note(|uses| note(uses.clients.entry((client, slot)).or_default()));
     }
 
-    /// What a client did in the last hour, to the slot.
+    /// What a client did in the last hour, in whole slots.
     pub async fn activity_of(&self, client: CredentialId) -> Result<Activity, StoreError> {
-        // A slot that began just before the hour did is left out: what is told is never more than it was.
+        // Leave out the slot that began before the hour, so that the numbers are never too high.
         let since = client_activity::slot_of(self.now().minus(TimeDelta::hours(1))).plus(SLOT);
         client_activity::since(&mut self.store.read().await?, client, since).await
     }
 
-    /// The first use of a rotated secret: its predecessors end when the overlap is over.
+    /// Handles the first use of a rotated secret: older secrets end after the overlap.
     pub(super) async fn start_overlap(
         &self,
         merchant: MerchantId,
@@ -108,10 +108,8 @@ impl Core {
         tx.commit().await
     }
 
-    /// Writes what was noted since the last time. Lost on a crash: they are notes, not decisions.
-    ///
-    /// # Errors
-    /// A fault of the store; the notes are gone then.
+    /// Writes everything collected since the last time. A crash or an error loses it, which is acceptable
+    /// because no decision depends on it.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
         let Uses { secrets: used, admin_tokens: used_tokens, clients } = self.usage.take();
         if !used.is_empty() {
