@@ -1,18 +1,18 @@
 # syntax=docker/dockerfile:1
-# Tollgate in a container: one binary on a slim Debian, not root, with nothing to write but /data.
+# Tollgate in a container: one binary on a slim Debian. It does not run as root, and writes only to /data.
 #
 #   docker build -t tollgate .
 #   docker run --read-only --cap-drop=ALL -p 127.0.0.1:8080:8080 -v tollgate-data:/data tollgate
 #
-# With buildah: `buildah bud --format docker`, since the other format has no health check.
+# With buildah, use `buildah bud --format docker`, because the other format has no health check.
 #
-# Started without arguments it serves the embedded store in /data. It speaks plain HTTP, because what reaches a
-# container is decided outside of it: publish the port to a proxy that ends TLS, or mount a certificate and set
+# Without arguments it serves the embedded database in /data. It uses plain HTTP, because the container cannot know who
+# reaches its port. Publish the port only to a proxy that terminates TLS, or mount a certificate and set
 # TOLLGATE__SERVER__TLS_CERTIFICATE_FILE and TOLLGATE__SERVER__TLS_KEY_FILE.
 
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
-# The bundled SQLite and the cryptography are C, and need no more than the compiler that this image has.
+# The bundled SQLite and the cryptography are written in C. The compiler in this image is enough to build them.
 COPY Cargo.toml Cargo.lock askama.toml ./
 COPY src src
 COPY migrations migrations
@@ -27,7 +27,7 @@ LABEL org.opencontainers.image.title="tollgate" \
       org.opencontainers.image.description="Issues and verifies API credentials for the merchants of a payment platform" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT"
 COPY --from=build /out/tollgate /usr/local/bin/tollgate
-# A number, so that a cluster can tell without looking inside that it is not root.
+# A number, so that Kubernetes can check that it is not root without the image's user list.
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
 ENV TOLLGATE__SERVER__LISTEN=0.0.0.0:8080 \
@@ -36,7 +36,7 @@ ENV TOLLGATE__SERVER__LISTEN=0.0.0.0:8080 \
     TOLLGATE__OPS__LISTEN=0.0.0.0:9090 \
     TOLLGATE__LOG__FORMAT=json
 VOLUME /data
-# 8080 for the public, 9090 for operations: /metrics asks nobody who they are, so do not publish it.
+# 8080 is the public port. 9090 is for operations: /metrics has no authentication, so do not publish it.
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["tollgate", "healthcheck"]

@@ -11,14 +11,14 @@ http.TIMEOUT = 10
 local IDENTITY = { "X-Merchant-Id", "X-Api-Key-Id", "X-Client-Id", "X-Environment", "X-Token-Expires",
                    "X-Scopes" }
 local CREDENTIALS = { "X-API-KEY", "ACCESS-TOKEN", "Authorization" }
--- What the caller sees of a refusal, beside status and body.
+-- The headers of a refusal that the caller gets, in addition to status and body.
 local SHOWN = { "WWW-Authenticate", "Cache-Control", "Retry-After", "X-Request-Id" }
 
 local UNAVAILABLE = '{"httpStatus":false,"error":"temporarily_unavailable",'
     .. '"error_description":"the service cannot answer now; try again",'
     .. '"status":{"statusCode":503,"statusDescription":"the service cannot answer now; try again"}}'
 
--- X_Merchant_Id is for some frameworks the same as X-Merchant-Id.
+-- Some frameworks treat X_Merchant_Id as X-Merchant-Id.
 local function plain(name)
     return (name:lower():gsub("_", "-"))
 end
@@ -28,7 +28,7 @@ for _, name in ipairs(IDENTITY) do
     is_identity[plain(name)] = true
 end
 
--- What `Connection` lists is not passed on, so it could make the names above vanish again: of it only this is kept.
+-- Headers that `Connection` lists are not passed on. A caller could list the names above to remove them, so keep only this.
 local HOP = { ["close"] = true, ["keep-alive"] = true, ["upgrade"] = true }
 
 local function connection(listed)
@@ -55,7 +55,7 @@ local function unavailable(r)
 end
 
 function check(r)
-    -- The address of the connection (or what mod_remoteip made of it), and nothing that the caller said about it.
+    -- Only the address of the connection (or the one from mod_remoteip), and nothing that the caller sent.
     local headers = { ["X-Forwarded-For"] = r.useragent_ip }
     for _, name in ipairs(CREDENTIALS) do
         headers[name] = r.headers_in[name]
@@ -81,7 +81,7 @@ function check(r)
         return answer(r, status, table.concat(body))
     end
 
-    -- Who it is, as Tollgate says, in place of whatever the caller sent under these names.
+    -- Tollgate says who the caller is. This replaces anything that the caller sent under these names.
     for name in pairs(r:headers_in_table()) do
         if is_identity[plain(name)] then
             r.headers_in[name] = nil
@@ -91,10 +91,10 @@ function check(r)
         r.headers_in[name] = replied[name:lower()]
     end
     r.headers_in["Connection"] = connection(r.headers_in["Connection"])
-    -- The API needs no credentials. (Authorization goes on to it: it may be the API's own.)
+    -- The API does not need these. (Authorization is passed on, because the API may use it itself.)
     r.headers_in["X-API-KEY"] = nil
     r.headers_in["ACCESS-TOKEN"] = nil
-    -- mod_proxy would only add to the first of these.
+    -- Remove these, because mod_proxy would only append to X-Forwarded-For.
     r.headers_in["X-Forwarded-For"] = nil
     r.headers_in["Forwarded"] = nil
     return apache2.OK

@@ -6,14 +6,14 @@ local TIMEOUT_MS = 10000
 
 local IDENTITY = { "x-merchant-id", "x-api-key-id", "x-client-id", "x-environment", "x-token-expires", "x-scopes" }
 local CREDENTIALS = { "x-api-key", "access-token", "authorization" }
--- What the caller sees of a refusal, beside status and body.
+-- The headers of a refusal that the caller gets, in addition to status and body.
 local SHOWN = { "content-type", "www-authenticate", "cache-control", "retry-after", "x-request-id" }
 
 local UNAVAILABLE = '{"httpStatus":false,"error":"temporarily_unavailable",'
     .. '"error_description":"the service cannot answer now; try again",'
     .. '"status":{"statusCode":503,"statusDescription":"the service cannot answer now; try again"}}'
 
--- Every value of a header, so that one sent twice is refused and not chosen from.
+-- All values of a header, so that Tollgate refuses a header that was sent twice.
 local function values(headers, name)
     local all = {}
     for _, value in pairs(headers[name] or {}) do
@@ -33,7 +33,7 @@ end
 
 core.register_action("tollgate", { "http-req" }, function(txn)
     local sent = txn.http:req_get_headers()
-    -- The address of the connection, and nothing that the caller said about it.
+    -- Only the address of the connection, and nothing that the caller sent.
     local headers = { ["x-forwarded-for"] = { txn.sf:src() } }
     for _, name in ipairs(CREDENTIALS) do
         headers[name] = values(sent, name)

@@ -12,15 +12,15 @@ pub(super) const ERRORS: [ErrorHelp; 10] = [
     ErrorHelp {
         code: "invalid_request",
         status: "400, 404, 405, 408, 413, 414, 415, 422",
-        meaning: "The request cannot be read: a field is missing, there twice or too long, the body is none of the three \
-                  types, or the path or the method is wrong. The description names it.",
+        meaning: "The request is malformed: a field is missing, duplicate or too long, the body has none of the three \
+                  types, or the path or the method is wrong. The description says what is wrong.",
         remedy: "Correct the request. Sending the same one again gives the same answer.",
     },
     ErrorHelp {
         code: "invalid_client",
         status: "401",
-        meaning: "The API key, the address that you call from, the client id or the client secret is not accepted. Which one \
-                  it is, a stranger is not told.",
+        meaning: "The API key, the address that you call from, the client id or the client secret is not accepted. The answer \
+                  does not say which one.",
         remedy: "Look up the request id under API details in the console: it has the exact reason. Check for a line end in \
                  the key, for a key that was rotated, and for your address with /api/whoami.",
     },
@@ -52,7 +52,7 @@ pub(super) const ERRORS: [ErrorHelp; 10] = [
     ErrorHelp {
         code: "insufficient_scope",
         status: "403",
-        meaning: "The key or the token is good, but does not have the scope that this call needs.",
+        meaning: "The key or the token is valid, but does not have the scope that this call needs.",
         remedy: "Ask for a token with that scope, or have a merchant admin add it to the key.",
     },
     ErrorHelp {
@@ -64,13 +64,13 @@ pub(super) const ERRORS: [ErrorHelp; 10] = [
     ErrorHelp {
         code: "temporarily_unavailable",
         status: "503",
-        meaning: "The server cannot answer now: its database is away, or it is too busy.",
+        meaning: "The server cannot answer now: its database does not answer, or it is too busy.",
         remedy: "Wait for as long as Retry-After says and send the same request again. A refresh may be repeated safely.",
     },
     ErrorHelp {
         code: "server_error",
         status: "500",
-        meaning: "A fault of the server.",
+        meaning: "The server has failed.",
         remedy: "Try again later, and report the request id to the platform.",
     },
 ];
