@@ -174,10 +174,10 @@ impl App {
     pub async fn flush(&self) {
         self.shared.exchanges.flush().await;
         if let Err(error) = self.shared.core.write_uses().await {
-            tracing::warn!(%error, "last-used times lost");
+            tracing::warn!(%error, "last-used times were lost");
         }
         if let Err(error) = self.shared.core.write_all_refusals().await {
-            tracing::warn!(%error, "refused sign-ins lost to the audit trail");
+            tracing::warn!(%error, "refused sign-ins could not be written to the audit trail");
         }
     }
 
@@ -253,7 +253,7 @@ impl App {
         self.shared.tasks.wait().await;
         self.flush().await;
         if let Err(error) = self.shared.core.leave().await {
-            tracing::debug!(%error, "the other replicas learn late that this one is gone");
+            tracing::debug!(%error, "the other replicas were not told that this one stops");
         }
         if let Some(traces) = &self.shared.traces {
             traces.stop().await;

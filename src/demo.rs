@@ -28,7 +28,7 @@ pub enum DemoError {
     Store(#[from] StoreError),
     #[error(transparent)]
     NotMade(#[from] Error<Refused>),
-    #[error("it was made before")]
+    #[error("it already exists")]
     MadeBefore,
     #[error("the key just made was not admitted: {0}")]
     NotAdmitted(#[from] Error<Reason>),

@@ -208,7 +208,7 @@ async fn serve(settings: Settings, signals: Signals) -> anyhow::Result<()> {
     let (app, listener) = tokio::select! {
         started = start(settings) => started?,
         _ = signals.stopped() => {
-            tracing::info!("stopped before it was ready");
+            tracing::info!("stopped during the start");
             return Ok(());
         }
     };

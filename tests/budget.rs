@@ -58,7 +58,7 @@ async fn made_up_sign_in_links_are_one_row_for_each_address_and_minute() {
 
         app.advance(TimeDelta::minutes(1));
         core.write_refusals().await.expect("the store answers");
-        let why = "no such link, or it is used or over";
+        let why = "the link does not exist, has expired or was already used";
         let row = |ip: &str, attempts| {
             (Some(ip.to_owned()), json!({ "attempts": attempts, "why": { why: attempts } }).to_string())
         };

@@ -135,7 +135,7 @@ fn make_directory(path: &Path) -> Result<(), BuildError> {
 pub(super) async fn join(core: &Core, may_give_up: bool) -> Result<(), BuildError> {
     match core.choose_token_key().await {
         // The background job tries again until the store accepts writes.
-        Err(error) if error.is_temporary() => tracing::warn!(%error, "the choice of a token key is put off"),
+        Err(error) if error.is_temporary() => tracing::warn!(%error, "no token key could be chosen yet"),
         chosen => chosen?,
     }
     let missing = core.missing_token_keys().await?;

@@ -224,7 +224,7 @@ async fn switch(
 }
 
 fn made_now<T>(answer: Answer<T>) -> anyhow::Result<T> {
-    answer.made().context("it was made before")
+    answer.made().context("it already exists")
 }
 
 /// Prints an answer of the admin API as one line of JSON, or as lines for people.

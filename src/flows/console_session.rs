@@ -19,7 +19,7 @@ use crate::store::{StoreError, console as sessions, users};
 /// The idle time-out may be late by this much, which saves a write at each request.
 const TOUCH_EVERY: TimeDelta = TimeDelta::minutes(1);
 
-const NO_LINK: &str = "no such link, or it is used or over";
+const NO_LINK: &str = "the link does not exist, has expired or was already used";
 
 /// A user and the session of the request.
 #[derive(Clone, Debug)]

@@ -125,7 +125,7 @@ impl Core {
     pub(super) fn open_webhook_secret(&self, secret: &SealedSecret) -> Option<WebhookSecret> {
         let opened = self.keyring.open(Purpose::WebhookSecret, secret.id.uuid().as_bytes(), &secret.sealed);
         if opened.is_none() {
-            tracing::error!(secret = %secret.id, "a webhook secret cannot be opened with the token keys given");
+            tracing::error!(secret = %secret.id, "a webhook secret cannot be opened with the current token keys");
         }
         opened.map(WebhookSecret::from_bytes)
     }

@@ -38,7 +38,7 @@ pub enum Fault {
     Busy,
     /// This replica does not have the token key that it needs to check something, so it cannot say whether
     /// that is valid. The answer is 503.
-    #[error("token key {0} is needed and not here: see `tollgate keys`")]
+    #[error("token key {0} is needed but missing here: see `tollgate keys`")]
     TokenKeyMissing(String),
     #[error("a password was not hashed: {0}")]
     NotHashed(argon2::password_hash::Error),
@@ -92,7 +92,7 @@ pub enum Refused {
     NotFound,
     #[error("{0}")]
     Forbidden(&'static str),
-    #[error("the token lacks the permission for this")]
+    #[error("the token does not have the permission for this")]
     InsufficientPermission,
     #[error("{field}: {detail}")]
     Invalid { field: &'static str, detail: String },

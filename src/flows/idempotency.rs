@@ -139,7 +139,7 @@ impl Core {
         match kept.as_deref().and_then(|kept| kept.split_first_chunk::<32>()) {
             Some((request_hash, answer)) if *request_hash == key.request_hash => Ok(Some(answer.to_vec())),
             Some(_) => {
-                Err(Refused::Conflict("this Idempotency-Key came with another request".to_owned()).into())
+                Err(Refused::Conflict("this Idempotency-Key was used for another request".to_owned()).into())
             }
             None => {
                 let why = "this Idempotency-Key came before, and its answer is lost with a token key";

@@ -170,7 +170,10 @@ pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), Refused>
     } else if name.chars().any(char::is_control) {
         Err(Refused::invalid(field, "must not contain control characters"))
     } else if name.chars().any(is_invisible) {
-        Err(Refused::invalid(field, "must not contain invisible or text-turning characters"))
+        Err(Refused::invalid(
+            field,
+            "must not contain invisible characters or characters that change the text direction",
+        ))
     } else {
         Ok(())
     }

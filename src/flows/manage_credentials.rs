@@ -174,7 +174,7 @@ async fn generate(
         return Err(Refused::Conflict("the key is revoked".to_owned()).into());
     }
     if credentials::of_api_key(&mut change.tx, key.id).await?.len() >= CREDENTIALS_MAX {
-        return Err(Refused::Conflict(format!("the key has {CREDENTIALS_MAX} credentials already")).into());
+        return Err(Refused::Conflict(format!("the key already has {CREDENTIALS_MAX} credentials")).into());
     }
     let scopes = change.core.check_scopes(scopes)?;
     check_within(scopes.as_ref(), key.scopes.as_ref())?;

@@ -138,7 +138,7 @@ async fn rotate(
     }
     let ends_at = token.overlap.and_then(|overlap| overlap.earlier_ends_at);
     if ends_at.is_some_and(|end| now < end) {
-        return Err(Refused::Conflict("an earlier secret of the token still works".to_owned()).into());
+        return Err(Refused::Conflict("the previous secret of the token still works".to_owned()).into());
     }
     let plain = PlainSecret::admin_token(&change.core.entropy);
     admin_tokens::rotate(&mut change.tx, id, plain.hash(), overlap_secs).await?;
@@ -159,7 +159,7 @@ pub(super) fn may_change_of(principal: &Principal, merchant: Option<MerchantId>)
 /// Whether the principal may give a token of this role these permissions. It must have them itself.
 fn check_permissions(principal: &Principal, role: Role, permissions: &[Permission]) -> Result<(), Refused> {
     if role == Role::Service && permissions.is_empty() {
-        return Err(Refused::invalid("permissions", "a service token needs one at least"));
+        return Err(Refused::invalid("permissions", "a service token needs at least one"));
     }
     if role != Role::Service && permissions.iter().any(|one| *one != Permission::Introspect) {
         return Err(Refused::invalid("permissions", "are for the role `service`"));

@@ -104,7 +104,7 @@ impl Core {
                 }
             };
             if !is_proven {
-                return Err(Refused::Conflict("the current password is not right".to_owned()).into());
+                return Err(Refused::Conflict("the current password is wrong".to_owned()).into());
             }
             Ok(turn.hash(&new, &self.entropy).await?)
         });
@@ -182,7 +182,7 @@ async fn create(change: &mut Change<'_>, new: NewUser, hash: &str) -> Managed<Us
     };
     match users::insert(&mut change.tx, &user, hash).await {
         Err(StoreError::Conflict(_)) => {
-            return Err(Refused::Conflict("the e-mail address has a user already".to_owned()).into());
+            return Err(Refused::Conflict("a user with this e-mail address already exists".to_owned()).into());
         }
         inserted => inserted?,
     }

@@ -128,7 +128,7 @@ impl Principal {
     /// [`Refused::Forbidden`] for a viewer.
     pub fn must_not_only_look(&self) -> Result<(), Refused> {
         if self.role == Role::MerchantViewer {
-            return Err(Refused::Forbidden("this role may only look"));
+            return Err(Refused::Forbidden("this role can only read"));
         }
         Ok(())
     }

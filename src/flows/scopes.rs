@@ -39,7 +39,7 @@ impl Core {
 pub(super) fn check_within(scopes: Option<&Scopes>, key: Option<&Scopes>) -> Result<(), Refused> {
     match (scopes, key) {
         (Some(scopes), Some(key)) if !scopes.is_within(key) => {
-            Err(Refused::invalid("scopes", format!("the key itself may only do: {key}")))
+            Err(Refused::invalid("scopes", format!("the key itself only has: {key}")))
         }
         _ => Ok(()),
     }

@@ -112,7 +112,7 @@ impl Core {
             may_change_of(principal, found.merchant_id)?;
             principal.may_let_in()?;
             if principal.actor.id == Some(user.to_string()) {
-                return Err(Refused::Forbidden("your own is removed under Your account, with a code").into());
+                return Err(Refused::Forbidden("remove your own under Your account, with a code").into());
             }
             change.concerns(found.merchant_id, user);
             remove(change, user).await
@@ -135,12 +135,12 @@ async fn confirm(
     let (user, now) = (&who.user, change.event.at);
     change.concerns(user.merchant_id, user.id);
     if user.has_totp {
-        return Err(Refused::Conflict("there is an authenticator app already".to_owned()).into());
+        return Err(Refused::Conflict("an authenticator app is already set up".to_owned()).into());
     }
     let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
     let step = change.core.open_totp(user.id, sealed).and_then(|secret| secret.step_of(&digits, now));
     let Some(step) = step else {
-        return Err(Refused::invalid("code", "is not the one that the app shows now").into());
+        return Err(Refused::invalid("code", "is not the code that the app shows now").into());
     };
     users::set_totp(&mut change.tx, user.id, Some(sealed.to_vec()), Some(step), now).await?;
     store::end_sessions_of(&mut change.tx, user.id, Some(who.session.hash)).await?;
@@ -151,11 +151,11 @@ async fn confirm(
 /// code.
 async fn must_show_code(change: &mut Change<'_>, attempt: Option<Attempt>, code: &str) -> Managed<()> {
     let Some(Attempt { user, totp_secret, .. }) = attempt else {
-        return Err(Refused::Conflict("too many tries; wait for half an hour".to_owned()).into());
+        return Err(Refused::Conflict("too many attempts; wait for half an hour".to_owned()).into());
     };
     match change.core.use_code(&mut change.tx, user, totp_secret.as_deref(), code).await? {
         Some(_) => Ok(users::take_proof_back(&mut change.tx, user).await?),
-        None => Err(Refused::invalid("code", "is not right, or was used before").into()),
+        None => Err(Refused::invalid("code", "is wrong or was already used").into()),
     }
 }
 

@@ -81,7 +81,7 @@ pub fn client(authorization: Authorization, fields: &mut Fields) -> Result<Prese
         )),
         // The same client id in the body and in HTTP Basic does not count as using both ways.
         (Some((user, _)), None) if client_id.as_ref().is_some_and(|id| *id != user) => {
-            Err(Failure::invalid_request("client_id: not the one in the Authorization header"))
+            Err(Failure::invalid_request("client_id: differs from the one in the Authorization header"))
         }
         (Some((user, password)), None) => Ok(PresentedClient::new(user, &password)),
         (None, None) if client_id.is_none() && !authorization.is_other => {

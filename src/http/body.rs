@@ -26,7 +26,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(Failure::invalid_request_as(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
         }
-        Ok(Err(_)) => Err(Failure::invalid_request("the body breaks off")),
+        Ok(Err(_)) => Err(Failure::invalid_request("the body is incomplete")),
         Err(_) => {
             Err(Failure::invalid_request_as(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"))
         }
@@ -68,7 +68,7 @@ pub fn boundary(content_type: &str) -> Result<String, Failure> {
     let mut named = parameters.into_iter().filter(|(name, _)| name.eq_ignore_ascii_case("boundary"));
     match (named.next(), named.next()) {
         (Some((_, boundary)), None) if !boundary.is_empty() => Ok(boundary.into_owned()),
-        _ => Err(Failure::invalid_request("Content-Type: one boundary is needed")),
+        _ => Err(Failure::invalid_request("Content-Type: must have exactly one boundary")),
     }
 }
 
@@ -82,9 +82,7 @@ const fn is_bare_boundary(byte: u8) -> bool {
 /// Refuses a byte order mark with a message that names it, because it is invisible in a text editor.
 pub fn must_have_no_mark(body: &[u8]) -> Result<(), Failure> {
     if body.starts_with(BYTE_ORDER_MARK) {
-        return Err(Failure::invalid_request(
-            "the body begins with a byte order mark (BOM): send it without",
-        ));
+        return Err(Failure::invalid_request("the body begins with a byte order mark (BOM): remove it"));
     }
     Ok(())
 }

@@ -115,7 +115,7 @@ impl Failure {
     pub fn of_status(status: StatusCode) -> Self {
         let description = match status {
             StatusCode::NOT_FOUND => "there is nothing at this path",
-            StatusCode::METHOD_NOT_ALLOWED => "this path does not take that method",
+            StatusCode::METHOD_NOT_ALLOWED => "this path does not accept this method",
             StatusCode::REQUEST_TIMEOUT => "the request took too long to arrive",
             StatusCode::PAYLOAD_TOO_LARGE => "the body is too large",
             StatusCode::URI_TOO_LONG => "the path and query are longer than 8 KiB",

@@ -58,7 +58,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
     let in_store = match tokio::time::timeout(STORE_TIMEOUT, in_store(&shared.core)).await {
         Ok(Ok(numbers)) => Some(numbers),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "metrics without the numbers in the store");
+            tracing::warn!(%error, "the metrics have no values from the database");
             None
         }
         Err(_) => None,

@@ -73,7 +73,7 @@ impl MissingHeaders {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= Self::EVERY) {
             *last = Some(Instant::now());
-            tracing::warn!(%peer, "a trusted proxy sent no valid PROXY header, and was hung up on; said at most once a minute");
+            tracing::warn!(%peer, "a trusted proxy sent no valid PROXY header, so its connection was closed (logged at most once a minute)");
         }
     }
 }

@@ -32,9 +32,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 pub enum TlsError {
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
-    #[error("{0}: holds no PEM certificate")]
+    #[error("{0}: contains no PEM certificate")]
     NoCertificate(PathBuf),
-    #[error("{0}: holds no PEM private key")]
+    #[error("{0}: contains no PEM private key")]
     NoKey(PathBuf),
     #[error("{certificate} and {key} cannot be used together: {source}")]
     Unusable { certificate: PathBuf, key: PathBuf, source: rustls::Error },

@@ -83,7 +83,7 @@ impl Deliverer {
                         self.workers.spawn(worker.run_and_log());
                     }
                 }
-                Err(error) => tracing::warn!(%error, "cannot look for webhooks to deliver"),
+                Err(error) => tracing::warn!(%error, "cannot find webhooks to deliver"),
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -146,7 +146,7 @@ impl Worker {
             Ok(0) => {}
             // A delivery that became due in the meantime found the endpoint still busy, so look again.
             Ok(_) => deliverer.core.store.published().notify_one(),
-            Err(error) => tracing::warn!(%error, "webhook deliveries put off"),
+            Err(error) => tracing::warn!(%error, "webhook deliveries failed and will be retried"),
         }
     }
 

@@ -22,7 +22,7 @@ pub async fn run(core: SharedCore) {
             _ = deadlines.tick() => core.announce_deadlines().await.map(drop),
         };
         if let Err(error) = result {
-            tracing::warn!(%error, "notices put off");
+            tracing::warn!(%error, "the events were not published and will be retried");
         }
     }
 }

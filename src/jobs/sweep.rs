@@ -165,7 +165,7 @@ impl Sweeper {
             let pause = match step {
                 Ok(step) => pace.after(step, began, clock.monotonic()),
                 Err(error) => {
-                    tracing::warn!(%error, kind = kind.name(), "sweep put off");
+                    tracing::warn!(%error, kind = kind.name(), "the sweeper step failed and will be retried");
                     FAULT_PAUSE
                 }
             };
@@ -277,7 +277,7 @@ impl Sweeper {
         match self.core.cut_audit_chain(now.minus(self.settings.audit_kept), limit).await? {
             Cutting::Removed(removed) => Ok(by_age(removed, limit)),
             Cutting::Refused(verdict) => {
-                tracing::error!(?verdict, "the audit chain does not hold, so none of it is removed");
+                tracing::error!(?verdict, "the audit chain is not intact, so no events are removed");
                 Ok(Step { removed: 0, is_last: true })
             }
         }

@@ -20,10 +20,10 @@ pub async fn run(core: SharedCore) {
         core.reread_token_keys();
         match core.choose_token_key().await {
             Ok(()) => is_behind = false,
-            Err(error) if is_behind => tracing::debug!(%error, "the choice of a token key is still put off"),
+            Err(error) if is_behind => tracing::debug!(%error, "still no token key could be chosen"),
             Err(error) => {
                 is_behind = true;
-                tracing::warn!(%error, "the choice of a token key is put off");
+                tracing::warn!(%error, "no token key could be chosen yet");
             }
         }
         tokio::time::sleep(PAUSE).await;

@@ -10,7 +10,7 @@ pub async fn run(core: SharedCore) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         if let Err(error) = core.write_uses().await {
-            tracing::warn!(%error, "last-used times lost");
+            tracing::warn!(%error, "last-used times were lost");
         }
         if let Err(error) = core.write_refusals().await {
             tracing::warn!(%error, "refused sign-ins are not in the audit trail yet");

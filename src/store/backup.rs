@@ -20,9 +20,9 @@ use crate::supervise::Supervisor;
 /// Why a backup failed. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("PostgreSQL is backed up with its own tools: see config/operations.md, or pg_dump --help")]
+    #[error("use PostgreSQL's own tools for a backup: see config/operations.md, or pg_dump --help")]
     NotEmbedded,
-    #[error("{0} is there already; give another name")]
+    #[error("{0} already exists; choose another name")]
     Exists(PathBuf),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },

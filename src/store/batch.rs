@@ -160,7 +160,7 @@ where
     if let StoreError::Unavailable(fault, cause) = &error {
         return inputs.iter().map(|_| Err(StoreError::Unavailable(*fault, Arc::clone(cause)))).collect();
     }
-    tracing::warn!(%error, calls = inputs.len(), "a batch failed; its calls run one by one");
+    tracing::warn!(%error, calls = inputs.len(), "a batch failed; its calls are tried one by one");
     let mut results = Vec::with_capacity(inputs.len());
     for input in inputs.iter() {
         results.push(match run(Arc::new([input.clone()])).await {

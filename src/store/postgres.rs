@@ -92,11 +92,11 @@ impl Source {
                 true
             }
             Ok(Target::Sqlite { .. }) => {
-                tracing::error!("the database URL is now of another engine: it is not taken up");
+                tracing::error!("the new database URL is for another engine and is not used");
                 false
             }
             Err(error) => {
-                tracing::error!(%error, "the database URL is not taken up");
+                tracing::error!(%error, "the new database URL is not used");
                 false
             }
         }

@@ -66,7 +66,7 @@ async fn run(connection: SqlitePool, writer: SqlitePool, writes: Arc<Mutex<mpsc:
             done => done.map(drop),
         };
         if let Err(error) = moved {
-            tracing::warn!(%error, "what was committed stays in the write-ahead log for now");
+            tracing::warn!(%error, "the checkpoint failed; committed data stays in the write-ahead log for now");
         }
     }
 }

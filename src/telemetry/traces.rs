@@ -136,7 +136,7 @@ impl Traces {
         // runtime.
         let stopped = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(EXPORT_TIMEOUT));
         if let Ok(Err(error)) = stopped.await {
-            tracing::warn!(%error, "the last spans were not sent");
+            tracing::warn!(%error, "the last spans could not be sent");
         }
     }
 }

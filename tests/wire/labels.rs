@@ -41,9 +41,9 @@ async fn a_label_that_is_wrong_is_blamed_and_not_the_body() {
         let merchant = app.merchant().await;
         let body = multipart_body(&merchant.fields(&[])).replace(BOUNDARY, "B");
         for (label, said) in [
-            ("multipart/form-data", "Content-Type: one boundary is needed"),
-            ("multipart/form-data; boundary=\"\"", "Content-Type: one boundary is needed"),
-            ("multipart/form-data; boundary=B; boundary=C", "Content-Type: one boundary is needed"),
+            ("multipart/form-data", "Content-Type: must have exactly one boundary"),
+            ("multipart/form-data; boundary=\"\"", "Content-Type: must have exactly one boundary"),
+            ("multipart/form-data; boundary=B; boundary=C", "Content-Type: must have exactly one boundary"),
             ("multipart/form-data; boundary=", "Content-Type: malformed"),
             ("multipart/form-data; boundary = B", "Content-Type: malformed"),
             ("multipart/form-data; boundary=\"B", "Content-Type: malformed"),

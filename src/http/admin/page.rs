@@ -91,7 +91,7 @@ impl<'a, C: Serialize + DeserializeOwned> Wanted<'a, C> {
         }
         let before = query.cursor.map(|cursor| opened(&core.keyring, &of, &cursor));
         match before {
-            Some(None) => Err(Failure::invalid_request("cursor: not one of this list")),
+            Some(None) => Err(Failure::invalid_request("cursor: does not belong to this list")),
             before => Ok(Self { core, of, limit, before: before.flatten() }),
         }
     }

@@ -137,9 +137,9 @@ async fn issue(
 fn check_grant_type(fields: &Fields, is_refresh: bool) -> Result<(), Failure> {
     match (fields.get("grant_type"), is_refresh) {
         (None, _) | (Some("client_credentials"), false) | (Some("refresh_token"), true) => Ok(()),
-        (Some("client_credentials"), true) => {
-            Err(Failure::invalid_request("grant_type: client_credentials does not go with a refresh_token"))
-        }
+        (Some("client_credentials"), true) => Err(Failure::invalid_request(
+            "grant_type: client_credentials cannot be used with a refresh_token",
+        )),
         (Some("refresh_token"), false) => Err(Failure::invalid_request("refresh_token: missing")),
         (Some(_), _) => Err(Failure::refused(Reason::GrantTypeUnsupported)),
     }

@@ -105,7 +105,7 @@ pub(super) async fn generate(
     let key = context.key(path.key).await?;
     let principal = context.context.once(&form.once, NEW_CREDENTIALS, key.id.uuid());
     if principal.idempotency.is_none() {
-        return Err(Failure::invalid_request("the form lacks its name; open the page again"));
+        return Err(Failure::invalid_request("the form is incomplete; open the page again"));
     }
     match answered(context.context.core().generate_credentials(&principal, key.id, None).await)? {
         Ok(_) => html(&access_keys(&context, &key, &form, None).await?),

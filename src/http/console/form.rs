@@ -31,7 +31,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
         // Do not show the error: it would repeat the input, which may be a password.
         serde_urlencoded::from_bytes(&body)
             .map(Self)
-            .map_err(|_| Failure::invalid_request("the form lacks a field, or has one twice"))
+            .map_err(|_| Failure::invalid_request("the form has a missing or duplicate field"))
     }
 }
 

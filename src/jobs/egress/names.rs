@@ -88,7 +88,7 @@ impl Names {
                 Some(resolver)
             }
             Err(error) => {
-                tracing::warn!(%error, "names cannot be looked up");
+                tracing::warn!(%error, "host names cannot be resolved");
                 None
             }
         }
