@@ -1,4 +1,4 @@
-//! What no client sends by accident, sent to the real program: refused in time, and its memory stays small.
+//! Sends hostile requests to the real program. Each must be refused in time, and memory must stay small.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -13,18 +13,18 @@ use crate::admin::Admin;
 use crate::support::program::Server;
 use crate::support::{Database, Merchant, TestApp};
 
-/// By how much the program may grow over the whole of this.
+/// How much the program's memory may grow in all.
 const GROWTH_MAX: u64 = 32 * 1024 * 1024;
 
 /// Within which every one is refused, all of them at once on a busy machine. A second is what one takes.
 const LATEST: Duration = Duration::from_secs(10);
 
-/// Of each kind so many at once.
+/// How many of each kind are sent at once.
 const AT_ONCE: usize = 8;
 
 const GIBIBYTE: usize = 1 << 30;
 
-/// A body that is sent piece by piece, as often as the server takes it.
+/// A body that is sent piece by piece for as long as the server reads it.
 #[derive(Clone)]
 struct Abuse {
     what: &'static str,
@@ -37,7 +37,7 @@ struct Abuse {
 
 impl Abuse {
     fn of(what: &'static str, label: &'static str, first: &str, again: &str, times: usize) -> Self {
-        // Pieces of some size: a byte at a time would take minutes to send.
+        // Single bytes would take minutes to send.
         let per_piece = (16 * 1024 / again.len()).clamp(1, times);
         let again = again.repeat(per_piece).into_bytes();
         Self { what, label, first: first.into(), again, times: times.div_ceil(per_piece), is_chunked: false }
@@ -90,7 +90,7 @@ fn abuses() -> Vec<Abuse> {
     ]
 }
 
-/// The status of the answer, or `None` where the connection was closed without one.
+/// The status of the answer. `None` if the connection was closed without one.
 async fn send(address: SocketAddr, abuse: &Abuse, path: &str, credentials: &str) -> Option<u16> {
     let stream = TcpStream::connect(address).await.expect("it listens");
     let (mut answer, mut stream) = stream.into_split();
@@ -101,7 +101,7 @@ async fn send(address: SocketAddr, abuse: &Abuse, path: &str, credentials: &str)
         for _ in 0..abuse.times {
             stream.write_all(&again).await?;
         }
-        // An empty chunk would be the end, which none of these has.
+        // None of these has an empty chunk, which would be the end.
         std::future::pending::<std::io::Result<()>>().await
     };
     let reading = async {
@@ -123,7 +123,7 @@ async fn send(address: SocketAddr, abuse: &Abuse, path: &str, credentials: &str)
         let text = String::from_utf8_lossy(&head).into_owned();
         text.split(' ').nth(1).and_then(|status| status.parse().ok())
     };
-    // When the server has had enough it closes, and sending ends; what it answered is still to be read.
+    // When the server closes, sending ends. Its answer can still be read.
     tokio::pin!(reading);
     tokio::select! {
         status = &mut reading => status,
@@ -134,7 +134,7 @@ async fn send(address: SocketAddr, abuse: &Abuse, path: &str, credentials: &str)
     }
 }
 
-/// From `/proc`, in bytes.
+/// Memory from `/proc`, in bytes.
 fn memory(server: &Server, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
     let line = status.lines().find(|line| line.starts_with(what)).expect("Linux tells it");
@@ -143,7 +143,7 @@ fn memory(server: &Server, what: &str) -> u64 {
     kibibytes * 1024
 }
 
-/// A few of each call, so that what is made once is there.
+/// Makes a few calls of each kind first, so that everything that is made only once exists.
 async fn warm_up(server: &Server, merchant: &Merchant) {
     let calls = (0..64).map(async |_| {
         let mut client = crate::support::tcp::Client::connect(server.address).await.expect("it listens");
@@ -176,7 +176,7 @@ async fn no_body_of_any_size_or_shape_costs_more_than_a_refusal() {
             let statuses = tokio::time::timeout(LATEST, all).await;
             let what = abuse.what;
             let statuses = statuses.unwrap_or_else(|_| panic!("{what} at {path}: no answer in time"));
-            // A connection may break before its answer is read, but not every one.
+            // Some connections may break before their answer is read, but not all of them.
             let answered = statuses.iter().flatten().count();
             assert!(answered > 0, "{what} at {path}: never an answer");
             for status in statuses {

@@ -1,5 +1,5 @@
-//! The audit chain is cut where its events have had their time, holds over the cut, and misses what was
-//! removed by hand.
+//! The audit chain: old events are removed, the rest can still be verified, and events that were removed by
+//! hand are reported as missing.
 
 use chrono::TimeDelta;
 use tollgate::flows::audit_chain::ChainVerdict;
@@ -42,7 +42,7 @@ async fn the_audit_chain_holds_over_a_cut_and_goes_on() {
     .await;
 }
 
-/// Whether a verdict tells of what was done.
+/// Whether a verdict matches the manipulation.
 type IsNoticed = fn(ChainVerdict) -> bool;
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn events_removed_by_hand_are_missed_also_after_a_cut() {
             matches!(verdict, ChainVerdict::Short { .. })
         }),
         ("delete from audit_events", |verdict| matches!(verdict, ChainVerdict::Short { .. })),
-        // The anchor moved over what was removed, with its true hash.
+        // The anchor was moved over the removed events, with the right hash.
         (
             "update audit_chain set cut_seq = cut_seq + 1, \
              cut_hash = (select hash from audit_events where seq = cut_seq + 1)",

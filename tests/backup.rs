@@ -1,4 +1,4 @@
-//! Backup and restore: what a copy made under load is worth.
+//! Backup and restore of a database under load.
 
 use std::process::Command;
 use std::time::Duration;
@@ -34,7 +34,7 @@ async fn a_backup_under_load_restores_what_was_acknowledged_before_it() {
     load.acknowledged(50).await;
     assert!(load.stop().await.refused.is_empty(), "the backup got in the way");
 
-    // For its owner alone, and nothing unfinished beside it.
+    // Only its owner can read it, and no unfinished file is left.
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(copy).expect("the copy is there").permissions(),
     );
@@ -55,7 +55,7 @@ async fn a_backup_under_load_restores_what_was_acknowledged_before_it() {
     assert!(app.number("select count(*) from sessions").await > 10);
 }
 
-/// As on FAT or a share, where neither a link nor a rename that replaces nothing is to be had.
+/// Like FAT or a network share, without hard links and without renames that do not replace.
 #[tokio::test]
 async fn a_copy_needs_no_hard_links_and_replaces_nothing() {
     let app = TestApp::new(Engine::Sqlite).await;
@@ -140,7 +140,7 @@ async fn the_health_check_speaks_as_the_proxies_do_where_it_calls_from_one_of_th
         let checked = run(&mut command);
         assert!(checked.status.success(), "{proxies}: {}", String::from_utf8_lossy(&checked.stderr));
 
-        // Whoever forgets the header is hung up on, and the log says so, but not each time.
+        // A connection without the header is closed and logged, but not every time.
         let mut plain = tollgate(&["healthcheck", &format!("--listen={}", server.address)]);
         assert_eq!(run(&mut plain).status.success(), !is_one, "{proxies}");
         if is_one {

@@ -1,4 +1,4 @@
-//! What one caller can make the server keep: cut to stated lengths, and no more than a budget.
+//! Limits on what one caller can make the server store: lengths and numbers.
 
 use std::sync::Arc;
 
@@ -31,14 +31,14 @@ async fn a_key_that_works_no_longer_writes_no_more_records_than_its_address_may(
             assert_eq!(app.send(call(&merchant.key, "2001:db8::1")).await.status, 401);
         }
         assert_eq!(records(&app).await, BUDGET);
-        // Its neighbour in the same network shares what it may have; others have their own.
+        // An address in the same network shares the limit. Other networks have their own.
         app.send(call(&merchant.key, "2001:db8::2")).await;
         assert_eq!(records(&app).await, BUDGET);
         app.send(call(&merchant.key, "192.0.2.1")).await;
         assert_eq!(records(&app).await, BUDGET + 1);
         let metrics = app.send_to_ops(Call::get("/metrics")).await.text();
         assert!(metrics.contains("tollgate_exchanges_unrecorded_total 21"), "{metrics}");
-        // The next minute is a new one, and a call that works was never counted.
+        // The next minute has a new limit, and calls that work are not counted.
         app.advance(TimeDelta::minutes(1));
         app.send(call(&merchant.key, "2001:db8::1")).await;
         assert_eq!(records(&app).await, BUDGET + 2);
@@ -62,7 +62,7 @@ async fn paths_and_object_ids_are_kept_to_their_stated_lengths() {
         assert_eq!(longest, i64::try_from(PATH_BYTES_MAX).expect("a small number"));
 
         let operator = Admin::operator(&app).await;
-        // The é is two bytes, and the limit falls into one.
+        // The é takes two bytes, and the limit is between them.
         for id in ["A".repeat(5000), format!("a{}", "%C3%A9".repeat(1000))] {
             let reply = operator.patch(&format!("/credentials/{id}"), json!({ "enabled": false })).await;
             assert_eq!(reply.status, 404, "{}", reply.text());
@@ -94,7 +94,7 @@ async fn records_that_wait_take_no_more_memory_than_they_may() {
             client_id: None,
             latency_us: 1,
         };
-        // This thread is the only one: nothing is written until it waits for something.
+        // There is only this thread, so nothing is written until it waits.
         let room = u64::try_from(QUEUE_BYTES_MAX / exchange(10_000).bytes()).expect("a small number");
         let mut recorded = 0;
         while log.dropped() == 0 {

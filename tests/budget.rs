@@ -1,5 +1,5 @@
-//! What one caller can make the server do, and that it ends there: see the table of budgets in README.md
-//! beside this file.
+//! Limits on what one caller can make the server do: see the table of budgets in README.md
+//! in this directory.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ fn statuses(replies: &[Reply]) -> HashMap<u16, usize> {
     counts
 }
 
-/// The refused sign-ins in the audit trail: from where, and what is said of them.
+/// The refused sign-ins in the audit trail, with their address and detail.
 async fn refused_sign_ins(app: &TestApp) -> Vec<(Option<String>, String)> {
     let mut db = app.core().store.read().await.expect("the store answers");
     db.query(
@@ -197,7 +197,7 @@ async fn who_may_not_set_a_password_costs_no_hash() {
             let id = merchant.to_string();
             json!({ "email": "b@x.example", "role": "merchant_viewer", "merchant_id": id, "password": "p".repeat(12) })
         };
-        // Were any of them hashed, most would be told that the server is busy.
+        // If any of them were hashed, most would get 503.
         let replies = join_all((0..100).map(|_| viewer.post("/users", new(merchant.id)))).await;
         assert_eq!(statuses(&replies), HashMap::from([(403, 100)]));
         let replies = join_all((0..100).map(|_| stranger.post("/users", new(merchant.id)))).await;

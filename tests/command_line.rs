@@ -81,7 +81,7 @@ fn migrate_makes_a_database_that_then_is_there() {
 fn a_sqlite_file_that_is_not_there_is_not_made_by_accident() {
     let database = Database::without_schema(Engine::Sqlite);
     let url = format!("--database-url={}", database.url);
-    // In its own data directory the file would be the embedded store, which is made.
+    // In the data directory the file would be the embedded database, which is created.
     let directory = format!("--data-dir={}", database.directory().join("elsewhere").display());
     for command in [&["serve", "--listen=127.0.0.1:0"][..], &["operator", "add", "Ada"]] {
         let error = refusal(&mut tollgate(&[command, &[url.as_str(), directory.as_str()]].concat()));
@@ -200,7 +200,7 @@ fn variables_of_others_may_be_any_bytes_and_ours_must_be_text() {
 fn a_variable_that_is_nearly_a_setting_is_warned_of_without_its_value() {
     let mut command = tollgate(&["check-config"]);
     command.env("TOLLGATE_DATABASE_URL", "postgres://u:pass-word@h/d").env("tollgate__log__level", "debug");
-    // What Kubernetes sets for a service of this name.
+    // Kubernetes sets this variable for a service of this name.
     command.env("TOLLGATE_PORT", "tcp://10.0.0.1:80").env("TOLLGATE_SERVICE_HOST", "10.0.0.1");
     let output = run(&mut command);
     let said = String::from_utf8_lossy(&output.stderr);

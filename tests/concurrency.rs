@@ -1,4 +1,4 @@
-//! Many callers at once: no forks, no 5xx, no lock that a client gets to see.
+//! Many concurrent callers: sessions do not fork, and no caller gets a 5xx or notices a lock.
 
 use futures_util::future::join_all;
 use tollgate::store::Engine;
@@ -44,7 +44,7 @@ async fn sixty_four_writers_get_what_they_asked_for() {
                 tokens = app.send(merchant.refresh(&tokens.refresh)).await.tokens();
             }
         };
-        // Changes to the merchant go on meanwhile: each makes what is in memory stale.
+        // The merchant is changed at the same time, which makes cached records outdated.
         let changer = async {
             for _ in 0..10 {
                 app.client_of(&merchant).await;

@@ -1,4 +1,4 @@
-//! A PostgreSQL that is there but refuses: 503 until it relents, and nothing needs a restart.
+//! PostgreSQL runs but refuses: callers get 503 until it accepts again, without a restart.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use super::support::receiver::Receiver;
 use super::support::{Call, Database, Merchant, TestApp, Tokens};
 use super::webhooks::to_this_machine;
 
-/// Within which calls are served again.
+/// Calls must be served again within this time.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// A server whose tables belong to one role and are used by another, `service`.
 struct Server {
     cluster: Cluster,
-    /// The superuser, in a database of its own.
+    /// The superuser, in another database.
     admin: String,
     owner: TestApp,
 }
@@ -47,7 +47,7 @@ impl Server {
         self.owner.replica_at(&self.url("service"), impatient).await
     }
 
-    /// A statement of the superuser.
+    /// Runs a statement as the superuser.
     async fn sql(&self, sql: &str) {
         run(&self.admin, sql).await;
     }
@@ -69,7 +69,7 @@ fn impatient(settings: &mut Settings) {
     settings.database.connections_max = 4;
 }
 
-/// Who calls, with what they hold.
+/// A caller with its credentials.
 struct Caller {
     merchant: Merchant,
     tokens: Tokens,
@@ -159,7 +159,7 @@ async fn whatever_befell_it_every_event_is_delivered_and_every_call_is_on_record
         }
         let event = app.hand_in(&hooked, &format!("payment.{}", trouble.replace('-', "_"))).await;
 
-        // Some of the records are written by now, and some are not.
+        // By now, some of the records are written and some are not.
         let mut frozen = None;
         match trouble {
             "login" => server.sql("alter role service nologin").await,
@@ -179,7 +179,7 @@ async fn whatever_befell_it_every_event_is_delivered_and_every_call_is_on_record
         }
         let refused = app.send(merchant.authorize()).await;
         assert_eq!(refused.status, 503, "{trouble}: {}", refused.text());
-        // The attempt, or the record of it, fails; it must not be the last one.
+        // The attempt or its record fails. There must be another attempt.
         let _ = app.try_to_deliver().await;
 
         match trouble {
@@ -190,7 +190,7 @@ async fn whatever_befell_it_every_event_is_delivered_and_every_call_is_on_record
         }
         is_served_again(&app, &merchant, trouble).await;
         app.flush().await;
-        // Past the time for which an attempt under way is left to whoever made it.
+        // After the claim on an attempt has lapsed.
         app.advance(TimeDelta::minutes(10));
         app.deliver().await;
         assert!(receiver.take().iter().any(|hook| hook.id() == event), "{trouble}: the event is lost");
@@ -220,7 +220,7 @@ async fn connections_to_a_node_that_turned_read_only_are_given_up_at_once() {
     let server = Server::start().await;
     let app = server.service().await;
     let caller = Caller::of(&app).await;
-    // Those that are open stay open, and learn of it only from a statement that fails.
+    // Open connections stay open, and notice it only when a statement fails.
     server.sql("alter system set default_transaction_read_only = on").await;
     server.sql("select pg_reload_conf()").await;
     until(async || app.send(Call::get("/readyz")).await.status == 503).await;
@@ -248,7 +248,7 @@ async fn a_url_that_changed_in_its_file_is_taken_up_when_the_login_is_refused() 
     fs::write(&file, server.url("successor")).expect("the directory can be written to");
     is_served_again(&app, &merchant, "the URL changed").await;
 
-    // One that cannot be used is not taken up.
+    // A URL that cannot be used is ignored.
     fs::write(&file, "postgres://u:p#x@h/d").expect("the directory can be written to");
     app.core().store.read_url_again();
     app.tokens(&merchant).await;
@@ -279,7 +279,7 @@ async fn limits_of_the_role_do_not_end_the_wait_for_another_migration() {
     }
     let mut other = PgConnection::connect(&empty).await.expect("the superuser gets in");
     other.execute("begin; select pg_advisory_xact_lock(7049021335618231)").await.expect("nobody holds it");
-    // Not the one above: inside a transaction, what is told of others does not change any more.
+    // Use another connection, because a transaction does not see later changes.
     let mut watcher = PgConnection::connect(&empty).await.expect("the superuser gets in");
     let url = empty.replace("postgres@", "service@");
     let opened = Store::open(options(&url));

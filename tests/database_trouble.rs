@@ -1,4 +1,5 @@
-//! A database that is slow, locked, full or out of reach: 503 in time, and whole again afterwards.
+//! A database that is slow, locked, full or unreachable: callers get 503 in time, and everything works again
+//! afterwards.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use tollgate::store::Engine;
 use super::admin::Admin;
 use super::support::{Call, Reply, TestApp, engines};
 
-/// What a call is to wait for the store, in these tests.
+/// How long a call waits for the store in these tests.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 #[track_caller]
@@ -22,7 +23,7 @@ fn is_503_of_admin(reply: &Reply) {
     assert!(reply.header("retry-after").is_some());
 }
 
-/// Until when an answer has come that had to wait for the time-out, on a busy machine.
+/// An answer that waits for the time-out must come within this time, even on a busy machine.
 const LATEST: Duration = Duration::from_secs(8);
 
 fn four_connections(settings: &mut Settings) {
@@ -46,8 +47,8 @@ async fn calls_that_wait_for_a_lock_are_told_to_come_back_and_health_is_not_held
         let app = impatient(engine).await;
         let merchant = app.merchant().await;
         let before = app.tokens(&merchant).await;
-        // Somebody else holds what every write needs.
-        // With more patience, or the server would end its transaction.
+        // Another transaction has the lock that every write needs.
+        // A longer time limit, or the server would end its transaction.
         let other = app.replica_at(&app.database.url, |_| {}).await;
         let mut tx = other.core().store.begin().await.expect("the store answers");
         let lock = match engine {
@@ -59,7 +60,7 @@ async fn calls_that_wait_for_a_lock_are_told_to_come_back_and_health_is_not_held
         let started = Instant::now();
         let calls = join_all((0..200).map(|_| app.send(merchant.authorize())));
         let health = async {
-            // While every connection is waiting.
+            // All connections are waiting.
             while app.core().store.pools().iter().all(|pool| pool.idle > 0) {
                 tokio::task::yield_now().await;
             }
@@ -72,7 +73,7 @@ async fn calls_that_wait_for_a_lock_are_told_to_come_back_and_health_is_not_held
         replies.iter().for_each(is_503);
 
         drop(tx);
-        // It was nothing that stays: the next one may wait for the rest of the last batch.
+        // The problem is gone. The next call may still wait for the rest of the last batch.
         until(async || app.send(merchant.authorize()).await.status == 200).await;
         app.send(merchant.refresh(&before.refresh)).await.tokens();
     }
@@ -94,7 +95,7 @@ async fn a_pool_without_a_free_connection_is_503_within_the_time_out() {
     assert_eq!(app.send(Call::get("/healthz")).await.status, 200);
     assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
     assert_eq!(app.send(Call::get("/readyz")).await.status, 503);
-    // Metrics say so, and are not held up by it for long.
+    // The metrics show it, and are not delayed for long.
     let metrics = app.send_to_ops(Call::get("/metrics")).await;
     assert!(metrics.text().contains("tollgate_store_up 0"), "{}", metrics.text());
 
@@ -125,7 +126,7 @@ async fn whoever_holds_all_other_connections_of_postgresql_holds_up_no_call_for_
     until(async || operator.get("/merchants").await.status == 200).await;
 }
 
-/// Runs it again and again until it holds.
+/// Repeats a check until it succeeds.
 pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {
@@ -133,8 +134,8 @@ pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Passes connections on to `to` while it is told to; otherwise it accepts them and says nothing, as a
-/// network does that swallows packets. Whatever it is told, connections from before are swallowed.
+/// Forwards connections to `to` while it is switched on. Otherwise it accepts them and sends nothing, like a
+/// network that drops packets. Switching it also drops the packets of existing connections.
 struct Network {
     address: SocketAddr,
     passes: watch::Sender<bool>,
@@ -162,7 +163,7 @@ async fn pass(mut client: TcpStream, to: SocketAddr, mut passing: watch::Receive
             _ = copy_bidirectional(&mut client, &mut server) => return,
             _ = passing.changed() => {}
         }
-        // Neither side learns anything: both sockets stay open, for ever.
+        // Neither side notices: both sockets stay open.
         std::future::pending::<()>().await;
     }
     std::future::pending::<()>().await;
@@ -186,7 +187,7 @@ async fn a_network_that_swallows_everything_holds_nobody_for_ever() {
         assert!(started.elapsed() < LATEST, "{:?}", started.elapsed());
     }
     network.passes.send_replace(true);
-    // The dead connections are given up, one by one, and replaced.
+    // The dead connections are closed and replaced, one by one.
     until(async || app.send(merchant.authorize()).await.status == 200).await;
     let replies = join_all((0..50).map(|_| app.send(merchant.authorize()))).await;
     replies.iter().for_each(|reply| assert_eq!(reply.status, 200, "{}", reply.text()));

@@ -1,4 +1,4 @@
-//! `tollgate demo`: what it prints works when it is pasted, and goes on working whatever happens.
+//! `tollgate demo`: the printed commands work when they are pasted, and keep working.
 
 use std::process::Command;
 
@@ -61,7 +61,7 @@ fn what_it_prints_works_when_pasted_and_survives_a_crash() {
         );
         let third = pair(paste(&at(&refresh(&second.refresh))));
 
-        // The renewal's token is two generations old by now.
+        // The token from the refresh is two generations old by now.
         for token in [&renewed.refresh, &third.refresh] {
             let (status, body) = paste(&at(&refresh(token)));
             assert_eq!((status, &body["error"]), (400, &Value::from("invalid_grant")), "{body}");

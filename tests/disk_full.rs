@@ -1,5 +1,5 @@
-//! A disk without room: writes are told to come back, reads go on, and once there is room again so do
-//! writes, without anybody's help.
+//! A full disk: writes get 503 and reads still work. When there is room again, writes work too, without a
+//! restart.
 //!
 //! The disk is a small `tmpfs`, which takes root to mount.
 
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::support::postgres::Cluster;
 use crate::support::{Call, Database, Merchant, TestApp, Tokens};
 
-/// A disk of its own, gone when this is dropped.
+/// A small disk, which is removed when this is dropped.
 struct SmallDisk {
     directory: TempDir,
 }
@@ -42,7 +42,7 @@ impl SmallDisk {
         self.directory.path()
     }
 
-    /// Takes all the room there is.
+    /// Fills the disk.
     fn fill(&self) -> Filled<'_> {
         let mut file = File::create(self.path().join("filler")).expect("there is room for a name");
         for size in [1 << 20, 4096, 1] {
@@ -60,7 +60,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A disk without room, until this is dropped.
+/// A full disk, until this is dropped.
 struct Filled<'a> {
     disk: &'a SmallDisk,
 }

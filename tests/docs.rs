@@ -1,4 +1,4 @@
-//! The documents: every page is there, leads somewhere, and leaves nothing out.
+//! The documents: every page exists, its links work, and nothing is left out.
 
 use strum::VariantArray;
 use tollgate::domain::reason::ErrorCode;

@@ -1,5 +1,5 @@
-//! Crashes: of the program, and of the database under it. What was acknowledged is there afterwards,
-//! and what was ended stays ended.
+//! Crashes of the program and of its database. Afterwards, everything acknowledged is still there,
+//! and sessions that had ended stay ended.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::support::program::Server;
 use crate::support::tcp::Client;
 use crate::support::{Call, Database, Merchant, Reply, TestApp, each_engine};
 
-/// Within which a server is back after its own crash, or after that of its database.
+/// A server must be back within this time after a crash of itself or of its database.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// How often the program is killed on each engine; `TOLLGATE_TEST_CYCLES` asks for less or more.
@@ -29,7 +29,7 @@ async fn connect(address: SocketAddr) -> Client {
     Client::connect(address).await.expect("the server accepts")
 }
 
-/// A session that was ended by a replay: the last token that it issued.
+/// The last token of a session that a replay has ended.
 async fn ended_session(client: &mut Client, merchant: &Merchant) -> String {
     let first = call(client, merchant.authorize()).await.tokens();
     let second = call(client, merchant.refresh(&first.refresh)).await.tokens();
@@ -38,7 +38,7 @@ async fn ended_session(client: &mut Client, merchant: &Merchant) -> String {
     third.refresh
 }
 
-/// Holds a server to everything that was acknowledged: both tokens of each last pair work.
+/// Checks everything that was acknowledged: both tokens of each last pair work.
 async fn holds(client: &mut Client, merchant: &Merchant, outcome: &Outcome) {
     assert!(!outcome.sessions.is_empty());
     for tokens in &outcome.sessions {

@@ -1,4 +1,5 @@
-//! Each fuzz target (`tests/fuzz`) over its corpus: what fuzzing found once is looked at in every run.
+//! Runs each fuzz target (`tests/fuzz`) with its corpus, so that everything found by fuzzing is tested in
+//! every run.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Clients that hang up in mid-request, behind a database that is slow: nothing they began stays open.
+//! Clients that hang up in the middle of a request while the database is slow: nothing stays open.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,19 +19,19 @@ use crate::support::{Call, Merchant, TestApp};
 
 const HANG_UPS: usize = 2_000;
 
-/// So many are connected at a time.
+/// How many clients are connected at a time.
 const AT_ONCE: usize = 50;
 
-/// What each answer of the database takes.
+/// The delay of each answer of the database.
 const DELAY: Duration = Duration::from_millis(5);
 
-/// With few connections, so that hang-ups also meet callers that wait for one.
+/// Few connections, so that some clients hang up while they wait for one.
 fn four_connections(settings: &mut Settings) {
     settings.database.connections_max = 4;
     settings.limits.failures_per_address_per_minute = 1_000_000;
 }
 
-/// A way to `to` on which every answer is late.
+/// A proxy to `to` that delays every answer.
 async fn slow_way(to: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -58,7 +58,7 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
     let _ = to.shutdown().await;
 }
 
-/// Requests that read, that share a transaction, and that have one of their own.
+/// Requests that read, that share a transaction, and that have their own.
 fn requests(merchant: &Merchant, token: &str, refresh: &str, operator: &str) -> Vec<String> {
     let own = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
     let api = |path: &str, more: &str| {
@@ -84,13 +84,13 @@ fn requests(merchant: &Merchant, token: &str, refresh: &str, operator: &str) -> 
     ]
 }
 
-/// Sends a request and leaves after a while, each a little later than the one before, so that they
-/// leave at every point of it.
+/// Sends a request and hangs up after a while. Each client waits a little longer than the previous one, so
+/// that they hang up at every point of a request.
 async fn hang_up(address: SocketAddr, request: &str, number: usize) {
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     stream.write_all(request.as_bytes()).await.expect("it reads");
     tokio::time::sleep(DELAY / 4 * u32::try_from(number % 40).expect("it is small")).await;
-    // With the answer half-way or not begun: a reset, or silence.
+    // Either with a reset or silently, before or during the answer.
     stream.set_zero_linger().expect("the socket is open");
 }
 
@@ -105,7 +105,7 @@ async fn hang_up_often(address: SocketAddr, requests: &[String]) {
     while under_way.next().await.is_some() {}
 }
 
-/// Every connection is back, and the pool serves as many callers as ever.
+/// Checks that every connection was returned and the pool serves as many callers as before.
 async fn is_whole(served: &Served, merchant: &Merchant) {
     let started = Instant::now();
     while served.core.store.pools().iter().any(|pool| pool.idle != pool.open) {
@@ -140,12 +140,12 @@ async fn two_thousand_hang_ups_leave_no_transaction_open_and_the_pool_whole() {
     is_whole(&served, &merchant).await;
     let open = "select count(*) from pg_stat_activity \
                 where datname = current_database() and state like 'idle in transaction%'";
-    // Jobs of the server have transactions of their own, for as long as a statement takes on the slow way.
+    // Background jobs have their own transactions, which last as long as a slow statement.
     let started = Instant::now();
     while home.number(open).await != 0 {
         assert!(started.elapsed() < Duration::from_secs(3), "a transaction stays open");
     }
-    // The work of those who left was done or not, and never half.
+    // The work of each client that left was done completely or not at all.
     let verdict = home.core().verify_audit_chain().await.expect("the store answers");
     assert!(matches!(verdict, ChainVerdict::Holds { .. }), "{verdict:?}");
     served.stop().await;
@@ -156,7 +156,7 @@ async fn two_thousand_hang_ups_while_others_write_leave_sqlite_whole() {
     let home = TestApp::new(Engine::Sqlite).await;
     let (merchant, requests) = setting(&home).await;
     let served = home.replica_at(&home.database.url, four_connections).await.serve().await;
-    // Somebody else holds the one lock for writing, again and again.
+    // Another connection takes the write lock again and again.
     let holding = async {
         loop {
             let tx = home.core().store.begin().await.expect("the store answers");

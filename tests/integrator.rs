@@ -1,5 +1,4 @@
-//! What an integration can do for itself: ask what its key is, roll its secret, and hear of an end before it
-//! comes.
+//! What an integration can do itself: ask about its key, rotate its secret, and learn when it ends.
 
 use chrono::TimeDelta;
 use serde_json::json;
@@ -32,7 +31,7 @@ async fn whoami_tells_the_holder_of_a_key_what_it_is_and_nobody_else() {
 
         app.send(Call::get("/api/whoami")).await.refused(401, "invalid_client");
         app.send(Call::get("/api/whoami").key(&"0".repeat(64))).await.refused(401, "invalid_client");
-        // The other replica has it in memory, and still does not take it.
+        // The other replica has it in its cache, and still refuses it.
         let there = app.replica().await;
         there.send(whoami.clone()).await.ok();
         let operator = Admin::operator(&app).await;
@@ -46,7 +45,7 @@ fn rotation(merchant: &Merchant, more: &[(&str, &str)]) -> Call {
     merchant.call().to("/api/rotate_secret").form(&merchant.fields(more))
 }
 
-/// The same client with the secret of an answer.
+/// The same client with the secret from an answer.
 fn renewed(merchant: &Merchant, answer: &serde_json::Value) -> Merchant {
     assert_eq!(answer["client_id"], json!(merchant.client_id));
     Merchant { client_secret: text(answer, "client_secret").to_owned(), ..merchant.clone() }

@@ -1,4 +1,4 @@
-//! Limits: guessing is stopped per address, also in parallel, and nobody else pays for it.
+//! Limits: guessing is stopped per address, also in parallel, without affecting other callers.
 
 use axum::http::Method;
 use chrono::TimeDelta;
@@ -30,7 +30,7 @@ fn wrong_key(merchant: &Merchant) -> Call {
     Merchant { key: "0".repeat(64), ..merchant.clone() }.authorize()
 }
 
-/// Status, error and reason of every call on record, oldest first.
+/// The status, error and reason of every recorded call, oldest first.
 async fn records(app: &TestApp) -> Vec<(i64, Option<String>, Option<String>)> {
     app.flush().await;
     let mut db = app.core().store.read().await.expect("the store answers");
@@ -90,7 +90,7 @@ async fn who_knows_a_secret_goes_on_from_an_address_where_others_fail() {
             operator.get("/merchants").await.ok();
             assert_eq!(app.send(introspect_as(&service, &token)).await.status, 200);
         }
-        // A key that this replica has only seen being made, and one that was rotated meanwhile.
+        // A key that this replica has only made but never used, and one that was rotated in the meantime.
         let path = format!("/api-keys/{}/rotate", merchant.key_id);
         let rotated = operator.post(&path, json!({ "overlap_secs": 60 })).await.created();
         app.send(merchant.authorize()).await.tokens();
@@ -217,7 +217,7 @@ async fn guesses_in_parallel_are_no_more_than_guesses_in_a_row() {
 async fn callers_in_parallel_who_know_their_secret_are_never_refused() {
     each_engine_with(three_failures, async |app| {
         let merchant = app.merchant().await;
-        // A replica that has nothing in memory yet: each call needs the store to be recognised.
+        // A replica with an empty cache, so each call needs a query.
         let cold = app.replica().await;
         for reply in join_all((0..100).map(|_| cold.send(merchant.authorize().from(HERE)))).await {
             reply.tokens();

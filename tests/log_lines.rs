@@ -1,4 +1,4 @@
-//! No text that is sent makes a line of the log, or paints one.
+//! No text from a caller can forge or colour a log line.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::support::program::Server;
 use crate::support::tcp::Client;
 use crate::support::{Call, Database, TestApp};
 
-/// A line as the log has them, after a line break, with colours and a bell.
+/// A forged log line after a line break, with colours and a bell.
 const FORGED: &str = "\r\n2026-11-23T16:05:57Z  INFO forged\u{1b}[31m\u{7}\u{9b}2J\u{2028}forged";
 
-/// Each place where somebody may put text of their own.
+/// Every place where a caller can send text.
 async fn send_everywhere(address: std::net::SocketAddr, key: &str, operator: &str) {
     let encoded =
         percent_encoding::utf8_percent_encode(FORGED, percent_encoding::NON_ALPHANUMERIC).to_string();

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::admin::Admin;
 use crate::support::{Call, Merchant, TestApp, each_engine_with};
 
-/// The library revokes tokens over HTTPS alone.
+/// The library revokes tokens only over HTTPS.
 const ISSUER: &str = "https://auth.example";
 
 type Client = BasicClient<EndpointNotSet, EndpointNotSet, EndpointSet, EndpointSet, EndpointSet>;

@@ -1,4 +1,4 @@
-//! The OpenAPI document is the contract: a change to it is seen in a change to `tests/openapi.json`.
+//! The OpenAPI document is the contract. Every change to it must be reviewed in `tests/openapi.json`.
 
 use crate::support::{Call, each_engine};
 

@@ -1,4 +1,4 @@
-//! Operations: what the second listener tells, and that the first does not.
+//! The operations listener: its contents, and that the public listener does not have them.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::support::merchant::plain_key;
 use super::support::{Call, TestApp, each_engine};
 
-/// The series of a scrape by name and labels, as they are written.
+/// The series of a scrape, by name and labels.
 pub(crate) async fn scrape(app: &TestApp) -> Metrics {
     let reply = app.send_to_ops(Call::get("/metrics")).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -121,7 +121,7 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
     .await;
 }
 
-/// Names of metrics in a text that is not ours to parse.
+/// The names of metrics in a text.
 fn names_in(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("tollgate_"))
 }
@@ -140,7 +140,7 @@ async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
             let asked: Vec<&str> = names_in(file).collect();
             assert!(asked.len() > 5, "no metrics found");
             for name in asked {
-                // Only a server that speaks TLS has this one.
+                // Only a server with TLS has this one.
                 let is_of_tls = name == "tollgate_tls_certificate_expiry_timestamp_seconds";
                 assert!(is_of_tls || served.contains(&name), "{name} is not served");
             }

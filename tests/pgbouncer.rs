@@ -1,4 +1,4 @@
-//! Behind PgBouncer: what works, and what says why it does not.
+//! Behind PgBouncer: which modes work, and that others report why they do not.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -57,7 +57,7 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        // It may have ended before.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -80,7 +80,7 @@ async fn a_pool_of_sessions_serves_under_load() {
 async fn a_pool_of_transactions_without_prepared_statements_is_refused_with_what_to_set() {
     let app = TestApp::new(Engine::Postgres).await;
     let pooler = PgBouncer::before(&app.database, "transaction", 2);
-    // Each leaves its statements on one of the two connections, so the third meets somebody else's.
+    // Each prepares its statements on one of the two connections, so the third finds those of another one.
     let url = format!("--database-url={}", pooler.database.url);
     let outputs = [(); 3].map(|()| {
         let keys = "5a".repeat(32);

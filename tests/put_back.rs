@@ -1,4 +1,4 @@
-//! A database put back to an earlier state under running replicas: by a restore in place, or by a
+//! A database that is set back to an earlier state while replicas run: by a restore, or by a
 //! fail-over that lost commits.
 
 use tollgate::flows::principal::Principal;
@@ -23,7 +23,7 @@ async fn a_key_revoked_after_a_change_was_lost_is_refused_by_a_replica_that_reme
         let tokens = app.tokens(&merchant).await;
         let before = app.number(REVISION).await;
         app.switch(&client, false).await;
-        // This replica has the merchant in memory as it was after the change.
+        // This replica has cached the merchant after the change.
         assert_eq!(app.send(merchant.verify(&tokens.access)).await.status, 200);
         put_back(&app, before).await;
 

@@ -1,4 +1,4 @@
-//! A refresh that meets the end of what it stands on: once the end is acknowledged, no token of that
+//! Refreshes at the same time as the end of their session: once the end is acknowledged, no token of that
 //! session works, on either of two replicas, not even one that was issued at the same moment.
 
 use std::sync::{Mutex, PoisonError};
@@ -15,15 +15,15 @@ use crate::concurrency::rounds;
 use crate::support::merchant::done;
 use crate::support::{Merchant, TestApp, Tokens, each_engine_with};
 
-/// Tokens that have ended are presented here by the hundred, which looks like guessing.
+/// This test presents hundreds of ended tokens, which would look like guessing.
 fn patient(settings: &mut Settings) {
     settings.limits.failures_per_address_per_minute = 1_000_000;
 }
 
-/// Refreshes one after the other; enough to be still at it when the end comes.
+/// How many refreshes are made: enough that some are still running at the end.
 const REFRESHES_MAX: usize = 6;
 
-/// Two replicas over one database, and somebody who may ask about every token.
+/// Two replicas on one database, and a service that can introspect every token.
 struct Two {
     here: TestApp,
     there: TestApp,
@@ -68,8 +68,8 @@ impl Two {
         Self { here, there: app, merchant, service }
     }
 
-    /// Refreshes the session again and again, until it is refused or has had enough. Each time two
-    /// callers of either replica present the same token, so that the end meets refreshes everywhere.
+    /// Refreshes the session repeatedly until it is refused or has done enough. Each time, two callers of
+    /// each replica present the same token, so that there are refreshes everywhere when the session ends.
     async fn refresh(&self, issued: &Issued) {
         for _ in 0..REFRESHES_MAX {
             let last = issued.so_far().pop().expect("a session begins with a pair");
@@ -89,7 +89,7 @@ impl Two {
         }
     }
 
-    /// Holds, on both replicas, that neither token of any of these pairs is worth anything.
+    /// Checks on both replicas that no token of these pairs works.
     async fn are_dead(&self, pairs: &[Tokens], round: usize) {
         let checks = pairs.iter().flat_map(|pair| [(&self.here, pair), (&self.there, pair)]);
         join_all(checks.map(|(replica, pair)| self.is_dead(replica, pair, round))).await;
@@ -104,7 +104,7 @@ impl Two {
         assert!([401, 403].contains(&reply.status), "round {round}: {}", reply.status);
     }
 
-    /// Holds that neither replica takes the token for more than the one scope that is left.
+    /// Checks that both replicas accept the token only for the one scope that is left.
     async fn may_no_longer_write(&self, pair: &Tokens, round: usize) {
         for replica in [&self.here, &self.there] {
             let introspected = replica.send(introspect_as(&self.service, &pair.access)).await.ok();
@@ -114,7 +114,8 @@ impl Two {
         }
     }
 
-    /// `end` and refreshes on both replicas at once, in each round after another number of refreshes.
+    /// Runs `end` and refreshes on both replicas at the same time. In each round, `end` comes after a
+    /// different number of refreshes.
     async fn race(
         &self,
         end: impl AsyncFn(&TestApp, &Merchant, &Tokens),
@@ -127,7 +128,8 @@ impl Two {
             let ending = async {
                 issued.reaches(1 + round % 4).await;
                 end(&self.here, &self.merchant, &first).await;
-                // Acknowledged. What was issued before must be dead at once, while others go on trying.
+                // The end is acknowledged. Earlier tokens must stop working at once, while others keep
+                // refreshing.
                 self.are_dead(&issued.so_far(), round).await;
             };
             tokio::join!(ending, self.refresh(&issued));
@@ -211,7 +213,7 @@ async fn after_a_scope_is_taken_away_no_replica_grants_or_passes_it() {
             let narrowing = async {
                 issued.reaches(1 + round % 4).await;
                 limit(&["read"]).await;
-                // Acknowledged: neither what is there nor what comes may write.
+                // The change is acknowledged, so neither existing nor new tokens may have the scope.
                 for pair in issued.so_far() {
                     two.may_no_longer_write(&pair, round).await;
                 }

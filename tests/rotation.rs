@@ -1,4 +1,5 @@
-//! The rotation contract, end to end: a retry repeats, a replay ends the session, and nothing forks.
+//! The rotation contract, end to end: a retry gets the same pair, a replay ends the session, and sessions do
+//! not fork.
 
 use chrono::TimeDelta;
 
@@ -62,7 +63,7 @@ async fn what_a_replica_remembers_of_a_session_lets_nothing_pass_that_the_row_do
         let other = app.replica().await;
         let merchant = app.merchant().await;
         let first = app.tokens(&merchant).await;
-        // From here on this replica remembers the session.
+        // From here on, this replica has the session in its cache.
         let second = refresh(&app, &merchant, &first.refresh).await.tokens();
         let mut forged = second.refresh.clone();
         let last_of_mac = forged.pop().expect("a token is not empty");

@@ -1,4 +1,4 @@
-//! Scopes: what is granted, what is in force now, and what a resource asks for.
+//! Scopes: granted, currently valid, and needed by a resource.
 
 use serde_json::{Value, json};
 use tollgate::config::Settings;
@@ -14,12 +14,12 @@ fn names(scopes: &str) -> Vec<String> {
     scopes.split(' ').map(str::to_owned).collect()
 }
 
-/// A merchant whose key may do this alone.
+/// A merchant whose key has only these scopes.
 async fn limited(app: &TestApp, scopes: &str) -> Merchant {
     app.merchant_with(NewApiKey { scopes: Some(names(scopes)), ..plain_key() }).await
 }
 
-/// Sets the scopes of a key; `None` for everything.
+/// Sets the scopes of a key. `None` means every scope.
 async fn limit_key(app: &TestApp, merchant: &Merchant, scopes: Option<&str>) {
     let changes = ApiKeyChanges { scopes: Some(scopes.map(names)), ..ApiKeyChanges::default() };
     done(app.core().update_api_key(&Principal::command_line(), merchant.key_id, None, changes).await);
@@ -40,7 +40,7 @@ fn refresh_asking(merchant: &Merchant, token: &str, scope: &str) -> Call {
     merchant.call().to("/api/refresh_token").form(&merchant.fields(&fields))
 }
 
-/// The `scope` of an answer; `None` where it has none.
+/// The `scope` of an answer. `None` if it has none.
 #[track_caller]
 fn scope(reply: &Reply) -> Option<String> {
     let json = reply.json();
@@ -69,7 +69,7 @@ async fn a_client_gets_what_it_asks_for_or_all_that_it_may_have() {
         for asked in [&too_long, &too_many] {
             app.send(asking(&free, asked)).await.refused(400, "invalid_scope");
         }
-        // Nothing is left that both may do.
+        // The two have no scope in common.
         limit_key(&app, &merchant, Some("write")).await;
         app.send(merchant.authorize()).await.refused(400, "invalid_scope");
     })
@@ -87,7 +87,7 @@ async fn a_refresh_keeps_the_scopes_of_its_session() {
         }
         let renewed = app.send(refresh_asking(&merchant, &tokens.refresh, "b a")).await;
         assert_eq!(scope(&renewed).as_deref(), Some("a b"));
-        // Twice: the second is decided by what was remembered of the first.
+        // Twice, because the second call uses the cache from the first.
         let renewed = app.send(merchant.refresh(&renewed.tokens().refresh)).await;
         assert_eq!(scope(&renewed).as_deref(), Some("a b"));
         let reply = app.send(refresh_asking(&merchant, &renewed.tokens().refresh, "a")).await;
@@ -130,7 +130,7 @@ async fn what_a_token_may_do_is_granted_and_still_allowed_now() {
         limit_client(&app, &merchant, Some("c")).await;
         assert_eq!(in_force().await, None);
         there.send(merchant.refresh(&pair.refresh)).await.refused(400, "invalid_grant");
-        // Widening gives back what was granted, and no more.
+        // Widening restores the granted scopes, and no others.
         limit_client(&app, &merchant, None).await;
         limit_key(&app, &merchant, None).await;
         assert_eq!(in_force().await.as_deref(), Some("a b"));
@@ -172,7 +172,7 @@ async fn verify_scope_passes_whoever_has_every_scope_that_the_path_names() {
         let challenge = r#"Bearer realm="tollgate", error="insufficient_scope", scope="a b""#;
         assert_eq!(refused.header("www-authenticate").as_deref(), Some(challenge));
         assert_eq!(judged(&free, &free_access, "/api/verify").await.header("x-scopes"), None);
-        // Who is nobody is told nothing of scopes.
+        // A caller without a valid key learns nothing about scopes.
         assert_eq!(app.send(Call::get("/api/verify-scope/a")).await.status, 401);
 
         app.switch(&merchant, false).await;
@@ -211,7 +211,7 @@ async fn scopes_of_keys_and_clients_are_held_to_their_form_and_to_each_other() {
         operator.patch(&client, json!({ "scopes": ["c"] })).await.problem(400, "invalid_request");
         let both = operator.patch(&client, json!({ "scopes": ["a"], "enabled": true })).await.ok();
         assert_eq!((&both["scopes"], &both["enabled"]), (&json!(["a"]), &json!(true)));
-        // A key may be narrowed below its clients, and a client freed again.
+        // A key can have fewer scopes than its clients, and a client's limit can be removed.
         assert_eq!(operator.patch(&path, json!({ "scopes": ["c"] })).await.ok()["scopes"], json!(["c"]));
         assert_eq!(operator.patch(&client, json!({ "scopes": null })).await.ok()["scopes"], Value::Null);
         assert_eq!(operator.patch(&path, json!({ "name": "n" })).await.ok()["scopes"], json!(["c"]));

@@ -1,4 +1,4 @@
-//! Nothing that was ever issued is to be found in clear: not in the database, not in the log at `trace`.
+//! No issued secret is found in plain text: not in the database, and not in the log at `trace`.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ const EMAIL: &str = "ada@example.com";
 const PASSWORD: &str = "correct-horse-battery-staple-77";
 const DATABASE_PASSWORD: &str = "Tr0ub4dor-and-3";
 
-/// A caller that remembers every secret it was told.
+/// A caller that remembers every secret from its answers.
 struct Busy {
     client: Client,
     operator: String,
@@ -55,8 +55,7 @@ fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}")).to_owned()
 }
 
-/// Every kind of call that gives or takes a secret, with good ones, wrong ones and misplaced ones; the
-/// merchant that it was about.
+/// Makes every kind of call with a secret, with right, wrong and misplaced secrets. Returns the merchant.
 async fn keep_busy(busy: &mut Busy, server: &Server) -> String {
     let merchant = busy.admin("POST", "/merchants", json!({ "name": "Shop", "gateway": "any" })).await;
     let merchant = text(&merchant, "id");
@@ -105,7 +104,7 @@ async fn keep_busy(busy: &mut Busy, server: &Server) -> String {
     let bearer = format!("Bearer {}", tokens.access);
     assert_eq!(busy.send(verify.header("authorization", bearer)).await.status, 200);
 
-    // Secrets where they do not belong.
+    // Secrets in the wrong fields.
     let misplaced = [("client_id", secret.as_str()), ("client_secret", key.as_str())];
     busy.send(call(authorize, &key).form(&misplaced)).await.refused(401, "invalid_client");
     let misplaced = [own[0], own[1], ("grant_type", secret.as_str()), (secret.as_str(), "x")];
@@ -124,7 +123,7 @@ async fn keep_busy(busy: &mut Busy, server: &Server) -> String {
     merchant
 }
 
-/// Somebody signs in, once with a slip of the finger and once rightly, and looks around.
+/// A user signs in, first with a typo and then correctly, and opens some pages.
 async fn at_the_console(busy: &mut Busy) {
     let slip = sign_in_form(EMAIL, &format!("{PASSWORD}8"));
     assert_eq!(busy.send(slip).await.status, 422);
@@ -142,7 +141,7 @@ async fn records(busy: &mut Busy, merchant: &str) -> Vec<u8> {
     for (list, holds_one) in [("exchanges", "/api/authorize"), ("audit-events", "credentials.generated")] {
         let path = format!("/admin/v1/merchants/{merchant}/{list}?limit=200");
         let call = Call::get(&path).header("authorization", format!("Bearer {}", busy.operator));
-        // Exchanges are written a moment after the answer.
+        // Exchanges are written shortly after the answer.
         let started = std::time::Instant::now();
         let text = loop {
             let text = busy.client.send(call.clone()).await.expect("the server answers").text();
@@ -175,7 +174,7 @@ fn over_http2(server: &Server, key: &str, own: &[(&str, &str); 2]) {
     assert_eq!(wrote, "2 200", "{error}");
 }
 
-/// Each form in which somebody might find a secret: as it is, and its bytes as they are and in hex.
+/// Every form of a secret: its text, its raw bytes, and its bytes in hex.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let bare = secret.strip_prefix("tga_").or(secret.strip_prefix("whsec_")).unwrap_or(secret);
     let decoded = hex::decode(bare)
@@ -194,7 +193,8 @@ fn holds(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-/// All that the engine keeps: for SQLite its files, for PostgreSQL every row as text, bytes in hex.
+/// Everything that the engine stores: for SQLite its files, for PostgreSQL every row as text, with bytes in
+/// hex.
 async fn dump(database: &Database) -> Vec<u8> {
     let mut all = Vec::new();
     match database.engine {
@@ -253,7 +253,7 @@ async fn a_dump_and_the_log_at_trace_hold_no_secret_in_clear() {
         assert!(status.success(), "{log}");
         let dump = dump(&database).await;
 
-        // Both are what they are taken for.
+        // Check that both really contain data.
         let client_id = b"client_id";
         assert!(holds(&dump, client_id) && dump.len() > 10_000, "{engine:?}: no dump");
         assert!(log.contains("TRACE") && log.contains("/api/authorize"), "{engine:?}: no log at trace");
@@ -284,7 +284,7 @@ async fn debug_output_of_what_is_kept_in_memory_shows_no_secret() {
             for form in forms(&secret) {
                 assert!(!holds(shown.as_bytes(), &form), "{secret} is in {shown}");
             }
-            // Nor the hash that stands for it, in any way that bytes are shown.
+            // Its hash must not appear either, in any format of bytes.
             let hash = tollgate::domain::secret::SecretHash::of(&secret);
             let decimal = format!("{:?}", hash.bytes());
             assert!(!shown.contains(&hex::encode(hash.bytes())) && !shown.contains(&decimal), "{shown}");

@@ -1,4 +1,5 @@
-//! What a call stands on - lifetimes, licences, the switch, the merchant, the key - and when it gives way.
+//! What a call depends on (lifetimes, licences, the switch, the merchant, the key), and when each of them
+//! ends.
 
 use chrono::TimeDelta;
 use tollgate::domain::licence::{Licence, Product};
@@ -23,7 +24,7 @@ async fn both(app: &TestApp, merchant: &Merchant, tokens: &Tokens) -> [crate::su
     [app.send(merchant.authorize()).await, app.send(merchant.refresh(&tokens.refresh)).await]
 }
 
-/// Both work, and what they answer.
+/// Checks that both work, and returns their answers.
 async fn both_work(app: &TestApp, merchant: &Merchant, tokens: &Tokens) -> Tokens {
     let [started, refreshed] = both(app, merchant, tokens).await;
     started.tokens();
@@ -34,7 +35,7 @@ async fn both_work(app: &TestApp, merchant: &Merchant, tokens: &Tokens) -> Token
 async fn a_session_that_is_not_refreshed_ends_after_its_idle_life() {
     each_engine(async |app| {
         let merchant = app.merchant().await;
-        // Tokens carry whole seconds, so the idle life ends with the second it ends in.
+        // Tokens have whole seconds, so the idle time ends at a whole second.
         let idle = TimeDelta::days(30) - TimeDelta::milliseconds(250);
         let (at_the_last_moment, too_late) = (app.tokens(&merchant).await, app.tokens(&merchant).await);
         app.advance(idle - MOMENT);
@@ -198,12 +199,12 @@ async fn what_one_replica_changes_the_other_obeys_at_the_next_call() {
     .await;
 }
 
-/// The same refresh token again and again: within the window it is a retry.
+/// Presents the same refresh token repeatedly. Within the window it is a retry.
 async fn app_refreshes(app: &TestApp, merchant: &Merchant, tokens: &Tokens) {
     app.send(merchant.refresh(&tokens.refresh)).await.tokens();
 }
 
-/// A stale pass must not be possible at all: the other replica's last word was "good".
+/// An outdated cache must never admit a call. The other replica has last accepted this one.
 #[tokio::test]
 async fn a_refresh_and_an_end_that_meet_leave_no_live_session() {
     each_engine(async |app| {
@@ -216,7 +217,7 @@ async fn a_refresh_and_an_end_that_meet_leave_no_live_session() {
                 there.send(merchant.refresh(&tokens.refresh)),
                 there.send(merchant.authorize()),
             );
-            // Each came before or after; what came before is over as well.
+            // Each came before or after the change. Those from before have ended as well.
             for reply in [refreshed, started] {
                 if reply.status == 200 {
                     let late = there.send(merchant.refresh(&reply.tokens().refresh)).await;

@@ -11,7 +11,7 @@ use super::support::program::Server;
 use super::support::tcp::Client;
 use super::support::{Call, TestApp, engines};
 
-/// Within which a stop must be over, whatever is going on.
+/// A stop must be finished within this time, whatever is going on.
 const GRACE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
@@ -38,13 +38,13 @@ async fn a_stop_under_load_loses_nothing_that_was_acknowledged() {
                 reply.text()
             );
         }
-        // Flushed: each of those calls is on record.
+        // Everything was flushed, so each of those calls is recorded.
         let recorded = app.number("select count(*) from exchanges where status = 200").await;
         assert!(recorded >= 300, "{engine:?}: {recorded}");
     }
 }
 
-/// Each replica in turn is stopped and replaced, while the other goes on serving.
+/// Stops and replaces each replica in turn while the other one serves.
 #[tokio::test]
 async fn a_rolling_restart_of_two_replicas_loses_nothing_that_was_acknowledged() {
     let app = TestApp::new(Engine::Postgres).await;
@@ -65,7 +65,7 @@ async fn a_rolling_restart_of_two_replicas_loses_nothing_that_was_acknowledged()
             sessions.extend(outcome.sessions);
         }
     }
-    // The last pair of each session moves on, wherever it was issued.
+    // The last pair of each session can be refreshed, wherever it was issued.
     let mut client = Client::connect(replicas[0].address).await.expect("it listens");
     for tokens in &sessions {
         client.send(merchant.refresh(&tokens.refresh)).await.expect("an answer").tokens();
@@ -86,7 +86,7 @@ async fn a_request_under_way_at_the_stop_is_finished() {
     );
     let mut stream = TcpStream::connect(server.address).await.expect("it listens");
     stream.write_all(head.as_bytes()).await.expect("it reads");
-    // Another call, so that the first has surely been read.
+    // Make another call, to be sure that the first one was read.
     let mut other = Client::connect(server.address).await.expect("it listens");
     assert_eq!(other.send(Call::get("/healthz")).await.expect("an answer").status, 200);
     server.terminate();

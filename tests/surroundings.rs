@@ -1,4 +1,4 @@
-//! What the system around the process does to it: who reads its log, signals, the service manager, limits.
+//! The process and its environment: the reader of its log, signals, the service manager, limits.
 
 use std::fs::{self, File};
 use std::io::pipe;
@@ -15,7 +15,7 @@ use super::support::program::{Server, tollgate};
 use super::support::tcp::Client;
 use super::support::{Call, Database, Merchant, TestApp};
 
-/// Within which a server that nothing holds up ends.
+/// A server that nothing delays ends within this time.
 const GRACE: Duration = Duration::from_secs(30);
 
 async fn free_address() -> SocketAddr {
@@ -46,7 +46,7 @@ async fn server_that_logs_to(app: &TestApp, log: impl Into<Stdio>) -> (Server, C
     (server, client(address).await, client(ops).await)
 }
 
-/// Makes more lines than any pipe holds, ends the server, and returns how many lines it lost before that.
+/// Logs more lines than any pipe can hold, ends the server, and returns how many lines were lost.
 async fn serves_and_stops(server: Server, merchant: &Merchant, public: &mut Client, ops: &mut Client) -> u64 {
     for _ in 0..800 {
         assert_eq!(public.send(Call::get("/healthz")).await.expect("an answer").status, 200);
@@ -185,7 +185,7 @@ async fn connections_are_fewer_than_the_hard_limit_of_open_files() {
     for _ in 0..120 {
         silent.push(TcpStream::connect(server.address).await.expect("it listens"));
     }
-    // It waits until the silent ones have had their time.
+    // It waits until the time of the silent clients is over.
     let mut client = Client::connect(server.address).await.expect("it listens");
     assert_eq!(client.send(Call::get("/healthz")).await.expect("an answer").status, 200);
     let log = server.log();
@@ -214,7 +214,7 @@ async fn a_log_that_another_database_left_is_refused_beside_a_restored_copy() {
     let file = app.database.directory().join("tollgate.db");
     let copy = app.database.directory().join("copy.db");
     tollgate::store::backup::backup(&app.database.url, &copy, GRACE).await.expect("it can be copied");
-    // Killed, so that its log stays; started again on its own file, which must go on.
+    // Kill it, so that its write-ahead log stays. It must start again with its own file.
     for _ in 0..2 {
         let server = Server::serve(&app.database);
         let mut client = Client::connect(server.address).await.expect("it listens");
@@ -237,6 +237,6 @@ async fn a_log_that_another_database_left_is_refused_beside_a_restored_copy() {
     let mut client = Client::connect(server.address).await.expect("it listens");
     client.send(merchant.refresh(&tokens.refresh)).await.expect("an answer").tokens();
     server.kill();
-    // By now the copy has a log of its own.
+    // By now the copy has its own log.
     drop(Server::serve(&database));
 }

@@ -1,5 +1,5 @@
-//! The sweeper: what has had its time goes, in bounded steps, on any number of replicas; what has not
-//! stays. The audit trail, which is cut: `audit_chain`.
+//! The sweeper removes old rows, in limited steps, on any number of replicas, and keeps all
+//! others. `audit_chain` tests cutting the audit trail.
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
@@ -17,7 +17,7 @@ use super::support::{Merchant, TestApp, Tokens, each_engine, each_engine_with};
 const STEP_ROWS: usize = STEP as usize;
 const SECOND: TimeDelta = TimeDelta::seconds(1);
 
-/// By when an idle session is due to go: its refresh lifetime and a day.
+/// When an idle session can be removed: after its refresh lifetime and a day.
 const IDLE_END: TimeDelta = TimeDelta::days(31);
 
 async fn open(app: &TestApp, merchant: &Merchant, number: usize) -> Vec<Tokens> {
@@ -52,7 +52,7 @@ async fn live_sessions_stay_and_refresh_and_dead_ones_go() {
             kept = app.send(merchant.refresh(&kept.refresh)).await.tokens();
             assert_eq!(app.sweep(Kind::Sessions).await, 0, "it is refreshed in time");
         }
-        // 354 days after its start: however often it is refreshed, it ends after 365.
+        // This is 354 days after its start. However often it is refreshed, it ends after 365.
         app.advance(TimeDelta::days(12) - SECOND * 2);
         assert_eq!(app.sweep(Kind::Sessions).await, 0);
         app.advance(SECOND * 2);
@@ -101,7 +101,7 @@ async fn a_step_looks_at_so_many_rows_and_no_more() {
             assert_eq!((step.removed, step.is_last), (STEP as u64, false), "{kind:?}");
             assert_eq!(app.sweep(kind).await, 10, "{kind:?}");
         }
-        // Those that stay are passed by, so that the ones behind them are reached.
+        // The walk skips sessions that stay, and reaches the ones after them.
         let merchant_sessions = open(&app, &merchant, STEP_ROWS + 10).await;
         app.advance(TimeDelta::milliseconds(5));
         open(&app, &merchant, 10).await;
@@ -130,7 +130,7 @@ async fn replicas_that_sweep_at_once_remove_each_row_once_and_nothing_else() {
             assert_eq!(here + there, dead as u64, "{kind:?}");
         }
         assert_eq!(sessions(&app).await, 20);
-        // Of days ago, and not idle for too long.
+        // It began days ago and was not idle for too long.
         for tokens in &live {
             assert_eq!(app.send(merchant.refresh(&tokens.refresh)).await.status, 200);
         }
@@ -248,7 +248,7 @@ async fn webhooks_go_by_age_once_they_are_finished() {
         app.switch(&merchant, false).await;
         let rows = app.number("select count(*) from webhook_deliveries").await;
         assert!(rows >= 3, "{rows}");
-        // One is delivered, with an attempt; one is given up a day later; the others are still to be made.
+        // One is delivered with one attempt, one is given up a day later, and the others are pending.
         app.run_sql(
             "update webhook_deliveries set state = 'delivered', attempts = 1, finished_at = created_at \
              where id in (select id from webhook_deliveries order by id limit 1)",
@@ -300,7 +300,7 @@ async fn of_a_client_with_too_many_sessions_the_longest_unused_end() {
             }
             app.advance(SECOND);
             let used = app.send(merchant.refresh(&oldest.refresh)).await.tokens();
-            // The call refuses nothing; the sweep, on two replicas at once, leaves exactly as many as may be.
+            // No call is refused. The sweep, on two replicas at once, leaves exactly the allowed number.
             let other = app.replica().await;
             let (here, there) =
                 tokio::join!(app.sweep(Kind::SurplusSessions), other.sweep(Kind::SurplusSessions));
@@ -352,7 +352,7 @@ async fn a_client_that_opens_sessions_instead_of_refreshing_shows_in_its_record(
         app.send(merchant.call().form(&merchant.fields(&[("refresh_token", &tokens[0].refresh)])))
             .await
             .tokens();
-        // A repetition is none.
+        // A repetition does not count.
         app.send(merchant.refresh(&tokens[0].refresh)).await.tokens();
         app.flush().await;
         other.flush().await;
@@ -375,7 +375,7 @@ async fn a_client_that_opens_sessions_instead_of_refreshing_shows_in_its_record(
 #[tokio::test]
 async fn a_replica_whose_clock_is_wrong_removes_nothing() {
     each_engine(async |app| {
-        // By the clock of the machine, which is that of PostgreSQL too.
+        // Uses the clock of the machine, like PostgreSQL.
         let right = app.replica_by(Clock::System).await;
         let merchant = right.merchant().await;
         let tokens = right.tokens(&merchant).await;
@@ -391,7 +391,7 @@ async fn a_replica_whose_clock_is_wrong_removes_nothing() {
             for kind in Kind::VARIANTS {
                 assert_eq!(wrong.sweep(*kind).await, 0, "{kind:?}, {days} days");
             }
-            // On SQLite, the right replica must write once more to show that it is there.
+            // On SQLite, the replica with the right time must write again to show that it still runs.
             right.look_at_clock().await;
             wrong.look_at_clock().await;
             let skew = scrape(&wrong).await.value("tollgate_clock_skew_seconds");

@@ -1,4 +1,5 @@
-//! Token keys over replicas: no token that was given out is ever called bad, in whatever order they change.
+//! Token keys on several replicas: an issued token never counts as invalid, in whatever order the keys
+//! change.
 
 use std::fs;
 
@@ -16,7 +17,7 @@ use crate::support::{Database, Merchant, TestApp, each_engine, each_engine_with}
 
 const OLD: [u8; 32] = [0x5a; 32];
 
-/// Keys in files of their own beside the database: `here` and `there`.
+/// Key files for two replicas of one database: `here` and `there`.
 fn keys_here(settings: &mut Settings) {
     keys_in(settings, "here");
 }
@@ -45,7 +46,7 @@ async fn tick(app: &TestApp) {
     app.core().choose_token_key().await.expect("the store answers");
 }
 
-/// As if every key had been known for long.
+/// Makes every key count as known for a long time.
 async fn settle(app: &TestApp) {
     app.run_sql("update token_keys set first_seen_at = 0").await;
 }
@@ -58,7 +59,7 @@ fn id_of(key: [u8; 32]) -> i64 {
     ServerKey::new(key, KeyState::Sign).id()
 }
 
-/// A pair of tokens from one replica is good at the other.
+/// Checks that tokens from one replica work on the other.
 async fn assert_good(from: &TestApp, at: &TestApp, merchant: &Merchant, when: &str) {
     let pair = from.tokens(merchant).await;
     assert_eq!(at.send(merchant.verify(&pair.access)).await.status, 200, "{when}");
@@ -140,7 +141,7 @@ async fn what_a_key_that_is_not_here_has_signed_is_answered_503_until_it_is() {
         let there = here.replica_at(&here.database.url, keys_there).await;
         write_keys(&there, "there", &[[1; 32], OLD]);
         tick(&there).await;
-        // Cut off for so long that the other takes it for gone.
+        // It is cut off for so long that the other replica counts it as gone.
         here.run_sql("update replicas set seen_at = 0").await;
         settle(&here).await;
         tick(&there).await;
@@ -164,7 +165,7 @@ async fn what_a_key_that_is_not_here_has_signed_is_answered_503_until_it_is() {
     .await;
 }
 
-/// Starts a replica with one key alone, on the database of `app`.
+/// Starts a replica with only one key, on the database of `app`.
 async fn start_with(app: &TestApp, key: [u8; 32], may_give_up: bool) -> Result<App, BuildError> {
     let mut settings = Settings::with_defaults();
     settings.database.url = app.database.url.parse().expect("the tests' own URLs are well-formed");
@@ -185,7 +186,7 @@ async fn a_replica_does_not_start_without_a_key_that_is_needed_unless_told_to() 
         {
             assert!(refused.contains(word), "no {word} in: {refused}");
         }
-        // It has left no trace that would keep a key from signing.
+        // It has left nothing that would keep a key from signing.
         assert_eq!(app.number("select count(*) from replicas").await, 1);
         app.run_sql("delete from replicas").await;
         assert!(start_with(&app, new, false).await.is_err(), "its sessions are still there");
@@ -197,7 +198,7 @@ async fn a_replica_does_not_start_without_a_key_that_is_needed_unless_told_to() 
         assert!(core.keyring.is_lost(id_of(OLD)));
         drop(settled);
 
-        // Found again after all, it is no longer lost.
+        // When the key is found again, it is no longer lost.
         app.run_sql("delete from replicas").await;
         let back = app.replica().await;
         back.send(merchant.refresh(&pair.refresh)).await.tokens();

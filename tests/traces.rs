@@ -1,4 +1,4 @@
-//! Spans, as a collector receives them from the real program.
+//! Spans, as a collector gets them from the real program.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::receiver::{Closed, Hook, Receiver};
 use crate::support::tcp::Client;
 use crate::support::{Call, Database, Merchant, Reply, TestApp};
 
-/// Of the W3C's own example.
+/// From the W3C's own example.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
@@ -39,7 +39,7 @@ async fn send(server: &Server, call: Call) -> Reply {
     client.send(call).await.expect("it answers")
 }
 
-/// Stops the server, which sends what is left; all its spans, and its log.
+/// Stops the server, which sends the remaining spans. Returns all spans and the log.
 fn spans_of(server: Server, collector: &Receiver) -> (Vec<Span>, String) {
     server.terminate();
     let (status, log) = server.ended_within(Duration::from_secs(30));

@@ -1,4 +1,4 @@
-//! Below HTTP: TLS and its certificates, the PROXY protocol, and clients that hold their place.
+//! Below HTTP: TLS and certificates, the PROXY protocol, and clients that hold connections open.
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use super::support::program::{Server, run, tollgate};
 use super::support::tcp::Client;
 use super::support::{Call, Database, TestApp};
 
-/// Long enough for anything that is to happen, on a busy machine.
+/// Long enough for everything here, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A certificate for `localhost`, and the files that it is in.
@@ -116,7 +116,7 @@ async fn https_speaks_the_version_of_http_that_the_client_negotiates() {
         let reply = sender.send_request(healthz(Version::HTTP_11)).await.expect("an answer");
         assert_eq!((reply.status().as_u16(), reply.version()), (200, Version::HTTP_11));
     }
-    // The port speaks nothing else: whoever sends a secret in clear gets no answer at all.
+    // The port accepts only TLS. A client without TLS gets no answer.
     let mut plain = TcpStream::connect(server.address).await.expect("it listens");
     plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it reads");
     let answer = read_to_end(&mut plain).await;
@@ -135,7 +135,7 @@ async fn a_renewed_certificate_is_taken_up_without_a_restart_and_a_broken_one_is
     };
     assert!(handshake(&old).await && !handshake(&new).await);
 
-    // Half-way: the new certificate with the old key.
+    // An unfinished renewal: the new certificate with the old key.
     std::fs::write(directory.path().join("tls.pem"), &new.certificate).expect("a writable directory");
     server.signal("HUP");
     server.wait_for_log("the TLS certificate is not replaced");
@@ -157,11 +157,11 @@ async fn metrics_show_when_the_certificate_expires() {
         key: directory.path().join("tls.key"),
     };
     let tls = tollgate::http::tls::Tls::load(files).expect("a pair that fits");
-    // What rcgen writes when it is told nothing: the start of the year 4096.
+    // The default of rcgen: the start of the year 4096.
     assert_eq!(tls.expires_at().map(|time| time.to_rfc3339()).as_deref(), Some("4096-01-01T00:00:00.000Z"));
 }
 
-/// Everything until the other side closes; a reset counts as closed.
+/// Reads everything until the other side closes. A reset counts as closed.
 async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     match tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await {
@@ -198,7 +198,7 @@ async fn proxy_headers_are_read_to_the_byte() {
         let read = read.unwrap_or_else(|error| panic!("{error}: {}", header.escape_ascii()));
         assert_eq!(read, address.map(|text| text.parse().expect("an address")), "{}", header.escape_ascii());
         assert_eq!(stream, b"GET /", "{}", header.escape_ascii());
-        // Cut short anywhere it is no header.
+        // A header that is cut off anywhere is invalid.
         bytes.truncate(header.len() - 1);
         assert!(proxy_protocol::read(&mut &bytes[..]).await.is_err(), "{}", header.escape_ascii());
     }
@@ -257,8 +257,8 @@ async fn a_trusted_proxy_must_say_who_the_client_is_and_others_cannot() {
     assert_eq!(behind_proxy(address, b"", key).await, "", "a trusted proxy without a header");
     served.stop().await;
 
-    // A proxy that cannot name its client is not the client, even if it is on the list; nor are the client's
-    // own headers believed. Where every address is allowed there is nothing to hold it against.
+    // A proxy that does not name its client is not the client, even if its address is on the list, and the
+    // client's own headers are ignored. If every address is allowed, there is nothing to check.
     let (listed, served) = {
         let app = TestApp::with(Engine::Sqlite, |settings| {
             settings.server.proxy_protocol = true;
@@ -389,7 +389,7 @@ async fn connections_past_the_cap_wait_for_a_place() {
     let waiting = third.send(Call::get("/healthz"));
     tokio::pin!(waiting);
     for _ in 0..20 {
-        // The ones that have a place are served; the one that waits is not.
+        // Open connections are served, and the one that waits is not.
         assert_eq!(first.send(Call::get("/healthz")).await.expect("an answer").status, 200);
         assert!(tokio::time::timeout(Duration::from_millis(5), &mut waiting).await.is_err());
     }
@@ -429,7 +429,7 @@ async fn an_address_has_its_share_of_the_connections_and_no_more() {
     }
     assert!(of_proxy.iter().all(|(_, is_served)| *is_served), "a trusted proxy has everybody's");
     drop(first);
-    // Its place is free once the server has seen it go.
+    // Its connection no longer counts once the server has noticed its end.
     while !is_served_from([127, 0, 0, 1], served.address).await.1 {}
     drop((second, of_proxy));
     served.stop().await;

@@ -1,4 +1,4 @@
-//! Answers given before the body was read: none is lost, and neither is the next call on the connection.
+//! Answers before the body was read: the answer arrives, and the next call on the connection works.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tollgate::store::Engine;
 use super::support::TestApp;
 use super::support::app::Served;
 
-/// Calls that are answered without a look at their body, and their answers.
+/// Calls that are answered without reading their body, and their answers.
 const REFUSED: [(&str, &str, u16); 6] = [
     ("POST", "/api/authorize", 401),
     ("POST", "/api/introspect", 401),
@@ -63,7 +63,7 @@ async fn after_a_refusal_the_same_connection_takes_the_next_call() {
                 "{method} {path} HTTP/1.1\r\nhost: a\r\nx-api-key: x\r\ncontent-length: {length}\r\n\r\n"
             );
             stream.write_all(head.as_bytes()).await.expect("it reads");
-            // The answer does not wait for the body, and the body is sent all the same.
+            // The answer does not wait for the body, and the client sends the body anyway.
             assert_eq!(read_answer(&mut stream).await, (expected, false), "{method} {path} {length}");
             stream.write_all(&vec![b'a'; length]).await.expect("it reads");
             stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it reads");
@@ -87,7 +87,7 @@ async fn a_refusal_of_a_large_body_says_that_it_hangs_up_and_arrives() {
         let mut stream = TcpStream::connect(served.address).await.expect("it listens");
         let head = format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGE}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("it reads");
-        // As a client that reads once it has sent everything.
+        // Like a client that reads only after it has sent everything.
         stream.write_all(&vec![b'a'; LARGE]).await.expect("the rest is read and dropped");
         assert_eq!(read_answer(&mut stream).await, (expected, true), "{method} {path}");
         assert_eq!(stream.read(&mut [0]).await.expect("it closes in order"), 0);
@@ -98,7 +98,7 @@ async fn a_refusal_of_a_large_body_says_that_it_hangs_up_and_arrives() {
 #[tokio::test]
 async fn nobody_is_asked_for_a_body_that_will_not_be_read() {
     let served = server().await;
-    // A service token may be in the body of this one, which is therefore asked for.
+    // The body of this call may contain a service token, so the server asks for it.
     for (method, path, expected) in REFUSED.into_iter().filter(|(_, path, _)| *path != "/api/introspect") {
         let mut stream = TcpStream::connect(served.address).await.expect("it listens");
         let head = format!(
@@ -153,7 +153,7 @@ async fn a_connection_lives_between_calls_for_the_idle_time_and_not_the_time_of_
         let closed = tokio::time::timeout(Duration::from_millis(600), stream.read_u8()).await;
         assert!(closed.is_err(), "closed after the time for a head");
     }
-    // Half a head has less time.
+    // For half a head there is less time.
     stream.write_all(&call[..20]).await.expect("it reads");
     let closed = tokio::time::timeout(Duration::from_millis(700), stream.read_u8()).await;
     assert!(closed.expect("closed in time").is_err());
@@ -181,7 +181,7 @@ async fn a_trusted_proxy_may_open_a_connection_that_it_needs_later() {
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it reads");
     assert_eq!(read_answer(&mut stream).await, (200, false));
 
-    // Once it has begun to speak, it has no longer than others.
+    // Once it has sent something, it has no more time than others.
     let mut stream = TcpStream::connect(served.address).await.expect("it listens");
     stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("it reads");
     let closed = tokio::time::timeout(Duration::from_millis(1500), stream.read_u8()).await;

@@ -1,4 +1,4 @@
-//! A client that costs little: prepared requests over keep-alive connections, one task each.
+//! A cheap client: prepared requests over keep-alive connections, with one task for each.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use tokio::runtime::{Builder, Runtime};
 use crate::Operation;
 use crate::server::{Caller, Server};
 
-/// Characters of a token.
+/// The length of a token.
 const TOKEN_CHARS: usize = 60;
 
-/// Sessions of each caller that are asked about, over and over.
+/// How many sessions of each caller are introspected again and again.
 const SESSIONS: usize = 256;
 
-/// Sessions of each connection that are refreshed in turns: no page of the table is rotated by all at once.
+/// How many sessions each connection refreshes in turn, so that not all connections update the same page.
 const REFRESHED: usize = 64;
 
 /// One round of calls.
@@ -36,7 +36,7 @@ type Token = [u8; TOKEN_CHARS];
 
 impl<'a> Client<'a> {
     pub(crate) fn new(server: &'a Server) -> Self {
-        // One thread: a connection's answer wakes nobody on the other core.
+        // One thread, so that an answer does not wake a thread on the other core.
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime needs a thread");
         Self { server, runtime }
     }
@@ -68,7 +68,7 @@ impl<'a> Client<'a> {
         let tokens: Vec<Token> = match operation {
             Operation::Issue => Vec::new(),
             Operation::Refresh => self.fresh_refresh_tokens(number),
-            // Spread over the sessions of the caller.
+            // Spread the calls over the sessions of the caller.
             _ => {
                 let sessions = &sessions[number % sessions.len()];
                 (0..SESSIONS).map(|turn| sessions[(number + turn * 7) % SESSIONS][0]).collect()
@@ -78,7 +78,7 @@ impl<'a> Client<'a> {
         Connection::new(stream, request, tokens)
     }
 
-    /// Those of new sessions: the ones that are asked about stay as they are.
+    /// Refresh tokens of new sessions. The introspected sessions are not refreshed.
     fn fresh_refresh_tokens(&self, number: usize) -> Vec<Token> {
         let mut connection = self.connection(Operation::Issue, number, &[]);
         self.runtime.block_on(async {
@@ -90,7 +90,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Connections that are open and wait for the next round.
+/// Open connections that wait for the next round.
 pub(crate) struct Load<'a> {
     runtime: &'a Runtime,
     connections: Vec<Connection>,
@@ -98,7 +98,7 @@ pub(crate) struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Calls on every connection, one after the other, for this long.
+    /// Makes calls on every connection, one after the other, for this long.
     pub(crate) fn run(&mut self, time: Duration) -> Round {
         let operation = self.operation;
         let started = Instant::now();
@@ -139,7 +139,7 @@ impl Load<'_> {
     }
 }
 
-/// A request ready to be written, with a place for a token.
+/// A prepared request with a place for a token.
 struct Request {
     bytes: Vec<u8>,
     token_at: Option<usize>,
@@ -227,7 +227,7 @@ impl Connection {
         }
     }
 
-    /// Reads one whole answer; returns where its body begins.
+    /// Reads one complete answer, and returns where its body begins.
     async fn read_answer(&mut self) -> usize {
         self.answer.clear();
         loop {

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::server::Server;
 
-/// The kernel counts in hundredths of a second, on every architecture that matters here.
+/// The kernel counts in hundredths of a second on all architectures that we use.
 const TICKS_PER_SEC: f64 = 100.0;
 
 /// Seconds of processor time.
@@ -37,7 +37,7 @@ pub(crate) fn of_process(pid: u32) -> f64 {
     times(pid).map_or(0.0, |times| times.own)
 }
 
-/// The postmaster with its children, those that have ended included.
+/// The postmaster with its children, including those that have ended.
 pub(crate) fn of_postgres(postmaster: u32) -> f64 {
     let Some(times_of_it) = times(postmaster) else { return 0.0 };
     let children: f64 = fs::read_dir("/proc")
@@ -60,7 +60,7 @@ struct Times {
 /// `None` for a process that has ended.
 fn times(pid: u32) -> Option<Times> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program stands in brackets, and may hold anything.
+    // The program's name is in brackets and may contain any character.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
     Some(Times {

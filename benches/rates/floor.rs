@@ -1,4 +1,4 @@
-//! The floor: what the database does at best with one row per statement, through the same library.
+//! The floor: the most that the database can do with one row per statement, through the same library.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tollgate::domain::clock::Clock;
 use uuid::Uuid;
 
-/// Connections of the pool, and statements under way at most.
+/// The number of connections, which is also the most concurrent statements.
 const CONNECTIONS: usize = 64;
 
 /// Rows that are updated and selected.
@@ -123,7 +123,7 @@ impl Floor {
         });
     }
 
-    /// With how many statements under way the database does most of them.
+    /// The number of concurrent statements with which the database is fastest.
     pub(crate) fn best_tasks(&self, statement: Statement, time: Duration) -> usize {
         let rate = |tasks: &usize| self.run(statement, *tasks, time);
         let rates = [8, 16, 32, CONNECTIONS].map(|tasks| (tasks, rate(&tasks)));
@@ -142,7 +142,7 @@ impl Floor {
                     while started.elapsed() < time {
                         let number = match statement {
                             Statement::Insert => next.fetch_add(1, Ordering::Relaxed),
-                            // Rows of this task alone: no two wait for one another.
+                            // Each task has its own rows, so that tasks do not wait for each other.
                             _ => (done * CONNECTIONS as u64 + task as u64) % ROWS,
                         };
                         pool.run(statement, number).await;
@@ -172,10 +172,10 @@ impl Pool {
         }
     }
 
-    /// One statement on the row with this number: a transaction of its own.
+    /// One statement on the row with this number, in its own transaction.
     async fn run(&self, statement: Statement, number: u64) {
         let time = i64::try_from(number).expect("fewer rows than 2^63");
-        // In order of time, as the ids of sessions are.
+        // Ordered by time, like the ids of sessions.
         let id = Uuid::from_u128(
             u128::from(number) << 64 | u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         );
@@ -231,7 +231,7 @@ async fn open(url: &str) -> Result<Pool, sqlx::Error> {
     })
 }
 
-/// Runs statements on a PostgreSQL that nobody else uses.
+/// Runs statements on PostgreSQL while nobody else uses it.
 pub(crate) fn set_up(url: &str, statements: &[&'static str]) {
     on_connection(url, async |connection| {
         for statement in statements {

@@ -1,10 +1,11 @@
-//! How fast the server is, beside what its database can do at best: `cargo bench` prints one table.
+//! Measures how fast the server is, compared with the most that its database can do. `cargo bench` prints one
+//! table.
 //!
-//! The real program runs in a process of its own and is called over TCP by a client that costs little.
-//! The floor is measured in the same run, against the same database: single-row statements through sqlx
-//! on a table like that of the sessions, from as many connections as serve it best (8 to 64; one beside a
-//! single caller). Rounds of calls and of floor take turns, so that a busy machine disturbs both alike; it
-//! is the ratio that can be relied on.
+//! The real program runs in its own process, and a cheap client calls it over TCP. The floor is measured in
+//! the same run with the same database: single-row statements through sqlx on a table like that of the
+//! sessions. It uses the number of connections that is fastest (8 to 64, or one for a single caller). Rounds
+//! of calls and of the floor alternate, so that a busy machine affects both. So rely on the ratio and not on
+//! the absolute numbers.
 
 mod client;
 mod cpu;
@@ -37,7 +38,7 @@ struct Options {
     /// Live rows that the table of sessions has before the first call.
     #[arg(long, default_value_t = 10_000)]
     rows: u64,
-    /// Rows beside them that have expired: the server sweeps them away meanwhile.
+    /// Additional expired rows, which the server removes during the run.
     #[arg(long, default_value_t = 0)]
     dead: u64,
     /// Rounds of each measurement; the table has their medians.
@@ -52,7 +53,7 @@ struct Options {
     /// Measure another build of the program.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_tollgate"))]
     program: PathBuf,
-    /// Cargo says so to every benchmark.
+    /// Cargo passes this to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -81,7 +82,7 @@ impl Operation {
         }
     }
 
-    /// What the database has to do at the least.
+    /// The least that the database has to do for an operation.
     const fn statement(self) -> Statement {
         match self {
             Self::Issue => Statement::Insert,
@@ -152,7 +153,8 @@ fn measure(
     let mut calls = Vec::with_capacity(options.rounds);
     let mut floors = Vec::with_capacity(options.rounds);
     for _ in 0..options.rounds {
-        // Records that the server has yet to write must not slow the floor down, and are part of the cost.
+        // Wait for records that the server still has to write. They are part of its cost, and must not slow
+        // the floor down.
         server.settle();
         floors.push(floor.run(statement, tasks, ROUND));
         let before = Cpu::now(server);

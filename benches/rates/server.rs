@@ -1,4 +1,4 @@
-//! The program under measurement: its database, a merchant in it, and the process.
+//! The measured program: its database with a merchant, and the process.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::postgres::Cluster;
 use crate::{Engine, cpu};
 
-/// What PostgreSQL is given here beyond what the tests need: memory, and room between checkpoints.
+/// PostgreSQL settings in addition to those of the tests: more memory, and more time between checkpoints.
 const POSTGRES_SETTINGS: [&str; 3] = [
     "alter system set shared_buffers = '256MB'",
     "alter system set max_wal_size = '4GB'",
@@ -31,7 +31,7 @@ pub(crate) struct Home<'a> {
     url: String,
 }
 
-/// Who calls: a merchant's key, and its client.
+/// A caller: a merchant's key and its client.
 pub(crate) struct Caller {
     pub(crate) key: String,
     pub(crate) client_id: String,
@@ -116,7 +116,7 @@ impl Server {
                 .and_then(|listener| listener.local_addr())
                 .expect("a port of the loopback interface is free")
         });
-        // It logs as it does by default, to a file.
+        // It logs with the default settings, to a file.
         let log = File::create(home.directory.path().join("log")).expect("a directory of our own");
         let child = home
             .command(&["serve", &format!("--listen={address}")])
@@ -138,7 +138,7 @@ impl Server {
         &self.callers[connection % self.callers.len()]
     }
 
-    /// Exchange records that the server could not keep up with, and did without.
+    /// Exchange records that the server dropped because it was too slow.
     pub(crate) fn dropped_exchanges(&self) -> u64 {
         let mut stream = TcpStream::connect(self.ops).expect("the server has a listener for operations");
         stream
@@ -159,8 +159,8 @@ impl Server {
         self.postmaster
     }
 
-    /// Returns once the server has next to nothing to do, or will not for a while. While it sweeps it always has
-    /// something, and that is to be measured: so not for long.
+    /// Returns once the server has next to nothing to do, or will not for a while. While it sweeps it always
+    /// has something, and that is to be measured: so not for long.
     pub(crate) fn settle(&self) {
         for _ in 0..12 {
             let before = cpu::of_process(self.pid());
@@ -174,7 +174,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // There is nobody to tell of a failure.
+        // A failure cannot be reported here.
         self.child.kill().ok();
         self.child.wait().ok();
     }

@@ -1,4 +1,4 @@
-//! Every route of the admin API x every role, held against the OpenAPI document.
+//! Calls every route of the admin API with every role, and compares the routes with the OpenAPI document.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use tollgate::domain::admin::Role;
 use super::{Admin, text};
 use crate::support::{Call, each_engine};
 
-/// Who calls, in the order of the columns of [`TABLE`].
+/// The callers, in the order of the columns of [`TABLE`].
 const ROLES: [&str; 6] = ["nobody", "API key", "admin of another", "viewer", "admin", "operator"];
 
-/// A route, a body that is accepted, and the status that each of [`ROLES`] gets. Rows run in order on
-/// one merchant, so a row that ends something comes late.
+/// A route, a valid body, and the status for each of [`ROLES`]. Rows run in order on one merchant, so rows
+/// that end something come last.
 type Row = (&'static str, &'static str, &'static str, [u16; 6]);
 
 const TABLE: &[Row] = &[
@@ -143,7 +143,7 @@ async fn a_service_token_makes_the_calls_of_its_permission_and_no_others() {
                 let call = by.call(method, &filled);
                 if body.is_empty() { call } else { call.body(Some("application/json"), *body) }
             };
-            // A licence is shown with its merchant.
+            // A licence is part of its merchant.
             let is_also_of_licences = (*method, *path) == ("get", "/merchants/{id}");
             let others = PERMISSIONS
                 .into_iter()
@@ -193,11 +193,11 @@ async fn every_route_answers_every_role_as_the_table_says() {
     .await;
 }
 
-/// What the paths of the table name.
+/// The objects in the paths of the table.
 struct Objects {
     merchant: String,
     key: Value,
-    /// Earlier secrets, one for each role that may end one.
+    /// Older secrets, one for each role that may end one.
     key_secrets: Vec<String>,
     client_id: String,
     client_secrets: Vec<String>,

@@ -1,4 +1,4 @@
-//! Client credentials: made OFF, switched, rotated.
+//! Client credentials: new ones are OFF, switching, rotation.
 
 use chrono::TimeDelta;
 use serde_json::json;

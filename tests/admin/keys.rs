@@ -9,7 +9,7 @@ use super::{Admin, authorize, text};
 use crate::support::merchant::{done, plain_key};
 use crate::support::{Call, each_engine};
 
-/// Calls that need nothing but a key: 200 or 401.
+/// A call that needs only a key: 200 or 401.
 fn with_key(key: &str) -> Call {
     Call::get("/api/verify").key(key)
 }

@@ -1,4 +1,4 @@
-//! Secrets found in public: the reported one ends and nothing beside it, and the reporter learns nothing.
+//! Secrets found in public: only the reported one ends, and the reporter learns nothing.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ async fn a_secret_of_any_kind_ends_and_nothing_beside_it() {
         ping.problem(409, "conflict");
         let again = operator.post(&format!("{path}/rotate-webhook-secret"), json!({})).await.created();
         assert_eq!(operator.post(&format!("{path}/test-webhook"), json!({})).await.ok()["delivered"], true);
-        // As a release that knows nothing of hashes wrote it.
+        // As written by a release that did not store hashes.
         app.run_sql("update webhook_secrets set hash = null").await;
         report(&finder, text(&again, "webhook_secret")).await;
         operator.post(&format!("{path}/test-webhook"), json!({})).await.problem(409, "conflict");

@@ -62,7 +62,7 @@ impl<'a> Admin<'a> {
         self.app.send(self.call(Method::PATCH, path).json_value(&body)).await
     }
 
-    /// A merchant with both licences; its id.
+    /// Makes a merchant with both licences, and returns its id.
     pub(crate) async fn licensed_merchant(&self, gateway: &str) -> String {
         let made = self.post("/merchants", json!({ "name": "Acme", "gateway": gateway })).await;
         let id = made.created()["id"].as_str().expect("an id is text").to_owned();
@@ -74,7 +74,7 @@ impl<'a> Admin<'a> {
         id
     }
 
-    /// A key of a merchant, as it was answered.
+    /// A new key of a merchant, as in the answer.
     pub(crate) async fn key(&self, merchant: &str, settings: Value) -> Value {
         let mut body = json!({ "name": "Till", "environment": "live" });
         for (name, value) in settings.as_object().expect("settings are an object") {
@@ -83,7 +83,7 @@ impl<'a> Admin<'a> {
         self.post(&format!("/merchants/{merchant}/api-keys"), body).await.created()
     }
 
-    /// Credentials of a key, switched ON, as they were answered when made.
+    /// New credentials of a key, switched ON, as in the answer.
     pub(crate) async fn credentials(&self, key: &Value) -> Value {
         let made =
             self.post(&format!("/api-keys/{}/credentials", text(key, "id")), json!({})).await.created();
@@ -95,12 +95,12 @@ impl<'a> Admin<'a> {
     }
 }
 
-/// A token that sees the worth of every other token, and may do nothing else.
+/// A service token that can only introspect all tokens.
 pub(crate) async fn service_token(app: &TestApp) -> String {
     admin_token(app, Role::Service, None, vec![Permission::Introspect]).await
 }
 
-/// Asks what a token is worth with the token of [`service_token`].
+/// Introspects a token with the token of [`service_token`].
 pub(crate) fn introspect_as(service: &str, token: &str) -> Call {
     Call::post("/api/introspect")
         .header("authorization", format!("Bearer {service}"))
@@ -140,7 +140,7 @@ impl Reply {
         self.json()
     }
 
-    /// Holds the reply to a problem (RFC 9457), and returns its detail.
+    /// Checks that the reply is a problem (RFC 9457), and returns its detail.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status, status, "{}", self.text());
@@ -159,7 +159,7 @@ pub(crate) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("no text `{name}` in {value}"))
 }
 
-/// `POST /api/authorize` with a key and credentials as they were answered.
+/// `POST /api/authorize` with a key and credentials from answers.
 pub(crate) fn authorize(key: &Value, credentials: &Value) -> Call {
     Call::post("/api/authorize").key(text(key, "key")).form(&[
         ("client_id", text(credentials, "client_id")),

@@ -1,4 +1,4 @@
-//! Users and tokens: who may make whom.
+//! Users and tokens: which roles may make which.
 
 use serde_json::{Value, json};
 use tollgate::domain::admin::Role;

@@ -1,4 +1,4 @@
-//! What is on record: exchanges with their reasons, and the audit trail with its chain.
+//! Records: exchanges with their reasons, and the audit trail with its chain.
 
 use serde_json::{Value, json};
 use tollgate::domain::admin::Role;

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a lost answer orphans nothing.
+//! `Idempotency-Key`: a caller that lost an answer can get it again.
 
 use axum::http::Method;
 use chrono::TimeDelta;

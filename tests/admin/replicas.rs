@@ -1,4 +1,4 @@
-//! A change through one replica is obeyed by the other at its next call.
+//! A change on one replica takes effect on the other at its next call.
 
 use serde_json::{Value, json};
 use tollgate::store::Engine;
@@ -6,7 +6,7 @@ use tollgate::store::Engine;
 use super::{Admin, authorize, text, verify};
 use crate::support::{Call, TestApp, Tokens};
 
-/// Two replicas over one PostgreSQL, and a session that both have served.
+/// Two replicas on one PostgreSQL, and a session that both have served.
 struct Two {
     a: TestApp,
     b: TestApp,
@@ -47,7 +47,7 @@ impl Two {
         ])
     }
 
-    /// Holds that neither token of a session works at the second replica.
+    /// Checks that neither token of a session works on the second replica.
     async fn must_be_stopped(&self, tokens: &Tokens) {
         let verified = self.b.send(verify(&self.key, &tokens.access)).await;
         assert!([401, 403].contains(&verified.status), "{} {}", verified.status, verified.text());

@@ -1,4 +1,4 @@
-//! Service tokens: what they may do, from where, who gives them, and how they are rotated.
+//! Service tokens: their permissions and addresses, who may make them, and rotation.
 
 use axum::http::Method;
 use chrono::TimeDelta;
@@ -90,7 +90,7 @@ async fn nobody_gives_permissions_that_they_do_not_have() {
         for permission in ["merchants.write", "licences.write"] {
             assert_eq!(token(permission, Some(&merchant)).await.status, 403);
         }
-        // Nor do they get them by rotating what somebody else made.
+        // They cannot get them by rotating another one's token either.
         let strong = json!({ "permissions": ["licences.write"], "merchant_id": merchant });
         let strong = made(&operator, strong).await;
         let path = format!("/tokens/{}/rotate", text(&strong, "id"));
@@ -127,7 +127,7 @@ async fn introspect_and_revoke_are_two_permissions() {
             json!({ "active": false })
         );
 
-        // What was made before there were service tokens goes on doing both.
+        // A token from before there were service tokens can still do both.
         let old = json!({ "name": "old", "role": "operator", "permissions": ["introspect"] });
         let old = operator.post("/tokens", old).await.created();
         app.send(introspect_as(text(&old, "token"), &access)).await.ok();
@@ -159,7 +159,7 @@ async fn a_rotated_token_works_on_until_the_overlap_after_the_first_use_of_the_n
         first.get("/merchants").await.problem(401, "invalid_token");
         second.get("/merchants").await.ok();
 
-        // A new secret that was lost before its first use ends nothing.
+        // If a new secret is lost before its first use, nothing ends.
         let lost = operator.post(&path, json!({ "overlap_secs": 0 })).await.created();
         let third = operator.post(&path, json!({ "overlap_secs": 0 })).await.created();
         second.get("/merchants").await.ok();

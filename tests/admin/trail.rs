@@ -1,4 +1,4 @@
-//! The platform's whole audit trail: in order, filtered, followed, and who may read it.
+//! The platform's whole audit trail: its order, filters, following it, and who may read it.
 
 use axum::http::Method;
 use chrono::TimeDelta;

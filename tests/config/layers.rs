@@ -1,4 +1,4 @@
-//! Where settings come from, and which layer wins.
+//! The layers of settings, and which one wins.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ fn a_higher_layer_replaces_either_form_of_a_secret() {
     let start = start().file(file).env("TOLLGATE__TOKENS__KEYS", KEY_1).env("DATABASE_URL", URL);
     assert_eq!(start.loads().tokens.keys.bytes(), [[0x11; 32]]);
     assert_eq!(start.loads().database.url.expose(), URL);
-    // Passed on empty, it replaces nothing.
+    // An empty variable replaces nothing.
     let start = start.flag("tokens.keys_file", "--keys-file", "").env("TOLLGATE__DATABASE__URL", "");
     assert_eq!(start.loads().tokens.keys.bytes(), [[0x11; 32]]);
     assert_eq!(start.loads().database.url.expose(), URL);

@@ -1,4 +1,4 @@
-//! What is refused: all of it at once, each with its place, and never with a secret.
+//! Mistakes in the settings: all are reported together, with their place, and without secrets.
 
 use tollgate::config::Settings;
 

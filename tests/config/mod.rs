@@ -1,4 +1,4 @@
-//! Settings: which layer wins, what is refused and in which place, and that no secret is shown.
+//! Settings: which layer wins, which values are refused, and that no secret is shown.
 
 mod layers;
 mod mistakes;

@@ -1,4 +1,4 @@
-//! What each setting is by default, and what it may be.
+//! The default and the allowed values of each setting.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -132,7 +132,7 @@ fn lifetimes_must_fit_into_each_other() {
                 "line 5: tokens.refresh_retry_window_secs: tokens.refresh_retry_window_secs (8, DIR/tollgate.toml line 5) must be less than tokens.access_ttl_secs (8, DIR/tollgate.toml line 4)",
             ],
         ),
-        // Nothing follows from a value that is a mistake by itself.
+        // A wrong value causes no further mistakes.
         (
             "access_ttl_secs = \"x\"\nrefresh_ttl_secs = 9",
             &["line 2: tokens.access_ttl_secs: expected a whole number, found a string"],

@@ -1,4 +1,4 @@
-//! The article that merchants are given, followed click by click in a browser, on the real program: from
+//! Follows the article for merchants click by click in a browser, with the real program: from
 //! no key at all to a pasted command that gets tokens.
 
 use std::process::Command;
@@ -119,7 +119,7 @@ async fn follow_the_article(engine: Engine, screens: &str) {
     assert_eq!(answer["httpStatus"], true, "{answer}");
     assert_eq!(text(&answer["access_token"]).len(), 60);
 
-    // Shown this once: the same page opened again has no secret on it.
+    // It is shown only once: the same page has no secret when it is opened again.
     browser.goto(&browser.path().await).await;
     browser.sees("Client secrets").await;
     let page = browser.text().await;

@@ -1,4 +1,4 @@
-//! A real Chromium, driven as a person would: by what the labels and buttons say.
+//! Drives a real Chromium as a person would, by the texts of labels and buttons.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use url::{ParseError, Url};
 /// Longer than any page takes on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A desk and a phone.
+/// The window sizes: a desktop and a phone.
 const SIZES: [(&str, u32, u32); 2] = [("desktop", 1280, 800), ("phone", 390, 844)];
 
-/// A browser with a profile of its own.
+/// A browser with its own profile.
 pub(crate) struct Browser {
     client: Client,
     base: String,
@@ -27,12 +27,12 @@ pub(crate) struct Browser {
     _profile: TempDir,
 }
 
-/// chromedriver, which ends its browser with itself.
+/// chromedriver. Its browser ends with it.
 struct Driver(Child);
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // It may have ended before.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -61,7 +61,7 @@ impl Browser {
         Self { client, base: base.to_owned(), screens, _driver: driver, _profile: profile }
     }
 
-    /// Gone with its session; what is not closed by a failing test ends with the driver.
+    /// Closes the browser. After a failed test, the driver closes it.
     pub(crate) async fn close(self) {
         self.client.close().await.expect("the session ends");
     }
@@ -80,7 +80,7 @@ impl Browser {
             "//main//*[self::a or self::button or self::label or self::summary][contains(normalize-space(.), \
              '{words}')] | //nav//*[self::a or self::button][normalize-space(.)='{words}']"
         );
-        // The page may still be on its way.
+        // The page may still be loading.
         let _ = self.client.wait().at_most(PATIENCE).for_element(Locator::XPath(&xpath)).await;
         for element in self.client.find_all(Locator::XPath(&xpath)).await.expect("the page can be searched") {
             if element.is_displayed().await.expect("the element is there") {
@@ -189,7 +189,7 @@ fn start_driver() -> (Driver, u16) {
     let port = lines.find_map(|line| {
         line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
     });
-    // Whatever else it says is read, so that it never waits for a reader.
+    // Read the rest of its output, so that it never blocks.
     std::thread::spawn(move || lines.for_each(drop));
     (driver, port.expect("chromedriver says its port"))
 }

@@ -1,5 +1,5 @@
-//! The console: through the router where a header or a status is the point, and in a real browser where
-//! the screens are.
+//! The console. Tests of headers and statuses use the router, and tests of
+//! screens use a real browser.
 
 mod article;
 mod browser;

@@ -1,4 +1,4 @@
-//! Users of the console, and what a browser of theirs would send.
+//! Users of the console, and requests as their browser would send them.
 
 use tollgate::domain::admin::Role;
 use tollgate::domain::ids::{MerchantId, UserId};
@@ -10,7 +10,7 @@ use crate::support::{Call, Reply, TestApp};
 
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
-/// Somebody who is signed in.
+/// A signed-in user.
 pub(crate) struct Person {
     pub(crate) id: UserId,
     pub(crate) email: &'static str,

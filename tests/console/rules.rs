@@ -28,7 +28,7 @@ async fn the_cookie_is_bound_to_this_host_and_is_another_at_every_sign_in() {
         assert!(!set.contains("Domain"), "{set}");
         assert_ne!(cookie_of(&again), person.cookie);
 
-        // An id that a browser brought along is never taken over.
+        // A session id from the browser is never used for a new session.
         let fixed = "__Host-tollgate=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         let reply = app.send(sign_in_form(ADA, PASSWORD).header("cookie", fixed)).await;
         assert_ne!(cookie_of(&reply), fixed);
@@ -368,7 +368,7 @@ async fn a_one_time_link_signs_in_once_within_its_hour_and_not_by_being_looked_a
         let person = super::people::Person { id, email: ADA, cookie: cookie_of(&reply) };
         assert_eq!(app.send(used(&token)).await.status, 422, "a second time");
 
-        // The link stands in for the password that they do not know.
+        // The link replaces the password that the user does not know.
         let set = [("password", "three blind mice run"), ("again", "three blind mice run")];
         assert_eq!(app.send(person.post("/console/account/password", &set)).await.status, 303);
         assert_eq!(app.send(person.post("/console/account/password", &set)).await.status, 422, "but once");

@@ -1,4 +1,4 @@
-//! What the screens say and do, where the words or the effect are the point.
+//! The texts and actions of the screens.
 
 use tollgate::domain::admin::Role;
 use tollgate::domain::licence::{Licence, Product};
@@ -206,7 +206,7 @@ async fn the_first_webhook_url_of_a_key_shows_its_secret_once() {
         assert_eq!(saved.status, 200, "{}", saved.text());
         assert!(saved.text().contains("whsec_"));
         assert!(!app.page(&person, &path).await.contains("whsec_"), "shown again");
-        // The form was filled from an earlier version: nothing is overwritten.
+        // The form is from an older version, so nothing is overwritten.
         assert_eq!(save(&before).await.status, 422);
     })
     .await;
@@ -249,7 +249,7 @@ async fn an_operator_makes_a_merchant_and_its_licences_decide() {
         let licence = format!("/console/m/{id}/account/licences/api_keys");
         assert_eq!(app.send(operator.post(&licence, &grant)).await.status, 303);
         assert_eq!(app.send(operator.post(&keys, &NEW_KEY)).await.status, 200);
-        // The last day is one on which it holds.
+        // It still works on its last day.
         let end = "select expires_at / 1000000 from licences";
         assert_eq!(app.number(end).await, 1_801_440_000);
     })

@@ -1,4 +1,4 @@
-//! The authenticator app: set up, asked for, never fooled twice by one code, and replaced by a recovery code.
+//! The authenticator app: setting it up, using it, refusing a used code, and recovery codes.
 
 use chrono::TimeDelta;
 use tollgate::config::Settings;
@@ -132,7 +132,7 @@ async fn a_link_or_a_new_password_is_the_way_back_after_a_strangers_guesses_and_
         let link = done(app.core().make_sign_in_link(&by, person.id).await);
         let first = app.send(from_a_page("/console/once", &[("token", link.expose())])).await;
         assert!(first.header("location").is_some_and(|to| to.starts_with("/console/sign-in/code")));
-        // The stranger goes on between the two steps.
+        // The stranger continues between the two steps.
         lock().await;
         let half = Person { cookie: cookie_of(&first), ..person };
         assert_eq!(app.send(half.post("/console/sign-in/code", &[("code", "123456x")])).await.status, 422);

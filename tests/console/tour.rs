@@ -10,14 +10,14 @@ use super::browser::Browser;
 use crate::support::Database;
 use crate::support::program::Server;
 
-/// Put there by tests/run, from npm.
+/// tests/run installs this from npm.
 fn axe() -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/npm/node_modules/axe-core/axe.min.js");
     std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; run tests/run", path.display()))
 }
 
-/// What axe finds that keeps somebody from using the page.
+/// Problems found by axe that keep somebody from using the page.
 async fn must_be_usable(browser: &Browser, axe: &str, name: &str) {
     browser.run(axe).await;
     let found =

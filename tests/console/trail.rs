@@ -1,4 +1,4 @@
-//! The audit trail on its two screens: of a merchant, and of the whole platform.
+//! The two screens of the audit trail: for a merchant, and for the whole platform.
 
 use chrono::TimeDelta;
 use tollgate::domain::admin::Role;

@@ -1,4 +1,4 @@
-//! Who the caller is, behind proxies that are trusted and some that are not.
+//! The caller's address behind trusted and untrusted proxies.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().expect("it is an address")
 }
 
-/// The client and the hops, nearest last, as text; or that the header cannot be read.
+/// The client and the hops, nearest last, as text, or that the header is unreadable.
 type Decision = Result<String, Unreadable>;
 
 fn shown(decided: Result<tollgate::domain::address::ClientAddress, Unreadable>) -> Decision {
@@ -52,12 +52,12 @@ fn x_forwarded_for_is_walked_from_the_right_past_trusted_hops() {
     let table: &[(&[&str], &str)] = &[
         (&[], "10.0.0.1"),
         (&["192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
-        // The leftmost never wins.
+        // The leftmost entry is never trusted.
         (&["6.6.6.6, 192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
         (&["6.6.6.6, 10.0.0.9, 192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
         (&["6.6.6.6, 192.0.2.1, 10.2.3.4"], "192.0.2.1 < 10.2.3.4 < 10.0.0.1"),
         (&["10.9.9.9"], "10.9.9.9 < 10.0.0.1"),
-        // Several header lines are one list, in order.
+        // Several header lines count as one list, in order.
         (&["6.6.6.6", "192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
         (&["6.6.6.6", "192.0.2.1", "10.2.3.4"], "192.0.2.1 < 10.2.3.4 < 10.0.0.1"),
         // Spellings of one address.
@@ -69,7 +69,7 @@ fn x_forwarded_for_is_walked_from_the_right_past_trusted_hops() {
         (&["2001:db8::1"], "2001:db8::1 < 10.0.0.1"),
         (&["192.0.2.1, 2001:db8:ffff::2"], "192.0.2.1 < 2001:db8:ffff::2 < 10.0.0.1"),
         (&["  192.0.2.1\t"], "192.0.2.1 < 10.0.0.1"),
-        // What lies beyond the client is not looked at.
+        // Entries before the client are ignored.
         (&["unknown, 192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
         (&["'; drop table, , 192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
     ];
@@ -88,14 +88,14 @@ fn forwarded_is_walked_the_same_way() {
         (&["for=6.6.6.6, for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
         (&["for=6.6.6.6", "for=192.0.2.1, for=10.2.3.4"], "192.0.2.1 < 10.2.3.4 < 10.0.0.1"),
         (&["for=unknown, for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
-        // What stands inside of quotation marks is no element and no parameter.
+        // Text in quotation marks is neither an element nor a parameter.
         (&["for=192.0.2.1;host=\"a,for=6.6.6.6\""], "192.0.2.1 < 10.0.0.1"),
         (&["for=192.0.2.1;host=\"a, for=6.6.6.6\";proto=https"], "192.0.2.1 < 10.0.0.1"),
         (&["host=\"a;for=6.6.6.6\";for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
         (&["host=\"a\\\",for=6.6.6.6\";for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
         (&["for=\"192.0.\\2.1\";host=\"api.example:8443\""], "192.0.2.1 < 10.0.0.1"),
         (&[";for=192.0.2.1;;proto=http;"], "192.0.2.1 < 10.0.0.1"),
-        // A line that a proxy wrote alone is read alone.
+        // Each header line is parsed by itself.
         (&["for=\"6.6.6.6", "for=192.0.2.1"], "192.0.2.1 < 10.0.0.1"),
     ];
     for (lines, expected) in table {
@@ -138,7 +138,7 @@ fn an_entry_that_is_no_address_is_refused_and_not_skipped() {
         "192.0.2.1",
         "for=192.0.2.1,",
         "for=192.0.2.1, by=10.0.0.2",
-        // Whoever leaves a quotation mark open hides what comes after it.
+        // An unclosed quotation mark hides everything after it.
         "for=\"6.6.6.6, for=192.0.2.1",
         "for=6.6.6.6;x=\", for=192.0.2.1;host=\",for=6.6.6.6;y=\\\"\"",
         "for=192.0.2.1;host=\"a\"b",

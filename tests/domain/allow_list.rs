@@ -1,4 +1,4 @@
-//! Allow lists: what may be written in one, and what it then lets through.
+//! Allow lists: which entries are valid, and which addresses they allow.
 
 use tollgate::domain::allow_list::{AllowList, BadAllowList, RANGES_MAX};
 

@@ -1,4 +1,4 @@
-//! The rules on their own: tables of boundary values, and properties.
+//! Tests of the rules alone: boundary values and properties.
 
 mod address;
 mod allow_list;

@@ -1,4 +1,4 @@
-//! What holds for any input at all.
+//! Properties that hold for any input.
 
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -31,7 +31,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made")
 }
 
-/// A body of any kind, under any label.
+/// Any body with any content type.
 fn any_label() -> impl Strategy<Value = Option<String>> {
     let known = [
         "application/json",
@@ -48,7 +48,7 @@ fn any_label() -> impl Strategy<Value = Option<String>> {
     ]
 }
 
-/// Bytes that often come close to being a body.
+/// Bytes that are often almost a valid body.
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
     let piece = proptest::sample::select(vec![
         "--x\r\n",

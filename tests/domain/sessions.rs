@@ -1,4 +1,4 @@
-//! The rotation rule, as a table of what a refresh token earns.
+//! The rotation rule, as a table.
 
 use chrono::TimeDelta;
 use tollgate::domain::clock::Timestamp;
@@ -21,7 +21,7 @@ fn lifetimes(window_secs: i64) -> Lifetimes {
     }
 }
 
-/// In its fifth generation, since `START`.
+/// A session in its fifth generation since `START`.
 fn session() -> Session {
     let entropy = Entropy::seeded(1);
     Session {
@@ -51,23 +51,23 @@ fn a_refresh_token_earns_what_its_generation_and_age_say() {
     use Verdict::{Refuse, Repeat, Replay, Rotate};
     let (now, window, idle) = (TimeDelta::zero(), TimeDelta::seconds(60), TimeDelta::days(30));
     let table = [
-        // The current generation, until its idle life is over.
+        // The current generation works until the idle time is over.
         (5, 60, now, Rotate),
         (5, 0, now, Rotate),
         (5, 60, idle - MOMENT, Rotate),
         (5, 60, idle, Refuse(Reason::TokenExpired)),
-        // The one before, within the window and at its end.
+        // The previous generation, within the window and at its end.
         (4, 60, now, Repeat),
         (4, 60, window - MOMENT, Repeat),
         (4, 60, window, Replay),
         (4, 60, window + MOMENT, Replay),
         (4, 60, idle + idle, Replay),
-        // A clock set back is no replay.
+        // A clock that was set back does not cause a replay.
         (4, 60, -window, Repeat),
-        // No window.
+        // Without a window.
         (4, 0, now, Replay),
         (4, 1, TimeDelta::seconds(1), Replay),
-        // Older ones, at any time.
+        // Older generations, at any time.
         (3, 60, now, Replay),
         (1, 3600, now, Replay),
         (0, 60, now, Replay),

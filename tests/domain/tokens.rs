@@ -1,4 +1,4 @@
-//! Sealed tokens: what is ours is recognised, and nothing else is.
+//! Sealed tokens: only our own tokens are accepted.
 
 use std::collections::HashSet;
 
@@ -87,7 +87,7 @@ fn a_token_is_of_one_kind_one_key_and_one_session() {
     assert!(!token.is_genuine(&keyring(1).signing(), &[4; 32]), "another session's secret");
     assert!(!token.is_genuine(&keyring(1).signing(), &[]), "no secret");
 
-    // The first byte is the kind: each kind has a key of its own, so relabelling does not pass.
+    // The first byte is the kind. Each kind has its own key, so changing the kind makes the token invalid.
     let relabelled = format!("{}{}", &sealed(TokenKind::Refresh)[..2], &sealed(TokenKind::Access)[2..]);
     let parsed = SealedToken::parse(&relabelled).expect("it is well-formed");
     assert_eq!(parsed.claims().kind, TokenKind::Refresh);

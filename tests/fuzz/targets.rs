@@ -1,5 +1,5 @@
-//! One function for each reader of untrusted text: it must not panic on any bytes, and what it makes of
-//! them must hold what is asserted here. Included by the fuzzers and by `tests/fuzz_corpus.rs`.
+//! One function for each parser of untrusted text. It must not panic on any bytes, and its result must
+//! satisfy the assertions here. Included by the fuzzers and by `tests/fuzz_corpus.rs`.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -45,12 +45,12 @@ fn keyring() -> Keyring {
     Keyring::new(&[[7; 32]]).expect("there is a key in it")
 }
 
-/// A label, a new line, and a body.
+/// A content type, a line break, and a body.
 fn body(data: &[u8]) {
     let split = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
     let (label, body) = (text(&data[..split]), data.get(split + 1..).unwrap_or_default());
     let label = (!label.is_empty()).then_some(label);
-    // The whole body is there, so there is nothing to wait for.
+    // The body is complete, so the parser never waits.
     let parsed = form::parse(label, Bytes::copy_from_slice(body)).now_or_never();
     match parsed.expect("the parser waits for nothing") {
         Ok(mut fields) => {
@@ -77,7 +77,7 @@ fn basic_credentials(data: &[u8]) {
     }
     if let Ok(Some((user, password))) = basic::credentials(&headers) {
         assert_eq!(headers.len(), 1);
-        // Written again in full, it reads the same.
+        // Printed and parsed again, it is the same.
         let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
         let inside = format!("{}:{}", encode(&user), encode(password.expose()));
         let value = format!("Basic {}", STANDARD.encode(inside));
@@ -106,7 +106,7 @@ fn forwarded(data: &[u8]) {
         };
         decide(peer, entries.into_iter(), &trusted)
     };
-    // Whoever is not trusted is who they are, and a proxy's own entry cannot be talked over.
+    // An untrusted peer is itself the client, and nothing can override the entry of a proxy.
     assert_eq!(decided(seen, ""), Ok(ClientAddress::direct(seen)));
     let entry = if is_standard { "for=192.0.2.77" } else { "192.0.2.77" };
     assert_eq!(decided(proxy, entry), Ok(ClientAddress { hops: vec![proxy], ..ClientAddress::direct(seen) }));
@@ -163,7 +163,7 @@ fn webhook_url(data: &[u8]) {
     assert!(!url.authority().contains('@') && !url.as_str().contains('#'), "{text}");
     match url.host() {
         Destination::Address(ip) => assert!(strict.admit(ip), "{text}"),
-        // What a resolver would take for an address has been read as one.
+        // A text that a resolver takes for an address was parsed as an address.
         Destination::Name(name) => assert!(!name.is_empty() && name.parse::<IpAddr>().is_err(), "{text}"),
     }
     let again = WebhookUrl::parse(url.as_str(), strict);

@@ -24,14 +24,14 @@ use crate::support::{Merchant as Caller, Reply, TestApp};
 
 const STEPS: usize = 120;
 
-/// After so many steps every token is looked at.
+/// After this many steps, every token is checked.
 const SWEEP_EVERY: usize = 12;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// What was done so far, shown when the test fails.
+/// The steps so far, shown when the test fails.
 struct Trail {
     engine: Engine,
     seed: u64,
@@ -55,7 +55,7 @@ struct Play<'a> {
     model: Model,
     dice: StdRng,
     trail: Trail,
-    /// Audit events of replays that earlier sequences left.
+    /// Audit events of replays from earlier sequences.
     replays_before: i64,
 }
 
@@ -103,13 +103,13 @@ impl<'a> Play<'a> {
         self.trail.steps.push(format!("{now}  {step}"));
     }
 
-    /// A session and one of its generations, counted from 0; mostly one of the last three.
+    /// A session and one of its generations, counted from 0, usually one of the last three.
     fn pick(&mut self) -> Option<(usize, usize)> {
         let count = self.model.sessions.len();
         if count == 0 {
             return None;
         }
-        // Mostly a recent one: old ones are over.
+        // Usually a recent one, because old ones have ended.
         let back = self.below(count.min(4));
         let session = if self.below(4) == 0 { self.below(count) } else { count - 1 - back };
         let generations = self.model.sessions[session].issued.len();
@@ -128,7 +128,7 @@ impl<'a> Play<'a> {
             14 => self.put_licence().await,
             15 => self.suspend().await,
             16 => self.delete_key().await,
-            // What was ended comes back sooner or later, or nothing would happen any more.
+            // Enable things again after a while, or nothing would happen any more.
             17..=18 => self.mend().await,
             _ => self.move_clock(),
         }
@@ -294,7 +294,7 @@ impl<'a> Play<'a> {
                     }
                 }
             } else {
-                // Gone for good, and its clients with it.
+                // This key and its clients are gone for good.
                 continue;
             }
             app.switch(&self.callers[client], true).await;
@@ -302,14 +302,15 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// By a little, by a lot, back, or to the very moment at which something ends, or a second beside it.
+    /// Moves the clock a little, a lot, back, or to the exact moment when something ends, or a second before
+    /// or after it.
     fn move_clock(&mut self) {
         let now = self.now();
         let ends = self.model.ends();
         let delta = if self.below(2) == 0 && !ends.is_empty() {
             let beside = [-SECOND, -1, 0, 1, SECOND][self.below(5)];
             let end = ends[self.below(ends.len())];
-            // Not far back: what has ended for good comes to life again otherwise, all at once.
+            // Not far back, or everything that had expired would become valid again at once.
             (end + beside - now).max(-2 * 3600 * SECOND)
         } else {
             [1, SECOND, 20 * SECOND, 59 * SECOND, 61 * SECOND, 1800 * SECOND, -SECOND, -3600 * SECOND]
@@ -319,7 +320,7 @@ impl<'a> Play<'a> {
         self.note(format!("the clock moves by {delta} us"));
     }
 
-    /// Asks both replicas about every token of every session.
+    /// Introspects every token of every session on both replicas.
     async fn sweep(&mut self) {
         let now = self.now();
         let ask = async |app: &TestApp, token: &str, hint: &str, expected: bool| {
@@ -361,7 +362,7 @@ fn is_active(reply: &Reply, expected: bool) {
 async fn play(engine: Engine) {
     let here = TestApp::with(engine, |settings| {
         settings.limits.failures_per_address_per_minute = 1_000_000;
-        // The clock of this test goes back, which no rate is made for: theirs is monotonic.
+        // This test moves the clock back, which rate limits do not support, because they use monotonic time.
         settings.limits.new_sessions_per_client_per_minute = 0;
     })
     .await;

@@ -1,5 +1,5 @@
-//! The model: what a handful of merchants, keys, clients and sessions are, in plain vectors, and what
-//! the server must answer. Times are microseconds, as the manual clock has them.
+//! The model: a few merchants, keys, clients and sessions in plain vectors, and the answers that
+//! the server must give. Times are microseconds of the manual clock.
 
 use crate::support::Tokens;
 
@@ -44,7 +44,7 @@ pub(super) struct Client {
     pub(super) epoch: u32,
 }
 
-/// What one rotation issued.
+/// The tokens of one rotation.
 #[derive(Debug)]
 pub(super) struct Issued {
     pub(super) tokens: Tokens,
@@ -59,16 +59,16 @@ pub(super) struct Session {
     pub(super) rotated_at: i64,
     pub(super) ends_at: i64,
     pub(super) revoked: bool,
-    /// One for each generation, the first first.
+    /// One for each generation, in order.
     pub(super) issued: Vec<Issued>,
 }
 
-/// What a call for tokens must come to.
+/// The expected result of a call for tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// A pair that was never seen before.
+    /// A new pair.
     Fresh,
-    /// The last pair of the session, to the byte.
+    /// Exactly the last pair of the session.
     Same,
     Refused(u16, &'static str),
     /// `invalid_grant`, and the end of the session.
@@ -104,7 +104,7 @@ impl Model {
             && self.merchants[self.merchant_of(client)].enhanced_security.is_good(now)
     }
 
-    /// `None` where the client is let in.
+    /// `None` if the client is accepted.
     pub(super) fn admission(&self, client: usize, now: i64) -> Option<Expected> {
         if !self.key_works(self.clients[client].key, now) {
             Some(INVALID_CLIENT)
@@ -136,7 +136,8 @@ impl Model {
         }
     }
 
-    /// Everything under a session is good: what RFC 7662 calls active then depends on the token.
+    /// Whether everything that a session depends on is valid. Whether a token is active then depends only on
+    /// the token.
     fn is_backed(&self, session: &Session, now: i64) -> bool {
         self.admission(session.client, now).is_none()
             && session.epoch == self.clients[session.client].epoch

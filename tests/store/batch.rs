@@ -1,4 +1,4 @@
-//! Group commit: calls share a statement, and nothing else.
+//! Group commit: calls share a statement, but do not affect each other.
 
 use std::pin::pin;
 
@@ -40,7 +40,7 @@ async fn unwritten(app: &TestApp, merchant: &Merchant, count: usize) -> Vec<Open
     (0..count).map(open).collect()
 }
 
-/// Hands all calls in before the worker sees the first: on one thread, they are one batch.
+/// Queues all calls before the worker sees the first one. On one thread they are one batch.
 async fn open_at_once(app: &TestApp, opens: Vec<Open>) -> Vec<Result<bool, StoreError>> {
     join_all(opens.into_iter().map(|open| app.core().store.hot().open_session(open))).await
 }
@@ -99,7 +99,7 @@ async fn a_batch_full_of_one_rotation_moves_the_session_once_and_tells_all() {
         let same = (0..200).map(|_| hot.rotate_session(rotation_of(&opens[0], &app)));
         let mut told = 0;
         for result in join_all(same).await {
-            // For one of the two batches the row has moved by then, and its callers look again.
+            // For one of the two batches the row has changed by then, so its callers decide again.
             if let Some(rotated) = result.expect("the store answers") {
                 assert_eq!((rotated.generation, rotated.rotated_at), (2, app.now()));
                 told += 1;
@@ -166,7 +166,7 @@ async fn what_nobody_waits_for_any_more_is_not_done() {
         let merchant = app.merchant().await;
         let opens = unwritten(&app, &merchant, 2).await;
         let hot = app.core().store.hot();
-        // Polled once, it is in the queue; dropped, nobody waits for it.
+        // After one poll it is in the queue. After the drop nobody waits for it.
         assert!(hot.open_session(opens[0].clone()).now_or_never().is_none());
         assert!(hot.open_session(opens[1].clone()).await.expect("the store answers"));
         assert_eq!(app.number("select count(*) from sessions").await, 1);

@@ -1,4 +1,4 @@
-//! What a page of a list costs the database.
+//! How many statements a page of a list needs.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use crate::support::merchant::{Merchant, made, plain_key};
 use crate::support::{TestApp, each_engine_with};
 use crate::webhooks::to_this_machine;
 
-/// What any page may run: whoever asks is looked up, the object that the list is of, and the list.
+/// The most statements of a page: for the caller, for the object of the list, and for the list.
 const STATEMENTS_MAX: u64 = 12;
 
 #[tokio::test]
 async fn a_page_of_fifty_rows_takes_as_many_statements_as_a_page_of_one() {
     each_engine_with(to_this_machine, async |app| {
-        // Nobody listens there: what is sent has an attempt on record that failed.
+        // Nobody listens there, so each delivery has a failed attempt.
         let webhook_url = Some("http://127.0.0.1:9/".to_owned());
         let merchant = app.merchant_with(NewApiKey { webhook_url, ..plain_key() }).await;
         let admin = Admin::operator(&app).await;
@@ -115,7 +115,7 @@ async fn statements_by_page(
     app.deliver().await;
     let mut counts = BTreeMap::new();
     for (call, path) in calls.into_iter().chain(screens) {
-        // What is looked up once and kept, or recorded once an hour, is past after the first call.
+        // The first call fills the cache and is recorded once an hour, so measure the next one.
         app.send(call.clone()).await;
         let before = app.core().store.statements();
         let reply = app.send(call).await;

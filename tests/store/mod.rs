@@ -1,4 +1,4 @@
-//! The store: two engines, one behaviour.
+//! The store: both engines behave the same.
 
 mod batch;
 mod lists;

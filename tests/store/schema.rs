@@ -1,4 +1,4 @@
-//! The two schemas are one: same migrations, tables, columns and keys.
+//! Both schemas are equal: they have the same migrations, tables, columns and keys.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Every statement in `src/store`, found in its source, is one that both engines understand.
+//! Both engines accept every statement in `src/store`. The test finds them in the source.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,12 +23,12 @@ struct Found {
 /// Collects statements from one file: what is passed to `.query(`, and every `Sql { .. }`.
 #[derive(Default)]
 struct Finder {
-    /// The file and the function that is being read.
+    /// The current file and function.
     place: String,
-    /// What constants of the file, and variables of the function, stand for.
+    /// The values of the file's constants and the function's variables.
     names: HashMap<String, Vec<String>>,
     found: Vec<Found>,
-    /// Statements that are put together in a way that this finder cannot follow.
+    /// Statements that are built in a way that this test cannot follow.
     unreadable: Vec<String>,
 }
 
@@ -114,7 +114,7 @@ impl<'ast> Visit<'ast> for Finder {
     }
 }
 
-/// Literals that read like a statement.
+/// Literals that look like a statement.
 struct LooksLikeSql(Vec<String>);
 
 impl<'ast> Visit<'ast> for LooksLikeSql {

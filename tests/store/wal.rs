@@ -1,4 +1,4 @@
-//! SQLite's write-ahead log: emptied beside the writer, and never for ever longer.
+//! SQLite's write-ahead log is emptied while the writer works, and does not grow without limit.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,7 +9,7 @@ use tollgate::store::Engine;
 
 use crate::support::TestApp;
 
-/// Rows in the database file, which is read as if there were no log beside it.
+/// The number of rows in the database file without its log.
 async fn notes_in_file(app: &TestApp) -> Result<i64, sqlx::Error> {
     let url = format!("{}?immutable=true", app.database.url);
     let mut file = SqliteConnection::connect(&url).await?;
@@ -20,10 +20,11 @@ async fn notes_in_file(app: &TestApp) -> Result<i64, sqlx::Error> {
 async fn what_was_committed_moves_into_the_file_without_another_write() {
     let app = TestApp::new(Engine::Sqlite).await;
     app.run_sql("create table note (id integer primary key)").await;
-    // Far fewer pages than SQLite's own checkpoint waits for.
+    // Far fewer pages than SQLite's own checkpoint needs.
     app.run_sql("insert into note values (1)").await;
     let moved = async {
-        // Until then the file may not even have the table. Nothing tells of a checkpoint, so we look.
+        // Before a checkpoint, the file may not even have the table. There is no event for a checkpoint, so
+        // we poll.
         while !matches!(notes_in_file(&app).await, Ok(1)) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -31,7 +32,7 @@ async fn what_was_committed_moves_into_the_file_without_another_write() {
     tokio::time::timeout(Duration::from_secs(20), moved).await.expect("nobody made a checkpoint");
 }
 
-/// How often the log has started anew: its header says so (SQLite file format, section 4.1).
+/// How often the log has started again, from its header (SQLite file format, section 4.1).
 fn restarts(app: &TestApp) -> u32 {
     let mut header = [0; 16];
     let log = File::open(app.database.directory().join("tollgate.db-wal"));

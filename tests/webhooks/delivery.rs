@@ -1,4 +1,4 @@
-//! Delivery: at least once, the same id, whatever happens in between.
+//! Delivery: at least once and with the same id, whatever happens.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use super::{Call, delete, each, ids, ok, types};
 use crate::support::merchant::plain_key;
 use crate::support::receiver::{Answering, Closed, Receiver};
 
-/// Past the jitter of any pause of this length.
+/// Longer than a pause of this length with its jitter.
 fn past(minutes: i64) -> TimeDelta {
     TimeDelta::seconds(minutes * 66 + 1)
 }
@@ -165,7 +165,8 @@ async fn an_event_that_fails_for_24_hours_is_given_up_and_stays_in_the_log() {
             app.advance(past(minutes));
             app.deliver().await;
         }
-        // The last 23 h 46 min after the first: another hour would be past the day.
+        // The last attempt is 23 h 46 min after the first one. An hour later would be after the end of the
+        // day.
         let attempts = receiver.received().len();
         assert_eq!(attempts, 25);
         let delivery = &app.log(&hooked).await[0];
@@ -184,7 +185,7 @@ async fn what_a_killed_sender_had_claimed_is_sent_by_another_when_the_claim_laps
         let id = app.hand_in(&hooked, "payment.settled").await;
         let claimed = app.core().claim_deliveries(hooked.key, 8).await.expect("the store answers");
         assert_eq!(claimed.len(), 2);
-        // Nothing is sent and nothing recorded: the process is gone.
+        // Nothing is sent or recorded, as if the process were gone.
         drop(claimed);
 
         let other = app.replica().await;
@@ -234,7 +235,7 @@ async fn replicas_that_deliver_side_by_side_send_nothing_twice() {
             app.hand_in(&hooked, &format!("payment.n{number}")).await;
         }
         let (second, third) = (app.replica().await, app.replica().await);
-        // Whoever finds another at it goes away; the last to look finds nothing left.
+        // A worker ends if another one has the endpoint. The last one finds nothing left.
         for _ in 0..3 {
             join_all([&app, &second, &third].map(|replica| replica.deliver())).await;
         }
@@ -284,7 +285,7 @@ async fn a_merchant_with_many_receivers_that_never_answer_has_its_share_of_the_a
         let delivering = app.start_delivering();
         slow.until_received(PER_MERCHANT_MAX).await;
         other.verify(&quick.until_received(1).await);
-        // One more round: whatever could begin beside the hanging attempts has begun by its end.
+        // After one more round, every attempt that could start has started.
         app.hand_in(&other, "payment.settled").await;
         while quick.received().len() < 2 {
             app.deliver().await;
@@ -320,7 +321,7 @@ async fn a_stop_leaves_what_waits_for_its_turn_to_the_next_start() {
 
 #[tokio::test]
 async fn receivers_that_never_answer_hold_up_no_call() {
-    // More attempts under way than there are connections to the database: none of them may hold one.
+    // There are more attempts than database connections, so no attempt may hold one.
     const ENDPOINTS: usize = 24;
     each(async |app| {
         let slow = Receiver::open();

@@ -1,4 +1,4 @@
-//! The way out: only to where it may go, and only for as long and as much as it takes.
+//! Sending webhooks: only to allowed addresses, and with limits on time and size.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::support::receiver::{Answering, Closed, Receiver};
 const OPEN: DestinationRules = DestinationRules { allow_private_networks: true, allow_http: true };
 const PUBLIC: DestinationRules = DestinationRules { allow_private_networks: false, allow_http: true };
 
-/// A message to a URL that nobody has checked beyond its form.
+/// A message to a URL of which only the form was checked.
 fn message(url: &str) -> SignedMessage {
     let now = Timestamp::from_unix_secs(1_795_453_557);
     let event = WebhookEvent {
@@ -67,7 +67,7 @@ async fn no_connection_is_made_to_this_machine_or_a_private_network_however_it_i
         "169.254.169.254",
         "[fe80::1]",
         "[fd00::1]",
-        // A name that has a private address by the time it is resolved.
+        // A name that resolves to a private address.
         "localhost",
     ] {
         let outcome = send(&egress, &format!("http://{host}:{port}/")).await;
@@ -120,7 +120,7 @@ async fn raw(answer: Vec<u8>) -> SocketAddr {
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a connection");
         read_request(&mut stream).await;
-        // The other side may have had enough in between.
+        // The other side may have closed in the meantime.
         let _ = stream.write_all(&answer).await;
         std::future::pending::<()>().await;
     });
@@ -173,7 +173,7 @@ async fn a_receiver_that_said_200_is_not_asked_again_for_an_odd_head() {
     }
 }
 
-/// What a receiver on TLS has.
+/// A receiver with TLS.
 #[derive(Clone, Copy)]
 struct Certified {
     name: &'static str,
@@ -210,7 +210,7 @@ async fn over_tls(with: Certified) -> (CertificateDer<'static>, SocketAddr) {
     let address = listener.local_addr().expect("a bound socket has an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // Whoever does not trust the certificate hangs up.
+            // A client that does not trust the certificate closes the connection.
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut bytes = Vec::new();
             while !bytes.ends_with(b"{}}") {
@@ -301,7 +301,7 @@ async fn with_a_proxy_nothing_goes_out_in_any_other_way() {
     let head = seen.recv().await.expect("the proxy was asked");
     assert!(head.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", receiver.port())), "{head}");
     assert!(head.contains("proxy-authorization: Basic dXNlcjpwYXNz\r\n"), "{head}");
-    // A name that is not known here is the proxy's to look up; it may refuse.
+    // A name that cannot be resolved here is left to the proxy, which may refuse.
     let (refusing, mut refused) = proxy(403).await;
     let egress = through(Egress::trusting(OPEN, [authority]), format!("http://{refusing}"));
     assert_eq!(send(&egress, "https://nobody.invalid/").await.err(), Some(SendError::ProxyRefused));

@@ -1,4 +1,4 @@
-//! The endpoint of a key: disabled when it is gone, taken back, its secret rotated, tried out.
+//! The endpoint of a key: disabling, enabling again, rotating its secret, and tests.
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
@@ -41,7 +41,7 @@ async fn gone_disables_the_endpoint_at_once_and_nothing_of_it_is_lost() {
         assert_eq!(disabled_events(&app).await, 1);
         assert!(show(&app, &hooked).await["webhook_disabled_at"].is_string());
 
-        // While it is disabled, nothing is sent, and the log keeps what would have been.
+        // While it is disabled, nothing is sent, but the log has the deliveries.
         receiver.answer(Answering::Status(204));
         let second = app.hand_in(&hooked, "payment.two").await;
         app.advance(TimeDelta::hours(2));
@@ -54,7 +54,7 @@ async fn gone_disables_the_endpoint_at_once_and_nothing_of_it_is_lost() {
             app.send(hooked.call(Call::post, &format!("webhook-deliveries/{delivery}/redeliver"))).await;
         assert_eq!(refused.status, 409);
 
-        // Setting the URL takes it back; what failed since is sent again, under the first ids.
+        // Setting the URL enables it again. Failed deliveries are sent again with their first ids.
         set_url(&app, &hooked, &receiver.url()).await;
         assert!(show(&app, &hooked).await["webhook_disabled_at"].is_null());
         let body = format!(r#"{{"since":"{since}"}}"#);
@@ -88,7 +88,7 @@ async fn a_week_of_nothing_but_failures_disables_the_endpoint_and_one_success_st
         app.deliver().await;
         fail_for(7).await;
         assert_eq!(disabled_events(&app).await, 0, "the seventh day is not over");
-        // What is due by now has had its day: it is given up.
+        // The deliveries that are due now are a day old, so they are given up.
         app.deliver().await;
         assert_eq!(disabled_events(&app).await, 1);
         let key = show(&app, &hooked).await;

@@ -1,4 +1,4 @@
-//! Events: what the platform hands in, what time brings, and who was turned away.
+//! Events: published by the platform, about deadlines, and about blocked callers.
 
 use chrono::TimeDelta;
 use tollgate::domain::admin::Role;
@@ -168,7 +168,7 @@ async fn a_blocked_caller_is_told_of_once_per_key_network_and_hour() {
         }
         turned_away(&app, &hooked, "2001:db8::9").await;
         for last in 10..40 {
-            // The same /64, on every replica: one caller.
+            // Addresses in the same /64 count as one caller on every replica.
             turned_away(&app, &hooked, &format!("2001:db8::{last}")).await;
             turned_away(&replica, &hooked, "2001:db8::9").await;
         }
@@ -237,7 +237,7 @@ async fn a_deadline_is_announced_once_before_it_and_once_when_it_has_passed() {
         assert_eq!(told(1).await, ["api_key.expiring", "licence.expiring"]);
         assert!(told(1).await.is_empty());
 
-        // Put off, it comes near again.
+        // The deadline was moved, and comes near again.
         let later = app.now().plus(TimeDelta::days(10));
         let body = format!(r#"{{"expires_at":"{later}"}}"#);
         ok(&app.send(hooked.key_call(patch, "").body(Some("application/json"), body)).await);

@@ -1,4 +1,4 @@
-//! The delivery log: what was sent, what came back, and sending it again.
+//! The delivery log: deliveries, answers and redelivery.
 
 use chrono::TimeDelta;
 use serde_json::json;
@@ -15,7 +15,7 @@ async fn the_log_tells_what_was_sent_and_what_came_back() {
         app.deliver().await;
         let body = format!("{}é\0 and what goes on after the first KiB", "x".repeat(1021));
         receiver.answer(Answering::With { status: 500, headers: Vec::new(), body: body.into() });
-        // Ids of one millisecond are in no order.
+        // Ids of the same millisecond are not ordered.
         app.advance(TimeDelta::milliseconds(1));
         let id = app.hand_in(&hooked, "payment.settled").await;
         let at = app.now();
@@ -111,7 +111,7 @@ async fn the_log_of_another_merchant_does_not_exist() {
         let other = app.hooked(&receiver.url()).await;
         let delivery = app.log(&hooked).await[0]["id"].as_str().expect("an id").to_owned();
         let redeliver = format!("webhook-deliveries/{delivery}/redeliver");
-        // Under the wrong merchant, not even the operator finds it.
+        // Not even an operator finds it under the wrong merchant.
         assert_eq!(app.send(other.call(Call::post, &redeliver)).await.status, 404);
         let failed = r#"{"since":"2026-01-01T00:00:00Z"}"#;
         for (role, merchant, look, change) in [

@@ -1,4 +1,4 @@
-//! Webhooks: every committed event reaches its receiver, signed, and nothing reaches anywhere else.
+//! Webhooks: every committed event reaches its receiver with a signature, and nothing goes anywhere else.
 
 mod delivery;
 mod egress;
@@ -17,7 +17,7 @@ use crate::support::merchant::{made, plain_key};
 use crate::support::receiver::Hook;
 use crate::support::{Call, Reply, TestApp, each_engine_with};
 
-/// Receivers of the tests are on this machine and speak plain HTTP.
+/// Test receivers are on this machine and use plain HTTP.
 pub(crate) fn to_this_machine(settings: &mut Settings) {
     settings.webhooks.allow_private_networks = true;
     settings.webhooks.allow_http = true;
@@ -103,7 +103,7 @@ impl Hooked {
         self.call(Call::post, "events").body(Some("application/json"), body.to_owned())
     }
 
-    /// Holds every webhook to a signature with this key's secret.
+    /// Checks the signature of every webhook with this key's secret.
     #[track_caller]
     fn verify(&self, hooks: &[Hook]) {
         for hook in hooks {

@@ -1,4 +1,4 @@
-//! Where a call comes from: held against the key's list, and on record as it was decided.
+//! The caller's address: checked against the key's list, and recorded.
 
 use tollgate::config::{ForwardedHeader, Settings};
 use tollgate::domain::api_key::IpMode;
@@ -20,7 +20,7 @@ async fn listed(app: &TestApp, ip_mode: IpMode) -> Merchant {
         .await
 }
 
-/// The last call on record: client, hops, reason.
+/// The last recorded call: client, hops, reason.
 async fn on_record(app: &TestApp) -> (String, String, Option<String>) {
     app.flush().await;
     let mut db = app.core().store.read().await.expect("the store answers");
@@ -73,7 +73,7 @@ async fn a_trusted_proxy_names_the_client_and_the_way_is_on_record() {
         let reason = Some("address_unreadable".to_owned());
         assert_eq!(on_record(&app).await, (PROXY.to_owned(), "[]".to_owned(), reason));
 
-        // Several headers are one list; the other header and other proxies are nobody.
+        // Several headers count as one list. The other header and other proxies are ignored.
         let lines = from(PROXY, ALLOWED).header("x-forwarded-for", "10.9.9.9");
         app.send(lines.header("forwarded", format!("for={OTHER}"))).await.tokens();
         app.send(from(OTHER, ALLOWED)).await.refused(401, "invalid_client");

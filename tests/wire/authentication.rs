@@ -1,4 +1,4 @@
-//! How a client says who it is: in the body or by HTTP Basic, one way at a time, beside its key.
+//! Client authentication: in the body or with HTTP Basic, but not both, in addition to the key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -61,7 +61,7 @@ async fn whoever_sends_no_authentication_at_all_is_challenged() {
                 reply.header("www-authenticate").is_some_and(|challenge| challenge.starts_with("Basic "))
             );
         }
-        // Half of it, or another scheme, is an attempt that says what it lacks.
+        // If a part is missing or the scheme is different, the error says what is missing.
         for (call, missing) in [
             (merchant.call().form(&[("client_id", id)]), "client_secret: missing"),
             (merchant.call().form(&[("client_secret", secret)]), "client_id: missing"),

@@ -1,4 +1,4 @@
-//! Three body types, one meaning.
+//! The three body types mean the same.
 
 use serde_json::json;
 

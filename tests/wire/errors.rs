@@ -1,4 +1,4 @@
-//! Every error: its status, its code, its body to the last field, and what the merchant finds on record.
+//! Every error: its status, its code, all fields of its body, and the reason in the merchant's records.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use tollgate::flows::principal::Principal;
 use crate::support::merchant::{done, plain_key};
 use crate::support::{Call, Reply, TestApp, each_engine};
 
-/// Holds an error to the shape that all of them have.
+/// Checks the fields that all errors have.
 #[track_caller]
 fn is_well_formed(reply: &Reply) {
     let body = reply.json();
@@ -39,7 +39,7 @@ fn is_well_formed(reply: &Reply) {
     assert!(reply.header("access-control-allow-origin").is_none());
 }
 
-/// Sends a call, and holds its error and the reason in its exchange record to what is expected.
+/// Sends a call, and checks its error and the reason in its exchange record.
 async fn refused(app: &TestApp, call: Call, status: u16, error: &str, reason: &str) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let id = format!("{reason}.{}", NUMBER.fetch_add(1, Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! The headers of every answer, and the shape of the one that everybody wants.
+//! The headers of every answer, and the exact body of a successful one.
 
 use serde_json::json;
 use tollgate::domain::clock::Timestamp;

@@ -1,4 +1,5 @@
-//! Heads as they come in over TCP: one host, bounded, and told in our words also where hyper refuses them.
+//! Request heads over TCP: exactly one host, limited in size, and with our own errors even if hyper refuses
+//! them.
 
 use std::net::SocketAddr;
 
@@ -46,13 +47,13 @@ async fn exactly_one_good_host_is_needed() {
     let bad = ["", "host:\r\n", "host: a\r\nhost: a\r\n", "host: a\r\nhost: b\r\n", "host: u@a\r\n"];
     let worse = ["host: a b\r\n", "host: a/b\r\n", "host: a:x\r\n", "host: a:65536\r\n", "host: [::1\r\n"];
     for fields in bad.iter().chain(&worse) {
-        // Before anything else: forward authentication included.
+        // This comes before anything else, also for forward authentication.
         for path in ["/healthz", "/api/verify", "/api/authorize", "/console"] {
             let (status, ..) = ask(served.address, &get(path, fields)).await;
             assert_eq!(status, 400, "{path} {fields:?}");
         }
     }
-    // HTTP/1.0 has no such rule, and health checks of load balancers make use of it.
+    // HTTP/1.0 has no such rule, and health checks of load balancers use it.
     assert_eq!(ask(served.address, b"GET /healthz HTTP/1.0\r\n\r\n").await.0, 200);
     served.stop().await;
 }
@@ -64,7 +65,7 @@ async fn a_target_past_its_limit_is_414_before_anything_else() {
         (TARGET_BYTES_MAX, [404, 401]),
         (TARGET_BYTES_MAX + 1, [414, 414]),
         (HEAD_BYTES_MAX - 100, [414, 414]),
-        // Past what hyper reads of a head.
+        // More than hyper reads of a head.
         (2 * HEAD_BYTES_MAX, [414, 414]),
     ] {
         for (start, expected) in ["/", "/api/verify/"].iter().zip(expected) {
@@ -98,7 +99,7 @@ async fn what_hyper_refuses_by_itself_is_told_as_every_other_error() {
         assert_eq!(json["request_id"].as_str(), Some(id.expect("every answer has an id")));
         assert_eq!(json["status"]["statusCode"], expected);
         assert!(head.contains("\r\nconnection: close") && head.contains("\r\ndate: "), "{head}");
-        // The admin API has its own words, and forward authentication its own two refusals.
+        // The admin API has its own format, and forward authentication has only two refusals.
         let to = |path: &str| String::from_utf8_lossy(&bytes).replacen("/api/x", path, 1).into_bytes();
         let (status, head, _) = ask(served.address, &to("/admin/v1/x")).await;
         assert_eq!(status, expected);

@@ -1,9 +1,9 @@
-//! Bodies made to break a parser: each is refused at once, and the next call works.
+//! Bodies that try to break a parser: each is refused at once, and the next call works.
 
 use crate::support::call::BOUNDARY;
 use crate::support::each_engine;
 
-/// Bodies, with their labels, that no reader may take.
+/// Bodies and their content types that must be refused.
 fn malformed() -> Vec<(&'static str, String, Vec<u8>)> {
     let multipart = format!("multipart/form-data; boundary={BOUNDARY}");
     let part = |head: &str, value: &str| format!("--{BOUNDARY}\r\n{head}\r\n\r\n{value}\r\n");

@@ -1,4 +1,4 @@
-//! How a body is labelled: what is legal works, and what is not is told which header is wrong.
+//! The headers of a body: legal ones work, and for others the error says which header is wrong.
 
 use crate::support::call::{BOUNDARY, json_object, multipart_body};
 use crate::support::{Call, each_engine};
@@ -86,7 +86,7 @@ async fn a_compressed_body_is_told_what_is_taken_instead() {
         for none in ["identity", "", "utf-8", "Identity, UTF-8"] {
             app.send(merchant.authorize().header("content-encoding", none)).await.tokens();
         }
-        // The type alone is wrong here, so no coding is asked for.
+        // Only the type is wrong here, so the answer asks for no coding.
         let reply = app.send(merchant.call().body(Some("text/plain"), "x")).await;
         reply.refused(415, "invalid_request");
         assert_eq!(reply.header("accept-encoding"), None);
@@ -141,7 +141,7 @@ async fn the_name_of_a_part_is_a_parameter_and_nothing_inside_of_another() {
         ] {
             assert_eq!(send(bad).await.refused(400, "invalid_request"), said, "{bad}");
         }
-        // The value is that of the part, whatever its other parameters say.
+        // The value is that of the part, whatever its other parameters are.
         assert_eq!(
             send("form-data; filename=f; name=\"client_id\"").await.refused(400, "invalid_request"),
             "client_id: sent twice"

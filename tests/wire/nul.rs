@@ -1,5 +1,5 @@
-//! A NUL in a field is refused on both engines, of which only one could store it, and no guess with one is
-//! free.
+//! A NUL in a field is refused on both engines, although SQLite could store it. In a credential it counts as
+//! a failed attempt.
 
 use serde_json::json;
 use tollgate::config::Settings;
@@ -25,7 +25,7 @@ async fn no_field_of_the_integrators_may_have_one() {
             merchant.fields(&[("no\0te", "a")]),
         ];
         for fields in tables {
-            // A multipart body carries it as it is, the others in their escapes.
+            // A multipart body has the NUL itself, the others have an escape.
             for call in [
                 merchant.call().form(&fields),
                 merchant.call().json(&fields),
@@ -90,7 +90,7 @@ async fn no_field_of_the_admin_api_may_have_one() {
         let event = json!({ "type": "order.paid", "data": { "note": "\0" } });
         let reply = admin.post(&format!("/merchants/{merchant}/events"), event).await;
         assert!(reply.problem(400, "invalid_request").contains("NUL"));
-        // A backslash before the same letters is none.
+        // With another backslash in front, it is not an escape.
         admin.post("/merchants", json!({ "name": "a\\u0000", "gateway": "any" })).await.created();
     })
     .await;

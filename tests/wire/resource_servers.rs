@@ -1,4 +1,4 @@
-//! What whoever guards a resource is told of a token, in the ways that stock software asks.
+//! Introspection as standard resource servers use it.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ async fn a_refresh_token_is_inactive_unless_it_is_asked_for() {
         }
         let refresh = ask(&tokens.refresh, "refresh_token").await.json();
         assert_eq!((&refresh["active"], &refresh["token_type"]), (&json!(true), &json!("refresh_token")));
-        // A hint is a hint.
+        // The hint is only a hint.
         assert_eq!(ask(&tokens.access, "refresh_token").await.json()["token_type"], "Bearer");
 
         let own = app.send(merchant.introspect(&tokens.refresh)).await.json();
@@ -80,7 +80,7 @@ async fn what_cannot_be_a_token_is_inactive_and_revoked() {
                 }
             }
         }
-        // Elsewhere a field has its limit, and is text.
+        // Other fields have a limit and must be text.
         let reply = app.send(merchant.call().form(&merchant.fields(&[("refresh_token", &long)]))).await;
         assert_eq!(reply.refused(400, "invalid_request"), "refresh_token: longer than 4 KiB");
         let body = [&form(b"x")[..], b"&refresh_token=%FF"].concat();
@@ -102,7 +102,7 @@ async fn a_service_may_send_its_id_and_token_in_the_body() {
             ("client_secret", secret.as_str()),
         ];
         let ask = || Call::post("/api/introspect");
-        // An empty Basic beside it is one not sent.
+        // An empty Basic header counts as not sent.
         let calls = [
             ask().form(&fields),
             ask().json(&fields),
