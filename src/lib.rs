@@ -9,12 +9,14 @@
 //! - [`jobs`]: background jobs.
 //! - [`config`], [`app`], [`demo`]: the settings, the whole application, and the demo.
 //! - [`process`], [`telemetry`]: signals, limits and the service manager; logs and traces.
+//! - [`client_tls`]: which authorities outgoing connections trust.
 //! - [`supervise`]: starts every background task, including those of the store.
 //!
 //! Dependencies go one way: `http, jobs -> flows -> {domain, store}` and `store -> domain`. `domain` depends
 //! on nothing. The time and random bytes are passed in as arguments.
 
 pub mod app;
+pub mod client_tls;
 pub mod config;
 pub mod demo;
 pub mod domain;

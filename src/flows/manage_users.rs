@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use super::Core;
-use super::console_session::SignedIn;
 use super::error::{Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::{Change, is_invisible};
@@ -14,7 +13,6 @@ use crate::domain::admin::{Role, User};
 use crate::domain::event::EventType;
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::secret::PlainSecret;
-use crate::store::users::Claimant;
 use crate::store::{StoreError, console, users};
 
 /// The most users of one merchant that are not disabled.
@@ -83,35 +81,6 @@ impl Core {
         })
         .await
     }
-
-    /// Sets the user's own password. This needs the current password, unless the session began with a
-    /// one-time link. Wrong attempts count like failed sign-ins. The user's other sessions end.
-    pub async fn set_own_password(
-        &self,
-        principal: &Principal,
-        who: &SignedIn,
-        current: PlainSecret,
-        new: PlainSecret,
-    ) -> Managed<()> {
-        let event = self.event_by(principal, EventType::UserPasswordSet).about(who.user.id);
-        let hash = self.on_record(&event, async {
-            password::check(&new)?;
-            let turn = self.console.hashing.turn().await?;
-            let is_proven = who.session.by_link || {
-                match self.claim(Claimant::User(who.user.id)).await? {
-                    Some(attempt) => turn.matches(current, Some(attempt.password_hash)).await?,
-                    None => false,
-                }
-            };
-            if !is_proven {
-                return Err(Refused::Conflict("the current password is wrong".to_owned()).into());
-            }
-            Ok(turn.hash(&new, &self.entropy).await?)
-        });
-        let hash = hash.await?;
-        self.change(principal, EventType::UserPasswordSet, async |change| set_own(change, who, &hash).await)
-            .await
-    }
 }
 
 /// Checks a new user without a query, before the password is hashed.
@@ -136,19 +105,6 @@ pub(super) fn check_email(email: &str) -> Result<String, Refused> {
     } else {
         Err(Refused::invalid("email", "is not an e-mail address"))
     }
-}
-
-async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Managed<()> {
-    change.concerns(who.user.merchant_id, who.user.id);
-    if !who.session.by_link {
-        users::take_proof_back(&mut change.tx, who.user.id).await?;
-    }
-    let mut user = users::by_id(&mut change.tx, who.user.id).await?.ok_or(Refused::NotFound)?;
-    user.updated_at = change.event.at;
-    users::update(&mut change.tx, &user, Some(hash)).await?;
-    console::forget_link(&mut change.tx, who.session.hash).await?;
-    console::end_sessions_of(&mut change.tx, user.id, Some(who.session.hash)).await?;
-    Ok(())
 }
 
 /// Checks the limit on users of a merchant. There is no limit on operators.

@@ -40,6 +40,7 @@ pub mod sign_in;
 pub mod token_keys;
 pub mod trail;
 pub mod usage;
+pub mod verify;
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Passwords of users: the rules for a new one, and hashing.
+//! Passwords of users: the rules for a new one, setting one's own, and hashing.
 //!
 //! We use Argon2id with the crate's defaults, which are OWASP's (19 MiB, 2 passes). It is slow and needs much
 //! memory on purpose, so a caller must not be able to cause many hashes at once. One hash is computed at a
@@ -10,9 +10,17 @@ use argon2::password_hash::PasswordHasher;
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::error::{Fault, Refused};
+use super::Core;
+use super::console_session::SignedIn;
+use super::error::{Fault, Managed, Refused};
+use super::manage::Change;
+use super::principal::Principal;
 use crate::domain::entropy::Entropy;
+use crate::domain::event::EventType;
+use crate::domain::ids::UserId;
 use crate::domain::secret::PlainSecret;
+use crate::store::attempts::{self, Claimant, Count};
+use crate::store::{console, users};
 
 /// NIST SP 800-63B asks for at least 8 characters, and 15 where a password is the only factor.
 const CHARS_MIN: usize = 12;
@@ -78,6 +86,58 @@ impl Turn<'_> {
         let hashed = tokio::task::spawn_blocking(hash).await.map_err(|_| Fault::Busy)?;
         hashed.map_err(Fault::NotHashed)
     }
+}
+
+impl Core {
+    /// Sets the user's own password. This needs the current password, unless the session began with a
+    /// one-time link. Wrong attempts count like failed sign-ins. The user's other sessions end.
+    pub async fn set_own_password(
+        &self,
+        principal: &Principal,
+        who: &SignedIn,
+        current: PlainSecret,
+        new: PlainSecret,
+    ) -> Managed<()> {
+        let event = self.event_by(principal, EventType::UserPasswordSet).about(who.user.id);
+        let hash = self.on_record(&event, async {
+            check(&new)?;
+            let turn = self.console.hashing.turn().await?;
+            let is_proven = who.session.by_link || self.knows_password(&turn, who.user.id, current).await?;
+            if !is_proven {
+                return Err(Refused::Conflict("the current password is wrong".to_owned()).into());
+            }
+            Ok(turn.hash(&new, &self.entropy).await?)
+        });
+        let hash = hash.await?;
+        self.change(principal, EventType::UserPasswordSet, async |change| set_own(change, who, &hash).await)
+            .await
+    }
+
+    /// Checks the user's password. A wrong one counts as a failed attempt.
+    pub(super) async fn knows_password(
+        &self,
+        turn: &Turn<'_>,
+        user: UserId,
+        password: PlainSecret,
+    ) -> Result<bool, Fault> {
+        match self.claim(Claimant::User(user)).await? {
+            Some(attempt) => turn.matches(password, Some(attempt.password_hash)).await,
+            None => Ok(false),
+        }
+    }
+}
+
+async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Managed<()> {
+    change.concerns(who.user.merchant_id, who.user.id);
+    if !who.session.by_link {
+        attempts::take_back(&mut change.tx, who.user.id, Count::Proofs).await?;
+    }
+    let mut user = users::by_id(&mut change.tx, who.user.id).await?.ok_or(Refused::NotFound)?;
+    user.updated_at = change.event.at;
+    users::update(&mut change.tx, &user, Some(hash)).await?;
+    console::forget_link(&mut change.tx, who.session.hash).await?;
+    console::end_sessions_of(&mut change.tx, user.id, Some(who.session.hash)).await?;
+    Ok(())
 }
 
 /// Checks the rules for a new password, before it is hashed.

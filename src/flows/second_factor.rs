@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::Core;
 use super::console_session::SignedIn;
-use super::error::{Fault, Managed, Refused};
+use super::error::{Managed, Refused};
 use super::manage::Change;
 use super::manage_tokens::may_change_of;
 use super::principal::Principal;
@@ -13,7 +13,7 @@ use crate::domain::event::EventType;
 use crate::domain::ids::UserId;
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::{PlainSecret, SecretHash};
-use crate::store::users::{Attempt, Claimant};
+use crate::store::attempts::{self, Attempt, Claimant, Count};
 use crate::store::{StoreError, console as store, users};
 
 /// A new secret for the user's app. Nothing is stored until the user has sent a code.
@@ -54,27 +54,19 @@ impl Core {
         if must_prove {
             let event = self.event_by(principal, EventType::UserSecondFactorSet).about(who.user.id);
             self.on_record(&event, async {
-                let is_right = self.knows_password(who.user.id, password).await?;
+                let turn = self.console.hashing.turn().await?;
+                let is_right = self.knows_password(&turn, who.user.id, password).await?;
                 is_right.then_some(()).ok_or_else(|| Refused::invalid("password", "is not right").into())
             })
             .await?;
         }
         self.change(principal, EventType::UserSecondFactorSet, async |change| {
             if must_prove {
-                users::take_proof_back(&mut change.tx, who.user.id).await?;
+                attempts::take_back(&mut change.tx, who.user.id, Count::Proofs).await?;
             }
             confirm(change, who, sealed, code).await
         })
         .await
-    }
-
-    /// Checks the user's password. A wrong one counts as a failed attempt.
-    async fn knows_password(&self, user: UserId, password: PlainSecret) -> Result<bool, Fault> {
-        let turn = self.console.hashing.turn().await?;
-        match self.claim(Claimant::User(user)).await? {
-            Some(attempt) => turn.matches(password, Some(attempt.password_hash)).await,
-            None => Ok(false),
-        }
     }
 
     /// Replaces the user's recovery codes, after a correct code.
@@ -154,7 +146,7 @@ async fn must_show_code(change: &mut Change<'_>, attempt: Option<Attempt>, code:
         return Err(Refused::Conflict("too many attempts; wait for half an hour".to_owned()).into());
     };
     match change.core.use_code(&mut change.tx, user, totp_secret.as_deref(), code).await? {
-        Some(_) => Ok(users::take_proof_back(&mut change.tx, user).await?),
+        Some(_) => Ok(attempts::take_back(&mut change.tx, user, Count::Proofs).await?),
         None => Err(Refused::invalid("code", "is wrong or was already used").into()),
     }
 }

@@ -19,7 +19,7 @@ use crate::domain::event::{Actor, ActorKind, AuditEvent, EventType, Outcome};
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::PlainSecret;
-use crate::store::users::{Attempt, Claimant};
+use crate::store::attempts::{self, Attempt, Claimant, Count};
 use crate::store::{StoreError, Tx, audit, console as sessions, users};
 
 /// The settings of the console, and what all sign-ins share.
@@ -71,7 +71,7 @@ impl Core {
         let secret =
             self.open_session(&mut tx, attempt.user, needs_second_factor, false, origin, now).await?;
         if needs_second_factor {
-            users::take_attempt_back(&mut tx, attempt.user).await?;
+            attempts::take_back(&mut tx, attempt.user, Count::SignIns).await?;
             tx.commit().await?;
             return Ok(SignIn::NeedsSecondFactor(secret));
         }
@@ -110,7 +110,7 @@ impl Core {
     pub(super) async fn claim(&self, claimant: Claimant<'_>) -> Result<Option<Attempt>, StoreError> {
         let now = self.now();
         let mut db = self.store.write().await?;
-        users::claim_attempt(&mut db, claimant, FAILURES_MAX, now, now.plus(LOCKED_FOR)).await
+        attempts::claim_attempt(&mut db, claimant, FAILURES_MAX, now, now.plus(LOCKED_FOR)).await
     }
 
     /// Uses a code of the authenticator app or a recovery code, and returns which one it was.

@@ -19,7 +19,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,6 +27,7 @@ use tokio_rustls::TlsConnector;
 
 use self::names::Names;
 use self::proxy::authorization;
+use crate::client_tls::client_tls;
 use crate::config::ProxyUrl;
 use crate::domain::delivery::{Answer, Received, SendError};
 use crate::domain::destination::{Destination, DestinationRules, WebhookUrl};
@@ -134,12 +134,6 @@ impl Egress {
         }
         Ok(stream)
     }
-}
-
-/// The TLS settings for outgoing connections. Trusts the certificate authorities that Mozilla trusts, and
-/// `authorities`.
-pub fn client_tls(authorities: impl IntoIterator<Item = CertificateDer<'static>>) -> ClientConfig {
-    tls::client(authorities)
 }
 
 /// Sends one request and reads its answer.

@@ -5,6 +5,7 @@
 
 pub mod admin_tokens;
 pub mod api_keys;
+pub mod attempts;
 pub mod audit;
 pub mod audit_head;
 pub mod backup;

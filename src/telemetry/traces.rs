@@ -24,9 +24,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 
+use crate::client_tls::client_tls;
 use crate::config;
 use crate::domain::clock::Timestamp;
-use crate::jobs::egress::client_tls;
 
 /// The collector's path for traces, below its base URL (OTLP specification, "OTLP/HTTP Request").
 const PATH: &str = "/v1/traces";

@@ -1,24 +1,12 @@
-//! TLS for webhooks: the trusted authorities, and why a handshake failed.
+//! TLS for webhooks: the name that a certificate must have, and why a handshake failed.
 
 use std::io;
-use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, Error};
 
 use crate::domain::delivery::SendError;
 use crate::domain::destination::{Destination, WebhookUrl};
-
-pub(super) fn client(authorities: impl IntoIterator<Item = CertificateDer<'static>>) -> ClientConfig {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    roots.add_parsable_certificates(authorities);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the ring provider knows TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
-}
 
 /// The name that must be in the receiver's certificate.
 pub(super) fn server_name(url: &WebhookUrl) -> Option<ServerName<'static>> {
