@@ -2,8 +2,8 @@
 //! down.
 //!
 //! **When a session can be removed.** Without its row, all tokens of a session are refused. So removing a
-//! row too early can end a session, but can never let anybody in. It also ends the replay alarm: an old
-//! refresh token that comes back no longer revokes the session. So a row stays while there is something to
+//! row too early can end a session, but can never let anybody in. Removing it also ends the replay alarm: an
+//! old refresh token that comes back no longer revokes the session. So a row stays while there is something to
 //! protect. It can be removed in these cases:
 //!
 //! - The session was revoked or has expired: every token is refused before its generation is checked.

@@ -1,4 +1,4 @@
-"""What the tests share: one Tollgate on SQLite with merchants in it, stopped at the end whatever happened.
+"""Shared by the tests: one Tollgate on SQLite with merchants, which is always stopped at the end.
 
 TOLLGATE_BINARY names the program to test; `run` builds it.
 """
@@ -42,7 +42,7 @@ def stand_up(world):
         foreign=world.client(world.merchant("Other shop")),
         service=world.service_token(), expired=expired)
     until("the token expires", lambda: not world.is_active(expired, shop.service))
-    # From here on tokens live for their usual hour; this one is over for ever.
+    # From here on, tokens live for the usual hour. This one has expired.
     world.stop()
     world.start()
     return shop
@@ -51,8 +51,8 @@ def stand_up(world):
 @pytest.fixture(scope="session")
 def directory():
     with tempfile.TemporaryDirectory(prefix="tollgate-clients-") as made:
-        # A proxy started by root gives up its rights, and must still find its files. The server's own are in a
-        # directory below, which it keeps to itself.
+        # A proxy that was started by root drops its privileges, and must still be able to read its files. The server's files are in a
+        # subdirectory that only the server can read.
         os.chmod(made, 0o711)
         yield pathlib.Path(made)
 

@@ -1,4 +1,4 @@
-"""The real proxies, each started from its own example in config/proxies with nothing changed but ports and paths."""
+"""The real proxies, each started with its example in config/proxies. Only ports and paths are changed."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ from world import Program, call, free_port, until
 EXAMPLES = pathlib.Path(__file__).parents[2] / "config" / "proxies"
 MODULES = pathlib.Path("/usr/lib/apache2/modules")
 
-# Of the examples.
+# The ports in the examples.
 TOLLGATE, API = "127.0.0.1:8080", "127.0.0.1:9000"
 
 NGINX_MAIN = """
@@ -45,7 +45,7 @@ ErrorLog /dev/stderr
 {modules}
 Include {example}
 """
-# What `a2enmod lua proxy_http` of the example brings, and what Debian has on anyway.
+# The modules that `a2enmod lua proxy_http` enables, and those that Debian enables by default.
 APACHE_MODULES = ["mpm_event", "authz_core", "lua", "proxy", "proxy_http"]
 
 
@@ -74,7 +74,7 @@ def nginx_for_grpc():
 class Proxy:
     """One running proxy. `base` is where callers reach it."""
 
-    # What makes of the example one for an API that speaks gRPC in clear, as its comments say.
+    # The changes for an API that uses gRPC without TLS, as the comments in the example describe them.
     GRPC = {}
 
     def __init__(self, directory, tollgate_port, api_port, more=None):
@@ -86,10 +86,10 @@ class Proxy:
         self.api = {API: f"127.0.0.1:{api_port}"}
         self.program = Program(type(self).__name__.lower(), self.command(), directory, self.port)
         if more is self.GRPC:
-            # It may speak HTTP/2 alone.
+            # This port may accept only HTTP/2.
             return
         try:
-            # Traefik listens before it has its routes.
+            # Traefik listens before its routes are loaded.
             until(f"{self.program.name} is ready", lambda: call(self.base, "GET", "/").status != 404)
         except BaseException:
             self.stop()
@@ -155,7 +155,7 @@ class Caddy(Proxy):
     def command(self):
         caddyfile = example("Caddyfile", self.directory, self.tollgate | self.api | {
             "http://:8000 {": f"http://:{self.port} {{\n\tbind 127.0.0.1",
-            # Nothing is to be reached, or written outside, while testing.
+            # During tests, it must not call other hosts or write elsewhere.
             "{\n\t# If there is": "{\n\tadmin off\n\tpersist_config off\n\t# If there is",
         }, self.more)
         return [found("caddy"), "run", "--adapter", "caddyfile", "--config", caddyfile]
@@ -240,7 +240,7 @@ class Api:
                 self.send_response(101)
                 self.send_header("Upgrade", "websocket")
                 self.send_header("Connection", "Upgrade")
-                # RFC 6455 4.2.2: HAProxy looks whether it fits.
+                # RFC 6455 4.2.2: HAProxy checks this value.
                 key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
                 accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
                 self.send_header("Sec-WebSocket-Accept", accept)
@@ -268,7 +268,7 @@ class Api:
                 pass
 
         class Server(http.server.ThreadingHTTPServer):
-            # Connections that wait to be accepted: of its own accord, 5.
+            # The queue of connections that wait to be accepted. The default is 5.
             request_queue_size = 512
 
             def handle_error(self, *_):

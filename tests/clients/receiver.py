@@ -1,4 +1,4 @@
-"""A receiver of webhooks on `standardwebhooks` from PyPI: receiver.py PORT ORDERS LOG. node/receiver.mjs is its twin.
+"""A webhook receiver that uses `standardwebhooks` from PyPI: receiver.py PORT ORDERS LOG. node/receiver.mjs does the same.
 
 ORDERS is a JSON file, read for each request: `secrets` gives the secrets of each path, `holds` makes it take requests
 and never answer. LOG gets a line for each request: what came, and which of the secrets verify it.
@@ -52,7 +52,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         with one_line_at_a_time, LOG.open("a") as log:
             log.write(json.dumps(came) + "\n")
         if holds:
-            # Until the sender goes away.
+            # Wait until the sender closes.
             self.connection.recv(1)
             self.close_connection = True
             return

@@ -1,4 +1,4 @@
-"""Standard OAuth clients, told nothing but the issuer, their credentials and the header that every call carries.
+"""Standard OAuth clients. They get only the issuer, their credentials and the header for every call.
 
 Endpoints come from the metadata document alone (RFC 8414). Each client takes the whole life of a session: grant,
 introspection, refresh, revocation, and the answers after it; by every way of authenticating that is advertised.
@@ -27,7 +27,7 @@ CACHE = pathlib.Path(os.environ["TOLLGATE_CLIENTS_CACHE"])
 
 @pytest.fixture(scope="module")
 def metadata(shop):
-    # RFC 8414 3: where it is follows from the issuer.
+    # RFC 8414 3: its URL follows from the issuer.
     answer = requests.get(f"{shop.world.issuer}/.well-known/oauth-authorization-server", timeout=PATIENCE_SECS)
     assert answer.status_code == 200
     document = answer.json()
@@ -70,7 +70,7 @@ def test_authlib(shop, metadata, method):
     assert second["refresh_token"] != first["refresh_token"]
     assert introspect(second["refresh_token"], "refresh_token")["active"]
 
-    # The hint is wrong: it is only a hint.
+    # The hint is wrong, but it is only a hint.
     assert session.revoke_token(
         metadata["revocation_endpoint"], second["refresh_token"], "access_token").status_code == 200
     for token in [*first.values(), *second.values()]:
@@ -109,7 +109,7 @@ def test_requests_oauthlib(shop, metadata, method, monkeypatch):
     grant = {"auth": auth} if is_basic else {"include_client_id": True, "client_secret": own["client_secret"]}
     first = dict(session.fetch_token(metadata["token_endpoint"], **grant))
     assert introspect(first["access_token"])["active"]
-    # It sends the access token as Bearer by itself.
+    # The library sends the access token as Bearer.
     verify = f"{metadata['issuer']}/api/verify/anything"
     assert session.get(verify).status_code == 200
 

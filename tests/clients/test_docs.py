@@ -1,4 +1,4 @@
-"""The code in the documents, run as a reader would run it. Each snippet gets a token, and calls with it or renews it."""
+"""Runs the code in the documents as a reader would. Each snippet gets a token, and uses or renews it."""
 
 import base64
 import hashlib
@@ -50,7 +50,7 @@ def test_a_token_is_fetched_and_used(shop, folder, snippet):
     assert bad.returncode != 0, bad.stdout
 
 
-# Calls the function of a snippet with what is in webhook.json, and prints whether it is genuine.
+# Calls a snippet's function with the contents of webhook.json, and prints whether the webhook is genuine.
 DRIVERS = {
     "python3 drive.py": ("drive.py", """
 import base64, json

@@ -10,7 +10,7 @@ import pytest
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
-# Cases for each operation, besides those that the document's limits suggest; and for how long at most.
+# The number of cases for each operation, in addition to those from the limits in the document, and the longest time.
 EXAMPLES = 25
 RUN_SECS = 240
 
@@ -36,10 +36,10 @@ def test_every_answer_is_one_that_the_document_promises(own_shop, tmp_path, who)
         "--generation-database", "none", "--continue-on-failure", "--no-color", "--warnings", "off",
         *[word for header in headers for word in ("--header", header)],
     ]
-    # In a directory of its own: it reads settings from where it is started, and may leave files there.
+    # In its own directory, because it reads settings from there and may leave files there.
     ran = subprocess.run(
         [str(word) for word in command], cwd=tmp_path, capture_output=True, text=True, timeout=RUN_SECS)
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]
-    # It has done something: a pattern that fits no path would pass as well.
+    # Check that it did something, because a pattern that matches no path would pass too.
     generated = re.search(r"(\d+) generated", ran.stdout)
     assert generated and int(generated[1]) >= EXAMPLES, ran.stdout[-2_000:]

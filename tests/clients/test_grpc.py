@@ -1,4 +1,4 @@
-"""An API that speaks gRPC, behind each of the proxies: called with grpcio, answered with grpcio."""
+"""An API that uses gRPC behind each of the proxies, with grpcio on both sides."""
 
 import concurrent.futures
 
@@ -8,7 +8,7 @@ import pytest
 import proxies
 from world import PATIENCE_SECS, until
 
-# Bytes in, bytes out: what is inside the messages is no affair of a proxy.
+# Messages are plain bytes, because a proxy does not look into them.
 UNARY, STREAM, BROKEN = (f"/shop.Orders/{name}" for name in ["Unary", "Stream", "Broken"])
 
 
@@ -59,7 +59,7 @@ def channel(request, shop, api, directory):
     proxy = proxies.started(kind, directory, "grpc", shop.world.port, api.port, kind.GRPC)
     try:
         with grpc.insecure_channel(f"127.0.0.1:{proxy.port}", [("grpc.enable_http_proxy", 0)]) as opened:
-            # Traefik listens before it has its routes.
+            # Traefik listens before its routes are loaded.
             until("the proxy is ready", lambda: refusal(opened).code() == grpc.StatusCode.UNAUTHENTICATED)
             yield opened
     finally:

@@ -1,4 +1,4 @@
-"""The rhythm of idle time-outs: a call that comes as a proxy's spare connections to Tollgate end is not lost.
+"""Idle time-outs: no call is lost if it comes just when a proxy's spare connections to Tollgate end.
 
 The examples keep such a connection for 60 s, and the server for 75 s. All of it is divided by 75 here, so that a quarter
 of an hour takes a quarter of a minute. Those whose examples leave that time to the proxy's own default (Traefik, HAProxy)
@@ -17,11 +17,11 @@ from world import World, call
 
 DIVISOR = 75
 
-# Seconds from call to call, before the division: around the proxies' time-out, around the server's, and where the server
-# really hangs up, since it measures in quarters.
+# Seconds between calls, before the division: around the proxies' time-out, around the server's, and when the server
+# really closes, because it measures in quarters of the time.
 PAUSES = [59, 60, 61, 74, 75, 76, *[93.75, 112.5] * 3]
 
-# Through each proxy at nearly the same moment, so that some of them meet a connection just as it ends.
+# Calls through each proxy come at nearly the same time, so that some of them use a connection just when it ends.
 CALLERS = 100
 SPREAD_SECS = 0.01
 
@@ -51,7 +51,7 @@ def test_no_call_is_lost_at_the_rhythm_of_idle_time_outs(directory):
         assert len(running) == 3
         with concurrent.futures.ThreadPoolExecutor(CALLERS * len(running)) as callers:
             for beat in itertools.accumulate([0, *PAUSES]):
-                # One proxy after the other, so that all of the machine is there for the calls of each.
+                # One proxy after the other, so that each has the whole machine.
                 asked = [
                     callers.submit(ask, proxy, begin + beat / DIVISOR + place * 0.1 + nth * SPREAD_SECS / CALLERS)
                     for place, proxy in enumerate(running) for nth in range(CALLERS)]

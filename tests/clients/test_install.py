@@ -1,4 +1,4 @@
-"""What operators install from config: each file is accepted by the tool that reads it."""
+"""The files in config that operators install: the tool that reads each file accepts it."""
 
 import json
 import pathlib

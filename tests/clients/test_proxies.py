@@ -1,4 +1,4 @@
-"""The same demands on every proxy: who gets through, who does not, and what the API behind it is told."""
+"""The same tests for every proxy: which calls get through, and which headers the API gets."""
 
 import contextlib
 import fcntl
@@ -97,7 +97,7 @@ def test_every_method_is_judged(proxy, shop, method):
 def test_no_credentials(proxy):
     answer = get(proxy)
     refused(answer, 401, "invalid_client")
-    # Who sent nothing is not told that it was wrong (RFC 6750 3.1).
+    # A call without credentials gets a challenge without an error (RFC 6750 3.1).
     assert answer.header("WWW-Authenticate") == 'Bearer realm="tollgate"'
 
 
@@ -179,7 +179,7 @@ def test_the_allow_list_holds_for_the_callers_address(proxy, shop):
     [("Connection", "X-Forwarded-For")],
 ], ids=lambda claim: "+".join(f"{name}={value}" for name, value in claim))
 def test_no_caller_talks_itself_onto_the_allow_list(proxy, shop, claim):
-    # Nor does anybody pass for the proxy itself.
+    # A caller cannot pretend to be the proxy either.
     for client in [shop.office_plain, shop.proxy_plain]:
         answer = get(proxy, key(client), *claim)
         if isinstance(proxy, proxies.Envoy) and claim[0][0] == "Connection":
@@ -204,7 +204,7 @@ def test_the_api_can_believe_the_last_forwarded_address(proxy, shop):
 def test_identity_from_outside_is_overwritten(proxy, shop, change):
     spoofed = [(change(name), "spoofed") for name in IDENTITY]
     for twice in [spoofed, spoofed + spoofed]:
-        # This one has no client and no token: what is empty must overwrite as well.
+        # This call has no client and no token. Empty headers must overwrite the caller's as well.
         headers = seen(get(proxy, key(shop.plain), *twice))
         assert headers["x-merchant-id"] == [shop.plain.merchant_id]
         told = {name: values for name, values in headers.items() if name.replace("_", "-") in IDENTITY}
@@ -309,10 +309,10 @@ def test_without_tollgate_or_its_store_nobody_gets_through(lonely):
             assert answer.json()["error"] == "temporarily_unavailable"
             assert answer.header("Retry-After") == "1"
 
-    # It needs no restart to come back.
+    # It works again without a restart.
     until("the store answers again", lambda: get(proxy, key(client)).status == 200)
 
     world.stop()
     answer = get(proxy, key(client))
-    # Traefik has no setting for this one: an empty 500.
+    # Traefik has no setting for this and answers an empty 500.
     assert answer.status == (500 if isinstance(proxy, proxies.Traefik) else 503), answer

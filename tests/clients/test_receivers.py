@@ -1,4 +1,4 @@
-"""Webhooks, taken by receivers on the `standardwebhooks` libraries of two languages.
+"""Webhooks to receivers that use the `standardwebhooks` libraries of two languages.
 
 What is slow happens at once: first the events for a receiver that is down, then the kills of the sender. The other
 tests have the time until the retries; the last ones wait for them.
@@ -25,11 +25,11 @@ NODE = pathlib.Path(os.environ["TOLLGATE_CLIENTS_CACHE"]) / "node"
 RECEIVERS = ["python", "node"]
 FORMATS = ["single_json", "multiple_json"]
 
-# A retry comes a minute after the failure, up to a tenth later; what a killed sender had claimed is free after 90 s.
+# A retry comes a minute after the failure, or up to a tenth later. The claim of a killed sender lapses after 90 s.
 RETRY_SECS = 75
 CLAIM_SECS = 105
 
-# Nothing of it but white space may change, neither digits nor escapes nor order.
+# Only its white space may change, but not digits, escapes or the order.
 DATA = r"""{ "zeta": 10.10, "note" : "a \"b\": {c, [d]\\ \u00e9 é",
              "lines":[1, {"net":12345678901234567890.0100}], "none":{}, "nothing": null }"""
 
@@ -177,15 +177,15 @@ def open_shop(world, name, receivers, formats):
 class Scene:
     world: World
     receivers: list
-    # Its events were accepted while nobody listened.
+    # Its events were accepted while the receiver was down.
     late: Shop
     late_events: list
     late_since: float
-    # Its events were accepted right before the sender was killed.
+    # Its events were accepted just before the sender was killed.
     cut: Shop
     cut_events: dict
     cut_since: float
-    # Everything is fine here.
+    # This one has no problem.
     calm: Shop
 
 
@@ -230,7 +230,7 @@ def kill_while_events_are_handed_in(shop, receivers, holds):
     for receiver in receivers:
         receiver.tell()
     start(shop.world)
-    # Nobody knows whether the last one was accepted: its sender asks again.
+    # We do not know whether the last one was accepted, so its sender asks again.
     for key in [key for key, event_id in accepted.items() if event_id is None]:
         number = key.rpartition("-")[2]
         accepted[key] = shop.hand_in("payment.settled", f'{{"number":{number}}}', key)
@@ -331,7 +331,7 @@ def test_a_rotated_secret_signs_beside_the_old_one_until_the_overlap_is_over(sce
     hand_in = lambda: [scene.calm.hand_in("payment.settled", DATA) for _ in range(3)]
     [old] = hook.secrets
     before = hand_in()
-    # A receiver that has not heard of the new secret yet takes what is sent in the overlap.
+    # A receiver that does not have the new secret yet accepts webhooks during the overlap.
     assert verified(before) == [[True]] * 3
     rotate(overlap_secs=3600)
     during = hand_in()
@@ -378,7 +378,7 @@ def test_a_killed_sender_loses_no_event_that_was_accepted(scene):
     for hook in scene.cut.hooks.values():
         came = hook.receiver.came(hook.path)
         held = {one["id"] for one in came if one["held"]}
-        # What was held was under way at the kill: it came again, under the same id and with the same body.
+        # The webhook that was held when the sender was killed came again, with the same id and the same body.
         assert held and held <= {one["id"] for one in came if not one["held"]}
         assert len({one["body"] for one in came}) == len({one["id"] for one in came})
         times = collections.Counter(one["id"] for one in came)

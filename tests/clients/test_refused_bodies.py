@@ -1,4 +1,4 @@
-"""Calls that are refused before their body was read: no answer is lost, and neither is the next call on the connection.
+"""Calls that are refused before their body was read: the answer arrives, and the next call on the connection works.
 
 curl sends over one connection, plain and TLS, HTTP/1.1 and HTTP/2; Node through an agent that keeps its connections.
 """
@@ -13,7 +13,7 @@ from world import PATIENCE_SECS, Program, free_port
 
 NODE = pathlib.Path(os.environ["TOLLGATE_CLIENTS_CACHE"]) / "node"
 
-# Within what is read and dropped over any connection, and past it.
+# Less and more than the limit up to which the rest of a body is read and dropped.
 SIZES = {"small": 20_000, "medium": 200_000, "large": 8_000_000}
 
 REFUSED = [("/api/authorize", "401"), ("/api/nothing", "404"), ("/healthz", "405"), ("/api/verify", "401")]
@@ -57,7 +57,7 @@ def test_curl_over_one_connection(secure, directory, version, size):
         expected += [status, "200"]
     answers = curl(calls)
     assert [status for status, _ in answers] == expected
-    # Over HTTP/1.1 curl itself hangs up when an answer overtakes its body.
+    # Over HTTP/1.1, curl closes the connection if an answer comes before it has sent the body.
     if size == "small" or version == "--http2":
         assert sum(int(connects) for _, connects in answers) == 1
 
@@ -67,7 +67,7 @@ def test_curl_over_http2_in_clear(shop, directory, size):
     body = directory / f"{size}.body"
     body.write_bytes(b"a" * SIZES[size])
     for path, status in REFUSED * 3:
-        # One at a time: curl 7.88 uses no connection of this kind twice.
+        # One at a time, because curl 7.88 does not reuse such a connection.
         assert curl([["--http2-prior-knowledge", "--data-binary", f"@{body}", shop.world.issuer + path]]) == [(status, "1")]
 
 
@@ -78,9 +78,9 @@ def test_a_client_that_waits_to_be_asked_for_its_body(shop, secure, directory, v
     option = "--http2-prior-knowledge" if (version, scheme) == ("http2", "plain") else f"--{version}"
     body = directory / "waiting.body"
     body.write_bytes(b"a" * SIZES["large"])
-    # It waits for far longer than the whole call may take.
+    # It waits much longer than the whole call may take.
     waits = [option, "-H", "Expect: 100-continue", "--expect100-timeout", "60", "--max-time", "10"]
-    # Of the body nothing is needed to refuse these, so nobody waits.
+    # These are refused without the body, so nobody waits.
     for path, status in REFUSED:
         assert curl([[*waits, "--data-binary", f"@{body}", base + path]]) == [(status, "1")]
 

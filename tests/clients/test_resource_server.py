@@ -1,4 +1,4 @@
-"""A stock resource server: Apache with mod_auth_openidc, which asks /api/introspect about each bearer token."""
+"""A standard resource server: Apache with mod_auth_openidc, which calls /api/introspect for each bearer token."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from world import Program, call, free_port
 SITE = """
 Listen 127.0.0.1:{port}
 Listen 127.0.0.1:{tls_port}
-# The module asks over TLS alone, so something has to end it before Tollgate.
+# The module uses only TLS, so something has to terminate it in front of Tollgate.
 <VirtualHost 127.0.0.1:{tls_port}>
     SSLEngine on
     SSLCertificateFile {directory}/tls.pem
@@ -19,7 +19,7 @@ Listen 127.0.0.1:{tls_port}
     ProxyPass "/" "{issuer}/"
 </VirtualHost>
 OIDCOAuthSSLValidateServer Off
-# What the module keeps is no part of this: each token is asked about anew.
+# Without the module's cache, so that it asks about each token again.
 OIDCCacheType shm
 OIDCOAuthIntrospectionEndpoint https://127.0.0.1:{tls_port}/api/introspect
 OIDCOAuthIntrospectionEndpointAuth {method}

@@ -1,4 +1,4 @@
-"""A Tollgate of its own for the tests: started, set up through the admin API, and stopped.
+"""A Tollgate for the tests: starts it, sets it up through the admin API, and stops it.
 
 Clients come from 127.0.0.2 or 127.0.0.3, proxies from 127.0.0.1, which is the one trusted proxy: so a caller and a
 proxy are never mistaken for each other.
@@ -20,7 +20,7 @@ CALLER = "127.0.0.2"
 OFFICE = "127.0.0.3"
 PROXY = "127.0.0.1"
 
-# How long anything may take that is waited for. Nothing sleeps for as long as this.
+# The longest time to wait for anything. No test sleeps this long.
 PATIENCE_SECS = 20
 
 
@@ -77,7 +77,7 @@ class Program:
         self.kill()
 
     def kill(self):
-        # Whatever it started is gone as well.
+        # Its child processes have ended as well.
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -147,7 +147,7 @@ class World:
         self.server = None
 
     def environment(self, **settings):
-        # Whatever is set for another Tollgate is none of ours.
+        # Remove settings for another Tollgate from the environment.
         env = {name: value for name, value in os.environ.items()
                if not name.startswith("TOLLGATE__") and name != "DATABASE_URL"}
         return env | {f"TOLLGATE__{name}": value for name, value in settings.items()}
