@@ -12,6 +12,7 @@ mod mistakes;
 mod reader;
 mod values;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub use values::{BadValue, DatabaseUrl, ProxyUrl, TokenKeys};
 
 use layers::near_misses;
 use reader::{Origin, Reader};
-use values::{address, directory, file, log_level, network, one_of, optional, scope_name, web_url};
+use values::{address, directory, file, log_level, network, one_of, optional, scope, web_url};
 
 /// Enough to list every proxy or its network. Each is compared with every hop of every request.
 const TRUSTED_PROXIES_MAX: usize = 256;
@@ -117,6 +118,8 @@ pub struct Tokens {
     pub refresh_retry_window: TimeDelta,
     /// The scopes that exist. Empty means that any name is allowed.
     pub scopes: Vec<String>,
+    /// What a scope allows, in words for people, by its name.
+    pub scope_descriptions: HashMap<String, String>,
 }
 
 /// `[webhooks]`: where they may go.
@@ -315,6 +318,7 @@ impl Database {
 
 impl Tokens {
     fn read(reader: &mut Reader) -> Self {
+        let scopes = reader.names("tokens.scopes", SCOPES_MAX, scope);
         Self {
             keys: reader
                 .secret("tokens.keys", "tokens.keys_file")
@@ -325,7 +329,8 @@ impl Tokens {
             refresh_ttl: reader.time_delta("tokens.refresh_ttl_secs", 1..=31_536_000),
             session_ttl: reader.time_delta("tokens.session_ttl_secs", 1..=315_360_000),
             refresh_retry_window: reader.time_delta("tokens.refresh_retry_window_secs", 0..=3600),
-            scopes: reader.list("tokens.scopes", SCOPES_MAX, scope_name),
+            scopes: scopes.iter().map(|(name, _)| name.clone()).collect(),
+            scope_descriptions: scopes.into_iter().filter(|(_, about)| !about.is_empty()).collect(),
         }
     }
 }

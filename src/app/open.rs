@@ -87,6 +87,7 @@ pub async fn open_core(
             retry_window: settings.tokens.refresh_retry_window,
         },
         known_scopes: settings.tokens.scopes.clone(),
+        scope_descriptions: settings.tokens.scope_descriptions.clone(),
         issuer: settings.server.issuer.clone(),
         usage: Usage::default(),
         limits: Limits::new(

@@ -4,10 +4,12 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tollgate::domain::admin::AdminToken;
 use tollgate::domain::ids::{AdminTokenId, MerchantId, SessionId};
 use tollgate::flows::Core;
 use tollgate::flows::manage_merchants::LicensedMerchant;
 use tollgate::flows::principal::Principal;
+use tollgate::flows::token_advice::Advice;
 use tollgate::http::admin::{api_keys, body, credentials, merchants, sessions, tokens, users};
 
 use super::{print, show};
@@ -118,8 +120,21 @@ pub(crate) async fn users(core: &Core, principal: &Principal, listing: &Listing)
 
 pub(crate) async fn tokens(core: &Core, principal: &Principal, listing: &Listing) -> anyhow::Result<()> {
     let found = core.admin_tokens(principal, None, listing.limit).await?;
-    let columns = ["id", "name", "role", "merchant_id", "last_used_at", "expires_at", "revoked_at"];
-    listing.print(found.iter().map(tokens::TokenView::from), &columns)
+    let advice = core.tokens_to_narrow().await?;
+    let columns = ["id", "name", "role", "merchant_id", "last_used_at", "expires_at", "revoked_at", "narrow"];
+    listing.print(found.iter().map(|token| marked(token, advice.get(&token.id).copied())), &columns)
+}
+
+/// A token as the admin API shows it, and why it should be narrowed.
+#[derive(Serialize)]
+struct MarkedToken {
+    #[serde(flatten)]
+    view: tokens::TokenView,
+    narrow: Option<&'static str>,
+}
+
+fn marked(token: &AdminToken, advice: Option<Advice>) -> MarkedToken {
+    MarkedToken { view: token.into(), narrow: advice.map(<&str>::from) }
 }
 
 pub(crate) async fn token(

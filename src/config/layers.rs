@@ -57,6 +57,8 @@ pub(super) enum Value {
     Number(i64),
     Switch(bool),
     List(Vec<String>),
+    /// Names, each with a text about it. A list of names is one whose texts are empty.
+    Names(Vec<(String, String)>),
 }
 
 impl Value {
@@ -77,7 +79,12 @@ impl Value {
                 .ok_or("a list with entries that are not strings"),
             DeValue::Float(_) => Err("a number with a fraction"),
             DeValue::Datetime(_) => Err("a date"),
-            DeValue::Table(_) => Err("a section"),
+            DeValue::Table(entries) => entries
+                .iter()
+                .map(|(name, about)| Some((name.get_ref().to_string(), text(about.get_ref())?)))
+                .collect::<Option<_>>()
+                .map(Value::Names)
+                .ok_or("a section"),
         }
     }
 
@@ -97,11 +104,25 @@ impl Value {
                 let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
                 Ok(Value::List(entries.map(str::to_owned).collect()))
             }
+            Value::Names(_) => Value::List(Vec::new()).same_type_from(text).map(Value::named),
         }
     }
 
-    fn is_same_type(&self, other: &Value) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
+    /// This value as one of the type of `other`; `None` where it is of another.
+    fn into_type_of(self, other: &Value) -> Option<Self> {
+        let is_same = std::mem::discriminant(&self) == std::mem::discriminant(other);
+        match other {
+            Value::Names(_) if matches!(self, Value::List(_)) => Some(self.named()),
+            _ => is_same.then_some(self),
+        }
+    }
+
+    /// A list as names without a text about them.
+    fn named(self) -> Self {
+        match self {
+            Value::List(names) => Value::Names(names.into_iter().map(|name| (name, String::new())).collect()),
+            other => other,
+        }
     }
 
     fn type_name(&self) -> &'static str {
@@ -110,6 +131,7 @@ impl Value {
             Value::Number(_) => "a whole number",
             Value::Switch(_) => "true or false",
             Value::List(_) => "a list of strings",
+            Value::Names(_) => "a section",
         }
     }
 }
@@ -122,6 +144,14 @@ impl fmt::Display for Value {
             Value::Number(number) => write!(f, "{number}"),
             Value::Switch(switch) => write!(f, "{switch}"),
             Value::List(entries) => write!(f, "{entries:?}"),
+            Value::Names(names) if names.iter().all(|(_, about)| about.is_empty()) => {
+                f.debug_list().entries(names.iter().map(|(name, _)| name)).finish()
+            }
+            Value::Names(names) => {
+                let entries: Vec<_> =
+                    names.iter().map(|(name, about)| format!("{name:?} = {about:?}")).collect();
+                write!(f, "{{ {} }}", entries.join(", "))
+            }
         }
     }
 }
@@ -254,14 +284,21 @@ impl File<'_> {
                 continue;
             };
             let found = match Value::from_toml(value.get_ref()) {
-                Ok(value) if value.is_same_type(&known.default) => {
-                    layer.insert(&known.key, Setting { value, place: self.place(start) });
-                    continue;
+                Ok(value) => {
+                    let found = value.type_name();
+                    if let Some(value) = value.into_type_of(&known.default) {
+                        layer.insert(&known.key, Setting { value, place: self.place(start) });
+                        continue;
+                    }
+                    found
                 }
-                Ok(value) => value.type_name(),
                 Err(found) => found,
             };
-            self.refuse(start, &key, format!("expected {}, found {found}", known.default.type_name()));
+            let expected = match known.default {
+                Value::Names(_) => "a list of strings, or a section of them",
+                _ => known.default.type_name(),
+            };
+            self.refuse(start, &key, format!("expected {expected}, found {found}"));
         }
     }
 

@@ -112,6 +112,30 @@ impl Reader {
         })
     }
 
+    /// Names in their order, and what is said about those of which something is.
+    pub(super) fn names(
+        &mut self,
+        key: &'static str,
+        names_max: usize,
+        parse: impl Fn(&str, &str) -> Result<(), BadValue>,
+    ) -> Vec<(String, String)> {
+        self.read(key, |value| match value {
+            Value::Names(names) if names.len() > names_max => {
+                let count = names.len();
+                Some(Err(BadValue(format!("{count} entries are more than {names_max}"))))
+            }
+            Value::Names(names) => {
+                let bad: Vec<String> = names
+                    .iter()
+                    .filter_map(|(name, about)| parse(name, about).err())
+                    .map(|error| error.to_string())
+                    .collect();
+                Some(if bad.is_empty() { Ok(names.clone()) } else { Err(BadValue(bad.join("; "))) })
+            }
+            _ => None,
+        })
+    }
+
     /// The secret in `key`, or the contents of the file in `file_key`. `None` if no layer sets either.
     ///
     /// A layer in which both are empty is ignored, so that an empty variable cannot remove a secret. A secret

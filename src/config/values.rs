@@ -23,6 +23,9 @@ use crate::domain::scope::is_name;
 /// Enough for years of rotation. Each key may be tried on a token.
 const TOKEN_KEYS_MAX: usize = 16;
 
+/// What a scope allows, on one line of a form.
+const SCOPE_ABOUT_CHARS_MAX: usize = 200;
+
 /// Why a text is not a valid value. It never shows a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -220,12 +223,17 @@ pub(super) fn network(text: &str) -> Result<IpNet, BadValue> {
         .ok_or_else(|| BadValue(format!("{text:?} is neither an address nor a CIDR such as 10.0.0.0/8")))
 }
 
-pub(super) fn scope_name(text: &str) -> Result<String, BadValue> {
-    if is_name(text) {
-        Ok(text.to_owned())
-    } else {
-        Err(BadValue(format!("{text:?} is no scope: 1 to 100 printable ASCII characters without \" and \\")))
+pub(super) fn scope(name: &str, about: &str) -> Result<(), BadValue> {
+    if !is_name(name) {
+        return Err(BadValue(format!(
+            "{name:?} is no scope: 1 to 100 printable ASCII characters without \" and \\"
+        )));
     }
+    if about.chars().count() > SCOPE_ABOUT_CHARS_MAX || about.chars().any(char::is_control) {
+        let max = SCOPE_ABOUT_CHARS_MAX;
+        return Err(BadValue(format!("what {name:?} allows must be one line of at most {max} characters")));
+    }
+    Ok(())
 }
 
 /// An issuer (RFC 8414 section 2) or another base URL. http is allowed too, for development and for

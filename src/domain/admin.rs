@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::allow_list::AllowList;
@@ -25,31 +25,52 @@ pub enum Role {
 }
 
 /// What a service token may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 pub enum Permission {
     /// Introspect the tokens of every client.
     #[serde(rename = "introspect")]
+    #[strum(serialize = "introspect")]
     Introspect,
     /// End sessions.
     #[serde(rename = "revoke")]
+    #[strum(serialize = "revoke")]
     Revoke,
     /// Publish events to webhooks.
     #[serde(rename = "events.write")]
+    #[strum(serialize = "events.write")]
     EventsWrite,
     /// Read exchanges, sessions and webhook deliveries.
     #[serde(rename = "exchanges.read")]
+    #[strum(serialize = "exchanges.read")]
     ExchangesRead,
     #[serde(rename = "audit.read")]
+    #[strum(serialize = "audit.read")]
     AuditRead,
     /// Report secrets found in public.
     #[serde(rename = "leaks.report")]
+    #[strum(serialize = "leaks.report")]
     LeaksReport,
     #[serde(rename = "merchants.write")]
+    #[strum(serialize = "merchants.write")]
     MerchantsWrite,
     #[serde(rename = "licences.write")]
+    #[strum(serialize = "licences.write")]
     LicencesWrite,
     /// Manage API keys with their credentials, secrets and webhook settings.
     #[serde(rename = "keys.write")]
+    #[strum(serialize = "keys.write")]
     KeysWrite,
 }
 

@@ -66,6 +66,8 @@ pub enum EventType {
     AdminTokenRevoked,
     #[strum(serialize = "admin_token.rotated")]
     AdminTokenRotated,
+    #[strum(serialize = "admin_token.too_broad")]
+    AdminTokenTooBroad,
     #[strum(serialize = "api_key.created")]
     ApiKeyCreated,
     #[strum(serialize = "api_key.expired")]

@@ -6,6 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
+
 /// The most names in one set.
 pub const NAMES_MAX: usize = 64;
 
@@ -59,6 +61,13 @@ impl Scopes {
         sets.try_fold(first.clone(), |common, set| common.in_both(set).ok_or(NothingLeft)).map(Some)
     }
 
+    /// What the path of a call to `/api/verify-scope/` asks for: its first segment behind the prefix. The
+    /// proxy's configuration fixes it; a query or a header is its caller's.
+    pub fn of_verify_path(path: &str) -> Option<Self> {
+        let segment = path.strip_prefix("/api/verify-scope/")?.split('/').next()?;
+        percent_decode_str(segment).decode_utf8().ok()?.parse().ok()
+    }
+
     fn in_both(self, other: &Self) -> Option<Self> {
         if self.is_within(other) {
             return Some(self);
@@ -88,7 +97,7 @@ impl Scopes {
         self.is_within(other) && other.is_within(self)
     }
 
-    fn holds(&self, name: &str) -> bool {
+    pub fn holds(&self, name: &str) -> bool {
         self.names().any(|held| held == name)
     }
 }

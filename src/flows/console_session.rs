@@ -73,6 +73,14 @@ impl Core {
         .await
     }
 
+    /// A user that the actor may see.
+    pub async fn user(&self, principal: &Principal, id: UserId) -> Managed<User> {
+        let found = users::by_id(&mut self.store.read().await?, id).await?;
+        let may_see =
+            |user: &User| principal.merchant_id.is_none() || principal.merchant_id == user.merchant_id;
+        Ok(found.filter(may_see).ok_or(Refused::NotFound)?)
+    }
+
     /// The user with this e-mail address, for the command line.
     pub async fn user_by_email(&self, principal: &Principal, email: &str) -> Managed<User> {
         let found = users::by_email(&mut self.store.read().await?, &email.trim().to_lowercase()).await?;

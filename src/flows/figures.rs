@@ -10,11 +10,8 @@ use super::error::Managed;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId};
-use crate::store::figures::{self, Count, Latency};
-
-/// Only the latest calls count, up to this number, so that the overview of a busy merchant does not delay its
-/// calls.
-pub const CALLS_MAX: i64 = 200_000;
+use crate::store::call_counts::{self, LONG_SECS, Latencies, SHORT_SECS};
+use crate::store::figures::{self, Count};
 
 /// If a client starts this many sessions in an hour, it is probably a mistake: with refresh tokens, one would
 /// be enough.
@@ -33,6 +30,14 @@ impl Period {
             Self::Hour => TimeDelta::minutes(2),
             Self::Day => TimeDelta::hours(1),
             Self::Month => TimeDelta::days(1),
+        }
+    }
+
+    /// Of the counted calls.
+    const fn slot_secs(self) -> i64 {
+        match self {
+            Self::Hour => SHORT_SECS,
+            Self::Day | Self::Month => LONG_SECS,
         }
     }
 
@@ -62,9 +67,7 @@ pub struct Figures {
     /// Why calls were refused, most frequent first.
     pub denials: Vec<(String, i64)>,
     pub calls: i64,
-    /// Whether earlier calls of the period were left out.
-    pub is_cut: bool,
-    /// Client ids, and how many sessions they started in the last hour.
+    /// Client ids with the sessions they started within the last hour.
     pub storms: Vec<(String, i64)>,
 }
 
@@ -80,10 +83,11 @@ impl Core {
         let bucket_us = period.bucket().num_microseconds().unwrap_or(i64::MAX);
         let last = now.micros().div_euclid(bucket_us);
         let first = last - period.buckets() + 1;
-        let since = Id::first_of(Timestamp::from_micros(first * bucket_us));
+        let since = Timestamp::from_micros(first * bucket_us);
+        let slot = period.slot_secs();
         let mut db = self.store.read().await?;
-        let counts = figures::counts(&mut db, merchant, since, bucket_us, CALLS_MAX).await?;
-        let latencies = figures::latencies(&mut db, merchant, since, bucket_us, CALLS_MAX).await?;
+        let counts = call_counts::counts(&mut db, merchant, slot, since, bucket_us).await?;
+        let latencies = call_counts::latencies(&mut db, merchant, slot, since, bucket_us).await?;
         let hour_ago = Id::first_of(now.minus(TimeDelta::hours(1)));
         let storms = figures::busiest_clients(&mut db, merchant, hour_ago, STORM_SESSIONS).await?;
         let mut buckets: Vec<Bucket> = (first..=last)
@@ -98,12 +102,12 @@ impl Core {
             .collect();
         let denials = fill(&mut buckets, first, &counts, &latencies);
         let calls = counts.iter().map(|count| count.calls).sum();
-        Ok(Figures { buckets, denials, calls, is_cut: calls >= CALLS_MAX, storms })
+        Ok(Figures { buckets, denials, calls, storms })
     }
 }
 
-/// Fills the buckets with counts and latencies, and returns the refusals by reason.
-fn fill(buckets: &mut [Bucket], first: i64, counts: &[Count], latencies: &[Latency]) -> Vec<(String, i64)> {
+/// Puts counts and latencies into their buckets, and returns the denials by reason.
+fn fill(buckets: &mut [Bucket], first: i64, counts: &[Count], latencies: &[Latencies]) -> Vec<(String, i64)> {
     let mut denials: BTreeMap<&str, i64> = BTreeMap::new();
     let place = |number: i64| usize::try_from(number - first).ok();
     for count in counts {
@@ -117,17 +121,25 @@ fn fill(buckets: &mut [Bucket], first: i64, counts: &[Count], latencies: &[Laten
             bucket.refreshed += count.calls;
         }
     }
-    for latency in latencies {
-        let Some(bucket) = place(latency.bucket).and_then(|at| buckets.get_mut(at)) else { continue };
-        if latency.is_median() {
-            bucket.p50_us = Some(latency.latency_us);
-        }
-        if latency.is_p95() {
-            bucket.p95_us = Some(latency.latency_us);
-        }
+    for of_bucket in latencies.chunk_by(|one, next| one.bucket == next.bucket) {
+        let Some(bucket) = place(of_bucket[0].bucket).and_then(|at| buckets.get_mut(at)) else { continue };
+        bucket.p50_us = percentile(of_bucket, 50);
+        bucket.p95_us = percentile(of_bucket, 95);
     }
     let mut denials: Vec<(String, i64)> =
         denials.into_iter().map(|(reason, calls)| (reason.to_owned(), calls)).collect();
     denials.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
     denials
+}
+
+/// The latency that so many of a hundred calls did not exceed.
+fn percentile(of_bucket: &[Latencies], percent: i64) -> Option<i64> {
+    let calls: i64 = of_bucket.iter().map(|class| class.calls).sum();
+    let wanted = (calls * percent + 99) / 100;
+    let mut passed = 0;
+    let reached = of_bucket.iter().find(|class| {
+        passed += class.calls;
+        passed >= wanted
+    });
+    reached.map(|class| call_counts::longest_of(class.latency_class))
 }

@@ -102,6 +102,19 @@ impl Core {
         Ok(api_keys::list(&mut self.store.read().await?, merchant, before, limit).await?)
     }
 
+    /// The same with a part of their name, or the end of one of their secrets.
+    pub async fn api_keys_named(
+        &self,
+        principal: &Principal,
+        merchant: MerchantId,
+        part: &str,
+        before: Option<ApiKeyId>,
+        limit: i64,
+    ) -> Managed<Vec<ApiKey>> {
+        self.must_exist(principal, merchant).await?;
+        Ok(api_keys::named(&mut self.store.read().await?, merchant, part, before, limit).await?)
+    }
+
     /// Changes settings. They take effect at the next call, on every replica.
     pub async fn update_api_key(
         &self,

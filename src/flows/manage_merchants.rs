@@ -12,7 +12,7 @@ use crate::domain::event::EventType;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
-use crate::store::{StoreError, api_keys, merchants};
+use crate::store::{Connection, StoreError, api_keys, merchants};
 
 /// Changes to a merchant. `None` does not change a field.
 #[derive(Clone, Debug, Default)]
@@ -65,12 +65,21 @@ impl Core {
             }
             Some(_) => Vec::new(),
         };
-        let mut licences = merchants::licences_of(&mut db, found.iter().map(|merchant| merchant.id)).await?;
-        let licensed = |merchant: Merchant| {
-            let licences = licences.remove(&merchant.id).unwrap_or_default();
-            LicensedMerchant { merchant, licences }
-        };
-        Ok(found.into_iter().map(licensed).collect())
+        licensed(&mut db, found).await
+    }
+
+    /// Merchants with a part of their name, newest first, for operators.
+    pub async fn merchants_named(
+        &self,
+        principal: &Principal,
+        part: &str,
+        before: Option<MerchantId>,
+        limit: i64,
+    ) -> Managed<Vec<LicensedMerchant>> {
+        principal.must_be_operator()?;
+        let mut db = self.store.read().await?;
+        let found = merchants::named(&mut db, part, before, limit).await?;
+        Ok(licensed(&mut db, found).await?)
     }
 
     /// Renames, suspends or reinstates a merchant.
@@ -177,4 +186,14 @@ async fn must_not_use_multiple_json(change: &mut Change<'_>, id: MerchantId) -> 
         return Ok(());
     }
     Err(Refused::Conflict(format!("{count} API keys use `multiple_json`; change them first")).into())
+}
+
+/// Merchants with their licences.
+async fn licensed(db: &mut Connection, found: Vec<Merchant>) -> Result<Vec<LicensedMerchant>, StoreError> {
+    let mut licences = merchants::licences_of(db, found.iter().map(|merchant| merchant.id)).await?;
+    let with_licences = |merchant: Merchant| {
+        let licences = licences.remove(&merchant.id).unwrap_or_default();
+        LicensedMerchant { merchant, licences }
+    };
+    Ok(found.into_iter().map(with_licences).collect())
 }

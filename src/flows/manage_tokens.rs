@@ -52,6 +52,15 @@ impl Core {
         admin_tokens::list(&mut self.store.read().await?, principal.merchant_id, before, limit).await
     }
 
+    /// A token that the actor may see, live or not.
+    pub async fn admin_token_by_id(&self, principal: &Principal, id: AdminTokenId) -> Managed<AdminToken> {
+        let found = admin_tokens::by_id(&mut self.store.read().await?, id).await?;
+        let may_see = |token: &AdminToken| {
+            principal.merchant_id.is_none() || principal.merchant_id == token.merchant_id
+        };
+        Ok(found.filter(may_see).ok_or(Refused::NotFound)?)
+    }
+
     /// Gives a token a new secret. The previous one ends `overlap_secs` after its first use.
     pub async fn rotate_admin_token(
         &self,

@@ -18,6 +18,7 @@ pub mod idempotency;
 pub mod introspect;
 pub mod leaks;
 pub mod limits;
+pub mod live;
 pub mod manage;
 pub mod manage_credentials;
 pub mod manage_keys;
@@ -37,11 +38,13 @@ pub mod rotation;
 pub mod scopes;
 pub mod second_factor;
 pub mod sign_in;
+pub mod token_advice;
 pub mod token_keys;
 pub mod trail;
 pub mod usage;
 pub mod verify;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::domain::clock::{Clock, Timestamp};
@@ -66,6 +69,8 @@ pub struct Core {
     pub lifetimes: Lifetimes,
     /// The scopes that exist, from `[tokens] scopes`. Empty means any name.
     pub known_scopes: Vec<String>,
+    /// What a scope allows, by its name, where the settings say it.
+    pub scope_descriptions: HashMap<String, String>,
     /// The issuer from the settings. It is never taken from a request.
     pub issuer: String,
     pub usage: usage::Usage,

@@ -1,9 +1,35 @@
 //! Checks scopes that are requested or set. If the settings list the scopes that exist, others are refused.
+//! Also tells which scopes were used lately, before some are taken away.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
 
 use super::Core;
-use super::error::Refused;
+use super::error::{Managed, Refused};
+use super::principal::Principal;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{ApiKeyId, Id};
 use crate::domain::reason::Reason;
 use crate::domain::scope::Scopes;
+use crate::store::{api_keys, scope_use};
+
+/// How far back uses are counted.
+const LATELY: TimeDelta = TimeDelta::days(30);
+
+/// What one client did with one scope lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeUse {
+    /// `None`: its tokens were good for everything.
+    pub scope: Option<String>,
+    /// `None`: calls with the key alone.
+    pub client_id: Option<String>,
+    /// Calls that gave a token with the scope.
+    pub tokens: i64,
+    /// Calls of resource servers that asked for the scope, and passed.
+    pub checks: i64,
+    pub last_at: Timestamp,
+}
 
 impl Core {
     /// The `scope` of a token request (RFC 6749 3.3).
@@ -29,6 +55,28 @@ impl Core {
         }
     }
 
+    /// Which scopes a key's clients used within the last 30 days.
+    pub async fn scope_use(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<ScopeUse>> {
+        let since = self.now().minus(LATELY);
+        let mut db = self.store.read().await?;
+        let key = match api_keys::by_id(&mut db, key).await? {
+            Some(key) if principal.may_see(key.merchant_id).is_ok() => key,
+            _ => return Err(Refused::NotFound.into()),
+        };
+        let mut uses = Uses::default();
+        for granted in scope_use::granted(&mut db, key.merchant_id, key.id, since).await? {
+            let scopes: Option<Scopes> = granted.scopes.as_deref().and_then(|scopes| scopes.parse().ok());
+            uses.add(scopes.as_ref(), Some(granted.client_id), granted.tokens, 0, granted.last_at);
+        }
+        for asked in scope_use::asked(&mut db, key.merchant_id, key.id, Id::first_of(since)).await? {
+            let scopes = Scopes::of_verify_path(&asked.path);
+            if scopes.is_some() {
+                uses.add(scopes.as_ref(), asked.client_id, 0, asked.calls, asked.last_at);
+            }
+        }
+        Ok(uses.0.into_values().collect())
+    }
+
     fn unknown_scope<'a>(&self, scopes: &'a Scopes) -> Option<&'a str> {
         let is_known = |name: &str| self.known_scopes.iter().any(|known| known == name);
         if self.known_scopes.is_empty() { None } else { scopes.names().find(|name| !is_known(name)) }
@@ -42,5 +90,35 @@ pub(super) fn check_within(scopes: Option<&Scopes>, key: Option<&Scopes>) -> Res
             Err(Refused::invalid("scopes", format!("the key itself only has: {key}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Added up by scope and client.
+#[derive(Default)]
+struct Uses(BTreeMap<(Option<String>, Option<String>), ScopeUse>);
+
+impl Uses {
+    fn add(
+        &mut self,
+        scopes: Option<&Scopes>,
+        client_id: Option<String>,
+        tokens: i64,
+        checks: i64,
+        last_at: Timestamp,
+    ) {
+        let names = scopes.map_or_else(|| vec![None], |scopes| scopes.names().map(Some).collect());
+        for name in names {
+            let scope = name.map(str::to_owned);
+            let one = self.0.entry((scope.clone(), client_id.clone())).or_insert(ScopeUse {
+                scope,
+                client_id: client_id.clone(),
+                tokens: 0,
+                checks: 0,
+                last_at,
+            });
+            one.tokens += tokens;
+            one.checks += checks;
+            one.last_at = one.last_at.max(last_at);
+        }
     }
 }

@@ -12,7 +12,8 @@ use crate::domain::address::network_of;
 use crate::domain::clock::Timestamp;
 use crate::flows::SharedCore;
 use crate::store::StoreError;
-use crate::store::exchanges::{self, Exchange};
+use crate::store::call_counts;
+use crate::store::exchanges::{self, Call, Exchange};
 
 /// The most waiting records: about a second of a busy server. Further records are dropped and counted,
 /// because they must not delay calls.
@@ -42,7 +43,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 enum Entry {
-    Record(Box<Exchange>),
+    Record(Box<Call>),
     Flush(oneshot::Sender<()>),
 }
 
@@ -84,9 +85,18 @@ impl ExchangeLog {
     }
 
     pub fn record(&self, exchange: Exchange) {
-        let bytes = exchange.bytes();
+        self.queue(Call { exchange, is_renewal: false });
+    }
+
+    /// Records a call that renews a session, by whichever path.
+    pub fn record_renewal(&self, exchange: Exchange) {
+        self.queue(Call { exchange, is_renewal: true });
+    }
+
+    fn queue(&self, call: Call) {
+        let bytes = call.exchange.bytes();
         let is_full = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX;
-        if is_full || self.queue.try_send(Entry::Record(Box::new(exchange))).is_err() {
+        if is_full || self.queue.try_send(Entry::Record(Box::new(call))).is_err() {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if dropped.is_power_of_two() {
@@ -149,16 +159,16 @@ async fn write_all(
     let mut entries = Vec::with_capacity(BATCH_MAX);
     while receiver.recv_many(&mut entries, BATCH_MAX).await > 0 {
         let was_full = entries.len() == BATCH_MAX;
-        let mut exchanges = Vec::with_capacity(entries.len());
+        let mut calls = Vec::with_capacity(entries.len());
         let mut flushes = Vec::new();
         for entry in entries.drain(..) {
             match entry {
-                Entry::Record(exchange) => exchanges.push(*exchange),
+                Entry::Record(call) => calls.push(*call),
                 Entry::Flush(done) => flushes.push(done),
             }
         }
-        dropped.fetch_add(write(&core, &exchanges).await, Ordering::Relaxed);
-        bytes.fetch_sub(exchanges.iter().map(Exchange::bytes).sum(), Ordering::Relaxed);
+        dropped.fetch_add(write(&core, &calls).await, Ordering::Relaxed);
+        bytes.fetch_sub(calls.iter().map(|call| call.exchange.bytes()).sum(), Ordering::Relaxed);
         let is_awaited = !flushes.is_empty();
         for done in flushes {
             let _ = done.send(());
@@ -169,15 +179,21 @@ async fn write_all(
     }
 }
 
-/// Writes a batch. Returns how many records were lost.
-async fn write(core: &SharedCore, batch: &[Exchange]) -> u64 {
+/// The records and what the overview counts of them, together or not at all.
+async fn insert(core: &SharedCore, batch: &[Call]) -> Result<(), StoreError> {
+    let mut tx = core.store.begin().await?;
+    exchanges::insert(&mut tx, batch).await?;
+    call_counts::add(&mut tx, batch).await?;
+    tx.commit().await
+}
+
+/// Writes a batch; how many records are lost.
+async fn write(core: &SharedCore, batch: &[Call]) -> u64 {
     if batch.is_empty() {
         return 0;
     }
     loop {
-        let result: Result<(), StoreError> =
-            async { exchanges::insert(&mut core.store.write().await?, batch).await }.await;
-        match result {
+        match insert(core, batch).await {
             Ok(()) => return 0,
             Err(error) if error.is_temporary() => tokio::time::sleep(RETRY_PAUSE).await,
             Err(error) => {

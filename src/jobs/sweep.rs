@@ -50,6 +50,7 @@ use crate::flows::SharedCore;
 use crate::flows::audit_chain::Cutting;
 use crate::flows::counters::Count;
 use crate::flows::idempotency::KEPT_FOR;
+use crate::store::call_counts::{self, LONG_SECS, SHORT_SECS};
 use crate::store::{StoreError, sweep};
 
 /// How many webhook deliveries a step removes. Each may have dozens of attempts.
@@ -60,6 +61,10 @@ pub(super) const MERCHANTS_STEP: i64 = 20;
 
 /// How long client activity is kept: a little longer than it is used.
 const ACTIVITY_KEPT: TimeDelta = TimeDelta::hours(3);
+
+/// The same of counted calls, in slots of two minutes and of an hour.
+const SHORT_COUNTS_KEPT: TimeDelta = TimeDelta::hours(3);
+const LONG_COUNTS_KEPT: TimeDelta = TimeDelta::days(32);
 
 /// The pause before the first step, because a starting process has other things to do.
 const START_DELAY: Duration = Duration::from_secs(5);
@@ -80,6 +85,8 @@ pub enum Kind {
     AuditEvents,
     IdempotencyKeys,
     ClientActivity,
+    /// Of the overview.
+    CallCounts,
     /// Sessions of the console.
     ConsoleSessions,
     SignInLinks,
@@ -189,9 +196,11 @@ impl Sweeper {
             Kind::WebhookDeliveries => self.sweep_deliveries(&mut walks.deliveries, now).await?,
             Kind::WebhookEvents => self.sweep_events(&mut walks.events, now, limit).await?,
             Kind::AuditEvents => self.sweep_audit_events(now, limit).await?,
-            Kind::IdempotencyKeys | Kind::ClientActivity | Kind::ConsoleSessions | Kind::SignInLinks => {
-                self.sweep_by_age(kind, now, limit).await?
-            }
+            Kind::IdempotencyKeys
+            | Kind::ClientActivity
+            | Kind::CallCounts
+            | Kind::ConsoleSessions
+            | Kind::SignInLinks => self.sweep_by_age(kind, now, limit).await?,
         };
         self.removed[kind as usize].add(step.removed);
         Ok(step)
@@ -288,6 +297,12 @@ impl Sweeper {
         let Some(mut tx) = sweep::turn(&self.core.store, kind as i64).await? else { return Ok(NOT_NOW) };
         let removed = match kind {
             Kind::ClientActivity => sweep::client_activity(&mut tx, now.minus(ACTIVITY_KEPT), limit).await?,
+            Kind::CallCounts => {
+                let short = now.minus(SHORT_COUNTS_KEPT);
+                let removed = call_counts::sweep(&mut tx, SHORT_SECS, short, limit).await?;
+                let left = limit - i64::try_from(removed).unwrap_or(limit);
+                removed + call_counts::sweep(&mut tx, LONG_SECS, now.minus(LONG_COUNTS_KEPT), left).await?
+            }
             Kind::ConsoleSessions => sweep::console_sessions(&mut tx, now, limit).await?,
             Kind::SignInLinks => sweep::sign_in_links(&mut tx, now, limit).await?,
             _ => sweep::idempotency_keys(&mut tx, now.minus(KEPT_FOR), limit).await?,

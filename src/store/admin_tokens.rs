@@ -145,6 +145,34 @@ pub async fn list(
     .collect()
 }
 
+/// Live tokens that may do what an operator does, or were given more than their role: made by `until`, oldest
+/// first, a thousand at most.
+pub async fn broad(
+    db: &mut Connection,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<AdminToken>, StoreError> {
+    db.query(
+        "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
+         overlap_secs, earlier_ends_at, false as is_earlier from admin_tokens \
+         where revoked_at is null and (expires_at is null or expires_at > $1) and created_at <= $2 \
+         and role <> 'service' and (role = 'operator' or permissions <> '[]') order by id limit 1000",
+    )
+    .bind(now)
+    .bind(until)
+    .all::<AdminTokenRow>()
+    .await?
+    .into_iter()
+    .map(AdminToken::try_from)
+    .collect()
+}
+
+/// Notes that the audit trail says of a token that it should be narrowed; `false` when it did before.
+pub async fn tell_narrow(tx: &mut Tx, id: AdminTokenId, now: Timestamp) -> Result<bool, StoreError> {
+    let query = "update admin_tokens set narrow_told_at = $2 where id = $1 and narrow_told_at is null";
+    Ok(tx.query(query).bind(id).bind(now).execute().await? == 1)
+}
+
 /// How many tokens of a merchant are neither revoked nor expired.
 pub async fn count_live(
     db: &mut Connection,

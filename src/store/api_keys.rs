@@ -2,7 +2,7 @@
 
 use super::driver::{Connection, Tx};
 use super::secrets::{ByOwner, Owner};
-use super::{StoreError, parse_name, secrets, touched};
+use super::{StoreError, like, parse_name, secrets, touched};
 use crate::domain::allow_list::AllowList;
 use crate::domain::api_key::{ApiKey, WebhookFormat};
 use crate::domain::clock::Timestamp;
@@ -158,6 +158,32 @@ pub async fn list(
              from api_keys where merchant_id = $1 and (id < $2 or $2 is null) order by id desc limit $3",
         )
         .bind(merchant)
+        .bind(before)
+        .bind(limit)
+        .all()
+        .await?;
+    with_secrets(db, rows).await
+}
+
+/// A page of a merchant's keys whose name has a part like this, or whose secret ends like it.
+pub async fn named(
+    db: &mut Connection,
+    merchant: MerchantId,
+    part: &str,
+    before: Option<ApiKeyId>,
+    limit: i64,
+) -> Result<Vec<ApiKey>, StoreError> {
+    let rows = db
+        .query(
+            "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
+             webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
+             from api_keys where merchant_id = $1 and (lower(name) like $2 escape '!' or id in (\
+             select owner_id from secrets where merchant_id = $1 and owner_kind = 'api_key' and hint = $3)) \
+             and (id < $4 or $4 is null) order by id desc limit $5",
+        )
+        .bind(merchant)
+        .bind(like(part))
+        .bind(part.to_owned())
         .bind(before)
         .bind(limit)
         .all()

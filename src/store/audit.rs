@@ -1,13 +1,15 @@
 //! The audit trail. Events are appended in the transaction of the change, and each row is chained to the
 //! previous one.
 
+use std::collections::HashSet;
+
 use super::audit_head::{Head, SealedHead};
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, parse_name, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Actor, AuditEvent, Outcome};
-use crate::domain::ids::{EventId, MerchantId};
+use crate::domain::ids::{AdminTokenId, EventId, MerchantId};
 
 const INSERT: Sql = Sql {
     postgres: "insert into audit_events (seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, \
@@ -264,6 +266,26 @@ pub async fn newest(
         .into_iter()
         .map(Chained::try_from)
         .collect()
+}
+
+const TOKENS_THAT_CHANGED: Sql = Sql {
+    postgres: "select c.id from unnest($1::text[]) as c (id) where exists (select 1 from audit_events \
+               where actor_kind = 'admin_token' and actor_id = c.id and at >= $2 \
+               and action <> 'audit_events.read')",
+    sqlite: "select c.value ->> 0 as id from jsonb_each($1) as c where exists (select 1 from audit_events \
+             where actor_kind = 'admin_token' and actor_id = c.value ->> 0 and at >= $2 \
+             and action <> 'audit_events.read')",
+};
+
+/// Those of the tokens that changed something at `since` or later, or tried to.
+pub async fn tokens_that_changed(
+    db: &mut Connection,
+    tokens: impl Iterator<Item = AdminTokenId>,
+    since: Timestamp,
+) -> Result<HashSet<AdminTokenId>, StoreError> {
+    let columns = vec![Column::Text(tokens.map(|id| Some(id.to_string())).collect())];
+    let rows = db.batch(&TOKENS_THAT_CHANGED, columns).bind(since).all::<(String,)>().await?;
+    Ok(rows.iter().filter_map(|(id,)| id.parse().ok()).collect())
 }
 
 /// Both ends of the chain.

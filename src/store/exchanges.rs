@@ -47,6 +47,13 @@ impl Exchange {
     }
 }
 
+/// A call as the log writes it.
+pub struct Call {
+    pub exchange: Exchange,
+    /// It renewed a session, or was to. Through `/api/authorize` that is not in the path.
+    pub is_renewal: bool,
+}
+
 const INSERT: Sql = Sql {
     postgres: "insert into exchanges (id, merchant_id, at, request_id, method, path, status, error, reason, \
                client_ip, hops, api_key_id, client_id, latency_us) \
@@ -60,28 +67,28 @@ const INSERT: Sql = Sql {
              value ->> 12, value ->> 13 from jsonb_each($1)",
 };
 
-pub async fn insert(db: &mut Connection, exchanges: &[Exchange]) -> Result<(), StoreError> {
-    let text = |of: fn(&Exchange) -> Option<String>| Column::Text(exchanges.iter().map(of).collect());
+pub async fn insert(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> {
+    let exchanges = || calls.iter().map(|call| &call.exchange);
+    let text = |of: fn(&Exchange) -> Option<String>| Column::Text(exchanges().map(of).collect());
     let columns = vec![
-        Column::ids(exchanges.iter().map(|exchange| exchange.id)),
-        Column::ids(exchanges.iter().map(|exchange| exchange.merchant_id)),
-        Column::times(exchanges.iter().map(|exchange| exchange.at)),
+        Column::ids(exchanges().map(|exchange| exchange.id)),
+        Column::ids(exchanges().map(|exchange| exchange.merchant_id)),
+        Column::times(exchanges().map(|exchange| exchange.at)),
         text(|exchange| Some(exchange.request_id.clone())),
         text(|exchange| Some(exchange.method.clone())),
         text(|exchange| Some(exchange.path.clone())),
-        Column::ints(exchanges.iter().map(|exchange| exchange.status.into())),
+        Column::ints(exchanges().map(|exchange| exchange.status.into())),
         text(|exchange| exchange.error.clone()),
         text(|exchange| exchange.reason.clone()),
         text(|exchange| Some(exchange.client_ip.clone())),
         text(|exchange| Some(serde_json::Value::from(exchange.hops.clone()).to_string())),
         Column::Uuid(
-            exchanges
-                .iter()
+            exchanges()
                 .map(|exchange| exchange.api_key_id.map(|id| id.uuid()))
                 .collect::<Vec<Option<Uuid>>>(),
         ),
         text(|exchange| exchange.client_id.clone()),
-        Column::ints(exchanges.iter().map(|exchange| exchange.latency_us)),
+        Column::ints(exchanges().map(|exchange| exchange.latency_us)),
     ];
     db.batch(&INSERT, columns).execute().await?;
     Ok(())
@@ -136,6 +143,9 @@ pub struct Filter {
     pub request_id: Option<String>,
     pub status: Option<u16>,
     pub api_key_id: Option<ApiKeyId>,
+    /// Refused for this reason; `other` for those without one, `any` for all.
+    pub denied: Option<String>,
+    pub client_ip: Option<String>,
     pub from: Option<Timestamp>,
     pub to: Option<Timestamp>,
 }
@@ -155,14 +165,16 @@ pub async fn list(
              api_key_id, client_id, latency_us from exchanges \
              where merchant_id = $1 and request_id = $2 and (status = $3 or $3 is null) \
              and (api_key_id = $4 or $4 is null) and (at >= $5 or $5 is null) and (at < $6 or $6 is null) \
-             and (id < $7 or $7 is null) order by id desc limit $8"
+             and (id < $7 or $7 is null) and (client_ip = $9 or $9 is null) \
+             and ((status >= 400 and (coalesce(reason, 'other') = $10 or $10 = 'any')) or $10 is null) order by id desc limit $8"
         }
         None => {
             "select id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
              api_key_id, client_id, latency_us from exchanges \
              where merchant_id = $1 and (request_id = $2 or $2 is null) and (status = $3 or $3 is null) \
              and (api_key_id = $4 or $4 is null) and (at >= $5 or $5 is null) and (at < $6 or $6 is null) \
-             and (id < $7 or $7 is null) order by id desc limit $8"
+             and (id < $7 or $7 is null) and (client_ip = $9 or $9 is null) \
+             and ((status >= 400 and (coalesce(reason, 'other') = $10 or $10 = 'any')) or $10 is null) order by id desc limit $8"
         }
     };
     db.query(sql)
@@ -174,6 +186,8 @@ pub async fn list(
         .bind(filter.to)
         .bind(before)
         .bind(limit)
+        .bind(filter.client_ip.clone())
+        .bind(filter.denied.clone())
         .all::<ExchangeRow>()
         .await?
         .into_iter()

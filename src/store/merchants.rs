@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
-use super::{StoreError, api_keys, credentials, parse_name, secrets, touched};
+use super::{StoreError, api_keys, credentials, like, parse_name, secrets, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Licences, Product};
@@ -103,6 +103,27 @@ const NAMES: Sql = Sql {
     postgres: "select id, name from merchants where id = any($1)",
     sqlite: "select id, name from merchants where id in (select unhex(value ->> 0) from jsonb_each($1))",
 };
+
+/// Merchants whose name has a part like this, newest first, from before `before`.
+pub async fn named(
+    db: &mut Connection,
+    part: &str,
+    before: Option<MerchantId>,
+    limit: i64,
+) -> Result<Vec<Merchant>, StoreError> {
+    db.query(
+        "select id, name, gateway, status, revision, created_at, updated_at from merchants \
+         where lower(name) like $1 escape '!' and (id < $2 or $2 is null) order by id desc limit $3",
+    )
+    .bind(like(part))
+    .bind(before)
+    .bind(limit)
+    .all::<MerchantRow>()
+    .await?
+    .into_iter()
+    .map(Merchant::try_from)
+    .collect()
+}
 
 /// The names of some merchants.
 pub async fn names(

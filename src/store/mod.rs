@@ -10,6 +10,7 @@ pub mod audit;
 pub mod audit_head;
 pub mod backup;
 pub mod batch;
+pub mod call_counts;
 pub mod client_activity;
 pub mod clock;
 pub mod columns;
@@ -33,6 +34,7 @@ mod outage;
 pub mod outbox;
 pub mod pool;
 pub mod postgres;
+pub mod scope_use;
 pub mod secrets;
 pub mod sessions;
 mod sqlite_file;
@@ -209,4 +211,10 @@ fn touched(table: &'static str, rows: u64, expected: u64) -> Result<(), StoreErr
     } else {
         Err(StoreError::Impossible { table, what: format!("{rows} rows written, not {expected}") })
     }
+}
+
+/// A pattern for `like ... escape '!'` that finds a part of a text in lower case.
+fn like(part: &str) -> String {
+    let escaped = part.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    format!("%{escaped}%")
 }

@@ -303,6 +303,31 @@ pub async fn list(
     .await
 }
 
+/// How many sessions of a merchant, of one of its keys or clients where it is given, are live; counted to
+/// `count_max`.
+pub async fn count_live(
+    db: &mut Connection,
+    merchant: MerchantId,
+    key: Option<ApiKeyId>,
+    client: Option<CredentialId>,
+    now: Timestamp,
+    count_max: i64,
+) -> Result<i64, StoreError> {
+    db.query(
+        "select count(*) from (select 1 as one from sessions s join credentials c on c.id = s.credential_id \
+         where s.merchant_id = $1 and (c.api_key_id = $2 or $2 is null) and (c.id = $3 or $3 is null) \
+         and s.revoked_at is null and s.expires_at > $4 and s.epoch = c.epoch limit $5) as live",
+    )
+    .bind(merchant)
+    .bind(key)
+    .bind(client)
+    .bind(now)
+    .bind(count_max)
+    .one::<(i64,)>()
+    .await
+    .map(|(count,)| count)
+}
+
 /// The merchant of a session.
 pub async fn merchant_of(db: &mut Connection, id: SessionId) -> Result<Option<MerchantId>, StoreError> {
     let row = db.query("select merchant_id from sessions where id = $1").bind(id).optional::<(MerchantId,)>();

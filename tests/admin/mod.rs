@@ -1,6 +1,7 @@
 //! The admin API, over the real router on both engines.
 
 mod access;
+mod advice;
 mod credentials;
 mod keys;
 mod leaks;

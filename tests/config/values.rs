@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tollgate::config::{ForwardedHeader, LogFormat, Settings};
+use tollgate::config::{ForwardedHeader, LogFormat, Settings, Sources};
 
 use super::{DEFAULTS, KEY_1, KEY_2, PASSWORD, URL, start};
 
@@ -236,4 +236,29 @@ fn files_of_secrets_may_come_from_windows() {
     assert_eq!(settings.tokens.keys.bytes().len(), 2);
     assert_eq!(settings.database.url.expose(), URL);
     assert_eq!(settings.log.level, "debug");
+}
+
+#[test]
+fn scopes_are_a_list_or_say_what_each_allows() {
+    let load = |text: &str| {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("tollgate.toml");
+        std::fs::write(&file, text).expect("it can be written");
+        Settings::load(&Sources { file: Some(file), ..Sources::default() })
+    };
+    let listed = load("[tokens]\nscopes = [\"read\", \"write\"]\n").expect("a list is taken").tokens;
+    assert_eq!(listed.scopes, ["read", "write"]);
+    assert!(listed.scope_descriptions.is_empty());
+    let described = load("[tokens.scopes]\nread = \"See payments\"\n\"pay.write\" = \"\"\n");
+    let described = described.expect("a section is taken").tokens;
+    let mut names = described.scopes.clone();
+    names.sort_unstable();
+    assert_eq!(names, ["pay.write", "read"]);
+    assert_eq!(described.scope_descriptions["read"], "See payments");
+    assert_eq!(described.scope_descriptions.len(), 1);
+    for bad in
+        ["scopes = { \"a b\" = \"x\" }", "scopes = { a = 1 }", "scopes = { a = \"x\\ny\" }", "scopes = 1"]
+    {
+        assert!(load(&format!("[tokens]\n{bad}\n")).is_err(), "{bad}");
+    }
 }

@@ -3,9 +3,12 @@
 
 mod article;
 mod browser;
+mod irreversible;
 pub(crate) mod people;
 mod rules;
+mod scopes;
 mod screens;
 mod second_factor;
+mod tokens;
 mod tour;
 mod trail;

@@ -267,3 +267,92 @@ async fn a_lapsed_licence_is_said_where_keys_are_made() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_overview_equals_a_count_of_the_calls_and_a_denial_leads_to_exactly_those() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let mut tokens = app.tokens(&merchant).await;
+        for _ in 0..3 {
+            // A renewal, whichever path it takes.
+            let fields = merchant.fields(&[("refresh_token", &tokens.refresh)]);
+            tokens = app.send(merchant.call().form(&fields)).await.tokens();
+        }
+        for _ in 0..2 {
+            app.send(merchant.refresh("junk")).await.refused(400, "invalid_grant");
+        }
+        let wrong = merchant.call().form(&[("client_id", &merchant.client_id), ("client_secret", "wrong")]);
+        app.send(wrong).await.refused(401, "invalid_client");
+        app.flush().await;
+
+        let counted = "select cast(sum(calls) as bigint) from call_counts where slot_secs = 3600";
+        assert_eq!(app.number(counted).await, app.number("select count(*) from exchanges").await);
+        let base = format!("/console/m/{}", merchant.id);
+        for period in ["hour", "day", "month"] {
+            let page = app.page(&person, &format!("{base}?period={period}")).await;
+            let numbers: Vec<&str> =
+                page.split("figure-number\">").skip(1).filter_map(|rest| rest.split('<').next()).collect();
+            assert_eq!(numbers[..3], ["1", "3", "3"], "{period}");
+            let hrefs: Vec<String> = page
+                .split("href=\"")
+                .filter_map(|rest| rest.split('"').next())
+                .filter(|to| to.contains("denied="))
+                .map(|to| to.replace("&#38;", "&"))
+                .collect();
+            let mut listed = Vec::new();
+            for href in &hrefs {
+                listed.push(app.page(&person, href).await.matches("<td data-label=\"Status\">").count());
+            }
+            assert_eq!(listed, [3, 2, 1], "{period}: {hrefs:?}");
+        }
+        let from = |address: &str| format!("{base}/api-details?client_ip={address}");
+        assert!(app.page(&person, &from("192.0.2.99")).await.contains("No call matches"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_and_merchants_are_found_by_a_part_of_their_name() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let other = crate::support::merchant::plain_key();
+        app.key_of(
+            merchant.id,
+            tollgate::flows::manage_keys::NewApiKey { name: "Till 100%_x".to_owned(), ..other },
+        )
+        .await;
+        let operator = app.person("ops@gate.example", Role::Operator, None).await;
+        let keys = async |q: &str| {
+            let page = app.page(&operator, &format!("/console/m/{}/api-keys?q={q}", merchant.id)).await;
+            page.matches("<th scope=\"row\"").count()
+        };
+        for (q, found) in [("", 2), ("TILL", 2), ("100%25_", 1), ("%25", 1), ("_", 1), ("nothing", 0)] {
+            assert_eq!(keys(q).await, found, "{q}");
+        }
+        let merchants = async |q: &str| {
+            app.page(&operator, &format!("/console/merchants?q={q}"))
+                .await
+                .matches("<th scope=\"row\"")
+                .count()
+        };
+        assert_eq!((merchants("corner").await, merchants("none").await), (1, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_viewer_sees_the_settings_of_a_key_as_text() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let viewer = app.person(ADA, Role::MerchantViewer, Some(merchant.id)).await;
+        for path in [format!("/{}", merchant.key_id), format!("/{}/tokens", merchant.key_id)] {
+            let page = app.page(&viewer, &format!("/console/m/{}/api-keys{path}", merchant.id)).await;
+            let main = page.split("<main").nth(1).expect("there is a page");
+            for dead in ["<input id=", "<textarea", "disabled>", "type=\"submit\""] {
+                assert!(!main.contains(dead), "{dead} on {path}: {main}");
+            }
+        }
+    })
+    .await;
+}

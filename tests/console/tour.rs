@@ -56,6 +56,13 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     browser.sees("Tokens issued").await;
     let base = browser.path().await;
     calls(&printed);
+    // Nothing that people type may break a page.
+    browser.goto(&format!("{base}/api-keys/new")).await;
+    browser.fill("Name", &"W".repeat(100)).await;
+    browser.fill("Webhook URL", &format!("https://hooks.example/{}", "a".repeat(150))).await;
+    browser.click("Save").await;
+    browser.sees("Your key is saved and active").await;
+    browser.picture("long-names").await;
     for (name, rest) in [
         ("overview", ""),
         ("api-details", "/api-details"),
@@ -64,6 +71,7 @@ async fn every_screen_is_usable_and_fits_a_phone() {
         ("new-key", "/api-keys/new"),
         ("sessions", "/sessions"),
         ("people", "/people"),
+        ("tokens", "/people/tokens"),
         ("audit", "/audit"),
         ("licences", "/account"),
     ] {
@@ -78,8 +86,13 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     visit("key", &key).await;
     visit("rotate", &format!("{key}/rotate")).await;
     visit("revoke", &format!("{key}/revoke")).await;
+    browser.goto(&tokens).await;
+    browser.press("[role=switch]").await;
+    browser.sees("Live sessions").await;
+    visit("switch-off", &browser.path().await).await;
     visit("operators", "/console/people").await;
     visit("platform-audit", "/console/audit").await;
+    visit("operator-tokens", "/console/people/tokens").await;
     visit("health", "/console/health").await;
     visit("account", "/console/account").await;
     visit("second-factor", "/console/account/second-factor").await;

@@ -94,6 +94,7 @@ pub async fn list(
         api_key_id: query.api_key_id,
         from: query.from,
         to: query.to,
+        ..Filter::default()
     };
     let found = shared.core.exchanges(&principal, id, &filter, wanted.before, wanted.to_read()).await?;
     Ok(Json(wanted.page(found, |exchange| exchange.id, ExchangeView::from)))

@@ -121,6 +121,9 @@ async fn issue(
 ) -> Result<Json<TokenResponse>, Failure> {
     let client = basic::client(authorization, &mut fields)?;
     context.note_client(&caller, &client.client_id);
+    if refresh_token.is_some() {
+        context.note(|notes| notes.is_renewal = true);
+    }
     let core = &shared.core;
     let asked =
         fields.get("scope").map(|text| core.asked_scopes(text)).transpose().map_err(Failure::refused)?;

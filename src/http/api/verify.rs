@@ -12,7 +12,6 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use percent_encoding::percent_decode_str;
 
 use crate::domain::reason::{ErrorCode, Reason};
 use crate::domain::scope::Scopes;
@@ -62,7 +61,7 @@ pub async fn verify_scope(
     request: Request,
 ) -> Result<Response, Failure> {
     let passed = admit(&shared, &context, request.headers()).await?;
-    let needed = needed_scopes(request.uri().path());
+    let needed = Scopes::of_verify_path(request.uri().path());
     match (&needed, &passed.scopes) {
         (Some(needed), Some(scopes)) if needed.is_within(scopes) => Ok(identity(&passed)),
         (Some(_), None) => Ok(identity(&passed)),
@@ -70,14 +69,7 @@ pub async fn verify_scope(
     }
 }
 
-/// The scopes in the path of a [`verify_scope`] call. They are in the path because the proxy's configuration
-/// sets it. The caller could change a query or a header.
-fn needed_scopes(path: &str) -> Option<Scopes> {
-    let segment = path.strip_prefix("/api/verify-scope/")?.split('/').next()?;
-    percent_decode_str(segment).decode_utf8().ok()?.parse().ok()
-}
-
-/// A caller who was admitted.
+/// Somebody who passed.
 struct Passed {
     caller: Caller,
     active: Option<Active>,

@@ -6,18 +6,23 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::confirm::{ConfirmPage, costs};
 use super::context::MerchantContext;
 use super::form::Form;
 use super::key::{OVERLAPS, RotatePage, Rotation, SecretRow, secret_rows};
 use super::keys::{KeyPath, NEW_KEY, Shown, Status};
+use super::listing::Listing;
 use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
 use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::licence::Product;
+use crate::domain::scope::Scopes;
 use crate::flows::error::Refused;
+use crate::flows::live::Whose;
 use crate::flows::manage_credentials::{CredentialChanges, RotatedBy};
+use crate::http::admin::page::Query;
 use crate::http::error::Failure;
 
 const NEW_CREDENTIALS: &str = "new credentials";
@@ -27,6 +32,8 @@ const ROTATION: &str = "rotate client secret";
 #[template(path = "access_keys.html")]
 struct AccessKeysPage {
     page: Page,
+    /// One of the access keys is ON.
+    is_any_on: bool,
     key_name: String,
     key_status: Status,
     base: String,
@@ -44,6 +51,8 @@ struct AccessKey {
     client_id: String,
     is_on: bool,
     created: When,
+    /// What it may do; `None`: everything that the key may.
+    scopes: Option<String>,
     secrets: Vec<SecretRow>,
     /// Set if these credentials were just made.
     new: Option<NewSecret>,
@@ -82,8 +91,8 @@ pub(super) struct Remembered {
 
 #[derive(Deserialize)]
 pub(super) struct ClientPath {
-    key: ApiKeyId,
-    client: String,
+    pub(super) key: ApiKeyId,
+    pub(super) client: String,
 }
 
 #[derive(Deserialize)]
@@ -92,9 +101,14 @@ struct MadeCredentials {
     client_secret: String,
 }
 
-pub(super) async fn show(context: MerchantContext, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
+pub(super) async fn show(
+    context: MerchantContext,
+    Path(path): Path<KeyPath>,
+    Query(listing): Query<Listing>,
+) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    html(&access_keys(&context, &key, &Remembered::default(), None).await?)
+    let page = access_keys(&context, &key, &Remembered::default(), None).await?;
+    html(&AccessKeysPage { page: page.page.saying(listing.done.as_deref()), ..page })
 }
 
 pub(super) async fn generate(
@@ -118,6 +132,37 @@ pub(super) async fn generate(
     }
 }
 
+/// Before the switch goes to OFF.
+pub(super) async fn confirm_switch(
+    context: MerchantContext,
+    Path(path): Path<ClientPath>,
+) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
+    let client = credentials_of(&context, &key, &path.client).await?;
+    let base = context.path(&format!("/api-keys/{}/tokens", key.id));
+    let others = context.context.core().credentials(&context.context.principal, key.id).await?;
+    let is_another_on = others.iter().any(|other| other.enabled && other.id != client.id);
+    let after = if is_another_on {
+        "Calls with this API key still need an access token of the other access keys that are ON."
+    } else {
+        "After that, the API key alone is enough for every call."
+    };
+    let last_used_at = client.secrets.iter().filter_map(|secret| secret.last_used_at).max();
+    html(&ConfirmPage {
+        page: context.page("Switch OFF", Screen::ApiKeys),
+        heading: format!("Switch Enhanced Security OFF for {}?", client.client_id),
+        consequence: format!(
+            "Every session of these access keys ends at once with all its tokens. This cannot be undone: switched \
+             ON again, the application has to ask for new tokens. {after}"
+        ),
+        costs: costs(context.live(Whose::Client(client.id)).await?, last_used_at, context.context.now),
+        hidden: vec![("enabled", "false".to_owned())],
+        button: "Switch OFF",
+        action: format!("{base}/{}/switch", client.client_id),
+        back: base,
+    })
+}
+
 /// Switches Enhanced Security. The answer still shows the secrets that the previous page showed.
 pub(super) async fn switch(
     context: MerchantContext,
@@ -128,11 +173,17 @@ pub(super) async fn switch(
     let client = credentials_of(&context, &key, &path.client).await?;
     let core = context.context.core();
     let changes = CredentialChanges::switch(form.enabled);
+    let live = context.live(Whose::Client(client.id)).await?;
     match answered(
         core.update_credentials(&context.context.principal, &client.client_id, None, changes).await,
     )? {
         Ok(_) if form.once.is_empty() => {
-            Ok(Redirect::to(&context.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
+            let done = match form.enabled {
+                true => "switched-on".to_owned(),
+                false => format!("switched-off.{}", live.sessions),
+            };
+            let to = context.path(&format!("/api-keys/{}/tokens?done={done}", key.id));
+            Ok(Redirect::to(&to).into_response())
         }
         Ok(_) => html(&access_keys(&context, &key, &form, None).await?),
         Err(refused) => {
@@ -159,6 +210,7 @@ async fn access_keys(
     let row = |credential: Credential| AccessKey {
         is_on: credential.enabled,
         created: When(credential.created_at),
+        scopes: credential.scopes.as_ref().map(Scopes::to_string),
         secrets: secret_rows(&credential.secrets, context.context.now),
         new: made.as_ref().filter(|made| made.client_id == credential.client_id).map(|made| NewSecret {
             client_secret: made.client_secret.clone(),
@@ -170,6 +222,7 @@ async fn access_keys(
     };
     let credentials = core.credentials(&context.context.principal, key.id).await?;
     Ok(AccessKeysPage {
+        is_any_on: credentials.iter().any(|one| one.enabled),
         page: context.page("Access keys", Screen::ApiKeys),
         key_name: key.name.clone(),
         key_status: Status::of(key, context.context.now),
@@ -205,8 +258,8 @@ fn curl(base: &str, key: Option<&str>, made: &MadeCredentials) -> String {
     )
 }
 
-/// The credentials, if they belong to this key.
-async fn credentials_of(
+/// Credentials of this very key; others are none.
+pub(super) async fn credentials_of(
     context: &MerchantContext,
     key: &ApiKey,
     client_id: &str,

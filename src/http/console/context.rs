@@ -17,6 +17,7 @@ use crate::flows::Core;
 use crate::flows::console_session::SignedIn;
 use crate::flows::error::Refused;
 use crate::flows::idempotency::IdempotencyKey;
+use crate::flows::live::{Live, Whose};
 use crate::flows::manage_merchants::LicensedMerchant;
 use crate::flows::principal::Principal;
 use crate::http::Shared;
@@ -120,6 +121,11 @@ impl MerchantContext {
 
     pub(super) fn is_licensed(&self, product: Product) -> bool {
         self.merchant.licences.is_good(product, self.context.now)
+    }
+
+    /// What is live of this merchant, or of a part of it.
+    pub(super) async fn live(&self, whose: Whose) -> Result<Live, Failure> {
+        Ok(self.context.core().live(&self.context.principal, self.id(), whose).await?)
     }
 
     /// A key of this merchant. The key of another merchant is 404.

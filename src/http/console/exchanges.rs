@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
+use strum::VariantArray;
 
 use super::context::MerchantContext;
 use super::form::{Form, filled};
@@ -12,7 +13,9 @@ use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
 use super::words::{self, Exactly};
 use crate::domain::api_key::ApiKey;
+use crate::domain::clock::Timestamp;
 use crate::domain::ids::ApiKeyId;
+use crate::domain::reason::Reason;
 use crate::flows::error::Refused;
 use crate::flows::manage_keys::ApiKeyChanges;
 use crate::http::admin::page::Query;
@@ -30,6 +33,12 @@ struct ExchangesPage {
     request_id: String,
     status: String,
     key: String,
+    denied: String,
+    /// Each with what people call it.
+    reasons: Vec<(&'static str, &'static str)>,
+    client_ip: String,
+    from: String,
+    to: String,
     is_filtered: bool,
     keys: Vec<(ApiKeyId, String)>,
     rows: Vec<Row>,
@@ -61,6 +70,16 @@ pub(super) struct Asked {
     status: Option<String>,
     #[serde(default, deserialize_with = "filled")]
     key: Option<String>,
+    /// A reason, `other` for those without one, or `any`.
+    #[serde(default, deserialize_with = "filled")]
+    denied: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    client_ip: Option<String>,
+    /// Times in UTC: RFC 3339, or as a date field sends them.
+    #[serde(default, deserialize_with = "filled")]
+    from: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    to: Option<String>,
     cursor: Option<String>,
     done: Option<String>,
 }
@@ -71,7 +90,10 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         request_id: asked.request_id.clone(),
         status: asked.status.as_deref().and_then(|status| status.parse().ok()),
         api_key_id: asked.key.as_deref().and_then(|key| key.parse().ok()),
-        ..Filter::default()
+        denied: asked.denied.clone(),
+        client_ip: asked.client_ip.clone(),
+        from: asked.from.as_deref().and_then(time_of),
+        to: asked.to.as_deref().and_then(time_of),
     };
     let wanted = context.wanted("exchanges", asked.cursor)?;
     let found = core
@@ -93,6 +115,10 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         ("request_id", asked.request_id.as_deref()),
         ("status", asked.status.as_deref()),
         ("key", asked.key.as_deref()),
+        ("denied", asked.denied.as_deref()),
+        ("client_ip", asked.client_ip.as_deref()),
+        ("from", asked.from.as_deref()),
+        ("to", asked.to.as_deref()),
     ]);
     html(&ExchangesPage {
         page: context.page("API details", Screen::ApiDetails).saying(asked.done.as_deref()),
@@ -101,10 +127,27 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         request_id: text(asked.request_id),
         status: text(asked.status),
         key: text(asked.key),
+        denied: text(asked.denied),
+        reasons: Reason::VARIANTS.iter().map(|reason| (reason.name(), words::why(*reason))).collect(),
+        client_ip: text(asked.client_ip),
+        from: local(filter.from),
+        to: local(filter.to),
         keys: keys.iter().map(|key| (key.id, key.name.clone())).collect(),
         rows: listed.items,
         next: next_page(&carried, listed.next_cursor.as_deref()),
     })
+}
+
+/// A time as a date field sends it, or in RFC 3339.
+fn time_of(text: &str) -> Option<Timestamp> {
+    let full = if text.len() == "2026-11-23T17:05".len() { format!("{text}:00Z") } else { text.to_owned() };
+    let time = chrono::DateTime::parse_from_rfc3339(&full).ok()?;
+    Some(Timestamp::from_micros(time.timestamp_micros()))
+}
+
+/// The same for the value of a date field.
+fn local(time: Option<Timestamp>) -> String {
+    time.map(|time| time.to_rfc3339()[..16].to_owned()).unwrap_or_default()
 }
 
 fn row(exchange: Exchange, key: Option<&ApiKey>, may_change: bool) -> Row {

@@ -1,9 +1,12 @@
 //! Reads form bodies into a struct. Fields that the struct does not have are ignored.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
+use url::form_urlencoded;
 
 use crate::domain::reason::Reason;
 use crate::http::body;
@@ -28,11 +31,28 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
         if body.contains(&0) || body.windows(3).any(|encoded| encoded == b"%00") {
             return Err(Failure::refused(Reason::NulCharacter));
         }
+        let body = joined(&body);
         // Do not show the error: it would repeat the input, which may be a password.
         serde_urlencoded::from_bytes(&body)
             .map(Self)
             .map_err(|_| Failure::invalid_request("the form has a missing or duplicate field"))
     }
+}
+
+/// Fields whose names end in `[]`, such as checkboxes, may come several times: their values become one, with
+/// spaces between.
+fn joined(body: &[u8]) -> Vec<u8> {
+    let mut fields: Vec<(Cow<'_, str>, String)> = Vec::new();
+    for (name, value) in form_urlencoded::parse(body) {
+        match fields.iter_mut().find(|(of, _)| name.ends_with("[]") && *of == name) {
+            Some((_, values)) => {
+                values.push(' ');
+                values.push_str(&value);
+            }
+            None => fields.push((name, value.into_owned())),
+        }
+    }
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish().into_bytes()
 }
 
 /// Treats an empty text field as missing.

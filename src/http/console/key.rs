@@ -10,13 +10,15 @@ use super::context::MerchantContext;
 use super::form::Form;
 use super::key_form::{KeyFields, KeyFormPage};
 use super::keys::{KeyPath, Shown, Status};
+use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
+use super::scopes::{self, Narrowing};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::secret::StoredSecret;
-use crate::flows::manage_keys::ChangedApiKey;
+use crate::flows::manage_keys::{ApiKeyChanges, ChangedApiKey};
 use crate::flows::rotation::is_safe_to_revoke;
 use crate::http::error::Failure;
 
@@ -67,8 +69,8 @@ pub(super) fn secret_rows(secrets: &[StoredSecret], now: Timestamp) -> Vec<Secre
         last_used_ip: secret.last_used_ip.clone().unwrap_or_default(),
         state: match (secret.is_live(now), secret.ends_at) {
             (false, _) => "Ended".to_owned(),
-            (true, Some(end)) => format!("Works, ends {}", words::relative(end, now)),
-            (true, None) => "Works".to_owned(),
+            (true, Some(end)) => format!("Active, ends {}", words::relative(end, now)),
+            (true, None) => "Active".to_owned(),
         },
         is_live: secret.is_live(now),
         is_newest: position == 0,
@@ -80,7 +82,7 @@ pub(super) fn secret_rows(secrets: &[StoredSecret], now: Timestamp) -> Vec<Secre
 pub(super) async fn show(context: MerchantContext, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
     let fields = KeyFields::of(&key);
-    html(&KeyFormPage::change(&context, &key, fields, None))
+    html(&KeyFormPage::change(&context, &key, fields, Mistakes::default()))
 }
 
 pub(super) async fn save(
@@ -89,9 +91,12 @@ pub(super) async fn save(
     Form(fields): Form<KeyFields>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    let refused = match fields.to_changes(&key) {
-        Err(words) => words,
+    let mistakes = match fields.to_changes(&key) {
+        Err(mistakes) => mistakes,
         Ok(changes) => {
+            if let Some(asked) = ask_to_narrow(&context, &key, &fields, &changes).await? {
+                return Ok(asked);
+            }
             let version = Some(fields.version);
             match answered(
                 context
@@ -101,12 +106,30 @@ pub(super) async fn save(
                     .await,
             )? {
                 Ok(changed) => return saved(&context, changed),
-                Err(refused) => words::refusal(&refused),
+                Err(refused) => Mistakes::of(&refused),
             }
         }
     };
-    let page = KeyFormPage::change(&context, &key, fields, Some(refused));
-    html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+    html_as(StatusCode::UNPROCESSABLE_ENTITY, &KeyFormPage::change(&context, &key, fields, mistakes))
+}
+
+async fn ask_to_narrow(
+    context: &MerchantContext,
+    key: &ApiKey,
+    fields: &KeyFields,
+    changes: &ApiKeyChanges,
+) -> Result<Option<Response>, Failure> {
+    let Some(wanted) = &changes.scopes else { return Ok(None) };
+    let narrowing = Narrowing {
+        key: key.id,
+        client_id: None,
+        name: &format!("\u{201c}{}\u{201d}", key.name),
+        now: key.scopes.as_ref(),
+        wanted: wanted.as_ref(),
+        action: context.path(&format!("/api-keys/{}", key.id)),
+        hidden: fields.hidden(),
+    };
+    scopes::question(context, &fields.scopes, narrowing).await
 }
 
 /// Redirects to the list. If this was the first webhook URL, shows its signing secret once instead.
@@ -114,7 +137,8 @@ fn saved(context: &MerchantContext, changed: ChangedApiKey) -> Result<Response, 
     let Some(secret) = changed.webhook_secret else {
         return Ok(Redirect::to(&context.path("/api-keys?done=saved")).into_response());
     };
-    let page = KeyFormPage::change(context, &changed.object, KeyFields::of(&changed.object), None);
+    let page =
+        KeyFormPage::change(context, &changed.object, KeyFields::of(&changed.object), Mistakes::default());
     html(&page.with_webhook_secret(secret.expose()))
 }
 

@@ -6,10 +6,11 @@ use serde::Deserialize;
 
 use super::context::MerchantContext;
 use super::form::filled;
+use super::mistakes::Mistakes;
 use super::page::{Page, Screen};
+use super::scopes::{Picker, ScopeFields, is_change};
 use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::clock::Timestamp;
-use crate::domain::scope::Scopes;
 use crate::flows::manage_keys::{ApiKeyChanges, NewApiKey};
 
 /// The fields as typed, or as shown.
@@ -30,10 +31,9 @@ pub(super) struct KeyFields {
     pub(super) webhook_format: String,
     #[serde(default, deserialize_with = "filled")]
     pub(super) webhook_url: Option<String>,
-    /// Scopes, separated by white space. Empty means every scope.
-    #[serde(default)]
-    pub(super) scopes: String,
-    /// The last day on which the key works.
+    #[serde(flatten)]
+    pub(super) scopes: ScopeFields,
+    /// A day; the key ends with it.
     #[serde(default, deserialize_with = "filled")]
     pub(super) expires_on: Option<String>,
     /// The version that the form was filled from.
@@ -51,7 +51,7 @@ impl KeyFields {
             ip_mode: <&str>::from(IpMode::Enforce).to_owned(),
             webhook_format: <&str>::from(WebhookFormat::SingleJson).to_owned(),
             webhook_url: None,
-            scopes: String::new(),
+            scopes: ScopeFields::of(None),
             expires_on: None,
             version: 0,
         }
@@ -66,46 +66,72 @@ impl KeyFields {
             ip_mode: <&str>::from(key.ip_mode).to_owned(),
             webhook_format: <&str>::from(key.webhook_format).to_owned(),
             webhook_url: key.webhook_url.clone(),
-            scopes: key.scopes.as_ref().map(Scopes::to_string).unwrap_or_default(),
+            scopes: ScopeFields::of(key.scopes.as_ref()),
             // The last day on which it works.
             expires_on: key.expires_at.map(|end| day_of(end.minus(chrono::TimeDelta::seconds(1)))),
             version: key.version,
         }
     }
 
-    pub(super) fn to_new(&self) -> Result<NewApiKey, String> {
-        Ok(NewApiKey {
-            name: self.name.trim().to_owned(),
-            environment: chosen("Environment", &self.environment)?,
-            allowed_ips: entries(&self.allowed_ips),
-            ip_mode: chosen("Outside the list", &self.ip_mode)?,
-            webhook_format: chosen("Output type", &self.webhook_format)?,
-            webhook_url: self.webhook_url.clone(),
-            scopes: self.scopes(),
-            expires_at: self.expires_at()?,
-        })
+    pub(super) fn to_new(&self) -> Result<NewApiKey, Mistakes> {
+        let mut wrong = Mistakes::default();
+        let environment = wrong.take("environment", chosen("Environment", &self.environment));
+        let ip_mode = wrong.take("ip_mode", chosen("Outside the list", &self.ip_mode));
+        let webhook_format = wrong.take("webhook_format", chosen("Output type", &self.webhook_format));
+        let scopes = wrong.take("scopes", self.scopes.wanted());
+        let expires_at = wrong.take("expires_on", self.expires_at());
+        match (environment, ip_mode, webhook_format, scopes, expires_at) {
+            (Some(environment), Some(ip_mode), Some(webhook_format), Some(scopes), Some(expires_at)) => {
+                Ok(NewApiKey {
+                    name: self.name.trim().to_owned(),
+                    environment,
+                    allowed_ips: entries(&self.allowed_ips),
+                    ip_mode,
+                    webhook_format,
+                    webhook_url: self.webhook_url.clone(),
+                    scopes,
+                    expires_at,
+                })
+            }
+            _ => Err(wrong),
+        }
     }
 
-    pub(super) fn to_changes(&self, key: &ApiKey) -> Result<ApiKeyChanges, String> {
+    pub(super) fn to_changes(&self, key: &ApiKey) -> Result<ApiKeyChanges, Mistakes> {
         let now = Self::of(key);
-        Ok(ApiKeyChanges {
-            name: Some(self.name.trim().to_owned()),
-            allowed_ips: Some(entries(&self.allowed_ips)),
-            ip_mode: Some(chosen("Outside the list", &self.ip_mode)?),
-            webhook_format: Some(chosen("Output type", &self.webhook_format)?),
-            // Leave out a URL that was not changed, because setting it would enable it again.
-            webhook_url: (self.webhook_url != now.webhook_url).then(|| self.webhook_url.clone()),
-            scopes: (self.scopes != now.scopes).then(|| self.scopes()),
-            expires_at: match self.expires_on == now.expires_on {
-                true => None,
-                false => Some(self.expires_at()?),
-            },
-        })
+        let mut wrong = Mistakes::default();
+        let ip_mode = wrong.take("ip_mode", chosen("Outside the list", &self.ip_mode));
+        let webhook_format = wrong.take("webhook_format", chosen("Output type", &self.webhook_format));
+        let scopes = wrong.take("scopes", self.scopes.wanted());
+        let expires_at = wrong.take("expires_on", self.expires_at());
+        match (ip_mode, webhook_format, scopes, expires_at) {
+            (Some(ip_mode), Some(webhook_format), Some(scopes), Some(expires_at)) => Ok(ApiKeyChanges {
+                name: Some(self.name.trim().to_owned()),
+                allowed_ips: Some(entries(&self.allowed_ips)),
+                ip_mode: Some(ip_mode),
+                webhook_format: Some(webhook_format),
+                // What was not touched is not set: a URL set anew would be enabled anew.
+                webhook_url: (self.webhook_url != now.webhook_url).then(|| self.webhook_url.clone()),
+                scopes: is_change(scopes.as_ref(), key.scopes.as_ref()).then_some(scopes),
+                expires_at: (self.expires_on != now.expires_on).then_some(expires_at),
+            }),
+            _ => Err(wrong),
+        }
     }
 
-    fn scopes(&self) -> Option<Vec<String>> {
-        let names: Vec<_> = self.scopes.split_whitespace().map(str::to_owned).collect();
-        (!names.is_empty()).then_some(names)
+    /// The same fields once more, on the page that asks before scopes are taken away.
+    pub(super) fn hidden(&self) -> Vec<(&'static str, String)> {
+        let mut hidden = self.scopes.hidden();
+        hidden.extend([
+            ("name", self.name.clone()),
+            ("allowed_ips", self.allowed_ips.clone()),
+            ("ip_mode", self.ip_mode.clone()),
+            ("webhook_format", self.webhook_format.clone()),
+            ("webhook_url", self.webhook_url.clone().unwrap_or_default()),
+            ("expires_on", self.expires_on.clone().unwrap_or_default()),
+            ("version", self.version.to_string()),
+        ]);
+        hidden
     }
 
     /// The end of the given day in UTC.
@@ -114,7 +140,7 @@ impl KeyFields {
     }
 }
 
-fn entries(text: &str) -> Vec<String> {
+pub(super) fn entries(text: &str) -> Vec<String> {
     text.split(|c: char| c.is_whitespace() || c == ',' || c == ';')
         .filter(|entry| !entry.is_empty())
         .map(str::to_owned)
@@ -143,27 +169,28 @@ pub(super) fn chosen<T: std::str::FromStr>(label: &str, name: &str) -> Result<T,
 pub(super) struct KeyFormPage {
     page: Page,
     fields: KeyFields,
-    error: Option<String>,
+    mistakes: Mistakes,
     action: String,
     back: String,
     is_new: bool,
     may_have_multiple: bool,
     gateway: String,
-    known_scopes: Vec<String>,
-    /// Shown once, after the first webhook URL was set.
+    picker: Picker,
+    may_change: bool,
+    /// Shown once, with the first webhook URL.
     webhook_secret: Option<String>,
     /// Set for an existing key.
     manage: Option<super::key::Manage>,
 }
 
 impl KeyFormPage {
-    pub(super) fn new(context: &MerchantContext, fields: KeyFields, error: Option<String>) -> Self {
+    pub(super) fn new(context: &MerchantContext, fields: KeyFields, mistakes: Mistakes) -> Self {
         Self {
             page: context.page("Generate API key", Screen::ApiKeys),
             action: context.path("/api-keys"),
             is_new: true,
             manage: None,
-            ..Self::base(context, fields, error)
+            ..Self::base(context, fields, mistakes)
         }
     }
 
@@ -171,12 +198,12 @@ impl KeyFormPage {
         context: &MerchantContext,
         key: &ApiKey,
         fields: KeyFields,
-        error: Option<String>,
+        mistakes: Mistakes,
     ) -> Self {
         Self {
             action: context.path(&format!("/api-keys/{}", key.id)),
             manage: Some(super::key::Manage::new(context, key)),
-            ..Self::base(context, fields, error)
+            ..Self::base(context, fields, mistakes)
         }
     }
 
@@ -185,18 +212,19 @@ impl KeyFormPage {
         self
     }
 
-    fn base(context: &MerchantContext, fields: KeyFields, error: Option<String>) -> Self {
+    fn base(context: &MerchantContext, fields: KeyFields, mistakes: Mistakes) -> Self {
         let gateway = &context.merchant.merchant.gateway;
         Self {
             page: context.page("API key settings", Screen::ApiKeys),
+            picker: Picker::new(context, &fields.scopes, None),
+            may_change: context.may_change(),
             fields,
-            error,
+            mistakes,
             action: String::new(),
             back: context.path("/api-keys"),
             is_new: false,
             may_have_multiple: gateway == MULTIPLE_JSON_GATEWAY,
             gateway: gateway.clone(),
-            known_scopes: context.context.core().known_scopes.clone(),
             webhook_secret: None,
             manage: None,
         }

@@ -6,16 +6,20 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::confirm::{ConfirmPage, costs};
 use super::context::MerchantContext;
 use super::form::Form;
 use super::key_form::{KeyFields, KeyFormPage};
+use super::listing::{Listing, carried, next_page};
+use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::licence::Product;
-use crate::http::admin::page::{PageQuery, Query, Wanted};
+use crate::flows::live::Whose;
+use crate::http::admin::page::Query;
 use crate::http::error::Failure;
 use crate::store::credentials::Clients;
 
@@ -31,7 +35,8 @@ struct KeysPage {
     is_licensed_for_tokens: bool,
     base: String,
     rows: Vec<Row>,
-    next_cursor: Option<String>,
+    next: Option<String>,
+    q: String,
     new: Option<NewKey>,
 }
 
@@ -88,30 +93,25 @@ impl Status {
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
-    cursor: Option<String>,
-    done: Option<String>,
-}
-
 pub(super) async fn list(
     context: MerchantContext,
-    Query(query): Query<ListQuery>,
+    Query(listing): Query<Listing>,
 ) -> Result<Response, Failure> {
-    html(&keys_page(&context, query.cursor, query.done.as_deref(), None).await?)
+    html(&keys_page(&context, listing, None).await?)
 }
 
 async fn keys_page(
     context: &MerchantContext,
-    cursor: Option<String>,
-    done: Option<&str>,
+    listing: Listing,
     new: Option<NewKey>,
 ) -> Result<KeysPage, Failure> {
     let core = context.context.core();
-    let wanted =
-        Wanted::new(core, format!("console keys of {}", context.id()), PageQuery { limit: None, cursor })?;
-    let found =
-        core.api_keys(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await?;
+    let wanted = context.wanted("keys", listing.cursor)?;
+    let (principal, id, limit) = (&context.context.principal, context.id(), wanted.to_read());
+    let found = match &listing.q {
+        Some(part) => core.api_keys_named(principal, id, part, wanted.before, limit).await?,
+        None => core.api_keys(principal, id, wanted.before, limit).await?,
+    };
     let listed = wanted.page(found, |key| key.id, |key| key);
     let clients = core.clients_of(&context.context.principal, context.id(), &listed.items).await?;
     let rows = listed.items.iter().map(|key| Row {
@@ -120,19 +120,25 @@ async fn keys_page(
         ..row(key, context.context.now, clients.get(&key.id).copied().unwrap_or_default())
     });
     Ok(KeysPage {
-        page: context.page("API secret key", Screen::ApiKeys).saying(done),
+        page: context.page("API secret key", Screen::ApiKeys).saying(listing.done.as_deref()),
         may_change: context.may_change(),
         is_licensed: context.is_licensed(Product::ApiKeys),
         is_licensed_for_tokens: context.is_licensed(Product::EnhancedSecurity),
         base: context.path("/api-keys"),
         rows: rows.collect(),
-        next_cursor: listed.next_cursor,
+        next: next_page(&carried(&[("q", listing.q.as_deref())]), listed.next_cursor.as_deref()),
+        q: listing.q.unwrap_or_default(),
         new,
     })
 }
 
+/// When a key was last used, by whichever of its secrets.
+pub(super) fn last_used_at(key: &ApiKey) -> Option<Timestamp> {
+    key.secrets.iter().filter_map(|secret| secret.last_used_at).max()
+}
+
 fn row(key: &ApiKey, now: Timestamp, clients: Clients) -> Row {
-    let last_used_at = key.secrets.iter().filter_map(|secret| secret.last_used_at).max();
+    let last_used_at = last_used_at(key);
     let ranges = key.allow_list.to_strings();
     Row {
         id: key.id,
@@ -158,7 +164,7 @@ fn row(key: &ApiKey, now: Timestamp, clients: Clients) -> Row {
 }
 
 pub(super) async fn new(context: MerchantContext) -> Result<Response, Failure> {
-    html(&KeyFormPage::new(&context, KeyFields::fresh(context.context.new_once()), None))
+    html(&KeyFormPage::new(&context, KeyFields::fresh(context.context.new_once()), Mistakes::default()))
 }
 
 /// Saves a new key. The answer is the list of keys with the new key's secret above it, shown only once.
@@ -170,19 +176,16 @@ pub(super) async fn save(
     let principal = context.context.once(&fields.once, NEW_KEY, merchant.uuid());
     let new = match fields.to_new() {
         Ok(new) => new,
-        Err(words) => {
-            return html_as(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                &KeyFormPage::new(&context, fields, Some(words)),
-            );
+        Err(mistakes) => {
+            let page = KeyFormPage::new(&context, fields, mistakes);
+            return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
     let core = context.context.core();
     let answer = match answered(core.create_api_key(&principal, merchant, new).await)? {
         Ok(answer) => answer,
         Err(refused) => {
-            let words = words::refusal(&refused);
-            let page = KeyFormPage::new(&context, fields, Some(words));
+            let page = KeyFormPage::new(&context, fields, Mistakes::of(&refused));
             return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
@@ -194,7 +197,7 @@ pub(super) async fn save(
         webhook_secret: shown.webhook_secret,
         once: fields.once,
     };
-    html(&keys_page(&context, None, None, Some(new)).await?)
+    html(&keys_page(&context, Listing::default(), Some(new)).await?)
 }
 
 /// The stored answer to a creation, both for the first time and for a repetition.
@@ -217,29 +220,21 @@ pub(super) struct KeyPath {
     pub(super) key: ApiKeyId,
 }
 
-#[derive(Template)]
-#[template(path = "confirm.html")]
-pub(super) struct ConfirmPage {
-    pub(super) page: Page,
-    pub(super) heading: String,
-    pub(super) consequence: String,
-    pub(super) button: &'static str,
-    pub(super) action: String,
-    pub(super) back: String,
-}
-
 pub(super) async fn confirm_revoke(
     context: MerchantContext,
     Path(path): Path<KeyPath>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
+    let live = context.live(Whose::Key(key.id)).await?;
     html(&ConfirmPage {
         page: context.page("Revoke the key", Screen::ApiKeys),
         heading: format!("Revoke \u{201c}{}\u{201d}?", key.name),
-        consequence: "From the next second on, every call with this key is refused, and every session \
-                      started with it ends. You can restore the key within 60 minutes; after that it is \
-                      gone for good, and whatever still uses it needs a new one."
+        consequence: "Every call with this key is refused at once, and every session started with it ends. You \
+                      can restore the key within 60 minutes. After that this cannot be undone: whatever still \
+                      uses the key needs a new one."
             .to_owned(),
+        costs: costs(live, last_used_at(&key), context.context.now),
+        hidden: Vec::new(),
         button: "Revoke this key",
         action: context.path(&format!("/api-keys/{}/revoke", key.id)),
         back: context.path("/api-keys"),
@@ -248,8 +243,9 @@ pub(super) async fn confirm_revoke(
 
 pub(super) async fn revoke(context: MerchantContext, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
+    let live = context.live(Whose::Key(key.id)).await?;
     context.context.core().revoke_api_key(&context.context.principal, key.id).await?;
-    Ok(Redirect::to(&context.path("/api-keys?done=revoked")).into_response())
+    Ok(Redirect::to(&context.path(&format!("/api-keys?done=revoked.{}", live.sessions))).into_response())
 }
 
 pub(super) async fn restore(

@@ -4,11 +4,15 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::context::MerchantContext;
+use super::form::filled;
 use crate::http::admin::page::{PageQuery, Wanted};
 use crate::http::error::Failure;
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub(super) struct Listing {
+    /// A part of a name to look for, where the list can be searched.
+    #[serde(default, deserialize_with = "filled")]
+    pub(super) q: Option<String>,
     pub(super) cursor: Option<String>,
     pub(super) done: Option<String>,
 }

@@ -6,16 +6,19 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::confirm::{ConfirmPage, costs};
 use super::context::{MerchantContext, UserContext};
 use super::form::{Form, filled};
 use super::key_form::{chosen, day_of, end_of_day};
-use super::listing::Listing;
+use super::keys::last_used_at;
+use super::listing::{Listing, carried, next_page};
 use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::MerchantStatus;
+use crate::flows::live::Whose;
 use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
@@ -28,7 +31,8 @@ struct MerchantsPage {
     page: Page,
     once: String,
     rows: Vec<Row>,
-    next_cursor: Option<String>,
+    next: Option<String>,
+    q: String,
     error: Option<String>,
     name: String,
     gateway: String,
@@ -65,10 +69,10 @@ pub(super) fn licence_states(merchant: &LicensedMerchant, now: Timestamp) -> [Li
             Some(licence) if !licence.active => ("Ended".to_owned(), "bad"),
             Some(licence) => match licence.expires_at {
                 None => ("Active".to_owned(), "good"),
-                Some(end) if end <= now => (format!("Lapsed {}", words::relative(end, now)), "bad"),
+                Some(end) if end <= now => (format!("Expired {}", words::relative(end, now)), "bad"),
                 Some(end) => {
                     let class = if end <= now.plus(SOON) { "warn" } else { "good" };
-                    (format!("Active, ends {}", words::relative(end, now)), class)
+                    (format!("Active, expires {}", words::relative(end, now)), class)
                 }
             },
         };
@@ -84,16 +88,21 @@ pub(super) fn licence_states(merchant: &LicensedMerchant, now: Timestamp) -> [Li
 }
 
 pub(super) async fn list(context: UserContext, Query(query): Query<Listing>) -> Result<Response, Failure> {
-    let page = merchants_page(&context, query.cursor).await?;
-    html(&MerchantsPage { page: page.page.saying(query.done.as_deref()), ..page })
+    let done = query.done.clone();
+    let page = merchants_page(&context, query).await?;
+    html(&MerchantsPage { page: page.page.saying(done.as_deref()), ..page })
 }
 
-async fn merchants_page(context: &UserContext, cursor: Option<String>) -> Result<MerchantsPage, Failure> {
+async fn merchants_page(context: &UserContext, listing: Listing) -> Result<MerchantsPage, Failure> {
     context.principal.must_be_operator()?;
     let core = context.core();
-    let query = PageQuery { limit: None, cursor };
+    let query = PageQuery { limit: None, cursor: listing.cursor };
     let wanted = Wanted::new(core, "console merchants".to_owned(), query)?;
-    let found = core.merchants(&context.principal, wanted.before, wanted.to_read()).await?;
+    let (before, limit) = (wanted.before, wanted.to_read());
+    let found = match &listing.q {
+        Some(part) => core.merchants_named(&context.principal, part, before, limit).await?,
+        None => core.merchants(&context.principal, before, limit).await?,
+    };
     let row = |one: LicensedMerchant| Row {
         id: one.merchant.id,
         is_suspended: one.merchant.status == MerchantStatus::Suspended,
@@ -107,7 +116,8 @@ async fn merchants_page(context: &UserContext, cursor: Option<String>) -> Result
         page: context.page("Merchants", Screen::Merchants),
         once: context.new_once(),
         rows: listed.items,
-        next_cursor: listed.next_cursor,
+        next: next_page(&carried(&[("q", listing.q.as_deref())]), listed.next_cursor.as_deref()),
+        q: listing.q.unwrap_or_default(),
         error: None,
         name: String::new(),
         gateway: String::new(),
@@ -128,7 +138,7 @@ pub(super) async fn add(context: UserContext, Form(form): Form<NewMerchant>) -> 
     match answered(made)? {
         Ok(_) => Ok(Redirect::to("/console/merchants?done=merchant-made").into_response()),
         Err(refusal) => {
-            let page = merchants_page(&context, None).await?;
+            let page = merchants_page(&context, Listing::default()).await?;
             let error = Some(words::refusal(&refusal));
             let page = MerchantsPage { error, name, gateway, ..page };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
@@ -190,12 +200,32 @@ pub(super) async fn save(context: MerchantContext, Form(form): Form<Changes>) ->
         gateway: Some(form.gateway.trim().to_owned()),
         status: None,
     };
-    change(&context, Some(form.version), changes).await
+    change(&context, Some(form.version), changes, "saved").await
 }
 
 #[derive(Deserialize)]
 pub(super) struct Status {
     status: String,
+}
+
+/// Before a merchant is suspended.
+pub(super) async fn confirm_suspend(context: MerchantContext) -> Result<Response, Failure> {
+    context.context.principal.must_be_operator()?;
+    let keys = context.context.core().api_keys(&context.context.principal, context.id(), None, 200).await?;
+    let used = keys.iter().filter_map(last_used_at).max();
+    html(&ConfirmPage {
+        page: context.page("Suspend the account", Screen::Merchant),
+        heading: format!("Suspend \u{201c}{}\u{201d}?", context.merchant.merchant.name),
+        consequence:
+            "Every call with this account's keys is refused at once, and its tokens are inactive, until \
+                      you reinstate it. Its people can still sign in and look."
+                .to_owned(),
+        costs: costs(context.live(Whose::Merchant).await?, used, context.context.now),
+        hidden: vec![("status", <&str>::from(MerchantStatus::Suspended).to_owned())],
+        button: "Suspend this account",
+        action: context.path("/account/status"),
+        back: context.path("/account"),
+    })
 }
 
 pub(super) async fn set_status(
@@ -204,13 +234,15 @@ pub(super) async fn set_status(
 ) -> Result<Response, Failure> {
     let status = chosen("Status", &form.status).map_err(Failure::invalid_request)?;
     let changes = MerchantChanges { status: Some(status), ..MerchantChanges::default() };
-    change(&context, None, changes).await
+    let done = if status == MerchantStatus::Suspended { "suspended" } else { "reinstated" };
+    change(&context, None, changes, done).await
 }
 
 async fn change(
     context: &MerchantContext,
     version: Option<i64>,
     changes: MerchantChanges,
+    done: &str,
 ) -> Result<Response, Failure> {
     match answered(
         context
@@ -219,7 +251,7 @@ async fn change(
             .update_merchant(&context.context.principal, context.id(), version, changes)
             .await,
     )? {
-        Ok(_) => Ok(Redirect::to(&context.path("/account?done=saved")).into_response()),
+        Ok(_) => Ok(Redirect::to(&context.path(&format!("/account?done={done}"))).into_response()),
         Err(refusal) => {
             let page = merchant_page(context, Some(words::refusal(&refusal)));
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)

@@ -9,6 +9,7 @@ mod account;
 pub(super) mod assets;
 mod audit;
 mod chart;
+mod confirm;
 mod context;
 mod cookie;
 mod exchanges;
@@ -20,11 +21,14 @@ mod key_form;
 mod keys;
 mod listing;
 mod merchants;
+mod mistakes;
 mod overview;
 mod page;
 mod people;
+mod scopes;
 mod sessions;
 mod sign_in;
+mod tokens;
 mod webhooks;
 mod words;
 
@@ -86,10 +90,11 @@ fn people_routes(base: &str) -> Router<Arc<Shared>> {
         .route(base, get(people::list))
         .route(&at("/users"), get(up::<1>).post(people::add_user))
         .route(&at("/users/{user}/link"), get(up::<3>).post(people::link))
-        .route(&at("/users/{user}/disable"), get(up::<3>).post(people::disable))
+        .route(&at("/users/{user}/disable"), get(people::confirm_disable).post(people::disable))
         .route(&at("/users/{user}/remove-factor"), post(people::remove_factor))
-        .route(&at("/tokens"), get(up::<1>).post(people::add_token))
-        .route(&at("/tokens/{token}/revoke"), post(people::revoke_token))
+        .route(&at("/tokens"), get(tokens::list).post(tokens::add))
+        .route(&at("/tokens/{token}/rotate"), get(tokens::show_rotate).post(tokens::rotate))
+        .route(&at("/tokens/{token}/revoke"), get(tokens::confirm_revoke).post(tokens::revoke))
 }
 
 fn merchant_routes() -> Router<Arc<Shared>> {
@@ -99,14 +104,18 @@ fn merchant_routes() -> Router<Arc<Shared>> {
         .route(&at("/api-details"), get(exchanges::list))
         .route(&at("/api-details/allow"), post(exchanges::allow))
         .route(&at("/webhooks"), get(webhooks::list))
+        .route(
+            &at("/webhooks/resend-failed"),
+            get(webhooks::confirm_resend_failed).post(webhooks::resend_failed),
+        )
         .route(&at("/webhooks/{delivery}/resend"), post(webhooks::resend))
         .route(&at("/webhooks/ping/{key}"), get(up::<2>).post(webhooks::send_ping))
         .route(&at("/sessions"), get(sessions::list))
-        .route(&at("/sessions/{session}/end"), post(sessions::end))
+        .route(&at("/sessions/{session}/end"), get(sessions::confirm_end).post(sessions::end))
         .route(&at("/audit"), get(audit::list))
         .route(&at("/audit.csv"), get(audit::csv))
         .route(&at("/account"), get(merchants::show).post(merchants::save))
-        .route(&at("/account/status"), get(up::<1>).post(merchants::set_status))
+        .route(&at("/account/status"), get(merchants::confirm_suspend).post(merchants::set_status))
         .route(&at("/account/licences/{product}"), post(merchants::put_licence))
 }
 
@@ -123,7 +132,8 @@ fn key_routes() -> Router<Arc<Shared>> {
         .route(&at("/api-keys/{key}/rotate"), get(key::show_rotate).post(key::rotate))
         .route(&at("/api-keys/{key}/secrets/{secret}/end"), post(key::end_secret))
         .route(&tokens(""), get(access_keys::show).post(access_keys::generate))
-        .route(&tokens("/{client}/switch"), get(up::<2>).post(access_keys::switch))
+        .route(&tokens("/{client}/switch"), get(access_keys::confirm_switch).post(access_keys::switch))
+        .route(&tokens("/{client}/scopes"), get(scopes::show_client).post(scopes::save_client))
         .route(&tokens("/{client}/rotate"), get(access_keys::show_rotate).post(access_keys::rotate))
         .route(&tokens("/{client}/secrets/{secret}/end"), post(access_keys::end_secret))
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::chart::{self, Chart, Column};
 use super::context::MerchantContext;
 use super::exchanges::latency;
+use super::listing::encoded;
 use super::merchants::{LicenceState, licence_states};
 use super::page::{Page, Screen, html};
 use super::words;
@@ -39,7 +40,8 @@ struct OverviewPage {
     p50: String,
     p95: String,
     calls: i64,
-    is_cut: bool,
+    /// Where the calls of the period are listed.
+    denied_href: String,
     tokens: Chart,
     latency: Chart,
     rows: Vec<Row>,
@@ -61,6 +63,8 @@ struct Row {
 
 struct Denial {
     why: String,
+    /// Exactly these calls in API details.
+    href: String,
     calls: i64,
     /// In percent, for the bar.
     share: i64,
@@ -96,7 +100,10 @@ pub(super) async fn show(context: MerchantContext, Query(asked): Query<Asked>) -
         .collect();
     let latencies: Vec<(String, Vec<Option<i64>>)> =
         figures.buckets.iter().map(|one| (label(one.start), vec![one.p50_us, one.p95_us])).collect();
+    let from = figures.buckets.first().map(|first| first.start.to_rfc3339()).unwrap_or_default();
+    let listed = format!("{}?from={}", context.path("/api-details"), encoded(&from));
     html(&OverviewPage {
+        denied_href: format!("{listed}&denied=any"),
         page: context.page("Overview", Screen::Overview),
         base: context.path(""),
         period: name,
@@ -110,7 +117,6 @@ pub(super) async fn show(context: MerchantContext, Query(asked): Query<Asked>) -
         p50: latest(&figures, |one| one.p50_us),
         p95: latest(&figures, |one| one.p95_us),
         calls: figures.calls,
-        is_cut: figures.is_cut,
         tokens: chart::bars(&format!("Tokens issued and refreshed, {span}"), &columns),
         latency: chart::lines(
             &format!("Latency, median and 95th percentile, {span}"),
@@ -118,7 +124,7 @@ pub(super) async fn show(context: MerchantContext, Query(asked): Query<Asked>) -
             &short_latency,
         ),
         rows: figures.buckets.iter().rev().filter_map(|one| row(one, period)).collect(),
-        denials: denials(&figures),
+        denials: denials(&figures, &listed),
         warnings: warnings(&context, &keys, &figures),
         licences: licence_states(&context.merchant, context.context.now),
         keys: recent(&context, keys),
@@ -155,12 +161,13 @@ fn row(bucket: &Bucket, period: Period) -> Option<Row> {
     })
 }
 
-fn denials(figures: &Figures) -> Vec<Denial> {
+fn denials(figures: &Figures, listed: &str) -> Vec<Denial> {
     let most = figures.denials.first().map_or(1, |(_, calls)| (*calls).max(1));
     let denial = |(reason, calls): &(String, i64)| Denial {
         why: reason
             .parse()
             .map_or_else(|_| "Other failures".to_owned(), |reason| words::why(reason).to_owned()),
+        href: format!("{listed}&denied={}", encoded(reason)),
         calls: *calls,
         share: (calls * 100 / most).max(1),
     };
@@ -179,7 +186,7 @@ fn warnings(context: &MerchantContext, keys: &[ApiKey], figures: &Figures) -> Ve
             ));
         }
         if key.webhook_disabled_at.is_some() {
-            warnings.push(format!("Webhooks of the key \u{201c}{}\u{201d} were given up.", key.name));
+            warnings.push(format!("Webhooks of the key \u{201c}{}\u{201d} are disabled.", key.name));
         }
     }
     for (client, sessions) in &figures.storms {

@@ -23,8 +23,10 @@ pub(super) struct Page {
     pub(super) role: &'static str,
     pub(super) merchant: Option<MerchantHead>,
     pub(super) sections: Vec<Section>,
-    /// Shown once at the top after an action.
-    pub(super) notice: Option<&'static str>,
+    /// Said once at the top, after something was done.
+    pub(super) notice: Option<String>,
+    /// Signed in by a one-time link, with no password set since.
+    pub(super) lacks_password: bool,
 }
 
 pub(super) struct MerchantHead {
@@ -57,6 +59,8 @@ pub(super) enum Screen {
     Merchant,
     Merchants,
     Platform,
+    Tokens,
+    PlatformTokens,
     Trail,
     Health,
     Account,
@@ -85,6 +89,7 @@ impl Page {
             sections: sections(screen, merchant.as_ref().map(|head| head.id), is_operator),
             merchant,
             notice: None,
+            lacks_password: who.session.by_link && screen != Screen::Account,
         }
     }
 
@@ -113,7 +118,8 @@ fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) ->
             items: vec![
                 item("API secret key", Screen::ApiKeys, at("/api-keys")),
                 item("Sessions", Screen::Sessions, at("/sessions")),
-                item("Users and tokens", Screen::People, at("/people")),
+                item("Users", Screen::People, at("/people")),
+                item("Admin tokens", Screen::Tokens, at("/people/tokens")),
                 item("Audit trail", Screen::AuditTrail, at("/audit")),
                 item("Account and licences", Screen::Merchant, at("/account")),
             ],
@@ -124,7 +130,8 @@ fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) ->
             label: "Platform",
             items: vec![
                 item("Merchants", Screen::Merchants, "/console/merchants".to_owned()),
-                item("People and tokens", Screen::Platform, "/console/people".to_owned()),
+                item("Users", Screen::Platform, "/console/people".to_owned()),
+                item("Admin tokens", Screen::PlatformTokens, "/console/people/tokens".to_owned()),
                 item("Audit trail", Screen::Trail, "/console/audit".to_owned()),
                 item("Health", Screen::Health, "/console/health".to_owned()),
             ],
@@ -167,13 +174,13 @@ struct Failed<'a> {
 /// The body of an error page.
 pub fn failure_body(failure: &Failure, request_id: &str) -> String {
     let heading = match failure.status {
-        StatusCode::NOT_FOUND => "There is nothing here",
+        StatusCode::NOT_FOUND => "Page not found",
         StatusCode::FORBIDDEN => "Not allowed",
         StatusCode::CONFLICT => "That cannot be done now",
-        StatusCode::SERVICE_UNAVAILABLE => "The service cannot answer just now",
-        StatusCode::TOO_MANY_REQUESTS => "Too many tries",
-        status if status.is_server_error() => "Something went wrong here",
-        _ => "That was not understood",
+        StatusCode::SERVICE_UNAVAILABLE => "Service unavailable",
+        StatusCode::TOO_MANY_REQUESTS => "Too many requests",
+        status if status.is_server_error() => "Something went wrong",
+        _ => "Bad request",
     };
     let page = Failed {
         style: assets::style_url(),

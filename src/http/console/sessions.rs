@@ -5,12 +5,14 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::confirm::{ConfirmPage, last_used};
 use super::context::MerchantContext;
 use super::listing::Listing;
 use super::page::{Page, Screen, html};
 use super::words::When;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SessionId;
+use crate::flows::error::Refused;
 use crate::http::admin::page::Query;
 use crate::http::error::Failure;
 use crate::store::sessions::Listed;
@@ -66,7 +68,7 @@ pub(super) async fn list(
 fn row(session: &Listed, now: Timestamp) -> Row {
     let (state, class) = match session.revoked_reason.as_deref() {
         Some("replayed") => ("Ended: a token was replayed", "bad"),
-        Some("ended_by_admin") => ("Ended here", ""),
+        Some("ended_by_admin") => ("Ended by an administrator", ""),
         _ if session.revoked_at.is_some() => ("Revoked by the client", ""),
         _ if session.expires_at <= now => ("Expired", ""),
         _ if session.epoch != session.credential_epoch => ("Ended: switched OFF", ""),
@@ -83,6 +85,34 @@ fn row(session: &Listed, now: Timestamp) -> Row {
         rotated: When(session.rotated_at),
         expires: When(session.expires_at),
     }
+}
+
+pub(super) async fn confirm_end(
+    context: MerchantContext,
+    Path(path): Path<SessionPath>,
+) -> Result<Response, Failure> {
+    let session = context.context.core().session(&context.context.principal, path.session).await?;
+    if session.merchant_id != context.id() {
+        return Err(Refused::NotFound.into());
+    }
+    let now = context.context.now;
+    html(&ConfirmPage {
+        page: context.page("End a session", Screen::Sessions),
+        heading: "End this session?".to_owned(),
+        consequence:
+            "Its refresh token and every access token of it stop working at once. This cannot be undone. \
+                      The application can start another session with its Client ID and Client Secret."
+                .to_owned(),
+        costs: vec![
+            ("Client ID", session.client_id.clone()),
+            ("Started", last_used(Some(session.started_at), now)),
+            ("Last refreshed", last_used((session.generation > 1).then_some(session.rotated_at), now)),
+        ],
+        hidden: Vec::new(),
+        button: "End this session",
+        action: context.path(&format!("/sessions/{}/end", session.id)),
+        back: context.path("/sessions"),
+    })
 }
 
 pub(super) async fn end(

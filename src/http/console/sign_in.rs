@@ -98,7 +98,7 @@ const CODE_REFUSED: &str = "That code was not accepted. Each code works once; wa
      recovery code.";
 const COOKIE_LOST: &str = "Your browser did not keep the sign-in cookie. Use HTTPS, or, on this computer alone, \
      Chromium or Firefox.";
-const LINK_REFUSED: &str = "This link was used already, or is over. Ask for a new one.";
+const LINK_REFUSED: &str = "This link has expired or was already used. Ask for a new one.";
 
 pub(super) async fn show(Query(query): Query<Next>) -> Result<Response, Failure> {
     let error = (!query.lost.is_empty()).then_some(COOKIE_LOST);

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
+use chrono::TimeDelta;
 use serde::Deserialize;
 
+use super::confirm::ConfirmPage;
 use super::context::MerchantContext;
 use super::exchanges::latency;
 use super::form::filled;
@@ -127,9 +129,9 @@ async fn webhooks_page(
 fn row(delivery: Delivery, names: &HashMap<ApiKeyId, String>, next: Option<String>) -> Row {
     let (state, class) = match delivery.state {
         DeliveryState::Pending if delivery.attempts.is_empty() => ("Waiting", ""),
-        DeliveryState::Pending => ("To be tried again", "warn"),
+        DeliveryState::Pending => ("Retrying", "warn"),
         DeliveryState::Delivered => ("Delivered", "good"),
-        DeliveryState::Failed => ("Given up", "bad"),
+        DeliveryState::Failed => ("Failed", "bad"),
     };
     Row {
         id: delivery.id,
@@ -196,6 +198,32 @@ pub(super) async fn resend(
 ) -> Result<Response, Failure> {
     context.context.core().redeliver(&context.context.principal, context.id(), path.delivery).await?;
     Ok(Redirect::to(&context.path("/webhooks?done=resent")).into_response())
+}
+
+/// How far back failed webhooks are sent again.
+const RESENT_SINCE: TimeDelta = TimeDelta::days(7);
+
+pub(super) async fn confirm_resend_failed(context: MerchantContext) -> Result<Response, Failure> {
+    html(&ConfirmPage {
+        page: context.page("Resend failed webhooks", Screen::Webhooks),
+        heading: "Send all failed webhooks again?".to_owned(),
+        consequence:
+            "Every webhook of the last 7 days that has failed is sent again, in the order in which it was \
+                      made. A receiver may get an event a second time; its webhook-id tells."
+                .to_owned(),
+        costs: Vec::new(),
+        hidden: Vec::new(),
+        button: "Send them again",
+        action: context.path("/webhooks/resend-failed"),
+        back: context.path("/webhooks?state=failed"),
+    })
+}
+
+pub(super) async fn resend_failed(context: MerchantContext) -> Result<Response, Failure> {
+    let since = context.context.now.minus(RESENT_SINCE);
+    let core = context.context.core();
+    let count = core.redeliver_failed(&context.context.principal, context.id(), None, since).await?;
+    Ok(Redirect::to(&context.path(&format!("/webhooks?done=all-resent.{count}"))).into_response())
 }
 
 /// Sends a ping to a key's webhook and shows the answer.

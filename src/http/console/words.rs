@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use crate::domain::admin::Role;
+use crate::domain::admin::{Permission, Role};
 use crate::domain::api_key::{Environment, WebhookFormat};
 use crate::domain::clock::Timestamp;
 use crate::domain::licence::Product;
 use crate::domain::reason::Reason;
 use crate::flows::error::Refused;
+use crate::flows::live::SESSIONS_COUNTED_MAX;
+use crate::flows::token_advice::Advice;
 use crate::http::layer::exchange_log::OBSERVED;
 use crate::store::exchanges::Exchange;
 
@@ -79,26 +81,76 @@ pub(super) const fn product(product: Product) -> &'static str {
     }
 }
 
-/// The notice after a redirect, by the name of the action. An unknown name gives no notice.
-pub(super) fn done(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "saved" => "Saved. The settings hold from the next call on.",
-        "revoked" => "The key is revoked. You can restore it within 60 minutes.",
-        "restored" => "The key is restored: it works again.",
+/// What a permission allows.
+pub(super) const fn permission(permission: Permission) -> &'static str {
+    match permission {
+        Permission::Introspect => "See whether a token of any client is valid.",
+        Permission::Revoke => "Revoke tokens and end sessions.",
+        Permission::EventsWrite => "Hand in events that webhooks deliver.",
+        Permission::ExchangesRead => "Read API details, sessions and webhook deliveries.",
+        Permission::AuditRead => "Read the audit trail.",
+        Permission::LeaksReport => "Report secrets that were found in public.",
+        Permission::MerchantsWrite => "Make and change merchants.",
+        Permission::LicencesWrite => "Grant and end licences.",
+        Permission::KeysWrite => "Make and change API keys, credentials and webhook settings.",
+    }
+}
+
+/// Why a token should be replaced by a narrower one.
+pub(super) const fn advice(advice: Advice) -> &'static str {
+    match advice {
+        Advice::OnlyIntrospects => {
+            "It may introspect and has changed nothing. A service token with introspect is enough."
+        }
+        Advice::ChangesNothing => "It has changed nothing in 30 days. A service token may be enough.",
+        Advice::NeverUsed => "It was never used.",
+    }
+}
+
+/// What the page says after a redirect, by the name of the deed, with a count where there is one: as in
+/// `session-ended` and `switched-off.3`. Only names of ours say anything.
+pub(super) fn done(name: &str) -> Option<String> {
+    let (name, count) = match name.split_once('.') {
+        Some((name, count)) => (name, count.parse::<u32>().ok()?),
+        None => (name, 0),
+    };
+    let sessions = match count {
+        0 => "No session was live.".to_owned(),
+        1 => "1 session has ended.".to_owned(),
+        count if i64::from(count) > SESSIONS_COUNTED_MAX => {
+            format!("More than {SESSIONS_COUNTED_MAX} sessions have ended.")
+        }
+        count => format!("{count} sessions have ended."),
+    };
+    let words = match name {
+        "saved" => "Saved. Changes apply immediately.",
+        "revoked" => {
+            return Some(format!(
+                "The key is revoked. {sessions} You can restore the key within 60 minutes."
+            ));
+        }
+        "restored" => "The key is restored and active.",
         "secret-ended" => "The earlier secret has ended.",
-        "session-ended" => "The session has ended, with all its tokens.",
-        "address-added" => "The address is in the key's allowed addresses now.",
-        "user-updated" => "The user is updated.",
-        "user-made" => "The user can sign in now.",
+        "session-ended" => "The session and its tokens have ended.",
+        "switched-on" => "Enhanced Security is ON.",
+        "switched-off" => return Some(format!("Enhanced Security is OFF. {sessions}")),
+        "suspended" => "The account is suspended. Every call with its keys is refused.",
+        "reinstated" => "The account is active. Calls with its keys work again.",
+        "address-added" => "The address was added to the key's allowed addresses.",
+        "user-disabled" => "The user is disabled and signed out everywhere.",
+        "user-enabled" => "The user can sign in again.",
         "token-revoked" => "The token is revoked.",
         "password-set" => "Your password is set. Your other sessions have ended.",
         "factor-removed" => "The second factor is removed.",
         "others-ended" => "Your other sessions have ended.",
-        "merchant-made" => "The merchant is made. Grant it a licence to let it make API keys.",
-        "licence-saved" => "The licence is saved. It holds from the next call on.",
-        "resent" => "The webhook is on its way again.",
+        "merchant-made" => "The merchant is created. Grant it a licence so that it can make API keys.",
+        "licence-saved" => "The licence is saved. The change applies immediately.",
+        "resent" => "The webhook is being sent again.",
+        "all-resent" if count == 1 => "1 webhook is being sent again.",
+        "all-resent" => return Some(format!("{count} webhooks are being sent again.")),
         _ => return None,
-    })
+    };
+    Some(words.to_owned())
 }
 
 /// A refusal as a sentence to show beside a form.
@@ -117,6 +169,8 @@ pub(super) fn refusal(refused: &Refused) -> String {
                 "code" => "The code",
                 "merchant_id" => "Merchant",
                 "gateway" => "Gateway",
+                "permissions" => "Permissions",
+                "role" => "Role",
                 "name" => "Name",
                 other => other,
             };
@@ -125,9 +179,10 @@ pub(super) fn refusal(refused: &Refused) -> String {
         Refused::NotLicensed(missing) => {
             format!("This account has no active licence for {}.", product(*missing).to_lowercase())
         }
-        Refused::NotFound => "That does not exist, or not any more.".to_owned(),
+        Refused::NotFound => "That does not exist, or no longer exists.".to_owned(),
         Refused::VersionMismatch => {
-            "Somebody else changed this meanwhile. Open it again to see what it is now.".to_owned()
+            "Somebody else has changed this in the meantime. Reload the page to see the current values."
+                .to_owned()
         }
         Refused::Forbidden(why) => sentence(why),
         Refused::InsufficientPermission => sentence(&refused.to_string()),
@@ -150,7 +205,7 @@ pub(super) fn exchange(exchange: &Exchange) -> String {
         hops => format!("; it came through {}", hops.join(", ")),
     };
     match exchange.reason.as_deref() {
-        None if exchange.status < 400 => "Answered.".to_owned(),
+        None if exchange.status < 400 => "OK".to_owned(),
         None => format!("Failed with status {}.", exchange.status),
         Some("address_not_allowed") => {
             format!("{ip} is not in this key's allowed addresses{through}.")
@@ -185,7 +240,7 @@ pub(super) const fn why(reason: Reason) -> &'static str {
         Reason::EnhancedSecurityOff => "Enhanced Security is switched OFF for this client ID.",
         Reason::EnhancedSecurityLicenceInactive => "The account has no active licence for enhanced security.",
         Reason::ServiceTokenUnknown => "The service token does not exist, or has ended.",
-        Reason::SignInRefused => "Somebody was refused at the sign-in.",
+        Reason::SignInRefused => "The sign-in was refused.",
         Reason::TokenMissing => "The call had no token.",
         Reason::TokenUnknown => "The token is not one of ours, or was altered.",
         Reason::TokenOfAnotherClient => "The token belongs to another client ID.",

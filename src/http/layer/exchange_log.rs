@@ -48,7 +48,7 @@ pub async fn exchange_log(
     }
     let reason = reason.map(Reason::name);
     let hops = context.address().map(|address| address.hops.as_slice()).unwrap_or_default();
-    shared.exchanges.record(Exchange {
+    let exchange = Exchange {
         id: context.id(),
         merchant_id: owner.merchant_id,
         at: context.at(),
@@ -63,7 +63,11 @@ pub async fn exchange_log(
         api_key_id: Some(owner.api_key_id),
         client_id: notes.client_id,
         latency_us: context.latency_us(),
-    });
+    };
+    match notes.is_renewal {
+        true => shared.exchanges.record_renewal(exchange),
+        false => shared.exchanges.record(exchange),
+    }
     response
 }
 

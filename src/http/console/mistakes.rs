@@ -1,0 +1,93 @@
+//! What is wrong with a form that was sent: each mistake at its field, and the first field in focus.
+
+use std::fmt;
+
+use super::words;
+use crate::flows::error::Refused;
+
+/// In the order of the form.
+#[derive(Default)]
+pub(super) struct Mistakes(Vec<(&'static str, String)>);
+
+/// Markup made here, with every text in it escaped.
+pub(super) struct Markup(String);
+
+impl fmt::Display for Markup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl askama::filters::HtmlSafe for Markup {}
+
+impl Mistakes {
+    pub(super) fn of(refused: &Refused) -> Self {
+        let field = match refused {
+            // The form asks for a day.
+            Refused::Invalid { field: "expires_at", .. } => "expires_on",
+            Refused::Invalid { field, .. } => field,
+            _ => "",
+        };
+        Self(vec![(field, words::refusal(refused))])
+    }
+
+    pub(super) fn one(field: &'static str, words: String) -> Self {
+        Self(vec![(field, words)])
+    }
+
+    /// The value, or a mistake noted at its field.
+    pub(super) fn take<T>(&mut self, field: &'static str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|words| self.0.push((field, words))).ok()
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn at(&self, field: &str) -> Option<&str> {
+        self.0.iter().find(|(at, _)| *at == field).map(|(_, words)| words.as_str())
+    }
+
+    pub(super) fn is_at(&self, field: &str) -> bool {
+        self.at(field).is_some()
+    }
+
+    /// The attributes of a field: whether it is wrong, and focus on the first that is.
+    pub(super) fn marks(&self, field: &str) -> Markup {
+        let is_first = self.0.first().is_some_and(|(at, _)| *at == field);
+        let focus = if is_first { " autofocus" } else { "" };
+        Markup(match self.at(field) {
+            Some(_) => format!(" aria-invalid=\"true\" aria-describedby=\"{field}-mistake\"{focus}"),
+            None => String::new(),
+        })
+    }
+
+    /// What is wrong with a field, below it.
+    pub(super) fn note(&self, field: &str) -> Markup {
+        let note = |words| format!("<p class=\"mistake\" id=\"{field}-mistake\">{}</p>", escaped(words));
+        Markup(self.at(field).map(note).unwrap_or_default())
+    }
+
+    /// What is wrong with the form as a whole, or with what it has no field for.
+    pub(super) fn elsewhere(&self, fields: &[&str]) -> Markup {
+        let others = self.0.iter().filter(|(at, _)| !fields.contains(at));
+        let notes = others
+            .map(|(_, words)| format!("<p class=\"note note-bad\" role=\"alert\">{}</p>", escaped(words)));
+        Markup(notes.collect())
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&#38;"),
+            '<' => safe.push_str("&#60;"),
+            '>' => safe.push_str("&#62;"),
+            '"' => safe.push_str("&#34;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
