@@ -8,7 +8,7 @@
   const say = (words) => {
     if (!live) return;
     live.textContent = "";
-    // A change that follows at once would not be read out.
+    // Screen readers would not announce a change that follows at once.
     setTimeout(() => { live.textContent = words; }, 50);
   };
 
@@ -19,7 +19,7 @@
       await navigator.clipboard.writeText(text);
       return true;
     } catch {
-      // Without a secure context there is no clipboard to write to: select, and let the browser copy.
+      // Without a secure context there is no clipboard API: select the text and let the browser copy it.
       const range = document.createRange();
       range.selectNodeContents(source);
       const selection = getSelection();
@@ -47,7 +47,7 @@
     }, 2000);
   });
 
-  // A second click on a button that makes something would be asked for twice.
+  // Prevent a second click on a button that creates something.
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (form.method !== "post" || event.defaultPrevented) return;
@@ -65,7 +65,7 @@
     }
   });
 
-  // Times are written in UTC; the reader's own is a hover away.
+  // Times are in UTC. The local time is in the tooltip.
   for (const time of document.querySelectorAll("time[datetime]")) {
     const date = new Date(time.dateTime);
     if (!Number.isNaN(date.valueOf())) time.title = date.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });

@@ -10,7 +10,7 @@ import java.util.Map;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
-/** Java 17 or newer. Your JSON library serves better than the two patterns here. */
+/** Java 17 or newer. Use your JSON library instead of the two patterns here. */
 public class Token {
     private final HttpClient http = HttpClient.newHttpClient();
     private final String url = System.getenv("TOLLGATE_URL");
@@ -18,7 +18,7 @@ public class Token {
     private String access, refresh;
     private Instant renewAt = Instant.MIN;
 
-    /** A token that is good for another minute at least. `synchronized`: one renewal at a time. */
+    /** Returns a token that is valid for at least another minute. `synchronized` allows one renewal at a time. */
     synchronized String accessToken() throws Exception {
         if (Instant.now().isBefore(renewAt)) return access;
         String error = ask(refresh == null ? "/api/authorize" : "/api/refresh_token");

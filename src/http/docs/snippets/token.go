@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Tollgate hands out an access token that is good for another minute at least.
+// Tollgate returns an access token that is valid for at least another minute.
 type Tollgate struct {
 	URL, Key, ClientID, ClientSecret string
 

@@ -21,7 +21,7 @@ async function renew() {
   }
 }
 
-// A token that is good for another minute at least. Callers that come together share one renewal.
+// Returns a token that is valid for at least another minute. Concurrent callers share one renewal.
 async function accessToken() {
   if (!pair || Date.now() >= pair.renewAt) {
     renewing ??= renew().finally(() => (renewing = undefined));

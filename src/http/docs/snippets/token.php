@@ -1,5 +1,5 @@
 <?php
-// PHP 8, with its usual HTTP streams.
+// PHP 8, with its standard HTTP streams.
 final class Tollgate
 {
     private ?string $refresh = null;
@@ -9,7 +9,7 @@ final class Tollgate
     public function __construct(
         private string $url, private string $key, private string $clientId, private string $clientSecret) {}
 
-    /** A token that is good for another minute at least. Keep the object, or its three fields, between requests. */
+    /** Returns a token that is valid for at least another minute. Keep the object, or its three fields, between requests. */
     public function accessToken(): string
     {
         if (time() >= $this->renewAt) {

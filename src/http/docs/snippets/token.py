@@ -2,7 +2,7 @@ import json, os, threading, time, urllib.error, urllib.parse, urllib.request
 
 
 class Tollgate:
-    """Hands out an access token that is good for another minute at least. One for the whole process."""
+    """Returns an access token that is valid for at least another minute. Use one object for the whole process."""
 
     def __init__(self, url, key, client_id, client_secret):
         self.url, self.key = url, key

@@ -5,7 +5,7 @@ answer=$(curl --silent --show-error --fail-with-body "$TOLLGATE_URL/api/authoriz
   --data-urlencode "client_secret=$TOLLGATE_CLIENT_SECRET") || exit 1
 refresh_token=$(jq -r .refresh_token <<<"$answer")
 
-# Before the hour is over, and each time with the newest refresh token:
+# Renew before the hour is over, always with the newest refresh token:
 answer=$(curl --silent --show-error --fail-with-body "$TOLLGATE_URL/api/refresh_token" \
   --header "X-API-KEY: $TOLLGATE_KEY" \
   --data-urlencode "client_id=$TOLLGATE_CLIENT_ID" \
@@ -13,6 +13,6 @@ answer=$(curl --silent --show-error --fail-with-body "$TOLLGATE_URL/api/refresh_
   --data-urlencode "refresh_token=$refresh_token") || exit 1
 access_token=$(jq -r .access_token <<<"$answer")
 
-# Every other call of the platform carries both headers.
+# Send both headers with every other call to the platform.
 curl --silent --show-error --fail-with-body "$API_URL" \
   --header "X-API-KEY: $TOLLGATE_KEY" --header "ACCESS-TOKEN: $access_token"

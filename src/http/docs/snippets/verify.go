@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// IsGenuine takes the key's whsec_..., the request's headers, and the body as the bytes that came.
+// IsGenuine takes the key's whsec_..., the request's headers, and the exact bytes of the body.
 func IsGenuine(secret string, headers http.Header, body []byte, now time.Time) bool {
 	at := headers.Get("webhook-timestamp")
 	seconds, err := strconv.ParseInt(at, 10, 64)
 	if err != nil || now.Sub(time.Unix(seconds, 0)).Abs() > 5*time.Minute {
-		return false // an old one, played again
+		return false // an old webhook, sent again
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 	if err != nil {
@@ -25,7 +25,7 @@ func IsGenuine(secret string, headers http.Header, body []byte, now time.Time) b
 	mac.Write([]byte(headers.Get("webhook-id") + "." + at + "."))
 	mac.Write(body)
 	expected := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
-	// While a secret is being replaced there are two signatures.
+	// During a rotation of the secret there are two signatures.
 	for _, one := range strings.Fields(headers.Get("webhook-signature")) {
 		if hmac.Equal([]byte(expected), []byte(one)) {
 			return true
