@@ -9,7 +9,8 @@ const ADA: &str = "ada@harbour.example";
 
 /// Looks at the question, which must change nothing, and answers it; returns what the next page says.
 async fn confirmed(app: &TestApp, person: &Person, path: &str, fields: &[(&str, &str)]) -> String {
-    let question = app.page(person, path).await;
+    let asks_at = if path.ends_with("/switch") { format!("{path}-off") } else { path.to_owned() };
+    let question = app.page(person, &asks_at).await;
     for (name, value) in fields {
         assert!(question.contains(&format!("name=\"{name}\" value=\"{value}\"")), "{question}");
     }
@@ -29,7 +30,7 @@ async fn switching_off_and_revoking_a_key_say_how_many_sessions_they_end() {
         app.flush().await;
         let base = format!("/console/m/{}/api-keys/{}", merchant.id, merchant.key_id);
         let switch = format!("{base}/tokens/{}/switch", merchant.client_id);
-        let question = app.page(&person, &switch).await;
+        let question = app.page(&person, &format!("{switch}-off")).await;
         assert!(question.contains("<dt>Live sessions</dt><dd>2</dd>"), "{question}");
         assert!(question.contains("<dt>Last used</dt><dd>just now"), "{question}");
         let before = app.page(&person, &format!("{base}/tokens")).await;
