@@ -10,7 +10,16 @@
 # reaches its port. Publish the port only to a proxy that terminates TLS, or mount a certificate and set
 # TOLLGATE__SERVER__TLS_CERTIFICATE_FILE and TOLLGATE__SERVER__TLS_KEY_FILE.
 
-FROM rust:1.95.0-slim-bookworm AS build
+# To build from images that are pinned by digest, which says exactly what they hold:
+#
+#   docker build --build-arg BUILD_IMAGE=rust:1.95.0-slim-bookworm@sha256:... \
+#                --build-arg RUN_IMAGE=debian:12-slim@sha256:... -t tollgate .
+#
+# `docker buildx imagetools inspect debian:12-slim` prints the digest of the day.
+ARG BUILD_IMAGE=rust:1.95.0-slim-bookworm
+ARG RUN_IMAGE=debian:12-slim
+
+FROM ${BUILD_IMAGE} AS build
 WORKDIR /build
 # The bundled SQLite and the cryptography are written in C. The compiler in this image is enough to build them.
 COPY Cargo.toml Cargo.lock askama.toml ./
@@ -22,7 +31,7 @@ RUN cargo build --locked --release --bin tollgate \
     && cp target/release/tollgate /out/tollgate \
     && strip /out/tollgate
 
-FROM debian:12-slim
+FROM ${RUN_IMAGE}
 LABEL org.opencontainers.image.title="tollgate" \
       org.opencontainers.image.description="Issues and verifies API credentials for the merchants of a payment platform" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT"
