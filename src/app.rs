@@ -29,7 +29,7 @@ use crate::jobs::deliver::Deliverer;
 use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::{SweepSettings, Sweeper};
-use crate::jobs::{notices, tidy, token_keys, usage};
+use crate::jobs::{learn, notices, tidy, token_keys, usage};
 use crate::store::StoreError;
 use crate::telemetry::traces::Traces;
 
@@ -229,11 +229,13 @@ impl App {
         let (shared, tasks) = (&self.shared, self.core().store.tasks());
         let with_core = || Arc::clone(&shared.core);
         let (uses, limits, notes, keys) = (with_core(), with_core(), with_core(), with_core());
+        let secrets = with_core();
         let sweeper = Arc::clone(&shared.sweeper);
         let mut loops = vec![
             tasks.keep("last_used", move || usage::run(Arc::clone(&uses))),
             tasks.keep("limits", move || tidy::run(Arc::clone(&limits))),
             tasks.keep("notices", move || notices::run(Arc::clone(&notes))),
+            tasks.keep("new_secrets", move || learn::run(Arc::clone(&secrets))),
             tasks.keep("token_keys", move || token_keys::run(Arc::clone(&keys))),
             tasks.keep("sweep", move || Arc::clone(&sweeper).run()),
         ];

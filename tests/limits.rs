@@ -9,6 +9,7 @@ use tollgate::domain::admin::Role;
 
 use super::admin::{Admin, introspect_as, service_token, text};
 use super::console::people::sign_in_form;
+use super::support::merchant::plain_key;
 use super::support::{Call, Merchant, TestApp, each_engine, each_engine_with};
 
 const HERE: &str = "192.0.2.7";
@@ -96,6 +97,33 @@ async fn who_knows_a_secret_goes_on_from_an_address_where_others_fail() {
         app.send(merchant.authorize()).await.tokens();
         let key = text(&rotated, "key").to_owned();
         app.send(Merchant { key, ..merchant.clone() }.authorize()).await.tokens();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_that_has_not_met_a_good_secret_lets_it_in_from_an_address_where_others_fail() {
+    each_engine_with(three_failures, async |app| {
+        let merchant = app.merchant().await;
+        let operator = Admin::operator(&app).await;
+        let replica = app.replica().await;
+        let flooded = async || {
+            for _ in 0..3 {
+                replica.send(wrong_key(&merchant)).await;
+                replica.send(Call::get("/admin/v1/merchants").header("authorization", "Bearer tga_x")).await;
+            }
+            replica.send(wrong_key(&merchant)).await.refused(429, "slow_down");
+        };
+        flooded().await;
+        replica.core().learn_secrets(None).await.expect("the store answers");
+        replica.send(merchant.authorize()).await.tokens();
+        assert_eq!(replica.send(operator.call(Method::GET, "/merchants")).await.status, 200);
+
+        let later = app.key_of(merchant.id, plain_key()).await;
+        replica.send(later.authorize()).await.refused(429, "slow_down");
+        replica.core().learn_secrets(Some(app.now())).await.expect("the store answers");
+        replica.send(later.authorize()).await.tokens();
+        replica.send(wrong_key(&merchant)).await.refused(429, "slow_down");
     })
     .await;
 }

@@ -3,6 +3,7 @@
 //! Decisions use a cached record, which may be outdated. A refusal is confirmed with the database before the
 //! caller gets it. If the call is admitted, the statement that it leads to confirms the record.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,7 +18,11 @@ use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::merchant::MerchantRecord;
 use crate::domain::reason::Reason;
 use crate::domain::secret::{SecretHash, StoredSecret, looks_like_api_key};
-use crate::store::StoreError;
+use crate::store::{StoreError, admin_tokens, secrets};
+
+/// Keys, and admin tokens, that are learnt before anybody comes with them: the newest. Others are learnt when
+/// they come.
+const LEARNT_MAX: i64 = 10_000;
 
 /// A caller with a known key, and the record that decides about it.
 #[derive(Clone)]
@@ -60,6 +65,31 @@ impl Core {
             },
         };
         Ok(Some(Caller { record, key_id, address, hash, is_fresh }))
+    }
+
+    /// Learns which keys were made since `since`, or ever, and which admin tokens there are. Whoever comes with
+    /// one of them is let in from an address where others fail, also by a replica that has not met them.
+    pub async fn learn_secrets(&self, since: Option<Timestamp>) -> Result<(), StoreError> {
+        let after = since.map_or(SecretId::nil(), SecretId::first_of);
+        let now = self.now();
+        let mut db = self.store.read().await?;
+        let hot = self.store.hot();
+        let mut late = BTreeSet::new();
+        for (hash, merchant, key) in secrets::hashes_of_api_keys(&mut db, after, now, LEARNT_MAX).await? {
+            if hot.known_owner(hash).is_none() {
+                hot.learn_owner(hash, (merchant, key));
+                late.extend(hot.cached_record(merchant).map(|_| merchant));
+            }
+        }
+        for hash in admin_tokens::hashes(&mut db, now, LEARNT_MAX).await? {
+            self.limits.good_tokens.insert(hash, ());
+        }
+        drop(db);
+        // The record in memory does not have the new key yet.
+        for merchant in late {
+            hot.load_record(merchant, now).await?;
+        }
+        Ok(())
     }
 
     /// Decides about an `X-API-KEY` that came from `ip`. Calls `note` with the key's owner, also if the key

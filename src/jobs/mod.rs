@@ -4,6 +4,7 @@ pub mod clock;
 pub mod deliver;
 pub mod egress;
 pub mod exchange_log;
+pub mod learn;
 pub mod notices;
 pub mod pace;
 mod surplus;

@@ -244,6 +244,21 @@ pub async fn revoke(tx: &mut Tx, id: AdminTokenId, now: Timestamp) -> Result<boo
     Ok(rows == 1)
 }
 
+/// Hashes of tokens that may work, newest first.
+pub async fn hashes(db: &mut Connection, now: Timestamp, limit: i64) -> Result<Vec<SecretHash>, StoreError> {
+    let rows = db
+        .query(
+            "select hash, earlier_hash from admin_tokens where revoked_at is null \
+             and (expires_at is null or expires_at > $1) order by id desc limit $2",
+        )
+        .bind(now)
+        .bind(limit)
+        .all::<(Vec<u8>, Option<Vec<u8>>)>()
+        .await?;
+    let hashes = rows.into_iter().flat_map(|(newest, earlier)| [Some(newest), earlier]).flatten();
+    Ok(hashes.filter_map(|hash| hash.try_into().ok().map(SecretHash::from_bytes)).collect())
+}
+
 const NOTE_USES: Sql = Sql {
     postgres: "update admin_tokens set last_used_at = c.at from unnest($1::uuid[], $2::bigint[]) as c (id, at) \
                where admin_tokens.id = c.id",

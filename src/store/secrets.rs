@@ -176,6 +176,30 @@ pub async fn merchant_of_api_key(
         .await
 }
 
+/// Hashes of live API keys with ids after `after`, newest first, with their merchant and key.
+pub async fn hashes_of_api_keys(
+    db: &mut Connection,
+    after: SecretId,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<(SecretHash, MerchantId, ApiKeyId)>, StoreError> {
+    let rows = db
+        .query(
+            "select hash, merchant_id, owner_id from secrets where id > $1 and owner_kind = 'api_key' \
+             and (ends_at is null or ends_at > $2) order by id desc limit $3",
+        )
+        .bind(after)
+        .bind(now)
+        .bind(limit)
+        .all::<(Vec<u8>, MerchantId, ApiKeyId)>()
+        .await?;
+    let hashed = rows.into_iter().filter_map(|(hash, merchant, key)| {
+        let hash = hash.try_into().ok()?;
+        Some((SecretHash::from_bytes(hash), merchant, key))
+    });
+    Ok(hashed.collect())
+}
+
 /// A live secret that was found by its hash.
 pub struct LiveSecret {
     pub id: SecretId,
