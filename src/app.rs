@@ -25,6 +25,7 @@ use crate::http::metrics::EdgeMetrics;
 use crate::http::server::{ListenerLimits, Transport, serve};
 use crate::http::tls::{Tls, TlsError, TlsFiles};
 use crate::http::{self, Edge, Shared};
+use crate::jobs::audit_head::HeadReporter;
 use crate::jobs::deliver::Deliverer;
 use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
@@ -81,6 +82,7 @@ pub enum BuildError {
 pub struct App {
     shared: Arc<Shared>,
     deliverer: Arc<Deliverer>,
+    head_reporter: Option<Arc<HeadReporter>>,
     limits: ListenerLimits,
     proxy_protocol_from: Arc<[IpNet]>,
     drain_delay: Duration,
@@ -100,6 +102,7 @@ impl App {
         join(&core, settings.tokens.allow_missing_keys).await?;
         core.seal_audit_trail().await?;
         let egress = Arc::new(Egress::new(core.destinations).through(settings.webhooks.proxy.clone()));
+        let head_reporter = HeadReporter::new(Arc::clone(&core), &settings.webhooks);
         let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
             exchanges: ExchangeLog::start(Arc::clone(&core)),
@@ -130,6 +133,7 @@ impl App {
         Ok(Self {
             shared,
             deliverer,
+            head_reporter,
             limits,
             proxy_protocol_from: proxies.into(),
             drain_delay: settings.server.drain_delay,
@@ -239,6 +243,9 @@ impl App {
             tasks.keep("token_keys", move || token_keys::run(Arc::clone(&keys))),
             tasks.keep("sweep", move || Arc::clone(&sweeper).run()),
         ];
+        if let Some(reporter) = self.head_reporter.clone() {
+            loops.push(tasks.keep("audit_head", move || Arc::clone(&reporter).run()));
+        }
         if let Some(tls) = shared.tls.clone() {
             loops.push(tasks.keep("tls_certificate", move || Arc::clone(&tls).watch()));
         }

@@ -25,9 +25,11 @@ pub use mistakes::{Mistake, Mistakes};
 pub use reader::read_secret;
 pub use values::{BadValue, DatabaseUrl, ProxyUrl, TokenKeys};
 
+use crate::domain::destination::WebhookUrl;
+use crate::domain::webhook::WebhookSecret;
 use layers::near_misses;
 use reader::{Origin, Reader};
-use values::{address, directory, file, log_level, network, one_of, optional, scope, web_url};
+use values::{address, directory, file, log_level, network, one_of, operator_url, optional, scope, web_url};
 
 /// Enough to list every proxy or its network. Each is compared with every hop of every request.
 const TRUSTED_PROXIES_MAX: usize = 256;
@@ -129,6 +131,9 @@ pub struct Webhooks {
     pub allow_http: bool,
     /// The HTTP proxy to send webhooks through, if any.
     pub proxy: Option<ProxyUrl>,
+    /// Where the operators are told of the head of the audit trail. With a secret, then.
+    pub operator_url: Option<WebhookUrl>,
+    pub operator_secret: Option<WebhookSecret>,
 }
 
 /// `[limits]`: how often something may happen before the answer is 429.
@@ -337,11 +342,16 @@ impl Tokens {
 
 impl Webhooks {
     fn read(reader: &mut Reader) -> Self {
-        Self {
+        let webhooks = Self {
             allow_private_networks: reader.switch("webhooks.allow_private_networks"),
             allow_http: reader.switch("webhooks.allow_http"),
             proxy: reader.secret("webhooks.proxy", "webhooks.proxy_file"),
-        }
+            operator_url: reader.text("webhooks.operator_url", optional(operator_url)),
+            operator_secret: reader.secret("webhooks.operator_secret", "webhooks.operator_secret_file"),
+        };
+        let is_signed = webhooks.operator_url.is_none() || webhooks.operator_secret.is_some();
+        reader.relate("webhooks.operator_url", "needs", "webhooks.operator_secret", is_signed);
+        webhooks
     }
 }
 

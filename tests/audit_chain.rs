@@ -1,12 +1,22 @@
 //! The audit chain: old events are removed, the rest can still be verified, and events that were removed by
 //! hand are reported as missing.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
+use serde_json::{Value, json};
+use tollgate::config::Settings;
+use tollgate::domain::destination::{DestinationRules, WebhookUrl};
 use tollgate::flows::audit_chain::ChainVerdict;
+use tollgate::jobs::audit_head::HeadReporter;
 use tollgate::jobs::sweep::Kind;
 use tollgate::store::audit_head::Head;
 
-use super::support::{TestApp, each_engine};
+use super::support::program::{Server, run, stdout_of};
+use super::support::receiver::{Answering, Receiver};
+use super::support::{Database, TestApp, each_engine, engines};
+
+const OPERATORS_SECRET: &str = "whsec_b3BlcmF0b3JzIHNlY3JldCBvZiAzMiBieXRlcyBsb24=";
 
 async fn verdict(app: &TestApp) -> ChainVerdict {
     app.core().verify_audit_chain().await.expect("the store answers")
@@ -168,5 +178,58 @@ async fn a_chain_that_does_not_hold_is_not_cut() {
             assert_eq!(app.number("select count(*) from audit_events").await, rows, "{harm}");
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn the_operators_are_told_of_the_head_when_it_changes_and_hourly() {
+    each_engine(async |app| {
+        let receiver = Receiver::open();
+        let mut settings = Settings::with_defaults();
+        settings.webhooks.operator_url =
+            Some(WebhookUrl::parse(&receiver.url(), DestinationRules::OPEN).expect("a URL"));
+        settings.webhooks.operator_secret = Some(OPERATORS_SECRET.parse().expect("a secret"));
+        let reporter =
+            HeadReporter::new(Arc::clone(app.core()), &settings.webhooks).expect("a URL and a secret");
+        let told = async || {
+            reporter.tick().await.expect("the store answers");
+            receiver.take().len()
+        };
+        app.merchant().await;
+        receiver.answer(Answering::Status(500));
+        assert_eq!((told().await, told().await), (1, 1), "it was not taken");
+        receiver.answer(Answering::Status(204));
+        assert_eq!((told().await, told().await), (1, 0));
+        app.merchant().await;
+        assert_eq!((told().await, told().await), (1, 0));
+        app.advance(TimeDelta::hours(1));
+        assert_eq!((told().await, told().await), (1, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_head_that_the_operators_were_sent_is_one_to_verify_against() {
+    for engine in engines() {
+        let database = Database::fresh(engine).await;
+        let receiver = Receiver::open();
+        let mut command = Server::command("serve", &database);
+        command.env("TOLLGATE__WEBHOOKS__OPERATOR_URL", receiver.url());
+        command.env("TOLLGATE__WEBHOOKS__OPERATOR_SECRET", OPERATORS_SECRET);
+        stdout_of(&mut Server::command_of(&["operator", "add", "Ops"], &database));
+        let _server = Server::start(&mut command);
+        let hook = receiver.until_received(1).await.remove(0);
+        assert!(hook.is_signed_with(OPERATORS_SECRET));
+        assert_eq!(hook.event_type(), "audit.head");
+        let kept = database.directory().join("head.json");
+        let verified = async |head: &Value| {
+            std::fs::write(&kept, head.to_string()).expect("a temporary directory takes files");
+            let kept = kept.to_str().expect("temporary directories have plain names");
+            run(&mut Server::command_of(&["audit", "verify", "--head", kept], &database)).status.success()
+        };
+        let mut head = hook.json()["data"].clone();
+        assert!(verified(&head).await);
+        head["seq"] = json!(head["seq"].as_i64().expect("a number") + 1);
+        assert!(!verified(&head).await);
     }
 }

@@ -17,8 +17,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::reader::secret_file;
 use crate::domain::address::canonical_range;
+use crate::domain::destination::{DestinationRules, WebhookUrl};
 use crate::domain::keyring::KeyState;
 use crate::domain::scope::is_name;
+use crate::domain::webhook::WebhookSecret;
 
 /// Enough for years of rotation. Each key may be tried on a token.
 const TOKEN_KEYS_MAX: usize = 16;
@@ -118,6 +120,15 @@ impl FromStr for ProxyUrl {
 impl fmt::Debug for ProxyUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ProxyUrl(redacted)")
+    }
+}
+
+impl FromStr for WebhookSecret {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = || BadValue("the secret is not `whsec_` and the base64 of 24 to 64 bytes".to_owned());
+        Self::from_plain(text).ok_or_else(bad)
     }
 }
 
@@ -250,6 +261,11 @@ pub(super) fn web_url(text: &str) -> Result<String, BadValue> {
     });
     let bad = || format!("{text:?} is no http or https URL without user, query, fragment and trailing slash");
     uri.map(|_| text.to_owned()).ok_or_else(|| BadValue(bad()))
+}
+
+/// The operator's own URL, which may be on their own network.
+pub(super) fn operator_url(text: &str) -> Result<WebhookUrl, BadValue> {
+    WebhookUrl::parse(text, DestinationRules::OPEN).map_err(|error| BadValue(format!("{text:?} {error}")))
 }
 
 pub(super) fn log_level(text: &str) -> Result<String, BadValue> {

@@ -41,6 +41,11 @@ pub enum BadWebhookUrl {
     Address,
 }
 
+impl DestinationRules {
+    /// For what the operator chose.
+    pub const OPEN: Self = Self { allow_private_networks: true, allow_http: true };
+}
+
 impl WebhookUrl {
     /// # Errors
     /// [`BadWebhookUrl`].

@@ -225,7 +225,8 @@ impl<'a> Iterator for Outside<'a> {
     }
 }
 
-/// A signing secret: 32 random bytes. The receiver has it too.
+/// A signing secret: 32 random bytes if it is made here. The receiver has it too.
+#[derive(Clone)]
 pub struct WebhookSecret(Zeroizing<Vec<u8>>);
 
 impl WebhookSecret {
@@ -235,6 +236,12 @@ impl WebhookSecret {
 
     pub const fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
+    }
+
+    /// Reads the form that [`Self::to_plain`] writes: 24 to 64 bytes, as Standard Webhooks says.
+    pub fn from_plain(text: &str) -> Option<Self> {
+        let bytes = Zeroizing::new(STANDARD.decode(text.strip_prefix("whsec_")?).ok()?);
+        (24..=64).contains(&bytes.len()).then_some(Self(bytes))
     }
 
     /// For sealing only: never show these bytes.

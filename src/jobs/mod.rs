@@ -1,5 +1,6 @@
 //! Background jobs. Each has a function for one step, which tests can call, and a loop around it.
 
+pub mod audit_head;
 pub mod clock;
 pub mod deliver;
 pub mod egress;

@@ -61,6 +61,8 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.tokens.refresh_retry_window, TimeDelta::minutes(1));
     assert!(!settings.webhooks.allow_private_networks);
     assert!(!settings.webhooks.allow_http);
+    assert!(settings.webhooks.operator_url.is_none());
+    assert!(settings.webhooks.operator_secret.is_none());
     assert_eq!(settings.limits.failures_per_address_per_minute, 600);
     assert_eq!(settings.limits.calls_per_key_per_second, 0);
     assert_eq!(settings.limits.new_sessions_per_client_per_minute, 6000);

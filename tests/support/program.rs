@@ -98,6 +98,15 @@ impl Server {
         command
     }
 
+    /// A command other than `serve` and `demo` beside a server on `database`, with the same token keys.
+    pub(crate) fn command_of(arguments: &[&str], database: &Database) -> Command {
+        let mut command = tollgate(arguments);
+        let directory = database.directory().to_str().expect("temporary directories have plain names");
+        command.arg(format!("--data-dir={directory}")).arg(format!("--database-url={}", database.url));
+        command.env("TOLLGATE__TOKENS__KEYS", hex::encode(TOKEN_KEY));
+        command
+    }
+
     fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())

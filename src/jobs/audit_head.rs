@@ -1,0 +1,98 @@
+//! Tells the operators' receiver of the head of the audit trail, so that it is kept where whoever writes to the
+//! database cannot change it.
+//!
+//! Once a minute where the trail has grown, and hourly where it has not: a receiver that hears nothing knows
+//! that something is wrong. Each replica tells of it. What does not arrive is not kept: the next head says more.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::json;
+
+use super::egress::Egress;
+use crate::config;
+use crate::domain::api_key::WebhookFormat;
+use crate::domain::clock::Timestamp;
+use crate::domain::delivery::Answer;
+use crate::domain::destination::{DestinationRules, WebhookUrl};
+use crate::domain::event::WebhookEvent;
+use crate::domain::ids::{EventId, MerchantId};
+use crate::domain::webhook::{SignedMessage, WebhookSecret};
+use crate::flows::SharedCore;
+use crate::store::StoreError;
+use crate::store::audit_head::Head;
+
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// A head that stays the same is told of again after this long.
+const REPEAT_AFTER: TimeDelta = TimeDelta::hours(1);
+
+/// Tells of the head.
+pub struct HeadReporter {
+    core: SharedCore,
+    egress: Egress,
+    url: WebhookUrl,
+    secret: WebhookSecret,
+    /// What the receiver has, and since when.
+    told: Mutex<Option<(Head, Timestamp)>>,
+}
+
+impl HeadReporter {
+    /// `None` where the settings name no receiver.
+    pub fn new(core: SharedCore, settings: &config::Webhooks) -> Option<Arc<Self>> {
+        let (url, secret) = (settings.operator_url.clone()?, settings.operator_secret.clone()?);
+        let egress = Egress::new(DestinationRules::OPEN).through(settings.proxy.clone());
+        Some(Arc::new(Self { core, egress, url, secret, told: Mutex::default() }))
+    }
+
+    /// Tells of the head if it is time to; the answer, if so.
+    pub async fn tick(&self) -> Result<Option<Answer>, StoreError> {
+        let head = self.core.audit_head().await?;
+        let now = self.core.now();
+        let is_known = |(told, at): &(Head, Timestamp)| *told == head && now.since(*at) < REPEAT_AFTER;
+        if self.told().as_ref().is_some_and(is_known) {
+            return Ok(None);
+        }
+        let answer = self.egress.send(self.message(&head, now)).await;
+        if answer.is_success() {
+            *self.told() = Some((head, now));
+        }
+        Ok(Some(answer))
+    }
+
+    /// Runs until it is aborted.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            match self.tick().await {
+                Ok(Some(answer)) if !answer.is_success() => {
+                    let status = answer.result.as_ref().ok().map(|received| received.status);
+                    let error = answer.result.as_ref().err().map(|error| <&str>::from(*error));
+                    tracing::warn!(status, error, "the operators' receiver does not take the audit head");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the audit head is not told of"),
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Its data is what `tollgate audit verify --head` reads.
+    fn message(&self, head: &Head, now: Timestamp) -> SignedMessage {
+        let event = WebhookEvent {
+            id: EventId::generate(now, &self.core.entropy),
+            // Of the platform; it is not part of what is sent.
+            merchant_id: MerchantId::nil(),
+            event_type: "audit.head".to_owned(),
+            data: json!({ "seq": head.seq, "hash": hex::encode(&head.hash) }).into(),
+            idempotency_key: None,
+            created_at: now,
+        };
+        let (url, secrets) = (self.url.clone(), [self.secret.clone()]);
+        SignedMessage::new(url, &event, WebhookFormat::SingleJson, &secrets, now.unix_secs())
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Option<(Head, Timestamp)>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
