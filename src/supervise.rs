@@ -62,11 +62,7 @@ impl Supervisor {
                 }
                 task.restarts.fetch_add(1, Ordering::Relaxed);
                 task.down.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(
-                    task = name,
-                    pause_ms = pause.as_millis(),
-                    "a background task is started anew"
-                );
+                tracing::error!(task = name, pause_ms = pause.as_millis(), "a background task is restarted");
                 tokio::time::sleep(pause).await;
                 task.down.fetch_sub(1, Ordering::Relaxed);
                 pause = (pause * 2).min(PAUSE_MAX);

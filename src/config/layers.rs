@@ -57,7 +57,7 @@ pub(super) enum Value {
     Number(i64),
     Switch(bool),
     List(Vec<String>),
-    /// Names, each with a text about it. A list of names is one whose texts are empty.
+    /// Names, each with a description. A plain list of names also fits: the descriptions are then empty.
     Names(Vec<(String, String)>),
 }
 
@@ -108,7 +108,7 @@ impl Value {
         }
     }
 
-    /// This value as one of the type of `other`; `None` where it is of another.
+    /// Converts this value to the type of `other`. `None` if it has a different type.
     fn into_type_of(self, other: &Value) -> Option<Self> {
         let is_same = std::mem::discriminant(&self) == std::mem::discriminant(other);
         match other {
@@ -117,7 +117,7 @@ impl Value {
         }
     }
 
-    /// A list as names without a text about them.
+    /// Turns a list into names with empty descriptions.
     fn named(self) -> Self {
         match self {
             Value::List(names) => Value::Names(names.into_iter().map(|name| (name, String::new())).collect()),

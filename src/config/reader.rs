@@ -112,7 +112,7 @@ impl Reader {
         })
     }
 
-    /// Names in their order, and what is said about those of which something is.
+    /// The names in their order, and the descriptions of those that have one.
     pub(super) fn names(
         &mut self,
         key: &'static str,

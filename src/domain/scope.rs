@@ -61,8 +61,9 @@ impl Scopes {
         sets.try_fold(first.clone(), |common, set| common.in_both(set).ok_or(NothingLeft)).map(Some)
     }
 
-    /// What the path of a call to `/api/verify-scope/` asks for: its first segment behind the prefix. The
-    /// proxy's configuration fixes it; a query or a header is its caller's.
+    /// The scopes in the path of a call to `/api/verify-scope/`: its first segment after the prefix. They are
+    /// in the path because the proxy's configuration fixes it, while the caller controls the query and the
+    /// headers.
     pub fn of_verify_path(path: &str) -> Option<Self> {
         let segment = path.strip_prefix("/api/verify-scope/")?.split('/').next()?;
         percent_decode_str(segment).decode_utf8().ok()?.parse().ok()

@@ -73,7 +73,7 @@ impl Core {
         .await
     }
 
-    /// A user that the actor may see.
+    /// A user whom the principal may see.
     pub async fn user(&self, principal: &Principal, id: UserId) -> Managed<User> {
         let found = users::by_id(&mut self.store.read().await?, id).await?;
         let may_see =

@@ -33,7 +33,7 @@ impl Period {
         }
     }
 
-    /// Of the counted calls.
+    /// The length of the slots in which the calls of this period are counted.
     const fn slot_secs(self) -> i64 {
         match self {
             Self::Hour => SHORT_SECS,
@@ -67,7 +67,7 @@ pub struct Figures {
     /// Why calls were refused, most frequent first.
     pub denials: Vec<(String, i64)>,
     pub calls: i64,
-    /// Client ids with the sessions they started within the last hour.
+    /// Client ids, each with the number of sessions it started within the last hour.
     pub storms: Vec<(String, i64)>,
 }
 
@@ -132,7 +132,7 @@ fn fill(buckets: &mut [Bucket], first: i64, counts: &[Count], latencies: &[Laten
     denials
 }
 
-/// The latency that so many of a hundred calls did not exceed.
+/// The latency that `percent` of the calls did not exceed.
 fn percentile(of_bucket: &[Latencies], percent: i64) -> Option<i64> {
     let calls: i64 = of_bucket.iter().map(|class| class.calls).sum();
     let wanted = (calls * percent + 99) / 100;

@@ -1,4 +1,4 @@
-//! What is live now, for whoever is about to end it.
+//! Counts what is live now, to show it before somebody ends it.
 
 use super::Core;
 use super::error::Managed;
@@ -6,10 +6,10 @@ use super::principal::Principal;
 use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId};
 use crate::store::sessions;
 
-/// Sessions are counted to one more than this.
+/// Counting stops at one more than this, so that the caller can tell that there are more.
 pub const SESSIONS_COUNTED_MAX: i64 = 10_000;
 
-/// Whose sessions.
+/// Whose sessions to count.
 #[derive(Clone, Copy, Debug)]
 pub enum Whose {
     Merchant,
@@ -23,7 +23,7 @@ pub struct Live {
 }
 
 impl Core {
-    /// What is live at a merchant, or of one of its keys or clients.
+    /// What is live for a merchant, or for one of its keys or clients.
     pub async fn live(&self, principal: &Principal, merchant: MerchantId, whose: Whose) -> Managed<Live> {
         self.must_exist(principal, merchant).await?;
         let (key, client) = match whose {

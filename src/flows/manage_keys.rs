@@ -102,7 +102,7 @@ impl Core {
         Ok(api_keys::list(&mut self.store.read().await?, merchant, before, limit).await?)
     }
 
-    /// The same with a part of their name, or the end of one of their secrets.
+    /// The same, but only keys whose name contains this text or that have a secret ending with it.
     pub async fn api_keys_named(
         &self,
         principal: &Principal,

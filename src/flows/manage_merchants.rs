@@ -68,7 +68,7 @@ impl Core {
         licensed(&mut db, found).await
     }
 
-    /// Merchants with a part of their name, newest first, for operators.
+    /// Merchants whose name contains this text, newest first. Only for operators.
     pub async fn merchants_named(
         &self,
         principal: &Principal,

@@ -52,7 +52,7 @@ impl Core {
         admin_tokens::list(&mut self.store.read().await?, principal.merchant_id, before, limit).await
     }
 
-    /// A token that the actor may see, live or not.
+    /// A token that the principal may see, live or not.
     pub async fn admin_token_by_id(&self, principal: &Principal, id: AdminTokenId) -> Managed<AdminToken> {
         let found = admin_tokens::by_id(&mut self.store.read().await?, id).await?;
         let may_see = |token: &AdminToken| {

@@ -69,7 +69,7 @@ pub struct Core {
     pub lifetimes: Lifetimes,
     /// The scopes that exist, from `[tokens] scopes`. Empty means any name.
     pub known_scopes: Vec<String>,
-    /// What a scope allows, by its name, where the settings say it.
+    /// What each scope allows, by name, if the settings describe it.
     pub scope_descriptions: HashMap<String, String>,
     /// The issuer from the settings. It is never taken from a request.
     pub issuer: String,

@@ -1,5 +1,5 @@
 //! Checks scopes that are requested or set. If the settings list the scopes that exist, others are refused.
-//! Also tells which scopes were used lately, before some are taken away.
+//! Also finds out which scopes were used lately, to show it before some are taken away.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +14,19 @@ use crate::domain::reason::Reason;
 use crate::domain::scope::Scopes;
 use crate::store::{api_keys, scope_use};
 
-/// How far back uses are counted.
+/// How far back uses count.
 const LATELY: TimeDelta = TimeDelta::days(30);
 
 /// What one client did with one scope lately.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeUse {
-    /// `None`: its tokens were good for everything.
+    /// `None` means that its tokens had every scope.
     pub scope: Option<String>,
-    /// `None`: calls with the key alone.
+    /// `None` means calls with the key alone.
     pub client_id: Option<String>,
-    /// Calls that gave a token with the scope.
+    /// How many calls issued a token with the scope.
     pub tokens: i64,
-    /// Calls of resource servers that asked for the scope, and passed.
+    /// How many calls of resource servers required the scope and were admitted.
     pub checks: i64,
     pub last_at: Timestamp,
 }

@@ -1,5 +1,5 @@
-//! Which admin tokens may more than they are used for. Whoever has such a token has more than its owner
-//! means to give, so the audit trail names each once, and lists mark it.
+//! Finds admin tokens that may do more than they are used for. If such a token leaks, it does more harm than
+//! it has to. So the audit trail names each of them once, and lists of tokens mark them.
 
 use std::collections::HashMap;
 
@@ -12,19 +12,19 @@ use crate::domain::event::EventType;
 use crate::domain::ids::AdminTokenId;
 use crate::store::{StoreError, admin_tokens, audit};
 
-/// A token has this long to change something before it counts as one that never does.
+/// A token that changed nothing for this long counts as one that never changes anything.
 const IDLE_AFTER: TimeDelta = TimeDelta::days(30);
 
-/// The same for one that was made to introspect, as its permission says.
+/// The same for a token with the permission `introspect`, which is clearly meant for introspection.
 const INTROSPECTS_AFTER: TimeDelta = TimeDelta::days(1);
 
 /// Why a token should be replaced by a narrower one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Advice {
-    /// It may introspect, and has changed nothing: a service token with `introspect` would do.
+    /// It may introspect and has changed nothing. A service token with `introspect` is enough.
     OnlyIntrospects,
-    /// It has changed nothing for a month: a service token that reads would do.
+    /// It has changed nothing for a month. A service token that can only read is enough.
     ChangesNothing,
     NeverUsed,
 }
@@ -36,7 +36,7 @@ impl Core {
         Ok(found.into_iter().map(|(token, advice)| (token.id, advice)).collect())
     }
 
-    /// Puts each token that should be narrowed into the audit trail, once; how many.
+    /// Writes each token that should be narrowed to the audit trail, once. Returns how many were written.
     pub async fn advise_narrowing(&self) -> Result<u64, StoreError> {
         let mut told = 0;
         for (token, advice) in self.broad_tokens().await? {
@@ -48,7 +48,7 @@ impl Core {
                 "last_used_at": token.last_used_at,
             });
             let mut tx = self.store.begin().await?;
-            // Of several replicas one tells.
+            // Only one of several replicas writes the event.
             if admin_tokens::tell_narrow(&mut tx, token.id, event.at).await? {
                 audit::append(&mut tx, &event).await?;
                 told += 1;

@@ -55,7 +55,7 @@ pub struct Notes {
     pub ending: Option<Ending>,
     /// The call's address is outside the allow list, but the list is only observed.
     pub observed: bool,
-    /// Set on a call that came with a refresh token to be renewed.
+    /// Set if the call presented a refresh token.
     pub is_renewal: bool,
 }
 

@@ -35,7 +35,7 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Health>, F
         return Err(not_ready("the server is stopping".into()));
     }
     if let Some(down) = shared.core.store.tasks().states().iter().find(|task| !task.is_up) {
-        return Err(not_ready(format!("the background task {} is being started anew", down.name).into()));
+        return Err(not_ready(format!("the background task {} is being restarted", down.name).into()));
     }
     shared.core.store.ping().await?;
     Ok(Json(Health { status: "ready" }))

@@ -168,7 +168,7 @@ fn process(store: &Store, registry: &mut Registry) {
         restarts.get_or_create(&labels).inc_by(task.restarts);
         up.get_or_create(&labels).set(i64::from(task.is_up));
     }
-    registry.register("task_restarts", "How often a background task failed and was started anew", restarts);
+    registry.register("task_restarts", "How often a background task failed and was restarted", restarts);
     registry.register("task_up", "Whether a background task runs", up);
 }
 

@@ -88,7 +88,7 @@ impl ExchangeLog {
         self.queue(Call { exchange, is_renewal: false });
     }
 
-    /// Records a call that renews a session, by whichever path.
+    /// Records a call that renews a session, on any path.
     pub fn record_renewal(&self, exchange: Exchange) {
         self.queue(Call { exchange, is_renewal: true });
     }
@@ -179,7 +179,7 @@ async fn write_all(
     }
 }
 
-/// The records and what the overview counts of them, together or not at all.
+/// Writes the records and the counts for the overview, in one transaction.
 async fn insert(core: &SharedCore, batch: &[Call]) -> Result<(), StoreError> {
     let mut tx = core.store.begin().await?;
     exchanges::insert(&mut tx, batch).await?;
@@ -187,7 +187,7 @@ async fn insert(core: &SharedCore, batch: &[Call]) -> Result<(), StoreError> {
     tx.commit().await
 }
 
-/// Writes a batch; how many records are lost.
+/// Writes a batch. Returns how many records were lost.
 async fn write(core: &SharedCore, batch: &[Call]) -> u64 {
     if batch.is_empty() {
         return 0;

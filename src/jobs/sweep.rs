@@ -1,9 +1,9 @@
 //! The sweeper removes old rows. It works in small steps with pauses in between, so that calls do not slow
 //! down.
 //!
-//! **When a session can be removed.** Without its row, all tokens of a session are refused. So removing a
-//! row too early can end a session, but can never let anybody in. Removing it also ends the replay alarm: an
-//! old refresh token that comes back no longer revokes the session. So a row stays while there is something to
+//! **When a session can be removed.** Without its row, all tokens of a session are refused. So removing a row
+//! too early can end a session, but can never let anybody in. Removing it also ends the replay alarm: an old
+//! refresh token that comes back no longer revokes the session. So a row stays while there is something to
 //! protect. It can be removed in these cases:
 //!
 //! - The session was revoked or has expired: every token is refused before its generation is checked.
@@ -62,7 +62,7 @@ pub(super) const MERCHANTS_STEP: i64 = 20;
 /// How long client activity is kept: a little longer than it is used.
 const ACTIVITY_KEPT: TimeDelta = TimeDelta::hours(3);
 
-/// The same of counted calls, in slots of two minutes and of an hour.
+/// The same for counted calls, in slots of two minutes and of one hour.
 const SHORT_COUNTS_KEPT: TimeDelta = TimeDelta::hours(3);
 const LONG_COUNTS_KEPT: TimeDelta = TimeDelta::days(32);
 

@@ -145,8 +145,8 @@ pub async fn list(
     .collect()
 }
 
-/// Live tokens that may do what an operator does, or were given more than their role: made by `until`, oldest
-/// first, a thousand at most.
+/// Live tokens with the rights of an operator, or with permissions in addition to their role. Only those made
+/// at `until` or before, oldest first, at most 1000.
 pub async fn broad(
     db: &mut Connection,
     now: Timestamp,
@@ -167,7 +167,7 @@ pub async fn broad(
     .collect()
 }
 
-/// Notes that the audit trail says of a token that it should be narrowed; `false` when it did before.
+/// Records that the audit trail says that the token should be narrowed. `false` if it was recorded before.
 pub async fn tell_narrow(tx: &mut Tx, id: AdminTokenId, now: Timestamp) -> Result<bool, StoreError> {
     let query = "update admin_tokens set narrow_told_at = $2 where id = $1 and narrow_told_at is null";
     Ok(tx.query(query).bind(id).bind(now).execute().await? == 1)

@@ -165,7 +165,7 @@ pub async fn list(
     with_secrets(db, rows).await
 }
 
-/// A page of a merchant's keys whose name has a part like this, or whose secret ends like it.
+/// A page of a merchant's keys whose name contains this text or that have a secret ending with it.
 pub async fn named(
     db: &mut Connection,
     merchant: MerchantId,

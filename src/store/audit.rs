@@ -277,7 +277,7 @@ const TOKENS_THAT_CHANGED: Sql = Sql {
              and action <> 'audit_events.read')",
 };
 
-/// Those of the tokens that changed something at `since` or later, or tried to.
+/// Which of these tokens changed something at `since` or later, or tried to.
 pub async fn tokens_that_changed(
     db: &mut Connection,
     tokens: impl Iterator<Item = AdminTokenId>,

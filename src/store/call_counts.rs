@@ -1,5 +1,6 @@
-//! Calls counted in slots of time as their records are written: what the overview draws, however many there
-//! were. Slots of an hour are kept for a month, those of two minutes for an hour.
+//! Counts calls per time slot when their records are written. The overview reads these counts, so it stays
+//! fast however many calls there were. Slots of one hour are kept for a month, slots of two minutes for an
+//! hour.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::domain::ids::MerchantId;
 pub const LONG_SECS: i64 = 3600;
 pub const SHORT_SECS: i64 = 120;
 
-/// Latencies are told apart by this many classes to an octave, that is to 19 %.
+/// The number of latency classes per doubling. The classes are then 19 % wide.
 const CLASSES_PER_OCTAVE: f64 = 4.0;
 
 /// The class of a latency.
@@ -67,7 +68,7 @@ fn kind_of(call: &Call) -> &'static str {
 
 /// Counts calls, in the transaction that writes their records.
 pub async fn add(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> {
-    // In one order on all replicas: they lock the same rows.
+    // Replicas update the same rows. All of them must lock the rows in the same order.
     let mut counts: BTreeMap<Slot<'_>, i64> = BTreeMap::new();
     for call in calls {
         for secs in [LONG_SECS, SHORT_SECS] {
@@ -120,7 +121,7 @@ pub async fn counts(
     .await
 }
 
-/// How many calls of a bucket took how long.
+/// How many calls of a bucket fall into a latency class.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub struct Latencies {
     pub bucket: i64,
@@ -149,7 +150,7 @@ pub async fn latencies(
     .await
 }
 
-/// Removes up to `limit` rows of slots of a length that began at `until` or before; how many.
+/// Removes up to `limit` rows of slots of this length that began at `until` or before. Returns how many.
 pub async fn sweep(
     db: &mut Connection,
     slot_secs: i64,

@@ -50,7 +50,7 @@ impl Exchange {
 /// A call as the log writes it.
 pub struct Call {
     pub exchange: Exchange,
-    /// It renewed a session, or was to. Through `/api/authorize` that is not in the path.
+    /// The call renewed a session, or tried to. For `/api/authorize`, the path does not show this.
     pub is_renewal: bool,
 }
 
@@ -143,7 +143,7 @@ pub struct Filter {
     pub request_id: Option<String>,
     pub status: Option<u16>,
     pub api_key_id: Option<ApiKeyId>,
-    /// Refused for this reason; `other` for those without one, `any` for all.
+    /// Refused for this reason. `other` means refused without a reason, `any` means all refused calls.
     pub denied: Option<String>,
     pub client_ip: Option<String>,
     pub from: Option<Timestamp>,

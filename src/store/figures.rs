@@ -16,7 +16,7 @@ pub struct Count {
     pub calls: i64,
 }
 
-/// Clients that started at least `sessions_min` sessions from `since` on, busiest first.
+/// Clients that started at least `sessions_min` sessions since `since`, busiest first.
 pub async fn busiest_clients(
     db: &mut Connection,
     merchant: MerchantId,

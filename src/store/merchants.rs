@@ -104,7 +104,7 @@ const NAMES: Sql = Sql {
     sqlite: "select id, name from merchants where id in (select unhex(value ->> 0) from jsonb_each($1))",
 };
 
-/// Merchants whose name has a part like this, newest first, from before `before`.
+/// Merchants whose name contains this text, newest first, starting before `before`.
 pub async fn named(
     db: &mut Connection,
     part: &str,

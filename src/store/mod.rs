@@ -213,7 +213,7 @@ fn touched(table: &'static str, rows: u64, expected: u64) -> Result<(), StoreErr
     }
 }
 
-/// A pattern for `like ... escape '!'` that finds a part of a text in lower case.
+/// A pattern for `like ... escape '!'` that finds this text anywhere in a lower-case text.
 fn like(part: &str) -> String {
     let escaped = part.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
     format!("%{escaped}%")

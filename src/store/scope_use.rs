@@ -1,6 +1,6 @@
-//! Which scopes the clients of a key were granted lately, as the rows of their sessions tell, and which the
-//! calls of resource servers asked for. Read when somebody is about to narrow them, so nothing is recorded
-//! for it on the way of a call.
+//! Which scopes the clients of a key were granted lately, and which scopes resource servers asked for. This
+//! is only read when somebody is about to narrow them. So it is computed from the sessions and the recorded
+//! calls, and a call records nothing extra for it.
 
 use super::StoreError;
 use super::driver::Connection;
@@ -11,16 +11,16 @@ use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId};
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Granted {
     pub client_id: String,
-    /// As on the wire; `None` is everything.
+    /// As on the wire. `None` means every scope.
     pub scopes: Option<String>,
     pub sessions: i64,
-    /// Calls that gave a token: one for each generation of each session.
+    /// How many calls issued a token: one for each generation of each session.
     pub tokens: i64,
     pub last_at: Timestamp,
 }
 
-/// What the sessions of a key's clients were granted that started or were refreshed at `since` or later, out
-/// of the merchant's latest hundred thousand.
+/// What the sessions of a key's clients were granted. Only sessions that started or were refreshed at `since`
+/// or later, out of the merchant's latest 100,000.
 pub async fn granted(
     db: &mut Connection,
     merchant: MerchantId,
@@ -42,7 +42,7 @@ pub async fn granted(
     .await
 }
 
-/// Calls of a resource server that one path asked for.
+/// Calls of resource servers with one path.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Asked {
     pub path: String,
@@ -51,8 +51,8 @@ pub struct Asked {
     pub last_at: Timestamp,
 }
 
-/// The calls that passed `/api/verify-scope/` with a key from `since` on, by path and client, out of the
-/// merchant's latest hundred thousand calls.
+/// The calls to `/api/verify-scope/` that were admitted with a key since `since`, by path and client. Only
+/// out of the merchant's latest 100,000 calls.
 pub async fn asked(
     db: &mut Connection,
     merchant: MerchantId,

@@ -303,8 +303,8 @@ pub async fn list(
     .await
 }
 
-/// How many sessions of a merchant, of one of its keys or clients where it is given, are live; counted to
-/// `count_max`.
+/// How many sessions of a merchant are live. If a key or client is given, only its sessions count. Counting
+/// stops at `count_max`.
 pub async fn count_live(
     db: &mut Connection,
     merchant: MerchantId,

@@ -1,4 +1,5 @@
-//! Tokens that may more than they are used for: the audit trail names each once, and lists mark it.
+//! Tokens that may do more than they are used for. The audit trail names each of them once, and lists mark
+//! them.
 
 use chrono::TimeDelta;
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! What cannot be undone asks first and names what hangs on it; afterwards the page says what happened.
+//! An action that cannot be undone asks first and shows what depends on it. Afterwards the page says what
+//! happened.
 
 use tollgate::domain::admin::Role;
 
@@ -7,7 +8,7 @@ use crate::support::{TestApp, each_engine};
 
 const ADA: &str = "ada@harbour.example";
 
-/// Looks at the question, which must change nothing, and answers it; returns what the next page says.
+/// Opens the page that asks, which must change nothing, and confirms. Returns what the next page says.
 async fn confirmed(app: &TestApp, person: &Person, path: &str, fields: &[(&str, &str)]) -> String {
     let asks_at = if path.ends_with("/switch") { format!("{path}-off") } else { path.to_owned() };
     let question = app.page(person, &asks_at).await;

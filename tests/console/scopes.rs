@@ -1,4 +1,5 @@
-//! Scopes on the console: chosen of those that exist, and taken away only after a look at who uses them.
+//! Scopes on the console. They are chosen from the list of those that exist. Before some are taken away, a
+//! page shows who uses them.
 
 use tollgate::config::Settings;
 use tollgate::domain::admin::Role;
@@ -17,7 +18,7 @@ fn key_path(merchant: &Merchant) -> String {
     format!("/console/m/{}/api-keys/{}", merchant.id, merchant.key_id)
 }
 
-/// The settings form of the key as it stands, with this choice of scopes.
+/// The settings form of the key as it is now, with this choice of scopes.
 async fn save(app: &TestApp, person: &Person, path: &str, scopes: &[(&str, &str)]) -> crate::support::Reply {
     let version = field(&app.page(person, path).await, "version");
     let settings = [
@@ -108,7 +109,7 @@ async fn taking_scopes_away_first_shows_who_used_them_in_the_last_30_days() {
         assert_eq!(app.send(person.post(&path, &fields)).await.status, 303);
         assert_eq!(scopes_of(&app, &merchant).await.as_deref(), Some("read"));
 
-        // Widening takes nothing away, so nothing is asked.
+        // Adding scopes takes nothing away, so no page asks.
         let wide = [("scope_mode", "some"), ("scopes[]", "read"), ("scopes[]", "write")];
         assert_eq!(save(&app, &person, &path, &wide).await.status, 303);
     })

@@ -275,7 +275,7 @@ async fn the_overview_equals_a_count_of_the_calls_and_a_denial_leads_to_exactly_
         let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
         let mut tokens = app.tokens(&merchant).await;
         for _ in 0..3 {
-            // A renewal, whichever path it takes.
+            // A renewal, on any path.
             let fields = merchant.fields(&[("refresh_token", &tokens.refresh)]);
             tokens = app.send(merchant.call().form(&fields)).await.tokens();
         }

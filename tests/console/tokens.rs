@@ -1,4 +1,4 @@
-//! Admin tokens on the console: service tokens with their permissions, rotation, and revoking with a question.
+//! Admin tokens on the console: service tokens with permissions, rotation, and revoking after a confirmation.
 
 use tollgate::domain::admin::Role;
 

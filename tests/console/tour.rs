@@ -56,7 +56,7 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     browser.sees("Tokens issued").await;
     let base = browser.path().await;
     calls(&printed);
-    // Nothing that people type may break a page.
+    // No input may break a page.
     browser.goto(&format!("{base}/api-keys/new")).await;
     browser.fill("Name", &"W".repeat(100)).await;
     browser.fill("Webhook URL", &format!("https://hooks.example/{}", "a".repeat(150))).await;

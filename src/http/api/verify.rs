@@ -69,7 +69,7 @@ pub async fn verify_scope(
     }
 }
 
-/// Somebody who passed.
+/// A caller who was admitted.
 struct Passed {
     caller: Caller,
     active: Option<Active>,

@@ -32,7 +32,7 @@ const ROTATION: &str = "rotate client secret";
 #[template(path = "access_keys.html")]
 struct AccessKeysPage {
     page: Page,
-    /// One of the access keys is ON.
+    /// Whether at least one of the access keys is ON.
     is_any_on: bool,
     key_name: String,
     key_status: Status,
@@ -51,7 +51,7 @@ struct AccessKey {
     client_id: String,
     is_on: bool,
     created: When,
-    /// What it may do; `None`: everything that the key may.
+    /// What it may do. `None` means everything that the key may do.
     scopes: Option<String>,
     secrets: Vec<SecretRow>,
     /// Set if these credentials were just made.
@@ -132,7 +132,7 @@ pub(super) async fn generate(
     }
 }
 
-/// Before the switch goes to OFF.
+/// The page that asks before the switch is set to OFF.
 pub(super) async fn confirm_switch(
     context: MerchantContext,
     Path(path): Path<ClientPath>,
@@ -258,7 +258,7 @@ fn curl(base: &str, key: Option<&str>, made: &MadeCredentials) -> String {
     )
 }
 
-/// Credentials of this very key; others are none.
+/// Credentials of this key. Those of another key are not found.
 pub(super) async fn credentials_of(
     context: &MerchantContext,
     key: &ApiKey,

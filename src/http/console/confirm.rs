@@ -1,4 +1,5 @@
-//! The page before what cannot be undone: what it does, and what hangs on it now.
+//! The page that asks before an action that cannot be undone. It says what the action does and what depends
+//! on the thing now.
 
 use askama::Template;
 
@@ -13,9 +14,9 @@ pub(super) struct ConfirmPage {
     pub(super) page: Page,
     pub(super) heading: String,
     pub(super) consequence: String,
-    /// What hangs on it, each with its label.
+    /// What depends on it, each with a label.
     pub(super) costs: Vec<(&'static str, String)>,
-    /// Fields that go with the form.
+    /// Hidden fields of the form.
     pub(super) hidden: Vec<(&'static str, String)>,
     pub(super) button: &'static str,
     pub(super) action: String,

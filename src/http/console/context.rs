@@ -123,7 +123,7 @@ impl MerchantContext {
         self.merchant.licences.is_good(product, self.context.now)
     }
 
-    /// What is live of this merchant, or of a part of it.
+    /// What is live for this merchant, or for a part of it.
     pub(super) async fn live(&self, whose: Whose) -> Result<Live, Failure> {
         Ok(self.context.core().live(&self.context.principal, self.id(), whose).await?)
     }

@@ -34,7 +34,7 @@ struct ExchangesPage {
     status: String,
     key: String,
     denied: String,
-    /// Each with what people call it.
+    /// Each reason with its label.
     reasons: Vec<(&'static str, &'static str)>,
     client_ip: String,
     from: String,
@@ -75,7 +75,7 @@ pub(super) struct Asked {
     denied: Option<String>,
     #[serde(default, deserialize_with = "filled")]
     client_ip: Option<String>,
-    /// Times in UTC: RFC 3339, or as a date field sends them.
+    /// Times in UTC, in RFC 3339 or as a date field sends them.
     #[serde(default, deserialize_with = "filled")]
     from: Option<String>,
     #[serde(default, deserialize_with = "filled")]
@@ -145,7 +145,7 @@ fn time_of(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_micros(time.timestamp_micros()))
 }
 
-/// The same for the value of a date field.
+/// Formats a time as the value of a date field.
 fn local(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_rfc3339()[..16].to_owned()).unwrap_or_default()
 }

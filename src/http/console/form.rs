@@ -39,8 +39,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
     }
 }
 
-/// Fields whose names end in `[]`, such as checkboxes, may come several times: their values become one, with
-/// spaces between.
+/// Fields whose names end in `[]`, such as checkboxes, may occur several times. Their values are joined with
+/// spaces.
 fn joined(body: &[u8]) -> Vec<u8> {
     let mut fields: Vec<(Cow<'_, str>, String)> = Vec::new();
     for (name, value) in form_urlencoded::parse(body) {

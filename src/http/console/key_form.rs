@@ -33,7 +33,7 @@ pub(super) struct KeyFields {
     pub(super) webhook_url: Option<String>,
     #[serde(flatten)]
     pub(super) scopes: ScopeFields,
-    /// A day; the key ends with it.
+    /// The last day on which the key works.
     #[serde(default, deserialize_with = "filled")]
     pub(super) expires_on: Option<String>,
     /// The version that the form was filled from.
@@ -110,7 +110,7 @@ impl KeyFields {
                 allowed_ips: Some(entries(&self.allowed_ips)),
                 ip_mode: Some(ip_mode),
                 webhook_format: Some(webhook_format),
-                // What was not touched is not set: a URL set anew would be enabled anew.
+                // Only set what was changed: setting the URL again would enable it again.
                 webhook_url: (self.webhook_url != now.webhook_url).then(|| self.webhook_url.clone()),
                 scopes: is_change(scopes.as_ref(), key.scopes.as_ref()).then_some(scopes),
                 expires_at: (self.expires_on != now.expires_on).then_some(expires_at),
@@ -119,7 +119,7 @@ impl KeyFields {
         }
     }
 
-    /// The same fields once more, on the page that asks before scopes are taken away.
+    /// The same fields, hidden, for the page that asks before scopes are taken away.
     pub(super) fn hidden(&self) -> Vec<(&'static str, String)> {
         let mut hidden = self.scopes.hidden();
         hidden.extend([

@@ -132,7 +132,7 @@ async fn keys_page(
     })
 }
 
-/// When a key was last used, by whichever of its secrets.
+/// When a key was last used, with any of its secrets.
 pub(super) fn last_used_at(key: &ApiKey) -> Option<Timestamp> {
     key.secrets.iter().filter_map(|secret| secret.last_used_at).max()
 }

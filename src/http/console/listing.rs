@@ -10,7 +10,7 @@ use crate::http::error::Failure;
 
 #[derive(Default, Deserialize)]
 pub(super) struct Listing {
-    /// A part of a name to look for, where the list can be searched.
+    /// The text to search for, if the list can be searched.
     #[serde(default, deserialize_with = "filled")]
     pub(super) q: Option<String>,
     pub(super) cursor: Option<String>,

@@ -208,7 +208,7 @@ pub(super) struct Status {
     status: String,
 }
 
-/// Before a merchant is suspended.
+/// The page that asks before a merchant is suspended.
 pub(super) async fn confirm_suspend(context: MerchantContext) -> Result<Response, Failure> {
     context.context.principal.must_be_operator()?;
     let keys = context.context.core().api_keys(&context.context.principal, context.id(), None, 200).await?;

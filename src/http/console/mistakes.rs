@@ -1,4 +1,5 @@
-//! What is wrong with a form that was sent: each mistake at its field, and the first field in focus.
+//! What is wrong with a submitted form. Each mistake is shown at its field, and the first such field gets
+//! the focus.
 
 use std::fmt;
 
@@ -9,7 +10,7 @@ use crate::flows::error::Refused;
 #[derive(Default)]
 pub(super) struct Mistakes(Vec<(&'static str, String)>);
 
-/// Markup made here, with every text in it escaped.
+/// HTML made here. Every text in it is escaped.
 pub(super) struct Markup(String);
 
 impl fmt::Display for Markup {
@@ -35,7 +36,7 @@ impl Mistakes {
         Self(vec![(field, words)])
     }
 
-    /// The value, or a mistake noted at its field.
+    /// Returns the value, or records the mistake at its field.
     pub(super) fn take<T>(&mut self, field: &'static str, read: Result<T, String>) -> Option<T> {
         read.map_err(|words| self.0.push((field, words))).ok()
     }
@@ -52,7 +53,7 @@ impl Mistakes {
         self.at(field).is_some()
     }
 
-    /// The attributes of a field: whether it is wrong, and focus on the first that is.
+    /// The HTML attributes that mark a field as wrong. The first wrong field also gets the focus.
     pub(super) fn marks(&self, field: &str) -> Markup {
         let is_first = self.0.first().is_some_and(|(at, _)| *at == field);
         let focus = if is_first { " autofocus" } else { "" };
@@ -62,13 +63,13 @@ impl Mistakes {
         })
     }
 
-    /// What is wrong with a field, below it.
+    /// The message below a field that is wrong.
     pub(super) fn note(&self, field: &str) -> Markup {
         let note = |words| format!("<p class=\"mistake\" id=\"{field}-mistake\">{}</p>", escaped(words));
         Markup(self.at(field).map(note).unwrap_or_default())
     }
 
-    /// What is wrong with the form as a whole, or with what it has no field for.
+    /// The message about the form as a whole, or about something that has no field in it.
     pub(super) fn elsewhere(&self, fields: &[&str]) -> Markup {
         let others = self.0.iter().filter(|(at, _)| !fields.contains(at));
         let notes = others

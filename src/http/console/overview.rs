@@ -40,7 +40,7 @@ struct OverviewPage {
     p50: String,
     p95: String,
     calls: i64,
-    /// Where the calls of the period are listed.
+    /// The path of the list of this period's calls.
     denied_href: String,
     tokens: Chart,
     latency: Chart,
@@ -63,7 +63,7 @@ struct Row {
 
 struct Denial {
     why: String,
-    /// Exactly these calls in API details.
+    /// The path of "API details" that lists exactly these calls.
     href: String,
     calls: i64,
     /// In percent, for the bar.

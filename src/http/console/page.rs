@@ -23,9 +23,9 @@ pub(super) struct Page {
     pub(super) role: &'static str,
     pub(super) merchant: Option<MerchantHead>,
     pub(super) sections: Vec<Section>,
-    /// Said once at the top, after something was done.
+    /// Shown once at the top, after something was done.
     pub(super) notice: Option<String>,
-    /// Signed in by a one-time link, with no password set since.
+    /// The user signed in with a one-time link and has not set a password since.
     pub(super) lacks_password: bool,
 }
 
@@ -140,7 +140,7 @@ fn sections(current: Screen, merchant: Option<MerchantId>, is_operator: bool) ->
     sections
 }
 
-/// What a form came to: done or refused, which the page tells either way. A fault is another page.
+/// The result of a form: done or refused. The page says which. A fault gets a page of its own.
 pub(super) fn answered<T>(result: Managed<T>) -> Result<Result<T, Refused>, Failure> {
     match result {
         Ok(done) => Ok(Ok(done)),

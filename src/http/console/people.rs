@@ -25,7 +25,7 @@ use crate::http::Shared;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 
-/// Whose people: of the merchant in the path, or of the platform, for operators.
+/// Whose users and tokens these are: those of the merchant in the path, or of the platform (for operators).
 pub(super) struct People {
     pub(super) context: UserContext,
     pub(super) merchant: Option<MerchantId>,
@@ -49,7 +49,7 @@ impl FromRequestParts<Arc<Shared>> for People {
 }
 
 impl People {
-    /// The path of a screen of theirs.
+    /// The path of one of their screens.
     pub(super) fn path(&self, rest: &str) -> String {
         match self.merchant {
             Some(id) => format!("/console/m/{id}/people{rest}"),
@@ -62,7 +62,7 @@ impl People {
         Page::new(title, screen, &self.context.who, self.licensed.as_ref())
     }
 
-    /// The actor, looking at this merchant alone.
+    /// The principal, limited to this merchant.
     pub(super) fn principal(&self) -> Principal {
         Principal { merchant_id: self.merchant, ..self.context.principal.clone() }
     }
@@ -237,7 +237,7 @@ pub(super) struct Disable {
     disabled: bool,
 }
 
-/// Before somebody is disabled. To enable them again takes no question.
+/// The page that asks before a user is disabled. Enabling a user needs no such page.
 pub(super) async fn confirm_disable(people: People, Path(path): Path<UserPath>) -> Result<Response, Failure> {
     let user = people.context.core().user(&people.principal(), path.user).await?;
     html(&ConfirmPage {

@@ -1,4 +1,4 @@
-//! Choosing scopes, of a key and of client credentials. Before some are taken away, a page shows who used
+//! Choosing the scopes of a key or of client credentials. Before some are taken away, a page shows who used
 //! them in the last 30 days.
 
 use askama::Template;
@@ -20,19 +20,19 @@ use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::scopes::ScopeUse;
 use crate::http::error::Failure;
 
-/// The part of a form with scopes.
+/// The part of a form that chooses scopes.
 #[derive(Clone, Default, Deserialize)]
 pub(super) struct ScopeFields {
-    /// `all` or `some`; without it, what is named, or everything.
+    /// `all` or `some`. If it is missing, the named scopes count, or all of them if none is named.
     #[serde(default)]
     scope_mode: String,
-    /// Of those that exist, with spaces between.
+    /// Checked scopes, separated by spaces.
     #[serde(default, rename = "scopes[]")]
     picked: String,
-    /// As typed, with white space between.
+    /// Typed scopes, separated by white space.
     #[serde(default)]
     scopes: String,
-    /// Set on the page that shows what would be taken away.
+    /// Set by the page that shows what would be taken away.
     #[serde(default)]
     confirmed: String,
 }
@@ -46,7 +46,7 @@ impl ScopeFields {
         }
     }
 
-    /// For whoever only looks.
+    /// For users who may only read.
     pub(super) fn as_text(&self) -> String {
         let names = self.names();
         if names.is_empty() { "Everything".to_owned() } else { names.join(" ") }
@@ -56,7 +56,7 @@ impl ScopeFields {
         self.picked.split_whitespace().chain(self.scopes.split_whitespace()).map(str::to_owned).collect()
     }
 
-    /// What was chosen; `None` is everything.
+    /// The scopes that were chosen. `None` means every scope.
     pub(super) fn wanted(&self) -> Result<Option<Vec<String>>, String> {
         let names = self.names();
         match self.scope_mode.as_str() {
@@ -66,7 +66,7 @@ impl ScopeFields {
         }
     }
 
-    /// The same fields once more, on the page that asks.
+    /// The same fields, hidden, for the page that asks.
     pub(super) fn hidden(&self) -> Vec<(&'static str, String)> {
         vec![
             ("scope_mode", self.scope_mode.clone()),
@@ -76,7 +76,7 @@ impl ScopeFields {
     }
 }
 
-/// Whether these names are another set than `now`.
+/// Whether these names are a different set than `now`.
 pub(super) fn is_change(wanted: Option<&Vec<String>>, now: Option<&Scopes>) -> bool {
     match (wanted, now) {
         (None, None) => false,
@@ -87,12 +87,12 @@ pub(super) fn is_change(wanted: Option<&Vec<String>>, now: Option<&Scopes>) -> b
     }
 }
 
-/// The choice, as a form shows it.
+/// The choice as a form shows it.
 pub(super) struct Picker {
     pub(super) is_all: bool,
     pub(super) all: &'static str,
     pub(super) known: Vec<Known>,
-    /// Where no list says which scopes exist, names are typed.
+    /// Set if there is no list of the scopes that exist. The user then types names.
     pub(super) typed: Option<String>,
 }
 
@@ -103,7 +103,7 @@ pub(super) struct Known {
 }
 
 impl Picker {
-    /// `within`: what the key may do, for its credentials.
+    /// For credentials, `within` is what their key may do.
     pub(super) fn new(context: &MerchantContext, fields: &ScopeFields, within: Option<&Scopes>) -> Self {
         let core = context.context.core();
         let chosen = fields.names();
@@ -135,13 +135,13 @@ impl Picker {
     }
 }
 
-/// Who used what would be taken away.
+/// The page that shows who used the scopes that would be taken away.
 #[derive(Template)]
 #[template(path = "narrow.html")]
 struct NarrowPage {
     page: Page,
     heading: String,
-    /// What is taken away, or what alone is left.
+    /// The scopes that are taken away, or the only ones that are left.
     taken: Vec<String>,
     left: Vec<String>,
     rows: Vec<UseRow>,
@@ -158,10 +158,10 @@ struct UseRow {
     last: When,
 }
 
-/// A change of scopes that somebody wants to make.
+/// A change of scopes that the user wants to make.
 pub(super) struct Narrowing<'a> {
     pub(super) key: ApiKeyId,
-    /// Of the credentials, where it is about those alone.
+    /// Set if the change is about these credentials only.
     pub(super) client_id: Option<&'a str>,
     pub(super) name: &'a str,
     pub(super) now: Option<&'a Scopes>,
@@ -170,7 +170,7 @@ pub(super) struct Narrowing<'a> {
     pub(super) hidden: Vec<(&'static str, String)>,
 }
 
-/// The page to ask with, where the change takes something away and that was not confirmed yet.
+/// The page that asks first, if the change takes something away and was not confirmed yet.
 pub(super) async fn question(
     context: &MerchantContext,
     fields: &ScopeFields,

@@ -1,4 +1,4 @@
-//! Tokens of the admin API, for programs: of one merchant, or of the platform.
+//! Admin API tokens for programs, of one merchant or of the platform.
 
 use askama::Template;
 use axum::extract::Path;
@@ -39,7 +39,7 @@ struct TokensPage {
     fields: TokenFields,
     rows: Vec<Row>,
     next_cursor: Option<String>,
-    /// The name and the secret of a token just made, on the one page that shows it.
+    /// The name and secret of a new token, for the only page that shows the secret.
     made: Option<MadeToken>,
     mistakes: Mistakes,
 }
@@ -73,7 +73,7 @@ pub(super) struct Asked {
     done: Option<String>,
 }
 
-/// The form as it was sent, or empty.
+/// The form as it was submitted, or empty.
 #[derive(Default, Deserialize)]
 pub(super) struct TokenFields {
     #[serde(default)]
@@ -82,7 +82,7 @@ pub(super) struct TokenFields {
     name: String,
     #[serde(default)]
     role: String,
-    /// Names with spaces between.
+    /// Names separated by spaces.
     #[serde(default, rename = "permissions[]")]
     permissions: String,
     #[serde(default)]
@@ -143,7 +143,7 @@ async fn tokens_page(
     })
 }
 
-/// Those that can be given here.
+/// The permissions that a token can get here.
 fn permissions(people: &People, chosen: &str) -> Vec<PermissionChoice> {
     Permission::VARIANTS
         .iter()
@@ -233,7 +233,7 @@ fn wanted_token(people: &People, fields: &TokenFields) -> Result<NewAdminToken, 
     }
 }
 
-/// A token of these people; one of others is none.
+/// A token of this merchant or of the platform. Other tokens are not found.
 async fn token_of(people: &People, id: AdminTokenId) -> Result<AdminToken, Failure> {
     Ok(people.context.core().admin_token_by_id(&people.principal(), id).await?)
 }

@@ -107,8 +107,8 @@ pub(super) const fn advice(advice: Advice) -> &'static str {
     }
 }
 
-/// What the page says after a redirect, by the name of the deed, with a count where there is one: as in
-/// `session-ended` and `switched-off.3`. Only names of ours say anything.
+/// What the page says after a redirect. The redirect names the action and maybe a count, such as
+/// `session-ended` or `switched-off.3`. Unknown names say nothing.
 pub(super) fn done(name: &str) -> Option<String> {
     let (name, count) = match name.split_once('.') {
         Some((name, count)) => (name, count.parse::<u32>().ok()?),
