@@ -10,12 +10,12 @@
 # reaches its port. Publish the port only to a proxy that terminates TLS, or mount a certificate and set
 # TOLLGATE__SERVER__TLS_CERTIFICATE_FILE and TOLLGATE__SERVER__TLS_KEY_FILE.
 
-# To build from images that are pinned by digest, which says exactly what they hold:
+# To pin the base images by digest, so that their contents cannot change:
 #
 #   docker build --build-arg BUILD_IMAGE=rust:1.95.0-slim-bookworm@sha256:... \
 #                --build-arg RUN_IMAGE=debian:12-slim@sha256:... -t tollgate .
 #
-# `docker buildx imagetools inspect debian:12-slim` prints the digest of the day.
+# `docker buildx imagetools inspect debian:12-slim` prints the current digest.
 ARG BUILD_IMAGE=rust:1.95.0-slim-bookworm
 ARG RUN_IMAGE=debian:12-slim
 

@@ -131,7 +131,7 @@ pub struct Webhooks {
     pub allow_http: bool,
     /// The HTTP proxy to send webhooks through, if any.
     pub proxy: Option<ProxyUrl>,
-    /// Where the operators are told of the head of the audit trail. With a secret, then.
+    /// Where to send the head of the audit trail. If it is set, so is `operator_secret`.
     pub operator_url: Option<WebhookUrl>,
     pub operator_secret: Option<WebhookSecret>,
 }

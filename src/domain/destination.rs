@@ -42,7 +42,7 @@ pub enum BadWebhookUrl {
 }
 
 impl DestinationRules {
-    /// For what the operator chose.
+    /// For URLs that the operator chose.
     pub const OPEN: Self = Self { allow_private_networks: true, allow_http: true };
 }
 

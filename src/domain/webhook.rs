@@ -225,7 +225,7 @@ impl<'a> Iterator for Outside<'a> {
     }
 }
 
-/// A signing secret: 32 random bytes if it is made here. The receiver has it too.
+/// A signing secret. Those made here have 32 random bytes. The receiver has it too.
 #[derive(Clone)]
 pub struct WebhookSecret(Zeroizing<Vec<u8>>);
 
@@ -238,7 +238,7 @@ impl WebhookSecret {
         Self(bytes)
     }
 
-    /// Reads the form that [`Self::to_plain`] writes: 24 to 64 bytes, as Standard Webhooks says.
+    /// Reads the format that [`Self::to_plain`] writes. Standard Webhooks allows 24 to 64 bytes.
     pub fn from_plain(text: &str) -> Option<Self> {
         let bytes = Zeroizing::new(STANDARD.decode(text.strip_prefix("whsec_")?).ok()?);
         (24..=64).contains(&bytes.len()).then_some(Self(bytes))

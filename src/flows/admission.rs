@@ -20,8 +20,8 @@ use crate::domain::reason::Reason;
 use crate::domain::secret::{SecretHash, StoredSecret, looks_like_api_key};
 use crate::store::{StoreError, admin_tokens, secrets};
 
-/// Keys, and admin tokens, that are learnt before anybody comes with them: the newest. Others are learnt when
-/// they come.
+/// How many keys, and how many admin tokens, are loaded before they are first used: the newest ones. Others
+/// are loaded when they are used.
 const LEARNT_MAX: i64 = 10_000;
 
 /// A caller with a known key, and the record that decides about it.
@@ -67,8 +67,9 @@ impl Core {
         Ok(Some(Caller { record, key_id, address, hash, is_fresh }))
     }
 
-    /// Learns which keys were made since `since`, or ever, and which admin tokens there are. Whoever comes with
-    /// one of them is let in from an address where others fail, also by a replica that has not met them.
+    /// Loads the hashes of keys that were made since `since` (`None` means all keys), and of all admin
+    /// tokens. A caller with one of them is then admitted even if others at the same address have used up its
+    /// failures, also by a replica that has not seen the caller before.
     pub async fn learn_secrets(&self, since: Option<Timestamp>) -> Result<(), StoreError> {
         let after = since.map_or(SecretId::nil(), SecretId::first_of);
         let now = self.now();
@@ -85,7 +86,7 @@ impl Core {
             self.limits.good_tokens.insert(hash, ());
         }
         drop(db);
-        // The record in memory does not have the new key yet.
+        // The cached record does not have the new key yet.
         for merchant in late {
             hot.load_record(merchant, now).await?;
         }

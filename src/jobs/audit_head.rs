@@ -1,8 +1,9 @@
-//! Tells the operators' receiver of the head of the audit trail, so that it is kept where whoever writes to the
-//! database cannot change it.
+//! Sends the head of the audit trail to the operators' receiver. The head is then kept in a place that
+//! somebody who can write to the database cannot change.
 //!
-//! Once a minute where the trail has grown, and hourly where it has not: a receiver that hears nothing knows
-//! that something is wrong. Each replica tells of it. What does not arrive is not kept: the next head says more.
+//! The head is sent within a minute if the trail has grown, and every hour if it has not. So a receiver that
+//! gets nothing knows that something is wrong. Each replica sends it. A head that does not arrive is not
+//! queued, because the next head covers it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,28 +26,27 @@ use crate::store::audit_head::Head;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// A head that stays the same is told of again after this long.
+/// A head that has not changed is sent again after this long.
 const REPEAT_AFTER: TimeDelta = TimeDelta::hours(1);
 
-/// Tells of the head.
 pub struct HeadReporter {
     core: SharedCore,
     egress: Egress,
     url: WebhookUrl,
     secret: WebhookSecret,
-    /// What the receiver has, and since when.
+    /// The head that the receiver has, and when it was sent.
     told: Mutex<Option<(Head, Timestamp)>>,
 }
 
 impl HeadReporter {
-    /// `None` where the settings name no receiver.
+    /// `None` if the settings name no receiver.
     pub fn new(core: SharedCore, settings: &config::Webhooks) -> Option<Arc<Self>> {
         let (url, secret) = (settings.operator_url.clone()?, settings.operator_secret.clone()?);
         let egress = Egress::new(DestinationRules::OPEN).through(settings.proxy.clone());
         Some(Arc::new(Self { core, egress, url, secret, told: Mutex::default() }))
     }
 
-    /// Tells of the head if it is time to; the answer, if so.
+    /// Sends the head if it is due. Returns the receiver's answer, or `None` if nothing was due.
     pub async fn tick(&self) -> Result<Option<Answer>, StoreError> {
         let head = self.core.audit_head().await?;
         let now = self.core.now();
@@ -68,20 +68,20 @@ impl HeadReporter {
                 Ok(Some(answer)) if !answer.is_success() => {
                     let status = answer.result.as_ref().ok().map(|received| received.status);
                     let error = answer.result.as_ref().err().map(|error| <&str>::from(*error));
-                    tracing::warn!(status, error, "the operators' receiver does not take the audit head");
+                    tracing::warn!(status, error, "the operators' receiver did not accept the audit head");
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the audit head is not told of"),
+                Err(error) => tracing::warn!(%error, "the audit head could not be read"),
             }
             tokio::time::sleep(INTERVAL).await;
         }
     }
 
-    /// Its data is what `tollgate audit verify --head` reads.
+    /// The data has the format that `tollgate audit verify --head` reads.
     fn message(&self, head: &Head, now: Timestamp) -> SignedMessage {
         let event = WebhookEvent {
             id: EventId::generate(now, &self.core.entropy),
-            // Of the platform; it is not part of what is sent.
+            // The event belongs to the platform. This id is not sent.
             merchant_id: MerchantId::nil(),
             event_type: "audit.head".to_owned(),
             data: json!({ "seq": head.seq, "hash": hex::encode(&head.hash) }).into(),

@@ -1,4 +1,4 @@
-//! Learns the keys and admin tokens that this replica has not met, every few seconds.
+//! Every few seconds, loads the keys and admin tokens that this replica does not know yet.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::flows::SharedCore;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A key may be committed so much later than it was made, or by a replica whose clock is so much behind.
+/// A key may be committed this long after it was made, or by a replica whose clock is this far behind.
 const LATE_MAX: TimeDelta = TimeDelta::minutes(2);
 
 /// Runs until it is aborted.
@@ -18,8 +18,8 @@ pub async fn run(core: SharedCore) {
         let now = core.now();
         match core.learn_secrets(since).await {
             Ok(()) => since = Some(now.minus(LATE_MAX)),
-            // They are learnt when they come, as long as their address has failures left.
-            Err(error) => tracing::debug!(%error, "new keys are not learnt yet"),
+            // A key is also loaded when it is first used, unless its address has no failures left.
+            Err(error) => tracing::debug!(%error, "new keys could not be loaded"),
         }
         tokio::time::sleep(INTERVAL).await;
     }

@@ -128,7 +128,7 @@ impl HotPath {
         self.owner_cache.get(&hash)
     }
 
-    /// Notes the merchant and key of a hash before it is used here.
+    /// Caches the merchant and key of a hash before it is first used here.
     pub fn learn_owner(&self, hash: SecretHash, owner: (MerchantId, ApiKeyId)) {
         self.owner_cache.insert(hash, owner);
     }

@@ -98,7 +98,8 @@ impl Server {
         command
     }
 
-    /// A command other than `serve` and `demo` beside a server on `database`, with the same token keys.
+    /// A command other than `serve` and `demo`, for the database and the token keys of a server on
+    /// `database`.
     pub(crate) fn command_of(arguments: &[&str], database: &Database) -> Command {
         let mut command = tollgate(arguments);
         let directory = database.directory().to_str().expect("temporary directories have plain names");
