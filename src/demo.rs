@@ -88,7 +88,7 @@ fn made<T>(answer: Answer<T>) -> Result<T, DemoError> {
 /// The console's address and a one-time link for the demo's user.
 async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
     let principal = Principal::command_line();
-    let user = match core.user_by_email(&principal, USER_EMAIL).await {
+    let user = match core.user_by_email(&principal, USER_EMAIL, None).await {
         Err(Error::Refused(Refused::NotFound)) => {
             let new = NewUser {
                 email: USER_EMAIL.to_owned(),

@@ -262,12 +262,18 @@ pub(crate) enum UserJob {
     /// Show a user.
     Show {
         email: String,
+        /// Where the address has users at several merchants.
+        #[arg(long)]
+        merchant: Option<MerchantId>,
         #[arg(long)]
         json: bool,
     },
     /// Print a link that signs a user in once, within an hour.
     Link {
         email: String,
+        /// Where the address has users at several merchants.
+        #[arg(long)]
+        merchant: Option<MerchantId>,
         /// Print {"link"}.
         #[arg(long)]
         json: bool,

@@ -175,12 +175,12 @@ async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Resul
             show(&body::json_bytes(&answer), json)
         }
         UserJob::List { listing } => inspect::users(core, principal, &listing).await,
-        UserJob::Show { email, json } => {
-            let user = core.user_by_email(principal, &email).await?;
+        UserJob::Show { email, merchant, json } => {
+            let user = core.user_by_email(principal, &email, merchant).await?;
             show(&body::json_bytes(&users::UserView::from(&user)), json)
         }
-        UserJob::Link { email, json } => {
-            let user = core.user_by_email(principal, &email).await?;
+        UserJob::Link { email, merchant, json } => {
+            let user = core.user_by_email(principal, &email, merchant).await?;
             let link = sign_in_link(core, principal, user.id).await?;
             if json { print(&serde_json::json!({ "link": link }).to_string()) } else { print(&link) }
         }

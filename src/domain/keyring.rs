@@ -203,6 +203,7 @@ pub enum Purpose<'a> {
     IdempotentAnswer(&'a [u8]),
     Cursor,
     TotpSecret,
+    SignInChoice,
     AuditAnchor,
     AuditHead,
 }
@@ -213,6 +214,7 @@ fn cipher(key: &ServerKey, purpose: Purpose<'_>) -> XChaCha20Poly1305 {
         Purpose::IdempotentAnswer(callers) => (callers, b"idempotent answer"),
         Purpose::Cursor => (SEAL, b"cursor"),
         Purpose::TotpSecret => (SEAL, b"totp secret"),
+        Purpose::SignInChoice => (SEAL, b"sign-in choice"),
         Purpose::AuditAnchor => (SEAL, b"audit anchor"),
         Purpose::AuditHead => (SEAL, b"audit head"),
     };

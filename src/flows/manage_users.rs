@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Core;
-use super::error::{Managed, Refused};
+use super::error::{Fault, Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::{Change, is_invisible};
 use super::manage_tokens::{check_role, may_change_of, may_give};
@@ -42,11 +42,13 @@ impl Core {
         let event = self.event_by(principal, EventType::UserCreated);
         // Hash before the transaction, because hashing is slow on purpose and must not hold a lock.
         let hash = self.on_record(&event, async {
-            check_new(principal, &new)?;
-            Ok(self.console.hashing.turn().await?.hash(&new.password, &self.entropy).await?)
+            let email = check_new(principal, &new)?;
+            let hash = self.hash_for(&email, &new.password, self.console.hashing.turn().await?).await?;
+            Ok((email, hash))
         });
-        let hash = hash.await?;
-        self.create(principal, EventType::UserCreated, async |change| create(change, new, &hash).await).await
+        let (email, hash) = hash.await?;
+        self.create(principal, EventType::UserCreated, async |change| create(change, new, email, &hash).await)
+            .await
     }
 
     /// The users that the principal may see, newest first.
@@ -73,7 +75,8 @@ impl Core {
             may_change_of(principal, found.merchant_id)?;
             principal.may_let_in()?;
             password::check(password)?;
-            Ok(Some(self.console.hashing.turn().await?.hash(password, &self.entropy).await?))
+            let turn = self.console.hashing.turn().await?;
+            Ok(Some(self.hash_for(&found.email, password, turn).await?))
         });
         let hash = hash.await?;
         self.change(principal, EventType::UserUpdated, async |change| {
@@ -83,15 +86,15 @@ impl Core {
     }
 }
 
-/// Checks a new user without a query, before the password is hashed.
-fn check_new(principal: &Principal, new: &NewUser) -> Result<(), Refused> {
+/// Checks a new user without a query, before the password is hashed. Returns the address.
+fn check_new(principal: &Principal, new: &NewUser) -> Result<String, Refused> {
     if new.role == Role::Service {
         return Err(Refused::invalid("role", "`service` is for tokens"));
     }
     may_give(principal, new.role, new.merchant_id)?;
     principal.may_let_in()?;
-    check_email(&new.email)?;
-    password::check(&new.password)
+    password::check(&new.password)?;
+    check_email(&new.email)
 }
 
 /// Finds typos. Only sending a mail could show whether the address exists.
@@ -118,10 +121,15 @@ async fn must_have_room(change: &mut Change<'_>, merchant: Option<MerchantId>) -
     Ok(())
 }
 
-async fn create(change: &mut Change<'_>, new: NewUser, hash: &str) -> Managed<User> {
+async fn create(change: &mut Change<'_>, new: NewUser, email: String, hash: &str) -> Managed<User> {
     check_role(change, new.role, new.merchant_id).await?;
     must_have_room(change, new.merchant_id).await?;
-    let email = check_email(&new.email)?;
+    users::lock_address(&mut change.tx, &email).await?;
+    let like = users::any_password_hash(&mut change.tx, &email).await?;
+    if like.is_some_and(|like| !password::is_like(hash, &like)) {
+        // The address got its first user since the password was hashed.
+        return Err(Fault::Busy.into());
+    }
     let now = change.event.at;
     let user = User {
         id: UserId::generate(now, &change.core.entropy),
@@ -138,7 +146,9 @@ async fn create(change: &mut Change<'_>, new: NewUser, hash: &str) -> Managed<Us
     };
     match users::insert(&mut change.tx, &user, hash).await {
         Err(StoreError::Conflict(_)) => {
-            return Err(Refused::Conflict("a user with this e-mail address already exists".to_owned()).into());
+            return Err(
+                Refused::Conflict("a user with this e-mail address already exists here".to_owned()).into()
+            );
         }
         inserted => inserted?,
     }

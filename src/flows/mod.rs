@@ -38,6 +38,7 @@ pub mod rotation;
 pub mod scopes;
 pub mod second_factor;
 pub mod sign_in;
+pub mod sign_in_choice;
 pub mod token_advice;
 pub mod token_keys;
 pub mod trail;

@@ -4,10 +4,8 @@
 //! memory on purpose, so a caller must not be able to cause many hashes at once. One hash is computed at a
 //! time, and a few callers wait. Further callers get 503 before anything else is checked.
 
-use std::sync::LazyLock;
-
 use argon2::password_hash::PasswordHasher;
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
+use argon2::{Argon2, Params, PasswordHash};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Core;
@@ -19,7 +17,7 @@ use crate::domain::entropy::Entropy;
 use crate::domain::event::EventType;
 use crate::domain::ids::UserId;
 use crate::domain::secret::PlainSecret;
-use crate::store::attempts::{self, Claimant, Count};
+use crate::store::attempts::{self, Count};
 use crate::store::{console, users};
 
 /// NIST SP 800-63B asks for at least 8 characters, and 15 where a password is the only factor.
@@ -63,28 +61,64 @@ impl Default for Hashing {
 }
 
 impl Turn<'_> {
-    /// Whether a password matches a hash. Without a hash (no such user) it takes the same time and returns
-    /// `false`.
-    pub(super) async fn matches(&self, password: PlainSecret, hash: Option<String>) -> Result<bool, Fault> {
+    /// Of which of these hashes, all of users of one address, the password is. It takes as long for one as for
+    /// none or many: they have the same salt, so that one computation is compared with each.
+    pub(super) async fn matches(
+        &self,
+        password: PlainSecret,
+        hashes: Vec<String>,
+    ) -> Result<Vec<bool>, Fault> {
         let check = move || {
-            let text = hash.as_ref().unwrap_or(&NOBODY);
-            let matches = PasswordHash::new(text).is_ok_and(|hash| {
-                Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok()
-            });
-            matches && hash.is_some()
+            let like = hashes.first().map_or(NOBODY, String::as_str);
+            let computed = computed(&password, PasswordHash::new(like).ok().as_ref(), &[])?;
+            let is_of = |hash: &String| PasswordHash::new(hash).is_ok_and(|hash| is_same(&hash, &computed));
+            Ok(hashes.iter().map(is_of).collect())
         };
-        tokio::task::spawn_blocking(check).await.map_err(|_| Fault::Busy)
+        tokio::task::spawn_blocking(check).await.map_err(|_| Fault::Busy)?
     }
 
-    pub(super) async fn hash(&self, password: &PlainSecret, entropy: &Entropy) -> Result<String, Fault> {
-        let text = PlainSecret::new(password.expose().to_owned());
+    /// Hashes a new password, `like` that of another user of the address or of the same one, if there is any.
+    async fn hash(
+        &self,
+        password: &PlainSecret,
+        like: Option<String>,
+        entropy: &Entropy,
+    ) -> Result<String, Fault> {
+        let password = PlainSecret::new(password.expose().to_owned());
         let salt: [u8; 16] = entropy.bytes();
         let hash = move || {
-            let hashed = Argon2::default().hash_password_with_salt(text.expose().as_bytes(), &salt);
-            hashed.map(|hash| hash.to_string())
+            let like = like.as_deref().and_then(|like| PasswordHash::new(like).ok());
+            computed(&password, like.as_ref(), &salt).map(|hash| hash.to_string())
         };
-        let hashed = tokio::task::spawn_blocking(hash).await.map_err(|_| Fault::Busy)?;
-        hashed.map_err(Fault::NotHashed)
+        tokio::task::spawn_blocking(hash).await.map_err(|_| Fault::Busy)?
+    }
+}
+
+/// The hash of a password with the salt and parameters of another one; without one, with `salt` and today's.
+fn computed(password: &PlainSecret, like: Option<&PasswordHash>, salt: &[u8]) -> Result<PasswordHash, Fault> {
+    let hasher = match like.map(Params::try_from) {
+        Some(Ok(params)) => Argon2::from(params),
+        _ => Argon2::default(),
+    };
+    let salt = like.and_then(|like| like.salt.as_deref()).unwrap_or(salt);
+    hasher.hash_password_with_salt(password.expose().as_bytes(), salt).map_err(Fault::NotHashed)
+}
+
+/// In constant time where salt and parameters are the same, as they are within an address.
+fn is_same(one: &PasswordHash, other: &PasswordHash) -> bool {
+    has_same_salt(one, other) && one.hash.is_some() && one.hash == other.hash
+}
+
+fn has_same_salt(one: &PasswordHash, other: &PasswordHash) -> bool {
+    (one.algorithm, one.version, &one.params, &one.salt)
+        == (other.algorithm, other.version, &other.params, &other.salt)
+}
+
+/// Whether a new hash can be told from that of another user of the address by one computation.
+pub(super) fn is_like(hash: &str, like: &str) -> bool {
+    match (PasswordHash::new(hash), PasswordHash::new(like)) {
+        (Ok(hash), Ok(like)) => has_same_salt(&hash, &like),
+        _ => false,
     }
 }
 
@@ -106,7 +140,7 @@ impl Core {
             if !is_proven {
                 return Err(Refused::Conflict("the current password is wrong".to_owned()).into());
             }
-            Ok(turn.hash(&new, &self.entropy).await?)
+            Ok(self.hash_for(&who.user.email, &new, turn).await?)
         });
         let hash = hash.await?;
         self.change(principal, EventType::UserPasswordSet, async |change| set_own(change, who, &hash).await)
@@ -120,10 +154,21 @@ impl Core {
         user: UserId,
         password: PlainSecret,
     ) -> Result<bool, Fault> {
-        match self.claim(Claimant::User(user)).await? {
-            Some(attempt) => turn.matches(password, Some(attempt.password_hash)).await,
+        match self.claim(user).await? {
+            Some(attempt) => Ok(turn.matches(password, vec![attempt.password_hash]).await? == [true]),
             None => Ok(false),
         }
+    }
+
+    /// Hashes a new password for a user of this address, with the salt of the address if it has one.
+    pub(super) async fn hash_for(
+        &self,
+        email: &str,
+        password: &PlainSecret,
+        turn: Turn<'_>,
+    ) -> Result<String, Fault> {
+        let like = users::any_password_hash(&mut self.store.read().await?, email).await?;
+        turn.hash(password, like, &self.entropy).await
     }
 }
 
@@ -152,10 +197,5 @@ pub(super) fn check(password: &PlainSecret) -> Result<(), Refused> {
     }
 }
 
-/// A hash that no password matches, with the cost of a real one. Unknown users are checked against it.
-static NOBODY: LazyLock<String> = LazyLock::new(|| {
-    Argon2::default()
-        .hash_password_with_salt(b"", b"no user has this")
-        .expect("the default parameters and a salt of 16 bytes are valid")
-        .to_string()
-});
+/// A salt and the parameters of a real hash. The password of an unknown user is computed with them.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm8gdXNlciBoYXMgdGhpcw";

@@ -13,7 +13,7 @@ use crate::domain::event::EventType;
 use crate::domain::ids::UserId;
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::{PlainSecret, SecretHash};
-use crate::store::attempts::{self, Attempt, Claimant, Count};
+use crate::store::attempts::{self, Attempt, Count};
 use crate::store::{StoreError, console as store, users};
 
 /// A new secret for the user's app. Nothing is stored until the user has sent a code.
@@ -76,7 +76,7 @@ impl Core {
         who: &SignedIn,
         code: &str,
     ) -> Managed<Vec<PlainSecret>> {
-        let attempt = self.claim(Claimant::User(who.user.id)).await?;
+        let attempt = self.claim(who.user.id).await?;
         self.change(principal, EventType::UserRecoveryCodesMade, async |change| {
             change.concerns(who.user.merchant_id, who.user.id);
             must_show_code(change, attempt, code).await?;
@@ -87,7 +87,7 @@ impl Core {
 
     /// Removes the user's own app, after a correct code.
     pub async fn remove_own_totp(&self, principal: &Principal, who: &SignedIn, code: &str) -> Managed<()> {
-        let attempt = self.claim(Claimant::User(who.user.id)).await?;
+        let attempt = self.claim(who.user.id).await?;
         self.change(principal, EventType::UserSecondFactorRemoved, async |change| {
             change.concerns(who.user.merchant_id, who.user.id);
             must_show_code(change, attempt, code).await?;

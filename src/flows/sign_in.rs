@@ -1,5 +1,9 @@
 //! Signing in to the console with a password, and a second factor if the user has one.
 //!
+//! An e-mail address may have a user at each of several merchants, each with a password, a second factor and a
+//! lock of its own. An attempt at the address is an attempt at each of them. Where the password is that of
+//! several, the person says which ([`super::sign_in_choice`]).
+//!
 //! Every attempt is counted as failed before it is checked, and the count is taken back if it was right. So
 //! parallel attempts get no extra guesses. All failures have the same text and take the same time: unknown
 //! user, wrong password, locked or disabled account. [`super::refusals`] records them.
@@ -11,6 +15,7 @@ use super::error::Fault;
 use super::manage_users::check_email;
 use super::password::Hashing;
 use super::principal::Origin;
+use super::sign_in_choice::Choices;
 use crate::domain::clock::Timestamp;
 use crate::domain::console::{
     self, ABSOLUTE_TIMEOUT, ConsoleSession, FAILURES_MAX, LOCKED_FOR, SECOND_FACTOR_WITHIN, TotpSecret,
@@ -41,6 +46,8 @@ pub enum SignIn {
     Done(PlainSecret),
     /// The password was right. The session can only be used to send the second factor.
     NeedsSecondFactor(PlainSecret),
+    /// The password is that of several users of the address.
+    Choose(Choices),
     Refused,
 }
 
@@ -52,30 +59,72 @@ impl Core {
         origin: &Origin,
     ) -> Result<SignIn, Fault> {
         let turn = self.console.hashing.turn().await?;
-        let attempt = match check_email(email) {
-            Ok(email) => self.claim(Claimant::Email(&email)).await?,
-            Err(_) => None,
+        let attempts = match check_email(email) {
+            Ok(email) => self.claim_all(Claimant::Email(&email)).await?,
+            Err(_) => Vec::new(),
         };
-        let hash = attempt.as_ref().map(|attempt| attempt.password_hash.clone());
-        let matches = turn.matches(password, hash).await?;
+        let hashes = attempts.iter().map(|attempt| attempt.password_hash.clone()).collect();
+        let matches = turn.matches(password, hashes).await?;
         drop(turn);
-        let Some(attempt) = attempt else {
+        if attempts.is_empty() {
             return Ok(self.refuse(None, "no such user, or it is locked or disabled", origin));
-        };
-        if !matches {
-            return Ok(self.refuse(Some(&attempt), "wrong password", origin));
         }
+        let (mut right, mut wrong) = (Vec::new(), Vec::new());
+        for (attempt, is_right) in attempts.into_iter().zip(matches) {
+            if is_right { right.push(attempt) } else { wrong.push(attempt) }
+        }
+        self.settle_attempts(&right, &wrong, origin).await?;
+        match &right[..] {
+            [] => Ok(SignIn::Refused),
+            [one] => self.let_in(one.user, one.totp_secret.is_some(), origin).await,
+            several => Ok(SignIn::Choose(self.choices(several).await?)),
+        }
+    }
+
+    /// Takes back what was right. What was wrong stays counted, for each user of the address, and is on record.
+    ///
+    /// Somebody with several users and a password for each would be locked out in time. So a guess that is the
+    /// password of another user of the address counts once, and not each time that this other one signs in.
+    /// Whoever may set that other one's password gets no more guesses by it: each new password counts anew.
+    async fn settle_attempts(
+        &self,
+        right: &[Attempt],
+        wrong: &[Attempt],
+        origin: &Origin,
+    ) -> Result<(), StoreError> {
+        let counted_before = right.iter().any(|attempt| attempt.password_was_right);
+        if !right.is_empty() {
+            // Each by itself: no transaction waits for one that has the same users in another order.
+            let mut db = self.store.write().await?;
+            for attempt in right {
+                attempts::take_back(&mut db, attempt.user, Count::SignIns).await?;
+                attempts::note_right_password(&mut db, attempt.user).await?;
+            }
+            for attempt in wrong.iter().filter(|_| counted_before) {
+                attempts::take_back(&mut db, attempt.user, Count::SignIns).await?;
+            }
+        }
+        for attempt in wrong.iter().filter(|_| !counted_before) {
+            self.refuse(Some(attempt), "wrong password", origin);
+        }
+        Ok(())
+    }
+
+    /// Opens the session of a user whose password was right.
+    pub(super) async fn let_in(
+        &self,
+        user: UserId,
+        needs_second_factor: bool,
+        origin: &Origin,
+    ) -> Result<SignIn, Fault> {
         let now = self.now();
-        let needs_second_factor = attempt.totp_secret.is_some();
         let mut tx = self.store.begin().await?;
-        let secret =
-            self.open_session(&mut tx, attempt.user, needs_second_factor, false, origin, now).await?;
+        let secret = self.open_session(&mut tx, user, needs_second_factor, false, origin, now).await?;
         if needs_second_factor {
-            attempts::take_back(&mut tx, attempt.user, Count::SignIns).await?;
             tx.commit().await?;
             return Ok(SignIn::NeedsSecondFactor(secret));
         }
-        self.complete(tx, attempt.user, json!({ "by": "password" }), origin).await?;
+        self.complete(tx, user, json!({ "by": "password" }), origin).await?;
         Ok(SignIn::Done(secret))
     }
 
@@ -91,7 +140,7 @@ impl Core {
         let Some((user, session)) = found.filter(|(_, one)| one.awaits_totp && one.is_live(now)) else {
             return Ok(SignIn::Refused);
         };
-        let Some(attempt) = self.claim(Claimant::User(user)).await? else {
+        let Some(attempt) = self.claim(user).await? else {
             return Ok(self.refuse(None, "locked or disabled", origin));
         };
         let mut tx = self.store.begin().await?;
@@ -107,10 +156,20 @@ impl Core {
         Ok(SignIn::Done(secret))
     }
 
-    pub(super) async fn claim(&self, claimant: Claimant<'_>) -> Result<Option<Attempt>, StoreError> {
+    /// An attempt of one who is past the door.
+    pub(super) async fn claim(&self, user: UserId) -> Result<Option<Attempt>, StoreError> {
+        Ok(self.claim_all(Claimant::User(user)).await?.pop())
+    }
+
+    async fn claim_all(&self, claimant: Claimant<'_>) -> Result<Vec<Attempt>, StoreError> {
         let now = self.now();
         let mut db = self.store.write().await?;
-        attempts::claim_attempt(&mut db, claimant, FAILURES_MAX, now, now.plus(LOCKED_FOR)).await
+        let until = now.plus(LOCKED_FOR);
+        let claimed = attempts::claim_attempts(&mut db, claimant, FAILURES_MAX, now, until).await?;
+        if claimed.is_empty() {
+            attempts::claim_nothing(&mut db).await?;
+        }
+        Ok(claimed)
     }
 
     /// Uses a code of the authenticator app or a recovery code, and returns which one it was.

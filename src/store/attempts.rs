@@ -1,7 +1,7 @@
 //! Attempts at a user's password or second factor. Each counts as failed until it is taken back.
 
 use super::StoreError;
-use super::driver::{Connection, Tx};
+use super::driver::Connection;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, UserId};
 
@@ -13,6 +13,9 @@ pub struct Attempt {
     pub email: String,
     pub merchant_id: Option<MerchantId>,
     pub password_hash: String,
+    /// Whether this password was right at a sign-in before.
+    pub password_was_right: bool,
+    pub version: i64,
     /// Sealed.
     pub totp_secret: Option<Vec<u8>>,
     /// Set if a failure of this attempt locks the account.
@@ -28,14 +31,15 @@ pub enum Claimant<'a> {
 }
 
 /// Counts an attempt as failed before it is checked, and locks the account at the last allowed attempt. So
-/// parallel attempts get no extra guesses. `None` if the user is unknown, disabled or locked.
-pub async fn claim_attempt(
+/// parallel attempts get no extra guesses. An attempt with an address is one for each of its users. Unknown,
+/// disabled and locked users are left out.
+pub async fn claim_attempts(
     db: &mut Connection,
     claimant: Claimant<'_>,
     failures_max: i64,
     now: Timestamp,
     lock_until: Timestamp,
-) -> Result<Option<Attempt>, StoreError> {
+) -> Result<Vec<Attempt>, StoreError> {
     let query = match claimant {
         Claimant::Email(email) => db
             .query(
@@ -44,7 +48,8 @@ pub async fn claim_attempt(
                  locked_until = case when locked_until is null and failed_logins + 1 >= $2 \
                  then cast($4 as bigint) else null end \
                  where email = $1 and disabled_at is null and (locked_until is null or locked_until <= $3) \
-                 returning id, email, merchant_id, password_hash, totp_secret, locked_until",
+                 returning id, email, merchant_id, password_hash, password_was_right, version, totp_secret, \
+                 locked_until",
             )
             .bind(email.to_owned()),
         Claimant::User(id) => db
@@ -55,12 +60,25 @@ pub async fn claim_attempt(
                  then cast($4 as bigint) else null end \
                  where id = $1 and disabled_at is null \
                  and (proofs_locked_until is null or proofs_locked_until <= $3) \
-                 returning id, email, merchant_id, password_hash, totp_secret, \
+                 returning id, email, merchant_id, password_hash, password_was_right, version, totp_secret, \
                  proofs_locked_until as locked_until",
             )
             .bind(id),
     };
-    query.bind(failures_max).bind(now).bind(lock_until).optional().await
+    query.bind(failures_max).bind(now).bind(lock_until).all().await
+}
+
+/// Writes a row without changing it, so that an attempt for an unknown user takes as long as for a known one.
+pub async fn claim_nothing(db: &mut Connection) -> Result<(), StoreError> {
+    db.query("update users set failed_logins = failed_logins where id = (select id from users order by id limit 1)")
+        .execute()
+        .await
+        .map(drop)
+}
+
+/// Notes that the password of a user was right at a sign-in.
+pub async fn note_right_password(db: &mut Connection, id: UserId) -> Result<(), StoreError> {
+    db.query("update users set password_was_right = true where id = $1").bind(id).execute().await.map(drop)
 }
 
 /// The two counts of a user's failed attempts.
@@ -73,7 +91,7 @@ pub enum Count {
 }
 
 /// Takes back an attempt, because it was right.
-pub async fn take_back(tx: &mut Tx, id: UserId, count: Count) -> Result<(), StoreError> {
+pub async fn take_back(db: &mut Connection, id: UserId, count: Count) -> Result<(), StoreError> {
     let statement = match count {
         Count::SignIns => {
             "update users set failed_logins = failed_logins - 1, locked_until = null \
@@ -84,6 +102,6 @@ pub async fn take_back(tx: &mut Tx, id: UserId, count: Count) -> Result<(), Stor
              where id = $1 and failed_proofs > 0"
         }
     };
-    tx.query(statement).bind(id).execute().await?;
+    db.query(statement).bind(id).execute().await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Users of the console.
 
-use super::driver::{Connection, Tx};
+use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, parse_name, touched};
 use crate::domain::admin::User;
 use crate::domain::clock::Timestamp;
@@ -61,6 +61,22 @@ pub async fn insert(tx: &mut Tx, user: &User, password_hash: &str) -> Result<(),
     touched("users", rows, 1)
 }
 
+/// The second of two that make the first user of an address has to see the first one.
+const LOCK_ADDRESS: Sql =
+    Sql { postgres: "select pg_advisory_xact_lock(hashtextextended($1, 0))", sqlite: "select $1" };
+
+/// Holds what users an address has until the transaction ends.
+pub async fn lock_address(tx: &mut Tx, email: &str) -> Result<(), StoreError> {
+    tx.query_of(&LOCK_ADDRESS).bind(email.to_owned()).execute().await.map(drop)
+}
+
+/// The password hash of a user of this address, whoever it is: all have the same salt. `None` without any.
+pub async fn any_password_hash(db: &mut Connection, email: &str) -> Result<Option<String>, StoreError> {
+    let query = "select password_hash from users where email = $1 limit 1";
+    let row = db.query(query).bind(email.to_owned()).optional::<(String,)>().await?;
+    Ok(row.map(|(hash,)| hash))
+}
+
 pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, StoreError> {
     db.query(
         "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
@@ -109,8 +125,9 @@ pub async fn count_enabled(db: &mut Connection, merchant: MerchantId) -> Result<
 pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
     let rows = tx
         .query(
-            "update users set disabled_at = $2, password_hash = coalesce($3, password_hash), updated_at = $4, \
-             version = version + 1 where id = $1 and version = $5",
+            "update users set disabled_at = $2, password_hash = coalesce($3, password_hash), \
+             password_was_right = password_was_right and $3 is null, updated_at = $4, version = version + 1 \
+             where id = $1 and version = $5",
         )
         .bind(user.id)
         .bind(user.disabled_at)
@@ -185,14 +202,16 @@ pub async fn use_totp_step(tx: &mut Tx, id: UserId, step: i64) -> Result<bool, S
     Ok(rows == 1)
 }
 
-pub async fn by_email(db: &mut Connection, email: &str) -> Result<Option<User>, StoreError> {
+/// The users of an address: at most one of each merchant and one of the platform.
+pub async fn of_email(db: &mut Connection, email: &str) -> Result<Vec<User>, StoreError> {
     db.query(
         "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
          version, created_at, updated_at, last_login_at from users where email = $1",
     )
     .bind(email.to_owned())
-    .optional::<UserRow>()
+    .all::<UserRow>()
     .await?
+    .into_iter()
     .map(User::try_from)
-    .transpose()
+    .collect()
 }

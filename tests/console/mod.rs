@@ -1,6 +1,7 @@
 //! The console. Tests of headers and statuses use the router, and tests of
 //! screens use a real browser.
 
+mod addresses;
 mod article;
 mod browser;
 mod irreversible;

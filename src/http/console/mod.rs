@@ -59,6 +59,7 @@ pub fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         // This layer applies only to the routes above this line. The outermost layer comes last.
         .route_layer(from_fn_with_state(Arc::clone(shared), guard::signed_in))
         .route("/console/sign-in", get(sign_in::show).post(sign_in::submit))
+        .route("/console/sign-in/merchant", get(up::<1>).post(sign_in::submit_merchant))
         .route("/console/sign-in/code", get(sign_in::show_code).post(sign_in::submit_code))
         .route("/console/once", get(sign_in::show_link).post(sign_in::submit_link))
         .route("/console/welcome", get(sign_in::welcome))

@@ -14,12 +14,14 @@ use super::context::UserContext;
 use super::form::Form;
 use super::guard::origin;
 use super::page::{html, html_as};
-use super::{assets, cookie};
+use super::{assets, cookie, words};
+use crate::domain::ids::UserId;
 use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::flows::error::{Error, Fault};
 use crate::flows::failures::Surface;
 use crate::flows::sign_in::SignIn;
+use crate::flows::sign_in_choice::{Choice, Choices};
 use crate::http::Shared;
 use crate::http::admin::page::Query;
 use crate::http::context::RequestContext;
@@ -56,6 +58,21 @@ struct CodePage {
 }
 
 #[derive(Template)]
+#[template(path = "sign_in_merchant.html")]
+struct MerchantPage {
+    door: Door,
+    next: String,
+    sealed: String,
+    choices: Vec<ChoiceRow>,
+}
+
+struct ChoiceRow {
+    user: UserId,
+    merchant: String,
+    role: &'static str,
+}
+
+#[derive(Template)]
 #[template(path = "sign_in_link.html")]
 struct LinkPage {
     door: Door,
@@ -80,6 +97,14 @@ pub(super) struct Password {
 }
 
 #[derive(Deserialize)]
+pub(super) struct Chosen {
+    user: UserId,
+    sealed: String,
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
 pub(super) struct Code {
     code: String,
     #[serde(default)]
@@ -98,6 +123,7 @@ const CODE_REFUSED: &str = "That code was not accepted. Each code works once; wa
      recovery code.";
 const COOKIE_LOST: &str = "Your browser did not keep the sign-in cookie. Use HTTPS, or, on this computer alone, \
      Chromium or Firefox.";
+const CHOICE_REFUSED: &str = "That took too long, or your account was changed meanwhile. Sign in again.";
 const LINK_REFUSED: &str = "This link has expired or was already used. Ask for a new one.";
 
 pub(super) async fn show(Query(query): Query<Next>) -> Result<Response, Failure> {
@@ -117,12 +143,47 @@ pub(super) async fn submit(
     match counted(&shared, &context, attempt).await? {
         SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
         SignIn::NeedsSecondFactor(secret) => Ok(ask_for_code(&secret, &form.next)),
+        SignIn::Choose(choices) => ask_for_merchant(choices, form.next),
         SignIn::Refused => {
             let page =
                 SignInPage { door: Door::new(), email: form.email, next: form.next, error: Some(REFUSED) };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
+}
+
+/// As one of the users that the password was right for.
+pub(super) async fn submit_merchant(
+    State(shared): State<Arc<Shared>>,
+    context: RequestContext,
+    form: Result<Form<Chosen>, Failure>,
+) -> Result<Response, Failure> {
+    let form = tried(&shared, &context, form).await?;
+    let (sealed, origin) = (PlainSecret::new(form.sealed), origin(&context));
+    let attempt = shared.core.sign_in_as(&sealed, form.user, &origin);
+    match counted(&shared, &context, attempt).await? {
+        SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
+        SignIn::NeedsSecondFactor(secret) => Ok(ask_for_code(&secret, &form.next)),
+        SignIn::Choose(_) | SignIn::Refused => {
+            let error = Some(CHOICE_REFUSED);
+            let page = SignInPage { door: Door::new(), email: String::new(), next: form.next, error };
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+    }
+}
+
+fn ask_for_merchant(choices: Choices, next: String) -> Result<Response, Failure> {
+    let row = |choice: Choice| ChoiceRow {
+        user: choice.user,
+        merchant: choice.merchant.unwrap_or_else(|| "The platform".to_owned()),
+        role: words::role(choice.role),
+    };
+    html(&MerchantPage {
+        door: Door::new(),
+        next,
+        sealed: choices.sealed.expose().to_owned(),
+        choices: choices.users.into_iter().map(row).collect(),
+    })
 }
 
 pub(super) async fn show_code(Query(query): Query<Next>) -> Result<Response, Failure> {
@@ -143,7 +204,7 @@ pub(super) async fn submit_code(
     let attempt = shared.core.sign_in_second_factor(&pending, &form.code, &origin);
     match counted(&shared, &context, attempt).await? {
         SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
-        SignIn::NeedsSecondFactor(_) | SignIn::Refused => {
+        SignIn::NeedsSecondFactor(_) | SignIn::Choose(_) | SignIn::Refused => {
             let page = CodePage { door: Door::new(), next: form.next, error: Some(CODE_REFUSED) };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
@@ -166,7 +227,7 @@ pub(super) async fn submit_link(
     match counted(&shared, &context, attempt).await? {
         SignIn::Done(secret) => Ok(enter(&secret, "")),
         SignIn::NeedsSecondFactor(secret) => Ok(ask_for_code(&secret, "")),
-        SignIn::Refused => {
+        SignIn::Choose(_) | SignIn::Refused => {
             let page = LinkPage { door: Door::new(), token: String::new(), error: Some(LINK_REFUSED) };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
