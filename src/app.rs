@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use chrono::TimeDelta;
 use ipnet::IpNet;
 use opentelemetry_otlp::ExporterBuildError;
 use tokio::net::TcpListener;
@@ -24,12 +23,12 @@ use crate::flows::SharedCore;
 use crate::http::metrics::EdgeMetrics;
 use crate::http::server::{ListenerLimits, Transport, serve};
 use crate::http::tls::{Tls, TlsError, TlsFiles};
-use crate::http::{self, Edge, Shared};
+use crate::http::{self, Shared};
 use crate::jobs::audit_head::HeadReporter;
 use crate::jobs::deliver::Deliverer;
 use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
-use crate::jobs::sweep::{SweepSettings, Sweeper};
+use crate::jobs::sweep::Sweeper;
 use crate::jobs::{learn, notices, tidy, token_keys, usage};
 use crate::store::StoreError;
 use crate::telemetry::traces::Traces;
@@ -106,35 +105,28 @@ impl App {
         let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
             exchanges: ExchangeLog::start(Arc::clone(&core)),
-            sweeper: Sweeper::new(Arc::clone(&core), sweep_settings(settings)),
+            sweeper: Sweeper::new(
+                Arc::clone(&core),
+                settings.retention,
+                settings.limits.sessions_per_client_max,
+            ),
             core,
             egress,
-            edge: Edge {
-                trusted_proxies: settings.server.trusted_proxies.clone(),
-                forwarded_header: settings.server.forwarded_header,
-                request_timeout: settings.server.request_timeout,
-                logs_probes: settings.log.probes,
-            },
+            edge: settings.server.edge.clone(),
+            logs_probes: settings.log.probes,
             tasks: TaskTracker::new(),
             is_draining: AtomicBool::new(false),
             metrics: EdgeMetrics::default(),
             traces: Traces::start(&settings.traces)?,
             tls: load_tls(&settings.server)?,
         });
-        let limits = ListenerLimits {
-            connections_max: settings.server.connections_max,
-            connections_per_address_max: settings.server.connections_per_address_max,
-            header_timeout: settings.server.header_timeout,
-            idle_timeout: settings.server.idle_timeout,
-            shutdown_grace: settings.server.shutdown_grace,
-        };
         let proxies: &[IpNet] =
-            if settings.server.proxy_protocol { &settings.server.trusted_proxies } else { &[] };
+            if settings.server.proxy_protocol { &settings.server.edge.trusted_proxies } else { &[] };
         Ok(Self {
             shared,
             deliverer,
             head_reporter,
-            limits,
+            limits: settings.server.limits,
             proxy_protocol_from: proxies.into(),
             drain_delay: settings.server.drain_delay,
             ops: None,
@@ -280,14 +272,6 @@ async fn reload_at(mut hangups: watch::Receiver<()>, shared: Arc<Shared>) {
         }
         shared.core.store.read_url_again();
         shared.core.key_source.wanted.notify_one();
-    }
-}
-
-fn sweep_settings(settings: &Settings) -> SweepSettings {
-    SweepSettings {
-        audit_kept: TimeDelta::days(settings.retention.audit_days.into()),
-        exchanges_kept: TimeDelta::days(settings.retention.exchanges_days.into()),
-        sessions_per_client_max: settings.limits.sessions_per_client_max as usize,
     }
 }
 

@@ -17,16 +17,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use ipnet::IpNet;
-
 pub use layers::{Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use reader::read_secret;
 pub use values::{BadValue, DatabaseUrl, ProxyUrl, TokenKeys};
 
-use crate::domain::destination::WebhookUrl;
+use crate::domain::destination::{DestinationRules, WebhookUrl};
+use crate::domain::session::Lifetimes;
 use crate::domain::webhook::WebhookSecret;
+use crate::flows::limits::LimitSettings;
+use crate::http::Edge;
+use crate::http::server::ListenerLimits;
+use crate::jobs::sweep::Retention;
+
 use layers::near_misses;
 use reader::{Origin, Reader};
 use values::{address, directory, file, log_level, network, one_of, operator_url, optional, scope, web_url};
@@ -45,7 +48,7 @@ pub struct Settings {
     pub database: Database,
     pub tokens: Tokens,
     pub webhooks: Webhooks,
-    pub limits: Limits,
+    pub limits: LimitSettings,
     pub retention: Retention,
     pub console: Console,
     pub log: Log,
@@ -65,18 +68,11 @@ pub struct Server {
     pub tls_certificate_file: Option<PathBuf>,
     pub tls_key_file: Option<PathBuf>,
     pub allow_plain_http: bool,
-    pub trusted_proxies: Vec<IpNet>,
     /// Whether trusted proxies begin each connection with a PROXY header.
     pub proxy_protocol: bool,
-    pub forwarded_header: ForwardedHeader,
-    pub connections_max: usize,
-    /// Zero: off.
-    pub connections_per_address_max: u32,
-    pub header_timeout: Duration,
-    pub idle_timeout: Duration,
-    pub request_timeout: Duration,
+    pub edge: Edge,
+    pub limits: ListenerLimits,
     pub drain_delay: Duration,
-    pub shutdown_grace: Duration,
 }
 
 /// The header that trusted proxies use to name the caller.
@@ -113,11 +109,7 @@ pub struct Tokens {
     pub keys_file: Option<PathBuf>,
     /// Whether to start without keys that the database needs. Not a setting, but a flag of `serve`.
     pub allow_missing_keys: bool,
-    pub access_ttl: TimeDelta,
-    pub refresh_ttl: TimeDelta,
-    pub session_ttl: TimeDelta,
-    /// Zero: off.
-    pub refresh_retry_window: TimeDelta,
+    pub lifetimes: Lifetimes,
     /// The scopes that exist. Empty means that any name is allowed.
     pub scopes: Vec<String>,
     /// What a scope allows, in words for people, by its name.
@@ -127,33 +119,12 @@ pub struct Tokens {
 /// `[webhooks]`: where they may go.
 #[derive(Debug)]
 pub struct Webhooks {
-    pub allow_private_networks: bool,
-    pub allow_http: bool,
+    pub destinations: DestinationRules,
     /// The HTTP proxy to send webhooks through, if any.
     pub proxy: Option<ProxyUrl>,
     /// Where to send the head of the audit trail. If it is set, so is `operator_secret`.
     pub operator_url: Option<WebhookUrl>,
     pub operator_secret: Option<WebhookSecret>,
-}
-
-/// `[limits]`: how often something may happen before the answer is 429.
-#[derive(Debug)]
-pub struct Limits {
-    pub failures_per_address_per_minute: u32,
-    /// Zero: off.
-    pub calls_per_key_per_second: u32,
-    /// Zero: off.
-    pub new_sessions_per_client_per_minute: u32,
-    pub admin_calls_per_token_per_minute: u32,
-    /// Zero: off.
-    pub sessions_per_client_max: u32,
-}
-
-/// `[retention]`: how long records are kept.
-#[derive(Debug)]
-pub struct Retention {
-    pub audit_days: u32,
-    pub exchanges_days: u32,
 }
 
 /// `[console]`: the web console.
@@ -199,8 +170,8 @@ impl Settings {
             database: Database::read(&mut reader, &server.data_dir),
             tokens: Tokens::read(&mut reader),
             webhooks: Webhooks::read(&mut reader),
-            limits: Limits::read(&mut reader),
-            retention: Retention::read(&mut reader),
+            limits: limits(&mut reader),
+            retention: retention(&mut reader),
             console: Console::read(&mut reader),
             log: Log::read(&mut reader),
             traces: Traces::read(&mut reader),
@@ -230,13 +201,13 @@ impl Settings {
     }
 
     fn check_together(&self, reader: &mut Reader) {
-        let Tokens { access_ttl, refresh_ttl, session_ttl, refresh_retry_window, .. } = self.tokens;
+        let Lifetimes { access_ttl, refresh_ttl, session_ttl, retry_window } = self.tokens.lifetimes;
         let [access, refresh, session] =
             ["tokens.access_ttl_secs", "tokens.refresh_ttl_secs", "tokens.session_ttl_secs"];
         reader.relate(access, "must be at most", refresh, access_ttl <= refresh_ttl);
         reader.relate(refresh, "must be at most", session, refresh_ttl <= session_ttl);
         let window = "tokens.refresh_retry_window_secs";
-        reader.relate(window, "must be less than", access, refresh_retry_window < access_ttl);
+        reader.relate(window, "must be less than", access, retry_window < access_ttl);
         let (certificate, key) = ("server.tls_certificate_file", "server.tls_key_file");
         let server = &self.server;
         let (has_certificate, has_key) =
@@ -254,7 +225,7 @@ impl Settings {
             "server.proxy_protocol",
             "needs the proxies that it is believed from in",
             "server.trusted_proxies",
-            !server.proxy_protocol || !server.trusted_proxies.is_empty(),
+            !server.proxy_protocol || !server.edge.trusted_proxies.is_empty(),
         );
         let is_shared = self.ops.listen == Some(self.server.listen) && self.server.listen.port() != 0;
         reader.relate("ops.listen", "must differ from", "server.listen", !is_shared);
@@ -285,16 +256,20 @@ impl Server {
             tls_certificate_file,
             tls_key_file: reader.text("server.tls_key_file", optional(file)),
             allow_plain_http: reader.switch("server.allow_plain_http"),
-            trusted_proxies: reader.list("server.trusted_proxies", TRUSTED_PROXIES_MAX, network),
             proxy_protocol: reader.switch("server.proxy_protocol"),
-            forwarded_header: reader.text("server.forwarded_header", one_of(&headers)),
-            connections_max: reader.number("server.connections_max", 1..=100_000) as usize,
-            connections_per_address_max: reader.number("server.connections_per_address_max", 0..=100_000),
-            header_timeout: reader.duration("server.header_timeout_secs", 1..=300),
-            idle_timeout: reader.duration("server.idle_timeout_secs", 1..=3600),
-            request_timeout: reader.duration("server.request_timeout_secs", 1..=600),
+            edge: Edge {
+                trusted_proxies: reader.list("server.trusted_proxies", TRUSTED_PROXIES_MAX, network),
+                forwarded_header: reader.text("server.forwarded_header", one_of(&headers)),
+                request_timeout: reader.duration("server.request_timeout_secs", 1..=600),
+            },
+            limits: ListenerLimits {
+                connections_max: reader.number("server.connections_max", 1..=100_000) as usize,
+                connections_per_address_max: reader.number("server.connections_per_address_max", 0..=100_000),
+                header_timeout: reader.duration("server.header_timeout_secs", 1..=300),
+                idle_timeout: reader.duration("server.idle_timeout_secs", 1..=3600),
+                shutdown_grace: reader.duration("server.shutdown_grace_secs", 1..=600),
+            },
             drain_delay: reader.duration("server.drain_delay_secs", 0..=300),
-            shutdown_grace: reader.duration("server.shutdown_grace_secs", 1..=600),
         }
     }
 }
@@ -330,10 +305,12 @@ impl Tokens {
                 .unwrap_or_else(|| TokenKeys::new(Vec::new())),
             keys_file: reader.secret_file("tokens.keys", "tokens.keys_file"),
             allow_missing_keys: false,
-            access_ttl: reader.time_delta("tokens.access_ttl_secs", 1..=2_592_000),
-            refresh_ttl: reader.time_delta("tokens.refresh_ttl_secs", 1..=31_536_000),
-            session_ttl: reader.time_delta("tokens.session_ttl_secs", 1..=315_360_000),
-            refresh_retry_window: reader.time_delta("tokens.refresh_retry_window_secs", 0..=3600),
+            lifetimes: Lifetimes {
+                access_ttl: reader.time_delta("tokens.access_ttl_secs", 1..=2_592_000),
+                refresh_ttl: reader.time_delta("tokens.refresh_ttl_secs", 1..=31_536_000),
+                session_ttl: reader.time_delta("tokens.session_ttl_secs", 1..=315_360_000),
+                retry_window: reader.time_delta("tokens.refresh_retry_window_secs", 0..=3600),
+            },
             scopes: scopes.iter().map(|(name, _)| name.clone()).collect(),
             scope_descriptions: scopes.into_iter().filter(|(_, about)| !about.is_empty()).collect(),
         }
@@ -343,8 +320,10 @@ impl Tokens {
 impl Webhooks {
     fn read(reader: &mut Reader) -> Self {
         let webhooks = Self {
-            allow_private_networks: reader.switch("webhooks.allow_private_networks"),
-            allow_http: reader.switch("webhooks.allow_http"),
+            destinations: DestinationRules {
+                allow_private_networks: reader.switch("webhooks.allow_private_networks"),
+                allow_http: reader.switch("webhooks.allow_http"),
+            },
             proxy: reader.secret("webhooks.proxy", "webhooks.proxy_file"),
             operator_url: reader.text("webhooks.operator_url", optional(operator_url)),
             operator_secret: reader.secret("webhooks.operator_secret", "webhooks.operator_secret_file"),
@@ -355,27 +334,23 @@ impl Webhooks {
     }
 }
 
-impl Limits {
-    fn read(reader: &mut Reader) -> Self {
-        Self {
-            failures_per_address_per_minute: reader
-                .number("limits.failures_per_address_per_minute", 1..=1_000_000),
-            calls_per_key_per_second: reader.number("limits.calls_per_key_per_second", 0..=1_000_000),
-            new_sessions_per_client_per_minute: reader
-                .number("limits.new_sessions_per_client_per_minute", 0..=1_000_000),
-            admin_calls_per_token_per_minute: reader
-                .number("limits.admin_calls_per_token_per_minute", 0..=1_000_000),
-            sessions_per_client_max: reader.number("limits.sessions_per_client_max", 0..=1_000_000),
-        }
+fn limits(reader: &mut Reader) -> LimitSettings {
+    LimitSettings {
+        failures_per_address_per_minute: reader
+            .number("limits.failures_per_address_per_minute", 1..=1_000_000),
+        calls_per_key_per_second: reader.number("limits.calls_per_key_per_second", 0..=1_000_000),
+        new_sessions_per_client_per_minute: reader
+            .number("limits.new_sessions_per_client_per_minute", 0..=1_000_000),
+        admin_calls_per_token_per_minute: reader
+            .number("limits.admin_calls_per_token_per_minute", 0..=1_000_000),
+        sessions_per_client_max: reader.number("limits.sessions_per_client_max", 0..=1_000_000),
     }
 }
 
-impl Retention {
-    fn read(reader: &mut Reader) -> Self {
-        Self {
-            audit_days: reader.number("retention.audit_days", 1..=3650),
-            exchanges_days: reader.number("retention.exchanges_days", 1..=3650),
-        }
+fn retention(reader: &mut Reader) -> Retention {
+    Retention {
+        audit: reader.days("retention.audit_days", 1..=3650),
+        exchanges: reader.days("retention.exchanges_days", 1..=3650),
     }
 }
 

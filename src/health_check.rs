@@ -21,7 +21,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         None => settings.server.listen,
     };
     let proxies: &[IpNet] = match settings.ops.listen {
-        None if settings.server.proxy_protocol => &settings.server.trusted_proxies,
+        None if settings.server.proxy_protocol => &settings.server.edge.trusted_proxies,
         _ => &[],
     };
     let status = ask(reachable(address), proxies).with_context(|| format!("{address} does not answer"))?;

@@ -116,7 +116,7 @@ async fn the_window_ends_at_its_very_second() {
 #[tokio::test]
 async fn a_window_of_zero_makes_every_second_use_a_replay() {
     each_engine_with(
-        |settings| settings.tokens.refresh_retry_window = TimeDelta::zero(),
+        |settings| settings.tokens.lifetimes.retry_window = TimeDelta::zero(),
         async |app| {
             let merchant = app.merchant().await;
             let first = app.tokens(&merchant).await;

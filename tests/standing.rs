@@ -51,7 +51,7 @@ async fn a_session_that_is_not_refreshed_ends_after_its_idle_life() {
 #[tokio::test]
 async fn a_session_ends_after_its_absolute_life_however_often_it_is_refreshed() {
     each_engine_with(
-        |settings| settings.tokens.session_ttl = TimeDelta::days(90),
+        |settings| settings.tokens.lifetimes.session_ttl = TimeDelta::days(90),
         async |app| {
             let merchant = app.merchant().await;
             let mut tokens = app.tokens(&merchant).await;

@@ -228,8 +228,8 @@ async fn a_token_of_a_key_that_is_lost_for_good_is_unknown() {
 async fn resealed_secrets_let_the_old_key_go() {
     fn with_receiver(settings: &mut Settings) {
         keys_here(settings);
-        settings.webhooks.allow_http = true;
-        settings.webhooks.allow_private_networks = true;
+        settings.webhooks.destinations.allow_http = true;
+        settings.webhooks.destinations.allow_private_networks = true;
     }
     each_engine_with(with_receiver, async |app| {
         let receiver = Receiver::open();

@@ -246,7 +246,7 @@ async fn a_trusted_proxy_must_say_who_the_client_is_and_others_cannot() {
     };
     let (merchant, served) = start(|settings| {
         settings.server.proxy_protocol = true;
-        settings.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+        settings.server.edge.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
     })
     .await;
     let (address, key) = (served.address, &merchant.key);
@@ -262,7 +262,7 @@ async fn a_trusted_proxy_must_say_who_the_client_is_and_others_cannot() {
     let (listed, served) = {
         let app = TestApp::with(Engine::Sqlite, |settings| {
             settings.server.proxy_protocol = true;
-            settings.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+            settings.server.edge.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
         })
         .await;
         let key = |ranges: &[&str]| {
@@ -290,7 +290,7 @@ async fn a_trusted_proxy_must_say_who_the_client_is_and_others_cannot() {
 
     let (merchant, served) = start(|settings| {
         settings.server.proxy_protocol = true;
-        settings.server.trusted_proxies = vec!["198.51.100.1/32".parse().expect("a network")];
+        settings.server.edge.trusted_proxies = vec!["198.51.100.1/32".parse().expect("a network")];
     })
     .await;
     let (address, key) = (served.address, &merchant.key);
@@ -300,7 +300,7 @@ async fn a_trusted_proxy_must_say_who_the_client_is_and_others_cannot() {
 }
 
 fn impatient(settings: &mut Settings) {
-    settings.server.header_timeout = Duration::from_millis(500);
+    settings.server.limits.header_timeout = Duration::from_millis(500);
 }
 
 async fn impatient_server() -> Served {
@@ -378,7 +378,7 @@ async fn a_tls_handshake_that_does_not_come_is_closed() {
 
 #[tokio::test]
 async fn connections_past_the_cap_wait_for_a_place() {
-    let app = TestApp::with(Engine::Sqlite, |settings| settings.server.connections_max = 2).await;
+    let app = TestApp::with(Engine::Sqlite, |settings| settings.server.limits.connections_max = 2).await;
     let served = app.serve().await;
     let mut first = Client::connect(served.address).await.expect("a place");
     let mut second = Client::connect(served.address).await.expect("a place");
@@ -413,8 +413,8 @@ async fn is_served_from(source: [u8; 4], address: SocketAddr) -> (TcpStream, boo
 #[tokio::test]
 async fn an_address_has_its_share_of_the_connections_and_no_more() {
     let app = TestApp::with(Engine::Sqlite, |settings| {
-        settings.server.connections_per_address_max = 2;
-        settings.server.trusted_proxies = vec!["127.0.0.3/32".parse().expect("a network")];
+        settings.server.limits.connections_per_address_max = 2;
+        settings.server.edge.trusted_proxies = vec!["127.0.0.3/32".parse().expect("a network")];
     })
     .await;
     let served = app.serve().await;

@@ -140,8 +140,8 @@ async fn over_http2_a_refusal_costs_neither_its_stream_nor_another() {
 #[tokio::test]
 async fn a_connection_lives_between_calls_for_the_idle_time_and_not_the_time_of_a_head() {
     let app = TestApp::with(Engine::Sqlite, |settings| {
-        settings.server.header_timeout = Duration::from_millis(200);
-        settings.server.idle_timeout = Duration::from_secs(1);
+        settings.server.limits.header_timeout = Duration::from_millis(200);
+        settings.server.limits.idle_timeout = Duration::from_secs(1);
     })
     .await;
     let served = app.serve().await;
@@ -169,9 +169,9 @@ async fn a_connection_lives_between_calls_for_the_idle_time_and_not_the_time_of_
 #[tokio::test]
 async fn a_trusted_proxy_may_open_a_connection_that_it_needs_later() {
     let app = TestApp::with(Engine::Sqlite, |settings| {
-        settings.server.header_timeout = Duration::from_millis(200);
-        settings.server.idle_timeout = Duration::from_secs(2);
-        settings.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("it is a network")];
+        settings.server.limits.header_timeout = Duration::from_millis(200);
+        settings.server.limits.idle_timeout = Duration::from_secs(2);
+        settings.server.edge.trusted_proxies = vec!["127.0.0.1/32".parse().expect("it is a network")];
     })
     .await;
     let served = app.serve().await;

@@ -8,13 +8,11 @@ use tokio::sync::Notify;
 use super::{BuildError, Create};
 use crate::config::{self, DatabaseUrl, Settings, TokenKeys};
 use crate::domain::clock::Clock;
-use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::{Keyring, ServerKey};
-use crate::domain::session::Lifetimes;
 use crate::flows::blocked::Blocked;
 use crate::flows::counters::Counters;
-use crate::flows::limits::{LimitSettings, Limits};
+use crate::flows::limits::Limits;
 use crate::flows::pings::Pings;
 use crate::flows::refusals::Refusals;
 use crate::flows::sign_in::Console;
@@ -80,31 +78,15 @@ pub async fn open_core(
             wanted: Notify::new(),
         },
         entropy,
-        lifetimes: Lifetimes {
-            access_ttl: settings.tokens.access_ttl,
-            refresh_ttl: settings.tokens.refresh_ttl,
-            session_ttl: settings.tokens.session_ttl,
-            retry_window: settings.tokens.refresh_retry_window,
-        },
+        lifetimes: settings.tokens.lifetimes,
         known_scopes: settings.tokens.scopes.clone(),
         scope_descriptions: settings.tokens.scope_descriptions.clone(),
         issuer: settings.server.issuer.clone(),
         usage: Usage::default(),
-        limits: Limits::new(
-            LimitSettings {
-                failures_per_address_per_minute: settings.limits.failures_per_address_per_minute,
-                calls_per_key_per_second: settings.limits.calls_per_key_per_second,
-                new_sessions_per_client_per_minute: settings.limits.new_sessions_per_client_per_minute,
-                admin_calls_per_token_per_minute: settings.limits.admin_calls_per_token_per_minute,
-            },
-            &clock,
-        ),
+        limits: Limits::new(settings.limits, &clock),
         counters: Counters::default(),
         clock,
-        destinations: DestinationRules {
-            allow_private_networks: settings.webhooks.allow_private_networks,
-            allow_http: settings.webhooks.allow_http,
-        },
+        destinations: settings.webhooks.destinations,
         blocked: Blocked::default(),
         readers: Readers::default(),
         pings: Pings::default(),

@@ -80,6 +80,10 @@ impl Reader {
         TimeDelta::seconds(self.number(key, range).into())
     }
 
+    pub(super) fn days(&mut self, key: &'static str, range: RangeInclusive<u32>) -> TimeDelta {
+        TimeDelta::days(self.number(key, range).into())
+    }
+
     pub(super) fn switch(&mut self, key: &'static str) -> bool {
         self.read(key, |value| match value {
             Value::Switch(switch) => Some(Ok(*switch)),

@@ -46,6 +46,8 @@ pub struct LimitSettings {
     pub calls_per_key_per_second: u32,
     pub new_sessions_per_client_per_minute: u32,
     pub admin_calls_per_token_per_minute: u32,
+    /// Sessions of a client at a time; the sweeper removes those past it.
+    pub sessions_per_client_max: u32,
 }
 
 /// The limits of one caller. Null means that a limit is off.

@@ -49,19 +49,20 @@ use crate::jobs::sweep::Sweeper;
 use crate::telemetry::traces::Traces;
 
 /// The settings for HTTP.
+#[derive(Clone, Debug)]
 pub struct Edge {
     pub trusted_proxies: Vec<IpNet>,
     pub forwarded_header: ForwardedHeader,
     /// After this time the caller is told to try again. The request itself continues in the background.
     pub request_timeout: Duration,
-    /// Whether successful probes and scrapes are logged.
-    pub logs_probes: bool,
 }
 
 /// What every request shares.
 pub struct Shared {
     pub core: SharedCore,
     pub edge: Edge,
+    /// Whether successful probes and scrapes are logged.
+    pub logs_probes: bool,
     pub exchanges: ExchangeLog,
     pub sweeper: Arc<Sweeper>,
     /// For webhook tests.

@@ -98,12 +98,11 @@ impl Kind {
     }
 }
 
+/// How long records are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct SweepSettings {
-    pub audit_kept: TimeDelta,
-    pub exchanges_kept: TimeDelta,
-    /// Zero means no limit.
-    pub sessions_per_client_max: usize,
+pub struct Retention {
+    pub audit: TimeDelta,
+    pub exchanges: TimeDelta,
 }
 
 /// The position of each walk.
@@ -118,7 +117,9 @@ struct Walks {
 pub struct Sweeper {
     core: SharedCore,
     clock: DatabaseClock,
-    settings: SweepSettings,
+    retention: Retention,
+    /// Zero means no limit.
+    sessions_per_client_max: u32,
     /// Locked during a step, so that this process makes one step at a time.
     walks: Mutex<Walks>,
     removed: [Count; Kind::COUNT],
@@ -127,7 +128,7 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    pub fn new(core: SharedCore, settings: SweepSettings) -> Arc<Self> {
+    pub fn new(core: SharedCore, retention: Retention, sessions_per_client_max: u32) -> Arc<Self> {
         let walks = Walks {
             sessions: SessionId::nil(),
             surplus: Surplus::default(),
@@ -138,7 +139,7 @@ impl Sweeper {
         let walks = Mutex::new(walks);
         let (removed, session_walks) = Default::default();
         let clock = DatabaseClock::new(Arc::clone(&core));
-        Arc::new(Self { core, clock, settings, walks, removed, session_walks })
+        Arc::new(Self { core, clock, retention, sessions_per_client_max, walks, removed, session_walks })
     }
 
     /// Rows removed since the process started.
@@ -190,7 +191,7 @@ impl Sweeper {
         let step = match kind {
             Kind::Sessions => self.sweep_sessions(&mut walks.sessions, now, limit).await?,
             Kind::SurplusSessions => {
-                walks.surplus.step(&self.core.store, self.settings.sessions_per_client_max).await?
+                walks.surplus.step(&self.core.store, self.sessions_per_client_max as usize).await?
             }
             Kind::Exchanges => self.sweep_exchanges(&mut walks.exchanges, now, limit).await?,
             Kind::WebhookDeliveries => self.sweep_deliveries(&mut walks.deliveries, now).await?,
@@ -234,7 +235,7 @@ impl Sweeper {
         limit: i64,
     ) -> Result<Step, StoreError> {
         let store = &self.core.store;
-        let until = ExchangeId::first_of(now.minus(self.settings.exchanges_kept));
+        let until = ExchangeId::first_of(now.minus(self.retention.exchanges));
         let mut db = store.read().await?;
         let merchants = sweep::merchants(&mut db, *walk, MERCHANTS_STEP).await?;
         for merchant in &merchants {
@@ -261,7 +262,7 @@ impl Sweeper {
 
     async fn sweep_deliveries(&self, walk: &mut DeliveryId, now: Timestamp) -> Result<Step, StoreError> {
         let store = &self.core.store;
-        let finished = now.minus(self.settings.exchanges_kept);
+        let finished = now.minus(self.retention.exchanges);
         let until = DeliveryId::first_of(finished);
         let end = sweep::delivery_step(&mut store.read().await?, *walk, until, DELIVERIES_STEP).await?;
         let Some(mut tx) = sweep::turn(store, Kind::WebhookDeliveries as i64).await? else {
@@ -274,7 +275,7 @@ impl Sweeper {
 
     async fn sweep_events(&self, walk: &mut EventId, now: Timestamp, limit: i64) -> Result<Step, StoreError> {
         let store = &self.core.store;
-        let until = EventId::first_of(now.minus(self.settings.exchanges_kept));
+        let until = EventId::first_of(now.minus(self.retention.exchanges));
         let end = sweep::event_step(&mut store.read().await?, *walk, until, limit).await?;
         let Some(mut tx) = sweep::turn(store, Kind::WebhookEvents as i64).await? else { return Ok(NOT_NOW) };
         let removed = sweep::events(&mut tx, *walk, end.unwrap_or(until)).await?;
@@ -283,7 +284,7 @@ impl Sweeper {
     }
 
     async fn sweep_audit_events(&self, now: Timestamp, limit: i64) -> Result<Step, StoreError> {
-        match self.core.cut_audit_chain(now.minus(self.settings.audit_kept), limit).await? {
+        match self.core.cut_audit_chain(now.minus(self.retention.audit), limit).await? {
             Cutting::Removed(removed) => Ok(by_age(removed, limit)),
             Cutting::Refused(verdict) => {
                 tracing::error!(?verdict, "the audit chain is not intact, so no events are removed");

@@ -32,12 +32,12 @@ pub fn fit(settings: &mut Settings, limit: Option<usize>) {
     let Some(limit) = limit else { return };
     let others = FILES + ops::CONNECTIONS_MAX + ATTEMPTS_MAX + settings.database.connections_max as usize;
     let connections_max = limit - others.min(limit / 2);
-    if connections_max < settings.server.connections_max {
+    if connections_max < settings.server.limits.connections_max {
         tracing::warn!(
             connections_max,
             descriptors = limit,
             "fewer connections than server.connections_max: the limit of open files is too low for it"
         );
-        settings.server.connections_max = connections_max.max(1);
+        settings.server.limits.connections_max = connections_max.max(1);
     }
 }

@@ -11,8 +11,8 @@ use crate::support::{Reply, TestApp, each_engine_with};
 async fn each(test: impl AsyncFn(TestApp)) {
     each_engine_with(
         |settings| {
-            settings.webhooks.allow_private_networks = true;
-            settings.webhooks.allow_http = true;
+            settings.webhooks.destinations.allow_private_networks = true;
+            settings.webhooks.destinations.allow_http = true;
         },
         test,
     )

@@ -10,7 +10,7 @@ use crate::support::{each_engine, each_engine_with};
 #[tokio::test]
 async fn a_denial_explains_itself_to_the_owner_by_its_request_id() {
     each_engine_with(
-        |settings| settings.server.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a range")],
+        |settings| settings.server.edge.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a range")],
         async |app| {
             let operator = Admin::operator(&app).await;
             let merchant = operator.licensed_merchant("g").await;

@@ -31,11 +31,11 @@ fn the_environment_spells_every_type_as_text() {
         .loads();
     assert_eq!(settings.server.listen.to_string(), "[::1]:9000");
     assert_eq!(settings.server.issuer, "http://[::1]:9000");
-    let proxies: Vec<String> = settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    let proxies: Vec<String> = settings.server.edge.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]);
-    assert_eq!(settings.server.forwarded_header, ForwardedHeader::Forwarded);
-    assert_eq!(settings.server.shutdown_grace, Duration::from_secs(3));
-    assert!(settings.webhooks.allow_http);
+    assert_eq!(settings.server.edge.forwarded_header, ForwardedHeader::Forwarded);
+    assert_eq!(settings.server.limits.shutdown_grace, Duration::from_secs(3));
+    assert!(settings.webhooks.destinations.allow_http);
     assert_eq!(settings.log.format, LogFormat::Json);
 }
 
@@ -49,7 +49,7 @@ fn an_empty_value_takes_back_what_a_lower_layer_set() {
         .loads();
     assert_eq!(settings.ops.listen, None);
     assert_eq!(settings.server.issuer, "http://127.0.0.1:8080");
-    assert!(settings.server.trusted_proxies.is_empty());
+    assert!(settings.server.edge.trusted_proxies.is_empty());
 }
 
 #[test]

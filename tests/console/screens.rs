@@ -54,7 +54,7 @@ async fn the_second_output_type_is_for_worldpay_corporate_and_the_form_says_why(
 #[tokio::test]
 async fn a_denial_says_why_in_a_sentence_and_a_button_adds_the_address() {
     fn through_a_proxy(settings: &mut tollgate::config::Settings) {
-        settings.server.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a network")];
+        settings.server.edge.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a network")];
     }
     crate::support::each_engine_with(through_a_proxy, async |app| {
         let mut key = plain_key();

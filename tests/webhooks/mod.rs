@@ -19,8 +19,8 @@ use crate::support::{Call, Reply, TestApp, each_engine_with};
 
 /// Test receivers are on this machine and use plain HTTP.
 pub(crate) fn to_this_machine(settings: &mut Settings) {
-    settings.webhooks.allow_private_networks = true;
-    settings.webhooks.allow_http = true;
+    settings.webhooks.destinations.allow_private_networks = true;
+    settings.webhooks.destinations.allow_http = true;
 }
 
 /// Runs a test once per engine on an application that may send to this machine.

@@ -12,7 +12,7 @@ const ALLOWED: &str = "192.0.2.7";
 const OTHER: &str = "198.51.100.1";
 
 fn behind_a_proxy(settings: &mut Settings) {
-    settings.server.trusted_proxies = vec!["10.0.0.0/8".parse().expect("it is a CIDR")];
+    settings.server.edge.trusted_proxies = vec!["10.0.0.0/8".parse().expect("it is a CIDR")];
 }
 
 async fn listed(app: &TestApp, ip_mode: IpMode) -> Merchant {
@@ -87,7 +87,7 @@ async fn forwarded_counts_where_it_is_configured_and_x_forwarded_for_then_does_n
     each_engine_with(
         |settings| {
             behind_a_proxy(settings);
-            settings.server.forwarded_header = ForwardedHeader::Forwarded;
+            settings.server.edge.forwarded_header = ForwardedHeader::Forwarded;
         },
         async |app| {
             let merchant = listed(&app, IpMode::Enforce).await;

@@ -81,7 +81,7 @@ pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
             latency,
         })
     });
-    if !shared.edge.logs_probes && response.status().is_success() && route.is_some_and(is_probe) {
+    if !shared.logs_probes && response.status().is_success() && route.is_some_and(is_probe) {
         return;
     }
     tracing::info!(
