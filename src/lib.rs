@@ -13,7 +13,10 @@
 //! - [`supervise`]: starts every background task, including those of the store.
 //!
 //! Dependencies go one way: `http, jobs -> flows -> {domain, store}` and `store -> domain`. `domain` depends
-//! on nothing. The time and random bytes are passed in as arguments.
+//! on no other layer. The time and random bytes are passed in as arguments.
+//!
+//! A type of the domain is also the row of its table and what the admin API shows, wherever the three are equal.
+//! `config` reads the settings into the types that the other layers use.
 
 pub mod app;
 pub mod client_tls;

@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use sqlx::FromRow;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::allow_list::AllowList;
 use super::clock::Timestamp;
 use super::ids::{AdminTokenId, MerchantId, UserId};
+use super::stored::JsonText;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -89,17 +91,44 @@ pub struct TokenOverlap {
     pub earlier_ends_at: Option<Timestamp>,
 }
 
-/// A token for the admin API. Its secret is shown once; its SHA-256 is kept.
-#[derive(Clone, Debug)]
+fn end_of_earlier<S: Serializer>(overlap: &Option<TokenOverlap>, serializer: S) -> Result<S::Ok, S::Error> {
+    overlap.and_then(|overlap| overlap.earlier_ends_at).serialize(serializer)
+}
+
+/// An overlap as it is kept: without seconds there is none.
+#[derive(Debug, FromRow)]
+struct StoredOverlap {
+    overlap_secs: Option<i64>,
+    earlier_ends_at: Option<Timestamp>,
+}
+
+impl From<StoredOverlap> for Option<TokenOverlap> {
+    fn from(stored: StoredOverlap) -> Self {
+        stored.overlap_secs.map(|secs| TokenOverlap { secs, earlier_ends_at: stored.earlier_ends_at })
+    }
+}
+
+// Its secret is shown once; its SHA-256 is kept.
+#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
+#[schema(as = TokenView)]
 pub struct AdminToken {
     pub id: AdminTokenId,
     pub name: String,
     pub role: Role,
-    /// Always set for the merchant roles and never for operators. For a service token, `None` means every
-    /// merchant.
+    // Always set for the merchant roles and never for operators. For a service token, `None` means every
+    // merchant.
     pub merchant_id: Option<MerchantId>,
+    #[sqlx(try_from = "JsonText<Vec<Permission>>")]
     pub permissions: Vec<Permission>,
+    /// Addresses and CIDR ranges it may be used from; empty for any.
+    #[sqlx(rename = "allowed_ips")]
+    #[serde(rename = "allowed_ips")]
+    #[schema(value_type = Vec<String>)]
     pub allow_list: AllowList,
+    /// When the secret before the newest ends, once that is known.
+    #[sqlx(flatten, try_from = "StoredOverlap")]
+    #[serde(rename = "earlier_secret_ends_at", serialize_with = "end_of_earlier")]
+    #[schema(value_type = Option<Timestamp>)]
     pub overlap: Option<TokenOverlap>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
@@ -127,19 +156,22 @@ impl AdminToken {
     }
 }
 
-/// A person who signs in to the console.
-#[derive(Clone, Debug)]
+// A person who signs in to the console.
+#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
+#[schema(as = UserView)]
 pub struct User {
     pub id: UserId,
-    /// Lower case.
+    // Lower case.
     pub email: String,
     pub role: Role,
-    /// Set only for the merchant roles.
+    // Set only for the merchant roles.
     pub merchant_id: Option<MerchantId>,
     pub locked_until: Option<Timestamp>,
     /// Whether signing in also needs a code from an authenticator app.
+    #[serde(skip)]
     pub has_totp: bool,
     pub disabled_at: Option<Timestamp>,
+    #[serde(skip)]
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
 use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
@@ -23,21 +24,27 @@ pub enum Environment {
 }
 
 /// What happens to a call from outside the allow list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum IpMode {
     /// Refuse the call.
+    #[default]
     Enforce,
     /// Allow the call and record it, to try out a list before enforcing it.
     Observe,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum WebhookFormat {
     /// JSON on one line.
+    #[default]
     SingleJson,
     /// JSON with every field on its own line. Only for the Worldpay Corporate gateway.
     MultipleJson,
@@ -46,27 +53,36 @@ pub enum WebhookFormat {
 /// The gateway that unlocks [`WebhookFormat::MultipleJson`].
 pub const MULTIPLE_JSON_GATEWAY: &str = "worldpay_corporate";
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
 pub struct ApiKey {
     pub id: ApiKeyId,
     pub merchant_id: MerchantId,
     pub name: String,
     pub environment: Environment,
+    /// Empty: any address.
+    #[sqlx(rename = "allowed_ips")]
+    #[serde(rename = "allowed_ips")]
+    #[schema(value_type = Vec<String>)]
     pub allow_list: AllowList,
     pub ip_mode: IpMode,
     pub webhook_format: WebhookFormat,
     pub webhook_url: Option<String>,
+    /// Set when deliveries were given up.
     pub webhook_disabled_at: Option<Timestamp>,
-    /// `None` means every scope.
+    /// What it may do; null for everything.
+    #[schema(value_type = Option<Vec<String>>)]
     pub scopes: Option<Scopes>,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
-    /// The secret was found in public. Such a key can never be restored.
+    // The secret was found in public. Such a key can never be restored.
     pub leaked: bool,
+    #[serde(skip)]
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Newest first.
+    #[sqlx(skip)]
+    #[serde(skip)]
     pub secrets: Vec<StoredSecret>,
 }
 

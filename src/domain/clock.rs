@@ -18,6 +18,11 @@ use utoipa::{PartialSchema, ToSchema};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// Before every time that is written down.
+    pub const MIN: Self = Self::from_micros(i64::MIN);
+    /// After every time that is written down.
+    pub const MAX: Self = Self::from_micros(i64::MAX);
+
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use chrono::TimeDelta;
 use data_encoding::{Encoding, Specification};
+use sqlx::FromRow;
 use totp_rs::{Builder, Secret, Totp};
 use zeroize::Zeroizing;
 
@@ -46,7 +47,7 @@ static CODE_ENCODING: LazyLock<Encoding> = LazyLock::new(|| {
 });
 
 /// A console session. Only the cookie holds the secret itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct ConsoleSession {
     pub hash: SecretHash,
     /// The password was right and the second factor is still to come. Until then the session can do

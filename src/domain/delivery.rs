@@ -7,11 +7,13 @@ use std::time::UNIX_EPOCH;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
 use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
 use super::clock::Timestamp;
 use super::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
+use super::stored::SmallNumber;
 use super::webhook::EventData;
 
 /// The pauses after the first three attempts of a round. After that the pause is [`HOURLY`].
@@ -40,7 +42,8 @@ pub enum DeliveryState {
 }
 
 /// Why an attempt got no answer. Stored by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, EnumString)]
+#[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum SendError {
     /// The settings do not allow this URL.
@@ -101,25 +104,32 @@ pub struct Received {
     pub text: String,
 }
 
-/// One line of the delivery log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
+#[schema(as = AttemptView)]
 pub struct Attempt {
-    /// From 1.
+    // From 1.
     pub number: i64,
     pub at: Timestamp,
+    /// The HTTP status of the answer; null when there was none.
+    #[sqlx(try_from = "SmallNumber")]
     pub status: Option<u16>,
+    /// Why there was no answer, such as `connection_refused`.
+    #[schema(value_type = Option<String>)]
     pub error: Option<SendError>,
+    /// Microseconds.
     pub latency_us: i64,
+    /// The first 1 KiB of the answer's body.
     pub response: String,
 }
 
 /// A delivery with all its attempts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct Delivery {
     pub id: DeliveryId,
     pub event_id: EventId,
     pub merchant_id: MerchantId,
     pub api_key_id: ApiKeyId,
+    #[sqlx(rename = "type")]
     pub event_type: String,
     pub data: EventData,
     pub state: DeliveryState,
@@ -128,6 +138,7 @@ pub struct Delivery {
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
     /// Oldest first.
+    #[sqlx(skip)]
     pub attempts: Vec<Attempt>,
 }
 

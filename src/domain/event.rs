@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use sqlx::FromRow;
 use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
@@ -11,14 +12,18 @@ use super::clock::Timestamp;
 use super::entropy::Entropy;
 use super::ids::{EventId, MerchantId};
 use super::lengths::{OBJECT_ID_BYTES_MAX, cut};
+use super::stored::JsonText;
 use super::webhook::EventData;
 
 /// Who did something.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Actor {
+    #[sqlx(rename = "actor_kind")]
     pub kind: ActorKind,
     /// The id of the token, user or credentials. `None` for the server itself and the command line.
+    #[sqlx(rename = "actor_id")]
     pub id: Option<String>,
+    #[sqlx(rename = "actor_name")]
     pub name: Option<String>,
 }
 
@@ -179,11 +184,12 @@ impl EventType {
 }
 
 /// One entry of the audit trail: who did what to which object, when, from where, and with what outcome.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct AuditEvent {
     pub id: EventId,
     pub at: Timestamp,
     pub merchant_id: Option<MerchantId>,
+    #[sqlx(flatten)]
     pub actor: Actor,
     /// The name of an [`EventType`].
     pub action: String,
@@ -193,6 +199,7 @@ pub struct AuditEvent {
     pub client_ip: Option<String>,
     pub request_id: Option<String>,
     /// A JSON object. It never contains a secret.
+    #[sqlx(try_from = "JsonText<Value>")]
     pub detail: Value,
 }
 
@@ -250,11 +257,12 @@ impl AuditEvent {
 }
 
 /// An event that is sent to the merchant's webhooks. It is stored in the transaction that caused it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct WebhookEvent {
     pub id: EventId,
     pub merchant_id: MerchantId,
     /// The name of an [`EventType`], or a type that the platform published.
+    #[sqlx(rename = "type")]
     pub event_type: String,
     pub data: EventData,
     pub idempotency_key: Option<String>,

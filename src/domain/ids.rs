@@ -8,6 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::str::FromStr;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -44,19 +45,27 @@ pub type AdminTokenId = Id<OfAdminToken>;
 
 impl<T> Id<T> {
     pub fn generate(now: Timestamp, entropy: &Entropy) -> Self {
-        let millis = u64::try_from(now.micros() / 1000).unwrap_or(0);
-        Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &entropy.bytes()).into_uuid())
+        Self::from_uuid(Builder::from_unix_timestamp_millis(millis(now), &entropy.bytes()).into_uuid())
     }
 
     /// The smallest id that can be made at `time`.
     pub fn first_of(time: Timestamp) -> Self {
-        let millis = u64::try_from(time.micros() / 1000).unwrap_or(0);
-        Self::from_uuid(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
+        Self::from_uuid(Builder::from_unix_timestamp_millis(millis(time), &[0; 10]).into_uuid())
+    }
+
+    /// No id that is made before `time` comes after this one.
+    pub fn first_after(time: Timestamp) -> Self {
+        Self::first_of(time.plus(TimeDelta::milliseconds(1)))
     }
 
     /// Smaller than every id.
     pub const fn nil() -> Self {
         Self::from_uuid(Uuid::nil())
+    }
+
+    /// Greater than every id.
+    pub const fn max() -> Self {
+        Self::from_uuid(Uuid::max())
     }
 
     pub const fn from_uuid(uuid: Uuid) -> Self {
@@ -66,6 +75,11 @@ impl<T> Id<T> {
     pub const fn uuid(self) -> Uuid {
         self.0
     }
+}
+
+/// The 48 bits that an id begins with.
+fn millis(time: Timestamp) -> u64 {
+    u64::try_from(time.micros() / 1000).unwrap_or(0).min((1 << 48) - 1)
 }
 
 impl<T> Clone for Id<T> {

@@ -2,6 +2,7 @@
 //! time and no job is needed.
 
 use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
 use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
@@ -17,8 +18,8 @@ pub enum Product {
     EnhancedSecurity,
 }
 
-/// A merchant's licence for one product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow, Serialize, ToSchema)]
+#[schema(as = LicenceView)]
 pub struct Licence {
     pub active: bool,
     pub expires_at: Option<Timestamp>,
@@ -30,8 +31,9 @@ impl Licence {
     }
 }
 
-/// Both licences of a merchant. `None` means never granted.
-#[derive(Clone, Copy, Debug, Default)]
+/// Null for a product never licensed.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[schema(as = LicencesView)]
 pub struct Licences {
     pub api_keys: Option<Licence>,
     pub enhanced_security: Option<Licence>,

@@ -1,6 +1,7 @@
 //! Merchants, and the record of everything that decides whether a merchant's calls are allowed.
 
 use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
 use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
@@ -19,7 +20,7 @@ pub enum MerchantStatus {
     Suspended,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct Merchant {
     pub id: MerchantId,
     pub name: String,

@@ -24,5 +24,6 @@ pub mod reason;
 pub mod scope;
 pub mod secret;
 pub mod session;
+pub mod stored;
 pub mod token;
 pub mod webhook;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
+use serde::{Serialize, Serializer};
 
 /// The most names in one set.
 pub const NAMES_MAX: usize = 64;
@@ -100,6 +101,12 @@ impl Scopes {
 
     pub fn holds(&self, name: &str) -> bool {
         self.names().any(|held| held == name)
+    }
+}
+
+impl Serialize for Scopes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
     }
 }
 

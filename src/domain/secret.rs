@@ -7,8 +7,11 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use sqlx::FromRow;
 use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::clock::Timestamp;
@@ -23,9 +26,17 @@ pub const ADMIN_TOKEN_CHARS: usize = 47;
 /// The length of the secret in the console's cookie or in a one-time sign-in link.
 pub const CONSOLE_SECRET_CHARS: usize = 43;
 
-/// A secret in plain text. It has no `Display`, `Clone` or `Serialize`, so that only
-/// [`PlainSecret::expose`] can show it.
+/// A secret in plain text. It can be read from a body, but it has no `Display`, `Clone` or `Serialize`, so that
+/// only [`PlainSecret::expose`] can show it.
+#[derive(Deserialize)]
+#[serde(from = "String")]
 pub struct PlainSecret(Zeroizing<String>);
+
+impl From<String> for PlainSecret {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
 
 impl PlainSecret {
     pub fn new(text: String) -> Self {
@@ -110,19 +121,24 @@ impl fmt::Debug for SecretHash {
 /// A stored secret of an API key or of client credentials.
 ///
 /// A rotation adds a second secret. The first one ends `overlap_secs` after the second is first used.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
 pub struct StoredSecret {
     pub id: SecretId,
     /// Counts an owner's secrets from 1. The higher number is the newer secret.
+    #[serde(skip)]
     pub number: i64,
+    #[serde(skip)]
     pub hash: SecretHash,
+    /// Its last characters.
     pub hint: String,
     /// How long the previous secret still works after the first use of this one. `None` for the first secret.
+    #[serde(skip)]
     pub overlap_secs: Option<i64>,
     pub created_at: Timestamp,
     pub first_used_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
     pub last_used_ip: Option<String>,
+    /// When it stops working, once that is known.
     pub ends_at: Option<Timestamp>,
 }
 

@@ -11,6 +11,7 @@
 //! has to be kept.
 
 use chrono::TimeDelta;
+use sqlx::FromRow;
 use zeroize::Zeroizing;
 
 use super::clock::Timestamp;
@@ -48,7 +49,7 @@ pub struct DeadBefore {
 }
 
 /// The earliest value of each column among some rows. `None` if no row has a value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromRow)]
 pub struct Earliest {
     pub expires_at: Option<Timestamp>,
     pub rotated_at: Option<Timestamp>,
@@ -79,7 +80,7 @@ impl DeadBefore {
 }
 
 /// A session. One row holds it for its whole life.
-#[derive(Clone)]
+#[derive(Clone, FromRow)]
 pub struct Session {
     pub id: SessionId,
     pub merchant_id: MerchantId,
@@ -87,9 +88,11 @@ pub struct Session {
     /// The epoch of the credentials when the session started, see [`super::credential::Credential::epoch`].
     pub epoch: i64,
     pub token_key_id: ServerKeyId,
+    #[sqlx(try_from = "Vec<u8>")]
     pub secret: Zeroizing<Vec<u8>>,
     /// Granted at the start and never changed. `None` means every scope.
     pub scopes: Option<Scopes>,
+    #[sqlx(try_from = "i64")]
     pub generation: u32,
     pub started_at: Timestamp,
     pub rotated_at: Timestamp,

@@ -15,7 +15,7 @@ use super::error::{Fault, Managed};
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{AuditEvent, EventType, WebhookEvent};
-use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId};
+use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SecretId};
 use crate::domain::secret::{PlainSecret, SecretHash};
 use crate::domain::session::judge_active;
 use crate::domain::token::SealedToken;
@@ -117,11 +117,11 @@ impl Core {
     /// Adds missing hashes to webhook secrets. Earlier releases stored none, and a rollback to one makes such
     /// secrets again.
     async fn index_webhook_secrets(&self) -> Result<(), StoreError> {
-        let mut after = None;
+        let mut after = SecretId::nil();
         loop {
             let page = webhook_secrets::without_hash(&mut self.store.read().await?, after).await?;
             let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.id);
+            after = last.id;
             let hashes = page
                 .iter()
                 .filter_map(|sealed| Some((sealed.id, self.open_webhook_secret(sealed)?.to_plain().hash())));

@@ -1,36 +1,24 @@
 //! Admin tokens, for the admin API and for introspection.
 
-use std::fmt::Display;
+use constcat::concat;
 
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
-use super::{StoreError, parse_name, touched};
-use crate::domain::admin::{AdminToken, Permission, TokenOverlap};
-use crate::domain::allow_list::AllowList;
+use super::{StoreError, touched};
+use crate::domain::admin::AdminToken;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{AdminTokenId, MerchantId};
+use crate::domain::ids::{AdminTokenId, Id, MerchantId};
 use crate::domain::secret::SecretHash;
+use crate::domain::stored::JsonText;
 
-#[derive(sqlx::FromRow)]
-struct AdminTokenRow {
-    id: AdminTokenId,
-    name: String,
-    role: String,
-    merchant_id: Option<MerchantId>,
-    permissions: String,
-    allowed_ips: String,
-    created_at: Timestamp,
-    expires_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-    last_used_at: Option<Timestamp>,
-    overlap_secs: Option<i64>,
-    earlier_ends_at: Option<Timestamp>,
-    is_earlier: bool,
-}
+const COLUMNS: &str = "id, name, role, merchant_id, permissions, allowed_ips, overlap_secs, earlier_ends_at, \
+                       created_at, expires_at, revoked_at, last_used_at";
+const SELECT: &str = concat!("select ", COLUMNS, " from admin_tokens");
 
 /// A token that was found by one of its two secrets.
-#[derive(Clone)]
+#[derive(Clone, sqlx::FromRow)]
 pub struct Presented {
+    #[sqlx(flatten)]
     pub token: AdminToken,
     /// The token was found by its previous secret.
     pub is_earlier: bool,
@@ -48,37 +36,7 @@ impl Presented {
     }
 }
 
-impl TryFrom<AdminTokenRow> for AdminToken {
-    type Error = StoreError;
-    fn try_from(row: AdminTokenRow) -> Result<Self, StoreError> {
-        let impossible = |column: &str, error: &dyn Display| StoreError::Impossible {
-            table: "admin_tokens",
-            what: format!("{column} of {}: {error}", row.id),
-        };
-        let permissions: Vec<Permission> =
-            serde_json::from_str(&row.permissions).map_err(|error| impossible("permissions", &error))?;
-        let ranges: Vec<String> =
-            serde_json::from_str(&row.allowed_ips).map_err(|error| impossible("allowed_ips", &error))?;
-        let allow_list = AllowList::parse(&ranges).map_err(|error| impossible("allowed_ips", &error))?;
-        Ok(Self {
-            id: row.id,
-            name: row.name,
-            role: parse_name("admin_tokens", &row.role)?,
-            merchant_id: row.merchant_id,
-            permissions,
-            allow_list,
-            overlap: row.overlap_secs.map(|secs| TokenOverlap { secs, earlier_ends_at: row.earlier_ends_at }),
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
-            last_used_at: row.last_used_at,
-        })
-    }
-}
-
 pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result<(), StoreError> {
-    let permissions = serde_json::to_string(&token.permissions)
-        .map_err(|error| StoreError::Impossible { table: "admin_tokens", what: error.to_string() })?;
     let rows = tx
         .query(
             "insert into admin_tokens (id, name, role, merchant_id, permissions, hash, created_at, expires_at, \
@@ -86,41 +44,29 @@ pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result
         )
         .bind(token.id)
         .bind(token.name.clone())
-        .bind(<&str>::from(token.role))
+        .bind(token.role)
         .bind(token.merchant_id)
-        .bind(permissions)
-        .bind(hash.bytes().to_vec())
+        .bind(JsonText(token.permissions.clone()))
+        .bind(hash)
         .bind(token.created_at)
         .bind(token.expires_at)
-        .bind(serde_json::Value::from(token.allow_list.to_strings()).to_string())
+        .bind(token.allow_list.clone())
         .execute()
         .await?;
     touched("admin_tokens", rows, 1)
 }
 
 pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<Presented>, StoreError> {
-    let row = db
-        .query(
-        "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
-         overlap_secs, earlier_ends_at, hash <> $1 as is_earlier \
-         from admin_tokens where hash = $1 or earlier_hash = $1",
-    )
-        .bind(hash.bytes().to_vec())
-        .optional::<AdminTokenRow>()
-        .await?;
-    row.map(|row| Ok(Presented { is_earlier: row.is_earlier, token: row.try_into()? })).transpose()
+    const BY_HASH: &str = concat!(
+        "select ",
+        COLUMNS,
+        ", hash <> $1 as is_earlier from admin_tokens where hash = $1 or earlier_hash = $1"
+    );
+    db.query(BY_HASH).bind(hash).optional().await
 }
 
 pub async fn by_id(db: &mut Connection, id: AdminTokenId) -> Result<Option<AdminToken>, StoreError> {
-    db.query(
-        "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
-         overlap_secs, earlier_ends_at, false as is_earlier from admin_tokens where id = $1",
-    )
-    .bind(id)
-    .optional::<AdminTokenRow>()
-    .await?
-    .map(AdminToken::try_from)
-    .transpose()
+    db.query(concat!(SELECT, " where id = $1")).bind(id).optional().await
 }
 
 /// A page of tokens of one merchant or of all, newest first, starting before `before`.
@@ -130,19 +76,11 @@ pub async fn list(
     before: Option<AdminTokenId>,
     limit: i64,
 ) -> Result<Vec<AdminToken>, StoreError> {
-    db.query(
-        "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
-         overlap_secs, earlier_ends_at, false as is_earlier from admin_tokens where (merchant_id = $1 or $1 is null) and (id < $2 or $2 is null) \
-         order by id desc limit $3",
-    )
-    .bind(merchant)
-    .bind(before)
-    .bind(limit)
-    .all::<AdminTokenRow>()
-    .await?
-    .into_iter()
-    .map(AdminToken::try_from)
-    .collect()
+    let sql = match merchant {
+        Some(_) => concat!(SELECT, " where id < $1 and merchant_id = $3 order by id desc limit $2"),
+        None => concat!(SELECT, " where id < $1 order by id desc limit $2"),
+    };
+    db.query(sql).bind(before.unwrap_or(Id::max())).bind(limit).bind_if(merchant).all().await
 }
 
 /// Live tokens with the rights of an operator, or with permissions in addition to their role. Only those made
@@ -205,7 +143,7 @@ pub async fn rotate(
              else earlier_hash end, earlier_ends_at = null where id = $1",
         )
         .bind(id)
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .bind(overlap_secs)
         .execute()
         .await?;

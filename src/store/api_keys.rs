@@ -1,88 +1,41 @@
 //! API keys and their settings.
 
+use constcat::concat;
+
 use super::driver::{Connection, Tx};
 use super::secrets::{ByOwner, Owner};
-use super::{StoreError, like, parse_name, secrets, touched};
-use crate::domain::allow_list::AllowList;
+use super::{StoreError, like, secrets, touched};
 use crate::domain::api_key::{ApiKey, WebhookFormat};
-use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, MerchantId};
-use crate::domain::scope::Scopes;
+use crate::domain::ids::{ApiKeyId, Id, MerchantId};
 
-#[derive(sqlx::FromRow)]
-struct ApiKeyRow {
-    id: ApiKeyId,
-    merchant_id: MerchantId,
-    name: String,
-    environment: String,
-    allowed_ips: String,
-    ip_mode: String,
-    webhook_format: String,
-    webhook_url: Option<String>,
-    webhook_disabled_at: Option<Timestamp>,
-    scopes: Option<Scopes>,
-    expires_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-    leaked: bool,
-    version: i64,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-impl TryFrom<ApiKeyRow> for ApiKey {
-    type Error = StoreError;
-    fn try_from(row: ApiKeyRow) -> Result<Self, StoreError> {
-        let impossible = |what: String| StoreError::Impossible { table: "api_keys", what };
-        let ranges: Vec<String> = serde_json::from_str(&row.allowed_ips)
-            .map_err(|error| impossible(format!("allowed_ips of {}: {error}", row.id)))?;
-        let allow_list = AllowList::parse(&ranges)
-            .map_err(|error| impossible(format!("allowed_ips of {}: {error}", row.id)))?;
-        Ok(Self {
-            id: row.id,
-            merchant_id: row.merchant_id,
-            name: row.name,
-            environment: parse_name("api_keys", &row.environment)?,
-            allow_list,
-            ip_mode: parse_name("api_keys", &row.ip_mode)?,
-            webhook_format: parse_name("api_keys", &row.webhook_format)?,
-            webhook_url: row.webhook_url,
-            webhook_disabled_at: row.webhook_disabled_at,
-            scopes: row.scopes,
-            expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
-            leaked: row.leaked,
-            version: row.version,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            secrets: Vec::new(),
-        })
-    }
-}
-
-fn allowed_ips_json(key: &ApiKey) -> String {
-    serde_json::Value::from(key.allow_list.to_strings()).to_string()
-}
+const COLUMNS: &str = "id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
+                       webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at";
+const SELECT: &str = concat!("select ", COLUMNS, " from api_keys");
 
 pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
+    const INSERT: &str = concat!(
+        "insert into api_keys (",
+        COLUMNS,
+        ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+    );
     let rows = tx
-        .query(
-            "insert into api_keys (id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, \
-             webhook_url, expires_at, leaked, version, created_at, updated_at, scopes) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, false, $10, $11, $12, $13)",
-        )
+        .query(INSERT)
         .bind(key.id)
         .bind(key.merchant_id)
         .bind(key.name.clone())
-        .bind(<&str>::from(key.environment))
-        .bind(allowed_ips_json(key))
-        .bind(<&str>::from(key.ip_mode))
-        .bind(<&str>::from(key.webhook_format))
+        .bind(key.environment)
+        .bind(key.allow_list.clone())
+        .bind(key.ip_mode)
+        .bind(key.webhook_format)
         .bind(key.webhook_url.clone())
+        .bind(key.webhook_disabled_at)
+        .bind(key.scopes.clone())
         .bind(key.expires_at)
+        .bind(key.revoked_at)
+        .bind(key.leaked)
         .bind(key.version)
         .bind(key.created_at)
         .bind(key.updated_at)
-        .bind(key.scopes.clone())
         .execute()
         .await?;
     touched("api_keys", rows, 1)?;
@@ -96,52 +49,45 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
 pub async fn update(tx: &mut Tx, key: &ApiKey) -> Result<(), StoreError> {
     let rows = tx
         .query(
-            "update api_keys set name = $2, allowed_ips = $3, ip_mode = $4, webhook_format = $5, \
-             webhook_url = $6, webhook_disabled_at = $7, expires_at = $8, revoked_at = $9, leaked = $10, \
-             updated_at = $11, scopes = $13, version = version + 1 where id = $1 and version = $12",
+            "update api_keys set name = $3, allowed_ips = $4, ip_mode = $5, webhook_format = $6, webhook_url = $7, \
+             webhook_disabled_at = $8, scopes = $9, expires_at = $10, revoked_at = $11, leaked = $12, \
+             updated_at = $13, version = version + 1 where id = $1 and version = $2",
         )
         .bind(key.id)
+        .bind(key.version)
         .bind(key.name.clone())
-        .bind(allowed_ips_json(key))
-        .bind(<&str>::from(key.ip_mode))
-        .bind(<&str>::from(key.webhook_format))
+        .bind(key.allow_list.clone())
+        .bind(key.ip_mode)
+        .bind(key.webhook_format)
         .bind(key.webhook_url.clone())
         .bind(key.webhook_disabled_at)
+        .bind(key.scopes.clone())
         .bind(key.expires_at)
         .bind(key.revoked_at)
         .bind(key.leaked)
         .bind(key.updated_at)
-        .bind(key.version)
-        .bind(key.scopes.clone())
         .execute()
         .await?;
     touched("api_keys", rows, 1)
 }
 
 pub async fn by_id(db: &mut Connection, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
-    let row = db
-        .query(
-            "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
-             webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
-             from api_keys where id = $1",
-        )
-        .bind(id)
-        .optional::<ApiKeyRow>()
-        .await?;
-    Ok(with_secrets(db, row.into_iter().collect()).await?.pop())
+    let found = db.query(concat!(SELECT, " where id = $1")).bind(id).all().await?;
+    Ok(with_secrets(db, found).await?.pop())
 }
 
-async fn with_secrets(db: &mut Connection, rows: Vec<ApiKeyRow>) -> Result<Vec<ApiKey>, StoreError> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
+async fn with_secrets(db: &mut Connection, mut keys: Vec<ApiKey>) -> Result<Vec<ApiKey>, StoreError> {
+    if !keys.is_empty() {
+        let mut secrets = secrets::of_owners(db, keys.iter().map(|key| key.id)).await?;
+        take_secrets(&mut keys, &mut secrets);
     }
-    let mut secrets = secrets::of_owners(db, rows.iter().map(|row| row.id)).await?;
-    rows.into_iter().map(|row| of_row(row, &mut secrets)).collect()
+    Ok(keys)
 }
 
-fn of_row(row: ApiKeyRow, secrets: &mut ByOwner) -> Result<ApiKey, StoreError> {
-    let secrets = secrets.remove(&row.id.uuid()).unwrap_or_default();
-    Ok(ApiKey { secrets, ..row.try_into()? })
+fn take_secrets(keys: &mut [ApiKey], secrets: &mut ByOwner) {
+    for key in keys {
+        key.secrets = secrets.remove(&key.id.uuid()).unwrap_or_default();
+    }
 }
 
 /// A page of a merchant's keys, including revoked ones, newest first, starting before `before`.
@@ -151,18 +97,14 @@ pub async fn list(
     before: Option<ApiKeyId>,
     limit: i64,
 ) -> Result<Vec<ApiKey>, StoreError> {
-    let rows = db
-        .query(
-            "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
-             webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
-             from api_keys where merchant_id = $1 and (id < $2 or $2 is null) order by id desc limit $3",
-        )
+    let page = db
+        .query(concat!(SELECT, " where merchant_id = $1 and id < $2 order by id desc limit $3"))
         .bind(merchant)
-        .bind(before)
+        .bind(before.unwrap_or(Id::max()))
         .bind(limit)
         .all()
         .await?;
-    with_secrets(db, rows).await
+    with_secrets(db, page).await
 }
 
 /// A page of a merchant's keys whose name contains this text or that have a secret ending with it.
@@ -173,22 +115,22 @@ pub async fn named(
     before: Option<ApiKeyId>,
     limit: i64,
 ) -> Result<Vec<ApiKey>, StoreError> {
-    let rows = db
-        .query(
-            "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
-             webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
-             from api_keys where merchant_id = $1 and (lower(name) like $2 escape '!' or id in (\
-             select owner_id from secrets where merchant_id = $1 and owner_kind = 'api_key' and hint = $3)) \
-             and (id < $4 or $4 is null) order by id desc limit $5",
-        )
+    const NAMED: &str = concat!(
+        SELECT,
+        " where merchant_id = $1 and id < $2 and (lower(name) like $3 escape '!' or id in (\
+         select owner_id from secrets where merchant_id = $1 and owner_kind = 'api_key' and hint = $4)) \
+         order by id desc limit $5"
+    );
+    let page = db
+        .query(NAMED)
         .bind(merchant)
+        .bind(before.unwrap_or(Id::max()))
         .bind(like(part))
         .bind(part.to_owned())
-        .bind(before)
         .bind(limit)
         .all()
         .await?;
-    with_secrets(db, rows).await
+    with_secrets(db, page).await
 }
 
 /// How many keys of a merchant are not revoked.
@@ -210,7 +152,7 @@ pub async fn count_live_with_format(
         "select count(*) from api_keys where merchant_id = $1 and revoked_at is null and webhook_format = $2",
     )
     .bind(merchant)
-    .bind(<&str>::from(format))
+    .bind(format)
     .one::<(i64,)>()
     .await
     .map(|(count,)| count)
@@ -222,14 +164,11 @@ pub(super) async fn of_merchant(
     merchant: MerchantId,
     secrets: &mut ByOwner,
 ) -> Result<Vec<ApiKey>, StoreError> {
-    let rows = db
-        .query(
-            "select id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, webhook_url, \
-             webhook_disabled_at, scopes, expires_at, revoked_at, leaked, version, created_at, updated_at \
-             from api_keys where merchant_id = $1 and revoked_at is null order by id",
-        )
+    let mut keys = db
+        .query(concat!(SELECT, " where merchant_id = $1 and revoked_at is null order by id"))
         .bind(merchant)
         .all()
         .await?;
-    rows.into_iter().map(|row| of_row(row, secrets)).collect()
+    take_secrets(&mut keys, secrets);
+    Ok(keys)
 }

@@ -3,25 +3,35 @@
 
 use std::collections::HashSet;
 
+use constcat::concat;
+
 use super::audit_head::{Head, SealedHead};
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
-use super::{StoreError, parse_name, touched};
+use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
-use crate::domain::event::{Actor, AuditEvent, Outcome};
-use crate::domain::ids::{AdminTokenId, EventId, MerchantId};
+use crate::domain::event::{AuditEvent, Outcome};
+use crate::domain::ids::{AdminTokenId, MerchantId};
+
+const COLUMNS: &str = "seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
+                       outcome, client_ip, request_id, detail, hash";
+const SELECT: &str = concat!("select ", COLUMNS, " from audit_events");
 
 const INSERT: Sql = Sql {
-    postgres: "insert into audit_events (seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, \
-               object_kind, object_id, outcome, client_ip, request_id, detail, hash) \
-               select * from unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::text[], \
-               $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], \
-               $14::text[], $15::bytea[])",
-    sqlite: "insert into audit_events (seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, \
-             object_kind, object_id, outcome, client_ip, request_id, detail, hash) \
-             select value ->> 0, unhex(value ->> 1), value ->> 2, unhex(value ->> 3), value ->> 4, value ->> 5, \
-             value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, \
-             value ->> 13, unhex(value ->> 14) from jsonb_each($1)",
+    postgres: concat!(
+        "insert into audit_events (",
+        COLUMNS,
+        ") select * from unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::text[], \
+         $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], \
+         $15::bytea[])"
+    ),
+    sqlite: concat!(
+        "insert into audit_events (",
+        COLUMNS,
+        ") select value ->> 0, unhex(value ->> 1), value ->> 2, unhex(value ->> 3), value ->> 4, value ->> 5, \
+         value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, \
+         value ->> 13, unhex(value ->> 14) from jsonb_each($1)"
+    ),
 };
 
 /// Appends the event of a change in its transaction. [`append_all`] says when to call this.
@@ -56,7 +66,7 @@ pub async fn append_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StoreE
         Column::ints(last - count + 1..=last),
         Column::ids(events.iter().map(|event| event.id)),
         Column::times(events.iter().map(|event| event.at)),
-        Column::Uuid(events.iter().map(|event| event.merchant_id.map(|id| id.uuid())).collect()),
+        Column::maybe_ids(events.iter().map(|event| event.merchant_id)),
         text(|event| Some(<&str>::from(event.actor.kind).to_owned())),
         text(|event| event.actor.id.clone()),
         text(|event| event.actor.name.clone()),
@@ -106,71 +116,22 @@ pub async fn seal_ends(tx: &mut Tx, head_seal: Vec<u8>, cut_seal: Option<Vec<u8>
     touched("audit_chain", rows, 1)
 }
 
+const ENDS: &str = "seq, hash, cut_seq, cut_hash, cut_seal, sealed_seq, sealed_hash, head_seal";
+
 /// Locks the head, so that nobody appends before the transaction ends.
 pub async fn lock_ends(tx: &mut Tx) -> Result<ChainEnds, StoreError> {
-    tx.query(
-        "update audit_chain set seq = seq where id = 1 \
-         returning seq, hash, cut_seq, cut_hash, cut_seal, sealed_seq, sealed_hash, head_seal",
-    )
-    .one()
-    .await
-}
-
-#[derive(sqlx::FromRow)]
-struct AuditRow {
-    seq: i64,
-    id: EventId,
-    at: Timestamp,
-    merchant_id: Option<MerchantId>,
-    actor_kind: String,
-    actor_id: Option<String>,
-    actor_name: Option<String>,
-    action: String,
-    object_kind: String,
-    object_id: Option<String>,
-    outcome: String,
-    client_ip: Option<String>,
-    request_id: Option<String>,
-    detail: String,
-    hash: Vec<u8>,
+    tx.query(concat!("update audit_chain set seq = seq where id = 1 returning ", ENDS)).one().await
 }
 
 /// An event in the chain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Chained {
     pub seq: i64,
+    #[sqlx(flatten)]
     pub event: AuditEvent,
     /// The exact text of the detail that was hashed.
     pub detail: String,
     pub hash: Vec<u8>,
-}
-
-impl TryFrom<AuditRow> for Chained {
-    type Error = StoreError;
-    fn try_from(row: AuditRow) -> Result<Self, StoreError> {
-        let detail_value = serde_json::from_str(&row.detail).map_err(|error| StoreError::Impossible {
-            table: "audit_events",
-            what: format!("detail of {}: {error}", row.id),
-        })?;
-        let event = AuditEvent {
-            id: row.id,
-            at: row.at,
-            merchant_id: row.merchant_id,
-            actor: Actor {
-                kind: parse_name("audit_events", &row.actor_kind)?,
-                id: row.actor_id,
-                name: row.actor_name,
-            },
-            action: row.action,
-            object_kind: row.object_kind,
-            object_id: row.object_id,
-            outcome: parse_name("audit_events", &row.outcome)?,
-            client_ip: row.client_ip,
-            request_id: row.request_id,
-            detail: detail_value,
-        };
-        Ok(Self { seq: row.seq, event, detail: row.detail, hash: row.hash })
-    }
 }
 
 /// Which events to list. `None` means any.
@@ -183,6 +144,13 @@ pub struct Filter {
     pub outcome: Option<Outcome>,
 }
 
+const FILTERED: &str = concat!(
+    SELECT,
+    " where seq > $1 and seq <= $2 and (actor_id = $3 or $3 is null) and (action = $4 or $4 is null) \
+     and (object_id = $5 or $5 is null) and (outcome = $6 or $6 is null)"
+);
+const IN_ORDER: &str = " order by seq limit $7";
+
 /// The events of all merchants after number `after` and up to `through`, in the order of commits.
 pub async fn trail(
     db: &mut Connection,
@@ -190,26 +158,22 @@ pub async fn trail(
     (after, through): (i64, i64),
     limit: i64,
 ) -> Result<Vec<Chained>, StoreError> {
-    db.query(
-        "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
-         outcome, client_ip, request_id, detail, hash from audit_events \
-         where seq > $1 and seq <= $2 and (merchant_id = $3 or $3 is null) and (actor_id = $4 or $4 is null) \
-         and (action = $5 or $5 is null) and (object_id = $6 or $6 is null) and (outcome = $7 or $7 is null) \
-         order by seq limit $8",
-    )
-    .bind(after)
-    .bind(through)
-    .bind(filter.merchant)
-    .bind(filter.actor_id.clone())
-    .bind(filter.action.clone())
-    .bind(filter.object_id.clone())
-    .bind(filter.outcome.map(<&str>::from))
-    .bind(limit)
-    .all::<AuditRow>()
-    .await?
-    .into_iter()
-    .map(Chained::try_from)
-    .collect()
+    // A merchant's events have an index of their own, which a condition that may be absent could not use.
+    let sql = match filter.merchant {
+        Some(_) => concat!(FILTERED, " and merchant_id = $8", IN_ORDER),
+        None => concat!(FILTERED, IN_ORDER),
+    };
+    db.query(sql)
+        .bind(after)
+        .bind(through)
+        .bind(filter.actor_id.clone())
+        .bind(filter.action.clone())
+        .bind(filter.object_id.clone())
+        .bind(filter.outcome)
+        .bind(limit)
+        .bind_if(filter.merchant)
+        .all()
+        .await
 }
 
 /// Which events a user searches for. `None` means any.
@@ -225,6 +189,13 @@ pub struct Search {
     pub outcome: Option<Outcome>,
 }
 
+const SEARCHED: &str = concat!(
+    SELECT,
+    " where seq < $1 and (actor_id = $2 or actor_name = $2 or $2 is null) and (action = $3 or $3 is null) \
+     and (object_id = $4 or $4 is null) and (outcome = $5 or $5 is null)"
+);
+const NEWEST_FIRST: &str = " order by seq desc limit $6";
+
 /// A page of events, newest first, starting before number `before`.
 pub async fn newest(
     db: &mut Connection,
@@ -232,40 +203,23 @@ pub async fn newest(
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Chained>, StoreError> {
-    // There is an index on the events of a merchant. It can only be used if the statement always has the
-    // condition.
+    // There is an index on the events of a merchant, and of the platform. It can only be used if the statement
+    // always has the condition.
     let sql = match search.merchant {
-        Some(_) => {
-            "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
-             outcome, client_ip, request_id, detail, hash from audit_events \
-             where merchant_id = $1 and (seq < $2 or $2 is null) \
-             and (actor_id = $3 or actor_name = $3 or $3 is null) and (action = $4 or $4 is null) \
-             and (object_id = $5 or $5 is null) and (outcome = $6 or $6 is null) and not $7 \
-             order by seq desc limit $8"
-        }
-        None => {
-            "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
-             outcome, client_ip, request_id, detail, hash from audit_events \
-             where (merchant_id = $1 or $1 is null) and (seq < $2 or $2 is null) \
-             and (actor_id = $3 or actor_name = $3 or $3 is null) and (action = $4 or $4 is null) \
-             and (object_id = $5 or $5 is null) and (outcome = $6 or $6 is null) \
-             and (merchant_id is null or not $7) order by seq desc limit $8"
-        }
+        Some(_) => concat!(SEARCHED, " and merchant_id = $7", NEWEST_FIRST),
+        None if search.of_platform => concat!(SEARCHED, " and merchant_id is null", NEWEST_FIRST),
+        None => concat!(SEARCHED, NEWEST_FIRST),
     };
     db.query(sql)
-        .bind(search.merchant)
-        .bind(before)
+        .bind(before.unwrap_or(i64::MAX))
         .bind(search.actor.clone())
         .bind(search.action.clone())
         .bind(search.object_id.clone())
-        .bind(search.outcome.map(<&str>::from))
-        .bind(search.of_platform)
+        .bind(search.outcome)
         .bind(limit)
-        .all::<AuditRow>()
-        .await?
-        .into_iter()
-        .map(Chained::try_from)
-        .collect()
+        .bind_if(search.merchant)
+        .all()
+        .await
 }
 
 const TOKENS_THAT_CHANGED: Sql = Sql {
@@ -313,12 +267,7 @@ impl ChainEnds {
 }
 
 pub async fn ends(db: &mut Connection) -> Result<ChainEnds, StoreError> {
-    db.query(
-        "select seq, hash, cut_seq, cut_hash, cut_seal, sealed_seq, sealed_hash, head_seal \
-         from audit_chain where id = 1",
-    )
-    .one()
-    .await
+    db.query(concat!("select ", ENDS, " from audit_chain where id = 1")).one().await
 }
 
 /// Where to cut the chain: up to and including the event with this number and hash.
@@ -357,15 +306,5 @@ pub async fn cut(tx: &mut Tx, from: i64, cut: Cut) -> Result<bool, StoreError> {
 
 /// The events of all merchants after number `after`, in the order of the chain.
 pub async fn chain(db: &mut Connection, after: i64, limit: i64) -> Result<Vec<Chained>, StoreError> {
-    db.query(
-        "select seq, id, at, merchant_id, actor_kind, actor_id, actor_name, action, object_kind, object_id, \
-         outcome, client_ip, request_id, detail, hash from audit_events where seq > $1 order by seq limit $2",
-    )
-    .bind(after)
-    .bind(limit)
-    .all::<AuditRow>()
-    .await?
-    .into_iter()
-    .map(Chained::try_from)
-    .collect()
+    db.query(concat!(SELECT, " where seq > $1 order by seq limit $2")).bind(after).bind(limit).all().await
 }

@@ -1,13 +1,28 @@
 //! Columns of values for the group-commit statements, and domain types as column types.
 
 use std::fmt::Write as _;
+use std::str::FromStr;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
 use sqlx::{Decode, Encode, Type};
 use uuid::Uuid;
 
+use crate::domain::admin::Role;
+use crate::domain::allow_list::AllowList;
+use crate::domain::api_key::{Environment, IpMode, WebhookFormat};
 use crate::domain::clock::Timestamp;
+use crate::domain::delivery::{DeliveryState, SendError};
+use crate::domain::event::{ActorKind, Outcome};
 use crate::domain::ids::Id;
+use crate::domain::licence::Product;
+use crate::domain::merchant::MerchantStatus;
 use crate::domain::scope::Scopes;
+use crate::domain::secret::SecretHash;
+use crate::domain::stored::{JsonText, SmallNumber};
+use crate::domain::webhook::EventData;
 
 /// One column of a batch.
 pub enum Column {
@@ -20,6 +35,11 @@ pub enum Column {
 impl Column {
     pub fn ids<T>(ids: impl Iterator<Item = Id<T>>) -> Self {
         Self::Uuid(ids.map(|id| Some(id.uuid())).collect())
+    }
+
+    /// Ids, some of which may be missing.
+    pub fn maybe_ids<T>(ids: impl Iterator<Item = Option<Id<T>>>) -> Self {
+        Self::Uuid(ids.map(|id| id.map(Id::uuid)).collect())
     }
 
     pub fn ints(values: impl Iterator<Item = i64>) -> Self {
@@ -56,7 +76,7 @@ impl Column {
                 None => null(out),
             },
             Self::Text(values) => match &values[row] {
-                Some(value) => out.push_str(&serde_json::Value::from(value.as_str()).to_string()),
+                Some(value) => out.push_str(&json(value)),
                 None => null(out),
             },
         }
@@ -82,42 +102,84 @@ pub(super) fn rows_as_json(columns: &[Column]) -> String {
     out
 }
 
-// Domain types as column types: an id is stored as its UUID, a timestamp as microseconds, scopes as text.
+/// Keeps types of the domain in columns as values of a plain type: one function turns a value into that, and
+/// one turns it back.
+macro_rules! stored {
+    ($([$($generics:tt)*] $type:ty as $plain:ty, $to:expr, $back:expr;)*) => {$(
+        impl<DB: sqlx::Database, $($generics)*> Type<DB> for $type
+        where
+            $plain: Type<DB>,
+        {
+            fn type_info() -> DB::TypeInfo {
+                <$plain as Type<DB>>::type_info()
+            }
+            fn compatible(ty: &DB::TypeInfo) -> bool {
+                <$plain as Type<DB>>::compatible(ty)
+            }
+        }
 
-impl<DB: sqlx::Database, T> Type<DB> for Id<T>
-where
-    Uuid: Type<DB>,
-{
-    fn type_info() -> DB::TypeInfo {
-        Uuid::type_info()
-    }
-    fn compatible(ty: &DB::TypeInfo) -> bool {
-        Uuid::compatible(ty)
-    }
+        impl<'q, DB: sqlx::Database, $($generics)*> Encode<'q, DB> for $type
+        where
+            $plain: Encode<'q, DB>,
+        {
+            fn encode_by_ref(&self, buffer: &mut DB::ArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                let to: fn(&Self) -> $plain = $to;
+                to(self).encode(buffer)
+            }
+        }
+
+        impl<'r, DB: sqlx::Database, $($generics)*> Decode<'r, DB> for $type
+        where
+            $plain: Decode<'r, DB>,
+        {
+            fn decode(value: DB::ValueRef<'r>) -> Result<Self, BoxDynError> {
+                let back: fn($plain) -> Result<Self, BoxDynError> = $back;
+                back(<$plain as Decode<'r, DB>>::decode(value)?)
+            }
+        }
+    )*};
 }
 
-impl<'q, DB: sqlx::Database, T> Encode<'q, DB> for Id<T>
-where
-    Uuid: Encode<'q, DB>,
-{
-    fn encode_by_ref(
-        &self,
-        buffer: &mut DB::ArgumentBuffer,
-    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
-        self.uuid().encode(buffer)
-    }
+stored! {
+    [T] Id<T> as Uuid, |id| id.uuid(), |uuid| Ok(Self::from_uuid(uuid));
+    [] Timestamp as i64, |time| time.micros(), |micros| Ok(Self::from_micros(micros));
+    [] Scopes as String, Self::to_string, |text| Ok(text.parse()?);
+    [] AllowList as String, |list| json(&list.to_strings()), |text| {
+        Ok(Self::parse(&serde_json::from_str::<Vec<String>>(&text)?)?)
+    };
+    [] SecretHash as Vec<u8>, |hash| hash.bytes().to_vec(), |bytes| match bytes.try_into() {
+        Ok(bytes) => Ok(Self::from_bytes(bytes)),
+        Err(_) => Err("a hash that is not 32 bytes".into()),
+    };
+    [] EventData as String, |data| data.as_str().to_owned(), |text| Ok(Self::from_stored(text));
+    [T: Serialize + DeserializeOwned] JsonText<T> as String, |value| json(&value.0), |text| {
+        Ok(Self(serde_json::from_str(&text)?))
+    };
+    [] Environment as String, name_of, named;
+    [] IpMode as String, name_of, named;
+    [] WebhookFormat as String, name_of, named;
+    [] MerchantStatus as String, name_of, named;
+    [] Product as String, name_of, named;
+    [] Role as String, name_of, named;
+    [] ActorKind as String, name_of, named;
+    [] Outcome as String, name_of, named;
+    [] DeliveryState as String, name_of, named;
+    [] SendError as String, name_of, named;
 }
 
-impl<'r, DB: sqlx::Database, T> Decode<'r, DB> for Id<T>
-where
-    Uuid: Decode<'r, DB>,
-{
-    fn decode(value: DB::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
-        Uuid::decode(value).map(Self::from_uuid)
-    }
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("lists and objects of texts and numbers are JSON")
 }
 
-impl<DB: sqlx::Database> Type<DB> for Timestamp
+fn name_of<T: Copy + Into<&'static str>>(value: &T) -> String {
+    (*value).into().to_owned()
+}
+
+fn named<T: FromStr>(name: String) -> Result<T, BoxDynError> {
+    name.parse().map_err(|_| format!("unknown name `{name}`").into())
+}
+
+impl<DB: sqlx::Database> Type<DB> for SmallNumber
 where
     i64: Type<DB>,
 {
@@ -129,56 +191,11 @@ where
     }
 }
 
-impl<'q, DB: sqlx::Database> Encode<'q, DB> for Timestamp
+impl<'r, DB: sqlx::Database> Decode<'r, DB> for SmallNumber
 where
-    i64: Encode<'q, DB>,
+    Option<i64>: Decode<'r, DB>,
 {
-    fn encode_by_ref(
-        &self,
-        buffer: &mut DB::ArgumentBuffer,
-    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
-        self.micros().encode(buffer)
-    }
-}
-
-impl<'r, DB: sqlx::Database> Decode<'r, DB> for Timestamp
-where
-    i64: Decode<'r, DB>,
-{
-    fn decode(value: DB::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
-        i64::decode(value).map(Self::from_micros)
-    }
-}
-
-impl<DB: sqlx::Database> Type<DB> for Scopes
-where
-    String: Type<DB>,
-{
-    fn type_info() -> DB::TypeInfo {
-        String::type_info()
-    }
-    fn compatible(ty: &DB::TypeInfo) -> bool {
-        String::compatible(ty)
-    }
-}
-
-impl<'q, DB: sqlx::Database> Encode<'q, DB> for Scopes
-where
-    String: Encode<'q, DB>,
-{
-    fn encode_by_ref(
-        &self,
-        buffer: &mut DB::ArgumentBuffer,
-    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
-        self.to_string().encode(buffer)
-    }
-}
-
-impl<'r, DB: sqlx::Database> Decode<'r, DB> for Scopes
-where
-    String: Decode<'r, DB>,
-{
-    fn decode(value: DB::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
-        Ok(String::decode(value)?.parse()?)
+    fn decode(value: DB::ValueRef<'r>) -> Result<Self, BoxDynError> {
+        Option::decode(value).map(Self)
     }
 }

@@ -8,14 +8,10 @@ use crate::domain::ids::UserId;
 use crate::domain::secret::SecretHash;
 
 #[derive(sqlx::FromRow)]
-struct SessionRow {
+struct SessionOf {
     user_id: UserId,
-    awaits_totp: bool,
-    by_link: bool,
-    created_at: Timestamp,
-    last_seen_at: Timestamp,
-    expires_at: Timestamp,
-    client_ip: String,
+    #[sqlx(flatten)]
+    session: ConsoleSession,
 }
 
 /// Writes a new session. Removes the user's oldest sessions above the limit. Sessions that await a second
@@ -36,7 +32,7 @@ pub async fn insert_session(tx: &mut Tx, user: UserId, session: &ConsoleSession)
             "insert into console_sessions (hash, user_id, awaits_totp, by_link, created_at, last_seen_at, \
              expires_at, client_ip) values ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
-        .bind(session.hash.bytes().to_vec())
+        .bind(session.hash)
         .bind(user)
         .bind(session.awaits_totp)
         .bind(session.by_link)
@@ -56,30 +52,19 @@ pub async fn session(
 ) -> Result<Option<(UserId, ConsoleSession)>, StoreError> {
     let row = db
         .query(
-            "select user_id, awaits_totp, by_link, created_at, last_seen_at, expires_at, client_ip \
+            "select hash, user_id, awaits_totp, by_link, created_at, last_seen_at, expires_at, client_ip \
              from console_sessions where hash = $1",
         )
-        .bind(hash.bytes().to_vec())
-        .optional::<SessionRow>()
+        .bind(hash)
+        .optional::<SessionOf>()
         .await?;
-    Ok(row.map(|row| {
-        let session = ConsoleSession {
-            hash,
-            awaits_totp: row.awaits_totp,
-            by_link: row.by_link,
-            created_at: row.created_at,
-            last_seen_at: row.last_seen_at,
-            expires_at: row.expires_at,
-            client_ip: row.client_ip,
-        };
-        (row.user_id, session)
-    }))
+    Ok(row.map(|row| (row.user_id, row.session)))
 }
 
 /// Restarts a session's idle time-out. Does nothing if the session has ended in the meantime.
 pub async fn touch_session(db: &mut Connection, hash: SecretHash, now: Timestamp) -> Result<(), StoreError> {
     db.query("update console_sessions set last_seen_at = $2 where hash = $1 and last_seen_at < $2")
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .bind(now)
         .execute()
         .await?;
@@ -88,11 +73,7 @@ pub async fn touch_session(db: &mut Connection, hash: SecretHash, now: Timestamp
 
 /// Ends a session. `false` if it had already ended.
 pub async fn end_session(tx: &mut Tx, hash: SecretHash) -> Result<bool, StoreError> {
-    let rows = tx
-        .query("delete from console_sessions where hash = $1")
-        .bind(hash.bytes().to_vec())
-        .execute()
-        .await?;
+    let rows = tx.query("delete from console_sessions where hash = $1").bind(hash).execute().await?;
     Ok(rows == 1)
 }
 
@@ -108,10 +89,7 @@ pub async fn end_sessions_of(tx: &mut Tx, user: UserId, keep: Option<SecretHash>
 
 /// Notes that the user has set a password, so the session's sign-in link no longer replaces one.
 pub async fn forget_link(tx: &mut Tx, hash: SecretHash) -> Result<(), StoreError> {
-    tx.query("update console_sessions set by_link = false where hash = $1")
-        .bind(hash.bytes().to_vec())
-        .execute()
-        .await?;
+    tx.query("update console_sessions set by_link = false where hash = $1").bind(hash).execute().await?;
     Ok(())
 }
 
@@ -126,7 +104,7 @@ pub async fn replace_recovery_codes(
     for hash in hashes {
         let rows = tx
             .query("insert into recovery_codes (hash, user_id, created_at) values ($1, $2, $3)")
-            .bind(hash.bytes().to_vec())
+            .bind(hash)
             .bind(user)
             .bind(now)
             .execute()
@@ -145,7 +123,7 @@ pub async fn use_recovery_code(
 ) -> Result<bool, StoreError> {
     let rows = tx
         .query("update recovery_codes set used_at = $3 where hash = $1 and user_id = $2 and used_at is null")
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .bind(user)
         .bind(now)
         .execute()
@@ -172,7 +150,7 @@ pub async fn replace_link(
     tx.query("delete from sign_in_links where user_id = $1").bind(user).execute().await?;
     let rows = tx
         .query("insert into sign_in_links (hash, user_id, created_at, expires_at) values ($1, $2, $3, $4)")
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .bind(user)
         .bind(now)
         .bind(expires_at)
@@ -188,7 +166,7 @@ pub async fn use_link(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Result<O
             "update sign_in_links set used_at = $2 where hash = $1 and used_at is null and expires_at > $2 \
              returning user_id",
         )
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .bind(now)
         .optional::<(UserId,)>()
         .await?;
@@ -199,7 +177,7 @@ pub async fn use_link(tx: &mut Tx, hash: SecretHash, now: Timestamp) -> Result<O
 pub async fn has_link(db: &mut Connection, hash: SecretHash, now: Timestamp) -> Result<bool, StoreError> {
     let row = db
         .query("select user_id from sign_in_links where hash = $1 and used_at is null and expires_at > $2")
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .bind(now)
         .optional::<(UserId,)>()
         .await?;

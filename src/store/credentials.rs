@@ -2,63 +2,34 @@
 
 use std::collections::HashMap;
 
+use constcat::concat;
+
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::secrets::{ByOwner, Owner};
 use super::{StoreError, secrets, touched};
-use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
 use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId};
-use crate::domain::scope::Scopes;
 
-#[derive(sqlx::FromRow)]
-struct CredentialRow {
-    id: CredentialId,
-    merchant_id: MerchantId,
-    api_key_id: ApiKeyId,
-    client_id: String,
-    enabled: bool,
-    epoch: i64,
-    scopes: Option<Scopes>,
-    version: i64,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-impl From<CredentialRow> for Credential {
-    fn from(row: CredentialRow) -> Self {
-        Self {
-            id: row.id,
-            merchant_id: row.merchant_id,
-            api_key_id: row.api_key_id,
-            client_id: row.client_id,
-            enabled: row.enabled,
-            epoch: row.epoch,
-            scopes: row.scopes,
-            version: row.version,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            secrets: Vec::new(),
-        }
-    }
-}
+const COLUMNS: &str =
+    "id, merchant_id, api_key_id, client_id, enabled, scopes, epoch, version, created_at, updated_at";
+const SELECT: &str = concat!("select ", COLUMNS, " from credentials");
 
 pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<(), StoreError> {
+    const INSERT: &str =
+        concat!("insert into credentials (", COLUMNS, ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)");
     let rows = tx
-        .query(
-            "insert into credentials (id, merchant_id, api_key_id, client_id, enabled, epoch, version, \
-             created_at, updated_at, scopes) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        )
+        .query(INSERT)
         .bind(credential.id)
         .bind(credential.merchant_id)
         .bind(credential.api_key_id)
         .bind(credential.client_id.clone())
         .bind(credential.enabled)
+        .bind(credential.scopes.clone())
         .bind(credential.epoch)
         .bind(credential.version)
         .bind(credential.created_at)
         .bind(credential.updated_at)
-        .bind(credential.scopes.clone())
         .execute()
         .await?;
     touched("credentials", rows, 1)?;
@@ -87,28 +58,25 @@ pub async fn update(tx: &mut Tx, credential: &Credential) -> Result<(), StoreErr
 }
 
 pub async fn by_client_id(db: &mut Connection, client_id: &str) -> Result<Option<Credential>, StoreError> {
-    let row = db
-        .query(
-            "select id, merchant_id, api_key_id, client_id, enabled, epoch, scopes, version, \
-             created_at, updated_at from credentials where client_id = $1",
-        )
-        .bind(client_id.to_owned())
-        .optional::<CredentialRow>()
-        .await?;
-    Ok(with_secrets(db, row.into_iter().collect()).await?.pop())
+    let found = db.query(concat!(SELECT, " where client_id = $1")).bind(client_id.to_owned()).all().await?;
+    Ok(with_secrets(db, found).await?.pop())
 }
 
-async fn with_secrets(db: &mut Connection, rows: Vec<CredentialRow>) -> Result<Vec<Credential>, StoreError> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
+async fn with_secrets(
+    db: &mut Connection,
+    mut credentials: Vec<Credential>,
+) -> Result<Vec<Credential>, StoreError> {
+    if !credentials.is_empty() {
+        let mut secrets = secrets::of_owners(db, credentials.iter().map(|one| one.id)).await?;
+        take_secrets(&mut credentials, &mut secrets);
     }
-    let mut secrets = secrets::of_owners(db, rows.iter().map(|row| row.id)).await?;
-    Ok(rows.into_iter().map(|row| of_row(row, &mut secrets)).collect())
+    Ok(credentials)
 }
 
-fn of_row(row: CredentialRow, secrets: &mut ByOwner) -> Credential {
-    let secrets = secrets.remove(&row.id.uuid()).unwrap_or_default();
-    Credential { secrets, ..row.into() }
+fn take_secrets(credentials: &mut [Credential], secrets: &mut ByOwner) {
+    for credential in credentials {
+        credential.secrets = secrets.remove(&credential.id.uuid()).unwrap_or_default();
+    }
 }
 
 /// How many credentials a key has, and whether any of them is switched ON.
@@ -141,15 +109,8 @@ pub async fn client_of(db: &mut Connection, id: CredentialId) -> Result<(String,
 
 /// All credentials of a key, newest first.
 pub async fn of_api_key(db: &mut Connection, key: ApiKeyId) -> Result<Vec<Credential>, StoreError> {
-    let rows = db
-        .query(
-            "select id, merchant_id, api_key_id, client_id, enabled, epoch, scopes, version, \
-             created_at, updated_at from credentials where api_key_id = $1 order by id desc",
-        )
-        .bind(key)
-        .all()
-        .await?;
-    with_secrets(db, rows).await
+    let found = db.query(concat!(SELECT, " where api_key_id = $1 order by id desc")).bind(key).all().await?;
+    with_secrets(db, found).await
 }
 
 /// Ends all sessions of a key's credentials, as if each were switched OFF.
@@ -163,14 +124,12 @@ pub(super) async fn of_merchant(
     merchant: MerchantId,
     secrets: &mut ByOwner,
 ) -> Result<Vec<Credential>, StoreError> {
-    let rows = db
-        .query(
-            "select id, merchant_id, api_key_id, client_id, enabled, epoch, scopes, version, \
-             created_at, updated_at from credentials where merchant_id = $1 and api_key_id in \
-             (select id from api_keys where merchant_id = $1 and revoked_at is null) order by id",
-        )
-        .bind(merchant)
-        .all::<CredentialRow>()
-        .await?;
-    Ok(rows.into_iter().map(|row| of_row(row, secrets)).collect())
+    const OF_MERCHANT: &str = concat!(
+        SELECT,
+        " where merchant_id = $1 and api_key_id in \
+         (select id from api_keys where merchant_id = $1 and revoked_at is null) order by id"
+    );
+    let mut credentials = db.query(OF_MERCHANT).bind(merchant).all().await?;
+    take_secrets(&mut credentials, secrets);
+    Ok(credentials)
 }

@@ -3,8 +3,8 @@
 //! A row stores the deadline that was announced last. So each deadline is announced once, by the replica that
 //! writes it. If a deadline is moved, the new one is announced too.
 
+use super::StoreError;
 use super::driver::{Connection, Tx};
-use super::{StoreError, parse_name};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::domain::licence::Product;
@@ -29,7 +29,7 @@ pub struct KeyDeadline {
 }
 
 /// When a licence expires.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, sqlx::FromRow)]
 pub struct LicenceDeadline {
     pub merchant_id: MerchantId,
     pub product: Product,
@@ -93,12 +93,7 @@ pub async fn of_licences(
              and (expired_told_for is null or expired_told_for <> expires_at) order by expires_at limit 100"
         }
     };
-    let rows = db.query(sql).bind(after).bind(until).all::<(MerchantId, String, Timestamp)>().await?;
-    rows.into_iter()
-        .map(|(merchant_id, product, expires_at)| {
-            Ok(LicenceDeadline { merchant_id, product: parse_name("licences", &product)?, expires_at })
-        })
-        .collect()
+    db.query(sql).bind(after).bind(until).all().await
 }
 
 pub async fn tell_licence(tx: &mut Tx, stage: Stage, deadline: &LicenceDeadline) -> Result<bool, StoreError> {
@@ -117,7 +112,7 @@ pub async fn tell_licence(tx: &mut Tx, stage: Stage, deadline: &LicenceDeadline)
     let rows = tx
         .query(sql)
         .bind(deadline.merchant_id)
-        .bind(<&str>::from(deadline.product))
+        .bind(deadline.product)
         .bind(deadline.expires_at)
         .execute()
         .await?;

@@ -5,13 +5,12 @@
 //! replica is gone, and the delivery is due again.
 
 use super::driver::{Connection, Tx};
-use super::{StoreError, parse_name, touched};
+use super::{StoreError, touched};
 use crate::domain::api_key::WebhookFormat;
 use crate::domain::clock::Timestamp;
 use crate::domain::delivery::{Attempt, DeliveryState};
 use crate::domain::event::WebhookEvent;
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
-use crate::domain::webhook::EventData;
 
 /// The keys with deliveries that are due, with their merchants. Those that have waited longest come first.
 pub async fn due_endpoints(
@@ -30,6 +29,7 @@ pub async fn due_endpoints(
 }
 
 /// Where the webhooks of a key go.
+#[derive(sqlx::FromRow)]
 pub struct Endpoint {
     pub api_key_id: ApiKeyId,
     pub merchant_id: MerchantId,
@@ -39,36 +39,15 @@ pub struct Endpoint {
     pub failing_since: Option<Timestamp>,
 }
 
-#[derive(sqlx::FromRow)]
-struct EndpointRow {
-    id: ApiKeyId,
-    merchant_id: MerchantId,
-    webhook_url: Option<String>,
-    webhook_format: String,
-    webhook_disabled_at: Option<Timestamp>,
-    webhook_failing_since: Option<Timestamp>,
-}
-
 pub async fn endpoint(db: &mut Connection, key: ApiKeyId) -> Result<Option<Endpoint>, StoreError> {
-    let row = db
-        .query(
-            "select id, merchant_id, webhook_url, webhook_format, webhook_disabled_at, webhook_failing_since \
-             from api_keys where id = $1",
-        )
-        .bind(key)
-        .optional::<EndpointRow>()
-        .await?;
-    row.map(|row| {
-        Ok(Endpoint {
-            api_key_id: row.id,
-            merchant_id: row.merchant_id,
-            url: row.webhook_url,
-            format: parse_name("api_keys", &row.webhook_format)?,
-            is_disabled: row.webhook_disabled_at.is_some(),
-            failing_since: row.webhook_failing_since,
-        })
-    })
-    .transpose()
+    db.query(
+        "select id as api_key_id, merchant_id, webhook_url as url, webhook_format as format, \
+         webhook_disabled_at is not null as is_disabled, webhook_failing_since as failing_since \
+         from api_keys where id = $1",
+    )
+    .bind(key)
+    .optional()
+    .await
 }
 
 /// Claims up to `limit` due deliveries of an endpoint until `until`.
@@ -95,37 +74,20 @@ pub async fn claim(
     .await
 }
 
-#[derive(sqlx::FromRow)]
-struct EventRow {
-    id: EventId,
-    merchant_id: MerchantId,
-    r#type: String,
-    data: String,
-    idempotency_key: Option<String>,
-    created_at: Timestamp,
-}
-
 /// Reads an event. It is an error if there is none.
 pub async fn event(db: &mut Connection, id: EventId) -> Result<WebhookEvent, StoreError> {
-    let row = db
-        .query(
-            "select id, merchant_id, type, data, idempotency_key, created_at from webhook_events where id = $1",
-        )
-        .bind(id)
-        .one::<EventRow>()
-        .await?;
-    Ok(WebhookEvent {
-        id: row.id,
-        merchant_id: row.merchant_id,
-        event_type: row.r#type,
-        data: EventData::from_stored(row.data),
-        idempotency_key: row.idempotency_key,
-        created_at: row.created_at,
-    })
+    db.query(
+        "select id, merchant_id, type, data, idempotency_key, created_at from webhook_events where id = $1",
+    )
+    .bind(id)
+    .one()
+    .await
 }
 
 /// A delivery after an attempt was counted.
+#[derive(sqlx::FromRow)]
 pub struct Counted {
+    #[sqlx(rename = "attempts")]
     pub number: i64,
     pub tries: i64,
     pub began_at: Timestamp,
@@ -133,34 +95,17 @@ pub struct Counted {
     pub next_attempt_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
-struct CountedRow {
-    attempts: i64,
-    tries: i64,
-    began_at: Timestamp,
-    state: String,
-    next_attempt_at: Timestamp,
-}
-
 /// Counts an attempt that began at `at`, and locks the delivery until the commit.
 pub async fn count_attempt(tx: &mut Tx, id: DeliveryId, at: Timestamp) -> Result<Counted, StoreError> {
-    let row = tx
-        .query(
-            "update webhook_deliveries set attempts = attempts + 1, tries = tries + 1, \
-             began_at = coalesce(began_at, $2) where id = $1 \
-             returning attempts, tries, began_at, state, next_attempt_at",
-        )
-        .bind(id)
-        .bind(at)
-        .one::<CountedRow>()
-        .await?;
-    Ok(Counted {
-        number: row.attempts,
-        tries: row.tries,
-        began_at: row.began_at,
-        state: parse_name("webhook_deliveries", &row.state)?,
-        next_attempt_at: row.next_attempt_at,
-    })
+    tx.query(
+        "update webhook_deliveries set attempts = attempts + 1, tries = tries + 1, \
+         began_at = coalesce(began_at, $2) where id = $1 \
+         returning attempts, tries, began_at, state, next_attempt_at",
+    )
+    .bind(id)
+    .bind(at)
+    .one()
+    .await
 }
 
 pub async fn insert_attempt(tx: &mut Tx, id: DeliveryId, attempt: &Attempt) -> Result<(), StoreError> {
@@ -173,7 +118,7 @@ pub async fn insert_attempt(tx: &mut Tx, id: DeliveryId, attempt: &Attempt) -> R
         .bind(attempt.number)
         .bind(attempt.at)
         .bind(attempt.status.map(i64::from))
-        .bind(attempt.error.map(<&str>::from))
+        .bind(attempt.error)
         .bind(attempt.latency_us)
         .bind(attempt.response.clone())
         .execute()
@@ -193,7 +138,7 @@ pub async fn finish(
             "update webhook_deliveries set state = $2, finished_at = $3 where id = $1 and state <> 'delivered'",
         )
         .bind(id)
-        .bind(<&str>::from(state))
+        .bind(state)
         .bind(now)
         .execute()
         .await?;

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use constcat::concat;
+
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
-use super::{StoreError, parse_name, touched};
+use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
-use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
-use crate::domain::webhook::EventData;
+use crate::domain::ids::{ApiKeyId, DeliveryId, Id, MerchantId};
 
 /// Which deliveries to list.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,47 +18,15 @@ pub struct Filter {
     pub state: Option<DeliveryState>,
 }
 
-#[derive(sqlx::FromRow)]
-struct DeliveryRow {
-    id: DeliveryId,
-    event_id: EventId,
-    merchant_id: MerchantId,
-    api_key_id: ApiKeyId,
-    r#type: String,
-    data: String,
-    state: String,
-    next_attempt_at: Timestamp,
-    created_at: Timestamp,
-    finished_at: Option<Timestamp>,
-}
+const SELECT: &str = "select d.id, d.event_id, d.merchant_id, d.api_key_id, e.type, e.data, d.state, \
+                      d.next_attempt_at, d.created_at, d.finished_at \
+                      from webhook_deliveries d join webhook_events e on e.id = d.event_id";
 
 #[derive(sqlx::FromRow)]
-struct AttemptRow {
+struct AttemptOf {
     delivery_id: DeliveryId,
-    number: i64,
-    at: Timestamp,
-    status: Option<i64>,
-    error: Option<String>,
-    latency_us: i64,
-    response: String,
-}
-
-impl TryFrom<AttemptRow> for Attempt {
-    type Error = StoreError;
-    fn try_from(row: AttemptRow) -> Result<Self, StoreError> {
-        let status = row.status.map(u16::try_from).transpose().map_err(|_| StoreError::Impossible {
-            table: "webhook_attempts",
-            what: format!("status {:?}", row.status),
-        })?;
-        Ok(Self {
-            number: row.number,
-            at: row.at,
-            status,
-            error: row.error.map(|name| parse_name("webhook_attempts", &name)).transpose()?,
-            latency_us: row.latency_us,
-            response: row.response,
-        })
-    }
+    #[sqlx(flatten)]
+    attempt: Attempt,
 }
 
 /// A page of a merchant's deliveries with their attempts, newest first, starting before `before`.
@@ -68,35 +37,26 @@ pub async fn list(
     before: Option<DeliveryId>,
     limit: i64,
 ) -> Result<Vec<Delivery>, StoreError> {
-    let rows = db
-        .query(
-            "select d.id, d.event_id, d.merchant_id, d.api_key_id, e.type, e.data, d.state, \
-             d.next_attempt_at, d.created_at, d.finished_at \
-             from webhook_deliveries d join webhook_events e on e.id = d.event_id \
-             where d.merchant_id = $1 and (d.id < $2 or $2 is null) and (d.api_key_id = $3 or $3 is null) \
-             and (d.state = $4 or $4 is null) order by d.id desc limit $5",
-        )
+    const LIST: &str = concat!(
+        SELECT,
+        " where d.merchant_id = $1 and d.id < $2 and (d.api_key_id = $3 or $3 is null) \
+         and (d.state = $4 or $4 is null) order by d.id desc limit $5"
+    );
+    let page = db
+        .query(LIST)
         .bind(merchant)
-        .bind(before)
+        .bind(before.unwrap_or(Id::max()))
         .bind(filter.api_key)
-        .bind(filter.state.map(<&str>::from))
+        .bind(filter.state)
         .bind(limit)
-        .all::<DeliveryRow>()
+        .all()
         .await?;
-    with_attempts(db, rows).await
+    with_attempts(db, page).await
 }
 
 pub async fn by_id(db: &mut Connection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-    let row = db
-        .query(
-            "select d.id, d.event_id, d.merchant_id, d.api_key_id, e.type, e.data, d.state, \
-             d.next_attempt_at, d.created_at, d.finished_at \
-             from webhook_deliveries d join webhook_events e on e.id = d.event_id where d.id = $1",
-        )
-        .bind(id)
-        .optional::<DeliveryRow>()
-        .await?;
-    Ok(with_attempts(db, row.into_iter().collect()).await?.pop())
+    let found = db.query(concat!(SELECT, " where d.id = $1")).bind(id).all().await?;
+    Ok(with_attempts(db, found).await?.pop())
 }
 
 const ATTEMPTS: Sql = Sql {
@@ -106,34 +66,19 @@ const ATTEMPTS: Sql = Sql {
              where delivery_id in (select unhex(value ->> 0) from jsonb_each($1)) order by number",
 };
 
-async fn with_attempts(db: &mut Connection, rows: Vec<DeliveryRow>) -> Result<Vec<Delivery>, StoreError> {
-    let columns = vec![Column::ids(rows.iter().map(|row| row.id))];
-    let mut by_delivery: HashMap<_, Vec<Attempt>> = HashMap::new();
-    for row in db.batch(&ATTEMPTS, columns).all::<AttemptRow>().await? {
-        by_delivery.entry(row.delivery_id).or_default().push(row.try_into()?);
+async fn with_attempts(
+    db: &mut Connection,
+    mut deliveries: Vec<Delivery>,
+) -> Result<Vec<Delivery>, StoreError> {
+    let columns = vec![Column::ids(deliveries.iter().map(|delivery| delivery.id))];
+    let mut attempts: HashMap<_, Vec<Attempt>> = HashMap::new();
+    for row in db.batch(&ATTEMPTS, columns).all::<AttemptOf>().await? {
+        attempts.entry(row.delivery_id).or_default().push(row.attempt);
     }
-    rows.into_iter()
-        .map(|row| {
-            let attempts = by_delivery.remove(&row.id).unwrap_or_default();
-            of_row(row, attempts)
-        })
-        .collect()
-}
-
-fn of_row(row: DeliveryRow, attempts: Vec<Attempt>) -> Result<Delivery, StoreError> {
-    Ok(Delivery {
-        id: row.id,
-        event_id: row.event_id,
-        merchant_id: row.merchant_id,
-        api_key_id: row.api_key_id,
-        event_type: row.r#type,
-        data: EventData::from_stored(row.data),
-        state: parse_name("webhook_deliveries", &row.state)?,
-        next_attempt_at: row.next_attempt_at,
-        created_at: row.created_at,
-        finished_at: row.finished_at,
-        attempts,
-    })
+    for delivery in &mut deliveries {
+        delivery.attempts = attempts.remove(&delivery.id).unwrap_or_default();
+    }
+    Ok(deliveries)
 }
 
 /// Makes one delivery due now, in a new round.

@@ -224,6 +224,14 @@ impl Query<'_> {
         self
     }
 
+    /// Binds the last parameter, which only one of two texts has.
+    pub fn bind_if<T: Value>(self, value: Option<T>) -> Self {
+        match value {
+            Some(value) => self.bind(value),
+            None => self,
+        }
+    }
+
     fn bind_column(mut self, column: Column) -> Self {
         if let Link::Postgres(_, arguments) = &mut self.link {
             let added = match column {
@@ -256,30 +264,32 @@ impl Query<'_> {
 
     pub async fn all<T: Row>(self) -> Result<Vec<T>, StoreError> {
         self.begin()?;
-        Ok(match self.link {
+        let read = match self.link {
             Link::Postgres(lease, arguments) => {
                 let (c, limit) = lease.start();
                 let done = in_time(limit, sqlx::query_as_with(self.sql, arguments).fetch_all(c)).await;
-                lease.settle(done)?
+                lease.settle(done)
             }
             Link::Sqlite(c, outages, arguments) => {
-                outages.note(sqlx::query_as_with(self.sql, arguments).fetch_all(c).await)?
+                outages.note(sqlx::query_as_with(self.sql, arguments).fetch_all(c).await)
             }
-        })
+        };
+        read.map_err(|error| unread(self.sql, error))
     }
 
     pub async fn optional<T: Row>(self) -> Result<Option<T>, StoreError> {
         self.begin()?;
-        Ok(match self.link {
+        let read = match self.link {
             Link::Postgres(lease, arguments) => {
                 let (c, limit) = lease.start();
                 let done = in_time(limit, sqlx::query_as_with(self.sql, arguments).fetch_optional(c)).await;
-                lease.settle(done)?
+                lease.settle(done)
             }
             Link::Sqlite(c, outages, arguments) => {
-                outages.note(sqlx::query_as_with(self.sql, arguments).fetch_optional(c).await)?
+                outages.note(sqlx::query_as_with(self.sql, arguments).fetch_optional(c).await)
             }
-        })
+        };
+        read.map_err(|error| unread(self.sql, error))
     }
 
     /// The first row. It is an error if there is none.
@@ -298,4 +308,12 @@ impl Query<'_> {
         }
         Ok(())
     }
+}
+
+/// A column that cannot be read makes its row impossible. The table is the first that the statement names.
+fn unread(sql: &'static str, error: sqlx::Error) -> StoreError {
+    let sqlx::Error::ColumnDecode { index, source } = error else { return error.into() };
+    let mut words = sql.split_ascii_whitespace();
+    let table = words.find(|word| matches!(*word, "from" | "update" | "into")).and_then(|_| words.next());
+    StoreError::Impossible { table: table.unwrap_or(sql), what: format!("{index}: {source}") }
 }

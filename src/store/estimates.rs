@@ -52,7 +52,6 @@ pub async fn earliest(db: &mut Connection, floor: SessionId) -> Result<Earliest,
          as oldest",
     )
     .bind(floor)
-    .one::<(Option<Timestamp>, Option<Timestamp>, Option<Timestamp>)>()
+    .one()
     .await
-    .map(|(expires_at, rotated_at, revoked_at)| Earliest { expires_at, rotated_at, revoked_at })
 }

@@ -1,32 +1,41 @@
 //! Exchanges: every call of the integrators' API, for "API details". They are written in batches.
 
-use uuid::Uuid;
+use constcat::concat;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::StoreError;
 use super::columns::Column;
 use super::driver::{Connection, Sql};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId};
+use crate::domain::ids::{ApiKeyId, ExchangeId, Id, MerchantId};
+use crate::domain::stored::JsonText;
 
-/// One call and its answer. It never contains a secret, because it has no headers and no body.
-#[derive(Clone, Debug)]
+// One call and its answer. It never contains a secret, because it has no headers and no body.
+#[derive(Clone, Debug, sqlx::FromRow, Serialize, ToSchema)]
+#[schema(as = ExchangeView)]
 pub struct Exchange {
     pub id: ExchangeId,
+    #[serde(skip)]
     pub merchant_id: MerchantId,
-    pub at: Timestamp,
     pub request_id: String,
+    pub at: Timestamp,
     pub method: String,
     pub path: String,
+    #[sqlx(try_from = "i64")]
     pub status: u16,
-    /// The error that the caller saw.
+    /// What the caller was told.
     pub error: Option<String>,
-    /// The exact reason: the name of a [`crate::domain::reason::Reason`].
+    // The name of a [`crate::domain::reason::Reason`].
+    /// Exactly why, such as `address_not_allowed`; `address_observed` on a call that passed.
     pub reason: Option<String>,
     pub client_ip: String,
-    /// The proxies that the call came through, nearest last.
+    /// The trusted proxies it came through, nearest last.
+    #[sqlx(try_from = "JsonText<Vec<String>>")]
     pub hops: Vec<String>,
     pub api_key_id: Option<ApiKeyId>,
     pub client_id: Option<String>,
+    /// Microseconds until the answer.
     pub latency_us: i64,
 }
 
@@ -54,17 +63,23 @@ pub struct Call {
     pub is_renewal: bool,
 }
 
+const COLUMNS: &str = "id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
+                       api_key_id, client_id, latency_us";
+
 const INSERT: Sql = Sql {
-    postgres: "insert into exchanges (id, merchant_id, at, request_id, method, path, status, error, reason, \
-               client_ip, hops, api_key_id, client_id, latency_us) \
-               select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
-               $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::uuid[], $13::text[], \
-               $14::bigint[])",
-    sqlite: "insert into exchanges (id, merchant_id, at, request_id, method, path, status, error, reason, \
-             client_ip, hops, api_key_id, client_id, latency_us) \
-             select unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
-             value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11), \
-             value ->> 12, value ->> 13 from jsonb_each($1)",
+    postgres: concat!(
+        "insert into exchanges (",
+        COLUMNS,
+        ") select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
+         $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::uuid[], $13::text[], $14::bigint[])"
+    ),
+    sqlite: concat!(
+        "insert into exchanges (",
+        COLUMNS,
+        ") select unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
+         value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11), \
+         value ->> 12, value ->> 13 from jsonb_each($1)"
+    ),
 };
 
 pub async fn insert(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> {
@@ -82,59 +97,12 @@ pub async fn insert(db: &mut Connection, calls: &[Call]) -> Result<(), StoreErro
         text(|exchange| exchange.reason.clone()),
         text(|exchange| Some(exchange.client_ip.clone())),
         text(|exchange| Some(serde_json::Value::from(exchange.hops.clone()).to_string())),
-        Column::Uuid(
-            exchanges()
-                .map(|exchange| exchange.api_key_id.map(|id| id.uuid()))
-                .collect::<Vec<Option<Uuid>>>(),
-        ),
+        Column::maybe_ids(exchanges().map(|exchange| exchange.api_key_id)),
         text(|exchange| exchange.client_id.clone()),
         Column::ints(exchanges().map(|exchange| exchange.latency_us)),
     ];
     db.batch(&INSERT, columns).execute().await?;
     Ok(())
-}
-
-#[derive(sqlx::FromRow)]
-struct ExchangeRow {
-    id: ExchangeId,
-    merchant_id: MerchantId,
-    at: Timestamp,
-    request_id: String,
-    method: String,
-    path: String,
-    status: i64,
-    error: Option<String>,
-    reason: Option<String>,
-    client_ip: String,
-    hops: String,
-    api_key_id: Option<ApiKeyId>,
-    client_id: Option<String>,
-    latency_us: i64,
-}
-
-impl TryFrom<ExchangeRow> for Exchange {
-    type Error = StoreError;
-    fn try_from(row: ExchangeRow) -> Result<Self, StoreError> {
-        let impossible = |what: String| StoreError::Impossible { table: "exchanges", what };
-        Ok(Self {
-            id: row.id,
-            merchant_id: row.merchant_id,
-            at: row.at,
-            request_id: row.request_id,
-            method: row.method,
-            path: row.path,
-            status: u16::try_from(row.status)
-                .map_err(|_| impossible(format!("status {} of {}", row.status, row.id)))?,
-            error: row.error,
-            reason: row.reason,
-            client_ip: row.client_ip,
-            hops: serde_json::from_str(&row.hops)
-                .map_err(|error| impossible(format!("hops of {}: {error}", row.id)))?,
-            api_key_id: row.api_key_id,
-            client_id: row.client_id,
-            latency_us: row.latency_us,
-        })
-    }
 }
 
 /// Which exchanges to list.
@@ -150,6 +118,15 @@ pub struct Filter {
     pub to: Option<Timestamp>,
 }
 
+const IN_RANGE: &str = concat!(
+    "select ",
+    COLUMNS,
+    " from exchanges where merchant_id = $1 and id >= $2 and id < $3 and at >= $4 and at < $5 \
+     and (status = $6 or $6 is null) and (api_key_id = $7 or $7 is null) and (client_ip = $8 or $8 is null) \
+     and ((status >= 400 and (coalesce(reason, 'other') = $9 or $9 = 'any')) or $9 is null)"
+);
+const NEWEST_FIRST: &str = " order by id desc limit $10";
+
 /// A page of a merchant's exchanges, newest first, starting before `before`.
 pub async fn list(
     db: &mut Connection,
@@ -158,41 +135,30 @@ pub async fn list(
     before: Option<ExchangeId>,
     limit: i64,
 ) -> Result<Vec<Exchange>, StoreError> {
-    // There is an index on the request id. It can only be used if the statement always has the condition.
+    // Ids begin with the time. Both ends of the range are always bound: PostgreSQL keeps one plan for all calls,
+    // and in that plan a condition that may be absent cannot use an index. For the same reason a request id,
+    // which has an index of its own, has a statement of its own.
+    let from = filter.from.unwrap_or(Timestamp::MIN);
+    let to = filter.to.unwrap_or(Timestamp::MAX);
+    let end = before.unwrap_or(Id::max()).min(filter.to.map_or(Id::max(), Id::first_after));
     let sql = match filter.request_id {
-        Some(_) => {
-            "select id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
-             api_key_id, client_id, latency_us from exchanges \
-             where merchant_id = $1 and request_id = $2 and (status = $3 or $3 is null) \
-             and (api_key_id = $4 or $4 is null) and (at >= $5 or $5 is null) and (at < $6 or $6 is null) \
-             and (id < $7 or $7 is null) and (client_ip = $9 or $9 is null) \
-             and ((status >= 400 and (coalesce(reason, 'other') = $10 or $10 = 'any')) or $10 is null) order by id desc limit $8"
-        }
-        None => {
-            "select id, merchant_id, at, request_id, method, path, status, error, reason, client_ip, hops, \
-             api_key_id, client_id, latency_us from exchanges \
-             where merchant_id = $1 and (request_id = $2 or $2 is null) and (status = $3 or $3 is null) \
-             and (api_key_id = $4 or $4 is null) and (at >= $5 or $5 is null) and (at < $6 or $6 is null) \
-             and (id < $7 or $7 is null) and (client_ip = $9 or $9 is null) \
-             and ((status >= 400 and (coalesce(reason, 'other') = $10 or $10 = 'any')) or $10 is null) order by id desc limit $8"
-        }
+        Some(_) => concat!(IN_RANGE, " and request_id = $11", NEWEST_FIRST),
+        None => concat!(IN_RANGE, NEWEST_FIRST),
     };
     db.query(sql)
         .bind(merchant)
-        .bind(filter.request_id.clone())
+        .bind(filter.from.map_or(ExchangeId::nil(), ExchangeId::first_of))
+        .bind(end)
+        .bind(from)
+        .bind(to)
         .bind(filter.status.map(i64::from))
         .bind(filter.api_key_id)
-        .bind(filter.from)
-        .bind(filter.to)
-        .bind(before)
-        .bind(limit)
         .bind(filter.client_ip.clone())
         .bind(filter.denied.clone())
-        .all::<ExchangeRow>()
-        .await?
-        .into_iter()
-        .map(Exchange::try_from)
-        .collect()
+        .bind(limit)
+        .bind_if(filter.request_id.clone())
+        .all()
+        .await
 }
 
 /// An address that a key was used from.

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use chrono::TimeDelta;
+use constcat::concat;
 
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
-use super::{StoreError, api_keys, credentials, like, parse_name, secrets, touched};
+use super::{StoreError, api_keys, credentials, like, secrets, touched};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::MerchantId;
+use crate::domain::ids::{Id, MerchantId};
 use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantRecord};
 
@@ -17,50 +18,24 @@ use crate::domain::merchant::{Merchant, MerchantRecord};
 /// So a key that belongs to the merchant but is not in the record was revoked.
 pub(super) const REMEMBERED: TimeDelta = TimeDelta::days(30);
 
-#[derive(sqlx::FromRow)]
-struct MerchantRow {
-    id: MerchantId,
-    name: String,
-    gateway: String,
-    status: String,
-    revision: i64,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-impl TryFrom<MerchantRow> for Merchant {
-    type Error = StoreError;
-    fn try_from(row: MerchantRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: row.id,
-            name: row.name,
-            gateway: row.gateway,
-            status: parse_name("merchants", &row.status)?,
-            revision: row.revision,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        })
-    }
-}
+const COLUMNS: &str = "id, name, gateway, status, revision, created_at, updated_at";
+const SELECT: &str = concat!("select ", COLUMNS, " from merchants");
 
 #[derive(sqlx::FromRow)]
 struct LicenceRow {
     merchant_id: MerchantId,
-    product: String,
-    active: bool,
-    expires_at: Option<Timestamp>,
+    product: Product,
+    #[sqlx(flatten)]
+    licence: Licence,
 }
 
 pub async fn insert(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
     let rows = tx
-        .query(
-            "insert into merchants (id, name, gateway, status, revision, created_at, updated_at) \
-             values ($1, $2, $3, $4, $5, $6, $7)",
-        )
+        .query(concat!("insert into merchants (", COLUMNS, ") values ($1, $2, $3, $4, $5, $6, $7)"))
         .bind(merchant.id)
         .bind(merchant.name.clone())
         .bind(merchant.gateway.clone())
-        .bind(<&str>::from(merchant.status))
+        .bind(merchant.status)
         .bind(merchant.revision)
         .bind(merchant.created_at)
         .bind(merchant.updated_at)
@@ -70,14 +45,7 @@ pub async fn insert(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
 }
 
 pub async fn by_id(db: &mut Connection, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
-    db.query(
-        "select id, name, gateway, status, revision, created_at, updated_at from merchants where id = $1",
-    )
-    .bind(id)
-    .optional::<MerchantRow>()
-    .await?
-    .map(Merchant::try_from)
-    .transpose()
+    db.query(concat!(SELECT, " where id = $1")).bind(id).optional().await
 }
 
 /// A page of merchants, newest first, starting before `before`.
@@ -86,17 +54,11 @@ pub async fn list(
     before: Option<MerchantId>,
     limit: i64,
 ) -> Result<Vec<Merchant>, StoreError> {
-    db.query(
-        "select id, name, gateway, status, revision, created_at, updated_at from merchants \
-         where id < $1 or $1 is null order by id desc limit $2",
-    )
-    .bind(before)
-    .bind(limit)
-    .all::<MerchantRow>()
-    .await?
-    .into_iter()
-    .map(Merchant::try_from)
-    .collect()
+    db.query(concat!(SELECT, " where id < $1 order by id desc limit $2"))
+        .bind(before.unwrap_or(Id::max()))
+        .bind(limit)
+        .all()
+        .await
 }
 
 const NAMES: Sql = Sql {
@@ -111,18 +73,12 @@ pub async fn named(
     before: Option<MerchantId>,
     limit: i64,
 ) -> Result<Vec<Merchant>, StoreError> {
-    db.query(
-        "select id, name, gateway, status, revision, created_at, updated_at from merchants \
-         where lower(name) like $1 escape '!' and (id < $2 or $2 is null) order by id desc limit $3",
-    )
-    .bind(like(part))
-    .bind(before)
-    .bind(limit)
-    .all::<MerchantRow>()
-    .await?
-    .into_iter()
-    .map(Merchant::try_from)
-    .collect()
+    db.query(concat!(SELECT, " where id < $1 and lower(name) like $2 escape '!' order by id desc limit $3"))
+        .bind(before.unwrap_or(Id::max()))
+        .bind(like(part))
+        .bind(limit)
+        .all()
+        .await
 }
 
 /// The names of some merchants.
@@ -141,7 +97,7 @@ pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
         .bind(merchant.id)
         .bind(merchant.name.clone())
         .bind(merchant.gateway.clone())
-        .bind(<&str>::from(merchant.status))
+        .bind(merchant.status)
         .bind(merchant.updated_at)
         .execute()
         .await?;
@@ -152,19 +108,25 @@ pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
 /// behind. A simple counter would reuse revisions after a restore, and a record that was cached before the
 /// restore could then be taken for a current one.
 const LOCK: Sql = Sql {
-    postgres: "update merchants \
-               set revision = greatest(revision + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) \
-               where id = $1 returning id, name, gateway, status, revision, created_at, updated_at",
-    sqlite: "update merchants \
-             set revision = max(revision + 1, cast(unixepoch('now', 'subsec') * 1000000 as integer)) \
-             where id = $1 returning id, name, gateway, status, revision, created_at, updated_at",
+    postgres: concat!(
+        "update merchants \
+         set revision = greatest(revision + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) \
+         where id = $1 returning ",
+        COLUMNS
+    ),
+    sqlite: concat!(
+        "update merchants \
+         set revision = max(revision + 1, cast(unixepoch('now', 'subsec') * 1000000 as integer)) \
+         where id = $1 returning ",
+        COLUMNS
+    ),
 };
 
 /// Every change to a merchant begins with this. It raises the revision, which invalidates all cached records.
 /// It also locks the merchant's row until the commit, so that changes to a merchant happen one after the
 /// other. `None` if there is no such merchant.
 pub async fn lock(tx: &mut Tx, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
-    tx.query_of(&LOCK).bind(id).optional::<MerchantRow>().await?.map(Merchant::try_from).transpose()
+    tx.query_of(&LOCK).bind(id).optional().await
 }
 
 pub async fn put_licence(
@@ -182,7 +144,7 @@ pub async fn put_licence(
              set active = excluded.active, expires_at = excluded.expires_at, updated_at = excluded.updated_at",
         )
         .bind(merchant)
-        .bind(<&str>::from(product))
+        .bind(product)
         .bind(licence.active)
         .bind(licence.expires_at)
         .bind(now)
@@ -205,8 +167,7 @@ pub async fn licences_of(
     let rows = db.batch(&LICENCES, vec![Column::ids(merchants)]).all::<LicenceRow>().await?;
     let mut by_merchant: HashMap<_, Licences> = HashMap::new();
     for row in rows {
-        let licence = Licence { active: row.active, expires_at: row.expires_at };
-        by_merchant.entry(row.merchant_id).or_default().set(parse_name("licences", &row.product)?, licence);
+        by_merchant.entry(row.merchant_id).or_default().set(row.product, row.licence);
     }
     Ok(by_merchant)
 }

@@ -199,11 +199,6 @@ fn recorder(
     })
 }
 
-/// Converts a stored name to its enum.
-fn parse_name<T: std::str::FromStr>(table: &'static str, text: &str) -> Result<T, StoreError> {
-    text.parse().map_err(|_| StoreError::Impossible { table, what: format!("unknown name `{text}`") })
-}
-
 /// Checks that a write has affected the expected number of rows.
 fn touched(table: &'static str, rows: u64, expected: u64) -> Result<(), StoreError> {
     if rows == expected {

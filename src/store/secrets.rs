@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use constcat::concat;
 use uuid::Uuid;
 
 use super::columns::Column;
@@ -39,41 +40,15 @@ impl Owner {
 pub type ByOwner = HashMap<Uuid, Vec<StoredSecret>>;
 
 #[derive(sqlx::FromRow)]
-struct SecretRow {
-    id: SecretId,
+struct Owned {
     owner_id: Uuid,
-    number: i64,
-    hash: Vec<u8>,
-    hint: String,
-    overlap_secs: Option<i64>,
-    created_at: Timestamp,
-    first_used_at: Option<Timestamp>,
-    last_used_at: Option<Timestamp>,
-    last_used_ip: Option<String>,
-    ends_at: Option<Timestamp>,
+    #[sqlx(flatten)]
+    secret: StoredSecret,
 }
 
-impl TryFrom<SecretRow> for StoredSecret {
-    type Error = StoreError;
-    fn try_from(row: SecretRow) -> Result<Self, StoreError> {
-        let hash = row.hash.try_into().map_err(|_| StoreError::Impossible {
-            table: "secrets",
-            what: format!("the hash of {} is not 32 bytes", row.id),
-        })?;
-        Ok(Self {
-            id: row.id,
-            number: row.number,
-            hash: SecretHash::from_bytes(hash),
-            hint: row.hint,
-            overlap_secs: row.overlap_secs,
-            created_at: row.created_at,
-            first_used_at: row.first_used_at,
-            last_used_at: row.last_used_at,
-            last_used_ip: row.last_used_ip,
-            ends_at: row.ends_at,
-        })
-    }
-}
+const COLUMNS: &str = "secrets.id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
+                       last_used_ip, ends_at";
+const SELECT: &str = concat!("select ", COLUMNS, " from secrets");
 
 pub async fn insert(
     tx: &mut Tx,
@@ -91,7 +66,7 @@ pub async fn insert(
         .bind(owner.kind())
         .bind(owner.id())
         .bind(secret.number)
-        .bind(secret.hash.bytes().to_vec())
+        .bind(secret.hash)
         .bind(secret.hint.clone())
         .bind(secret.overlap_secs)
         .bind(secret.created_at)
@@ -111,21 +86,20 @@ pub async fn of_merchant(
     since: Timestamp,
     now: Timestamp,
 ) -> Result<ByOwner, StoreError> {
-    let query = db.query(
-            "with owners as \
-             (select id from api_keys where merchant_id = $1 and revoked_at is null union all \
-             select credentials.id from credentials join api_keys on api_keys.id = credentials.api_key_id \
-             where credentials.merchant_id = $1 and api_keys.revoked_at is null) \
-             select secrets.id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, \
-             last_used_at, last_used_ip, ends_at from secrets join owners on owners.id = owner_id \
-             where merchant_id = $1 and (ends_at is null or ends_at > $3) \
-             union all \
-             select secrets.id, owner_id, number, hash, hint, overlap_secs, created_at, first_used_at, \
-             last_used_at, last_used_ip, ends_at from owners join secrets on owner_id = owners.id and number > \
-             (select max(number) from secrets as newest where newest.owner_id = owners.id) - $4 \
-             where ends_at > $2 and ends_at <= $3 order by number desc",
-        );
-    by_owner(query.bind(merchant).bind(since).bind(now).bind(NEWEST).all().await?)
+    const OF_MERCHANT: &str = concat!(
+        "with owners as \
+         (select id from api_keys where merchant_id = $1 and revoked_at is null union all \
+         select credentials.id from credentials join api_keys on api_keys.id = credentials.api_key_id \
+         where credentials.merchant_id = $1 and api_keys.revoked_at is null) ",
+        SELECT,
+        " join owners on owners.id = owner_id where merchant_id = $1 and (ends_at is null or ends_at > $3) union all ",
+        "select ",
+        COLUMNS,
+        " from owners join secrets on owner_id = owners.id and number > \
+         (select max(number) from secrets as newest where newest.owner_id = owners.id) - $4 \
+         where ends_at > $2 and ends_at <= $3 order by number desc"
+    );
+    Ok(by_owner(db.query(OF_MERCHANT).bind(merchant).bind(since).bind(now).bind(NEWEST).all().await?))
 }
 
 /// How many of an owner's newest secrets are shown even if they have ended.
@@ -133,20 +107,23 @@ const SHOWN: i64 = 20;
 
 /// A secret that is live now was already live when the newest one was made, so the statement needs no current
 /// time.
+const AND_SHOWN: &str =
+    "where ends_at is null or ends_at > newest_at or number + $2 > newest order by number desc";
+
 const OF_OWNERS: Sql = Sql {
-    postgres: "select id, owner_id, secrets.number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
-               last_used_ip, ends_at from secrets join (\
-                   select owner_id, max(number) as number, max(created_at) as at from secrets \
-                   where owner_id = any($1::uuid[]) group by owner_id) as newest using (owner_id) \
-               where ends_at is null or ends_at > newest.at or secrets.number + $2 > newest.number \
-               order by secrets.number desc",
-    sqlite: "select id, owner_id, secrets.number, hash, hint, overlap_secs, created_at, first_used_at, last_used_at, \
-             last_used_ip, ends_at from secrets join (\
-                 select owner_id, max(number) as number, max(created_at) as at from secrets \
-                 where owner_id in (select unhex(value ->> 0) from jsonb_each($1)) group by owner_id) as newest \
-             using (owner_id) \
-             where ends_at is null or ends_at > newest.at or secrets.number + $2 > newest.number \
-             order by secrets.number desc",
+    postgres: concat!(
+        SELECT,
+        " join (select owner_id, max(number) as newest, max(created_at) as newest_at from secrets \
+         where owner_id = any($1::uuid[]) group by owner_id) as owners using (owner_id) ",
+        AND_SHOWN
+    ),
+    sqlite: concat!(
+        SELECT,
+        " join (select owner_id, max(number) as newest, max(created_at) as newest_at from secrets \
+         where owner_id in (select unhex(value ->> 0) from jsonb_each($1)) group by owner_id) as owners \
+         using (owner_id) ",
+        AND_SHOWN
+    ),
 };
 
 /// The secrets of keys or credentials, newest first: all live ones, and the newest [`SHOWN`].
@@ -154,15 +131,15 @@ pub(super) async fn of_owners<T>(
     db: &mut Connection,
     owners: impl Iterator<Item = Id<T>>,
 ) -> Result<ByOwner, StoreError> {
-    by_owner(db.batch(&OF_OWNERS, vec![Column::ids(owners)]).bind(SHOWN).all().await?)
+    Ok(by_owner(db.batch(&OF_OWNERS, vec![Column::ids(owners)]).bind(SHOWN).all().await?))
 }
 
-fn by_owner(rows: Vec<SecretRow>) -> Result<ByOwner, StoreError> {
+fn by_owner(rows: Vec<Owned>) -> ByOwner {
     let mut by_owner = ByOwner::new();
     for row in rows {
-        by_owner.entry(row.owner_id).or_default().push(row.try_into()?);
+        by_owner.entry(row.owner_id).or_default().push(row.secret);
     }
-    Ok(by_owner)
+    by_owner
 }
 
 /// The merchant and the id of an API key, by its hash.
@@ -171,7 +148,7 @@ pub async fn merchant_of_api_key(
     hash: SecretHash,
 ) -> Result<Option<(MerchantId, ApiKeyId)>, StoreError> {
     db.query("select merchant_id, owner_id from secrets where hash = $1 and owner_kind = 'api_key'")
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .optional()
         .await
 }
@@ -218,7 +195,7 @@ pub async fn live_by_hash(
             "select id, merchant_id, owner_kind, owner_id, hint from secrets \
              where hash = $1 and (ends_at is null or ends_at > $2)",
         )
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .bind(now)
         .optional::<(SecretId, MerchantId, String, Uuid, String)>()
         .await?;

@@ -3,13 +3,15 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use zeroize::Zeroizing;
+use constcat::concat;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::StoreError;
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SessionId};
+use crate::domain::ids::{ApiKeyId, Id, MerchantId, SessionId};
 use crate::domain::scope::Scopes;
 use crate::domain::session::Session;
 
@@ -136,50 +138,11 @@ pub(super) async fn rotate(
 }
 
 /// A session with its merchant's revision, both current.
-#[derive(Clone)]
+#[derive(Clone, sqlx::FromRow)]
 pub struct Found {
+    #[sqlx(flatten)]
     pub session: Session,
     pub revision: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct FoundRow {
-    id: SessionId,
-    merchant_id: MerchantId,
-    credential_id: CredentialId,
-    epoch: i64,
-    token_key_id: i64,
-    secret: Vec<u8>,
-    scopes: Option<Scopes>,
-    generation: i64,
-    started_at: Timestamp,
-    rotated_at: Timestamp,
-    expires_at: Timestamp,
-    revoked_at: Option<Timestamp>,
-    revision: i64,
-}
-
-impl TryFrom<FoundRow> for Found {
-    type Error = StoreError;
-    fn try_from(row: FoundRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            session: Session {
-                id: row.id,
-                merchant_id: row.merchant_id,
-                credential_id: row.credential_id,
-                epoch: row.epoch,
-                token_key_id: row.token_key_id,
-                secret: Zeroizing::new(row.secret),
-                scopes: row.scopes,
-                generation: generation_of(row.id, row.generation)?,
-                started_at: row.started_at,
-                rotated_at: row.rotated_at,
-                expires_at: row.expires_at,
-                revoked_at: row.revoked_at,
-            },
-            revision: row.revision,
-        })
-    }
 }
 
 fn generation_of(id: SessionId, generation: i64) -> Result<u32, StoreError> {
@@ -189,14 +152,13 @@ fn generation_of(id: SessionId, generation: i64) -> Result<u32, StoreError> {
     })
 }
 
+const FOUND: &str = "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.scopes, s.generation, \
+     s.started_at, s.rotated_at, s.expires_at, s.revoked_at, m.revision \
+     from sessions s join merchants m on m.id = s.merchant_id";
+
 const LOOK_UP: Sql = Sql {
-    postgres: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.scopes, s.generation, \
-               s.started_at, s.rotated_at, s.expires_at, s.revoked_at, m.revision \
-               from sessions s join merchants m on m.id = s.merchant_id where s.id = any($1::uuid[])",
-    sqlite: "select s.id, s.merchant_id, s.credential_id, s.epoch, s.token_key_id, s.secret, s.scopes, s.generation, \
-             s.started_at, s.rotated_at, s.expires_at, s.revoked_at, m.revision \
-             from sessions s join merchants m on m.id = s.merchant_id \
-             where s.id in (select unhex(value ->> 0) from jsonb_each($1))",
+    postgres: concat!(FOUND, " where s.id = any($1::uuid[])"),
+    sqlite: concat!(FOUND, " where s.id in (select unhex(value ->> 0) from jsonb_each($1))"),
 };
 
 /// Reads the current state of sessions and the revisions of their merchants, in one statement.
@@ -207,11 +169,8 @@ pub(super) async fn look_up(
     let mut distinct = ids.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
-    let rows = db.batch(&LOOK_UP, vec![Column::ids(distinct.into_iter())]).all::<FoundRow>().await?;
-    let mut found = HashMap::with_capacity(rows.len());
-    for row in rows {
-        found.insert(row.id, Found::try_from(row)?);
-    }
+    let rows = db.batch(&LOOK_UP, vec![Column::ids(distinct.into_iter())]).all::<Found>().await?;
+    let found: HashMap<_, _> = rows.into_iter().map(|found| (found.session.id, found)).collect();
     Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
 }
 
@@ -254,33 +213,34 @@ pub async fn revoke(
 }
 
 /// A session for the admin API, without its secret.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx::FromRow, Serialize, ToSchema)]
 pub struct Listed {
     pub id: SessionId,
+    #[serde(skip)]
     pub merchant_id: MerchantId,
     pub client_id: String,
     pub api_key_id: ApiKeyId,
+    #[serde(skip)]
     pub epoch: i64,
+    #[serde(skip)]
     pub credential_epoch: i64,
+    /// 1 at the start; each refresh adds one.
     pub generation: i64,
     pub started_at: Timestamp,
     pub rotated_at: Timestamp,
     pub expires_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
+    /// `revoked`, `replayed` or `ended_by_admin`.
     pub revoked_reason: Option<String>,
 }
 
+const LISTED: &str = "select s.id, s.merchant_id, c.client_id, c.api_key_id, s.epoch, c.epoch as credential_epoch, s.generation, \
+     s.started_at, s.rotated_at, s.expires_at, s.revoked_at, s.revoked_reason \
+     from sessions s join credentials c on c.id = s.credential_id";
+
 /// A session, even if it has ended.
 pub async fn one(db: &mut Connection, id: SessionId) -> Result<Option<Listed>, StoreError> {
-    db.query(
-        "select s.id, s.merchant_id, c.client_id, c.api_key_id, s.epoch, c.epoch as credential_epoch, \
-         s.generation, s.started_at, s.rotated_at, s.expires_at, s.revoked_at, s.revoked_reason \
-         from sessions s join credentials c on c.id = s.credential_id \
-         where s.id = $1",
-    )
-    .bind(id)
-    .optional()
-    .await
+    db.query(concat!(LISTED, " where s.id = $1")).bind(id).optional().await
 }
 
 /// A page of a merchant's sessions, newest first, starting before `before`.
@@ -290,17 +250,12 @@ pub async fn list(
     before: Option<SessionId>,
     limit: i64,
 ) -> Result<Vec<Listed>, StoreError> {
-    db.query(
-        "select s.id, s.merchant_id, c.client_id, c.api_key_id, s.epoch, c.epoch as credential_epoch, \
-         s.generation, s.started_at, s.rotated_at, s.expires_at, s.revoked_at, s.revoked_reason \
-         from sessions s join credentials c on c.id = s.credential_id \
-         where s.merchant_id = $1 and (s.id < $2 or $2 is null) order by s.id desc limit $3",
-    )
-    .bind(merchant)
-    .bind(before)
-    .bind(limit)
-    .all()
-    .await
+    db.query(concat!(LISTED, " where s.merchant_id = $1 and s.id < $2 order by s.id desc limit $3"))
+        .bind(merchant)
+        .bind(before.unwrap_or(Id::max()))
+        .bind(limit)
+        .all()
+        .await
 }
 
 /// How many sessions of a merchant are live. If a key or client is given, only its sessions count. Counting

@@ -1,44 +1,15 @@
 //! Users of the console.
 
+use constcat::concat;
+
 use super::driver::{Connection, Sql, Tx};
-use super::{StoreError, parse_name, touched};
+use super::{StoreError, touched};
 use crate::domain::admin::User;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{MerchantId, UserId};
+use crate::domain::ids::{Id, MerchantId, UserId};
 
-#[derive(sqlx::FromRow)]
-struct UserRow {
-    id: UserId,
-    email: String,
-    role: String,
-    merchant_id: Option<MerchantId>,
-    locked_until: Option<Timestamp>,
-    has_totp: bool,
-    disabled_at: Option<Timestamp>,
-    version: i64,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    last_login_at: Option<Timestamp>,
-}
-
-impl TryFrom<UserRow> for User {
-    type Error = StoreError;
-    fn try_from(row: UserRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: row.id,
-            email: row.email,
-            role: parse_name("users", &row.role)?,
-            merchant_id: row.merchant_id,
-            locked_until: row.locked_until,
-            has_totp: row.has_totp,
-            disabled_at: row.disabled_at,
-            version: row.version,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            last_login_at: row.last_login_at,
-        })
-    }
-}
+const SELECT: &str = "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, \
+                      disabled_at, version, created_at, updated_at, last_login_at from users";
 
 /// # Errors
 /// [`StoreError::Conflict`] if the address is taken.
@@ -50,7 +21,7 @@ pub async fn insert(tx: &mut Tx, user: &User, password_hash: &str) -> Result<(),
         )
         .bind(user.id)
         .bind(user.email.clone())
-        .bind(<&str>::from(user.role))
+        .bind(user.role)
         .bind(user.merchant_id)
         .bind(password_hash.to_owned())
         .bind(user.version)
@@ -78,15 +49,7 @@ pub async fn any_password_hash(db: &mut Connection, email: &str) -> Result<Optio
 }
 
 pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, StoreError> {
-    db.query(
-        "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
-         version, created_at, updated_at, last_login_at from users where id = $1",
-    )
-    .bind(id)
-    .optional::<UserRow>()
-    .await?
-    .map(User::try_from)
-    .transpose()
+    db.query(concat!(SELECT, " where id = $1")).bind(id).optional().await
 }
 
 /// A page of users of one merchant or of all, newest first, starting before `before`.
@@ -96,20 +59,11 @@ pub async fn list(
     before: Option<UserId>,
     limit: i64,
 ) -> Result<Vec<User>, StoreError> {
-    db.query(
-        "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
-         version, created_at, updated_at, last_login_at from users \
-         where (merchant_id = $1 or $1 is null) and (id < $2 or $2 is null) \
-         order by id desc limit $3",
-    )
-    .bind(merchant)
-    .bind(before)
-    .bind(limit)
-    .all::<UserRow>()
-    .await?
-    .into_iter()
-    .map(User::try_from)
-    .collect()
+    let sql = match merchant {
+        Some(_) => concat!(SELECT, " where id < $1 and merchant_id = $3 order by id desc limit $2"),
+        None => concat!(SELECT, " where id < $1 order by id desc limit $2"),
+    };
+    db.query(sql).bind(before.unwrap_or(Id::max())).bind(limit).bind_if(merchant).all().await
 }
 
 /// How many users of a merchant are not disabled.
@@ -204,14 +158,5 @@ pub async fn use_totp_step(tx: &mut Tx, id: UserId, step: i64) -> Result<bool, S
 
 /// The users of an address: at most one of each merchant and one of the platform.
 pub async fn of_email(db: &mut Connection, email: &str) -> Result<Vec<User>, StoreError> {
-    db.query(
-        "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, disabled_at, \
-         version, created_at, updated_at, last_login_at from users where email = $1",
-    )
-    .bind(email.to_owned())
-    .all::<UserRow>()
-    .await?
-    .into_iter()
-    .map(User::try_from)
-    .collect()
+    db.query(concat!(SELECT, " where email = $1")).bind(email.to_owned()).all().await
 }

@@ -25,7 +25,7 @@ pub async fn insert(
         .bind(secret.id)
         .bind(key)
         .bind(secret.sealed.clone())
-        .bind(hash.bytes().to_vec())
+        .bind(hash)
         .bind(now)
         .execute()
         .await?;
@@ -68,7 +68,7 @@ pub async fn live_by_hash(
     db.query(
         "select id, api_key_id from webhook_secrets where hash = $1 and (ends_at is null or ends_at > $2)",
     )
-    .bind(hash.bytes().to_vec())
+    .bind(hash)
     .bind(now)
     .optional()
     .await
@@ -86,25 +86,15 @@ pub async fn end(tx: &mut Tx, id: SecretId, now: Timestamp) -> Result<bool, Stor
 }
 
 /// The next secrets without a hash, after `after`.
-pub async fn without_hash(
-    db: &mut Connection,
-    after: Option<SecretId>,
-) -> Result<Vec<SealedSecret>, StoreError> {
-    db.query(
-        "select id, sealed from webhook_secrets where hash is null and (id > $1 or $1 is null) \
-         order by id limit 200",
-    )
-    .bind(after)
-    .all()
-    .await
+pub async fn without_hash(db: &mut Connection, after: SecretId) -> Result<Vec<SealedSecret>, StoreError> {
+    db.query("select id, sealed from webhook_secrets where hash is null and id > $1 order by id limit 200")
+        .bind(after)
+        .all()
+        .await
 }
 
 pub async fn set_hash(tx: &mut Tx, id: SecretId, hash: SecretHash) -> Result<(), StoreError> {
-    let rows = tx
-        .query("update webhook_secrets set hash = $2 where id = $1")
-        .bind(id)
-        .bind(hash.bytes().to_vec())
-        .execute()
-        .await?;
+    let rows =
+        tx.query("update webhook_secrets set hash = $2 where id = $1").bind(id).bind(hash).execute().await?;
     touched("webhook_secrets", rows, 1)
 }

@@ -2,6 +2,8 @@
 
 mod batch;
 mod lists;
+mod plans;
+mod rows;
 mod schema;
 mod statements;
 mod wal;

@@ -5,9 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqlSafeStr, SqliteConnection};
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 use syn::{
     Expr, ExprMethodCall, ExprStruct, FieldValue, ItemConst, ItemFn, Lit, LitStr, Local, Member, Pat, Stmt,
+    Token,
 };
 use tollgate::store::Engine;
 
@@ -40,6 +42,18 @@ impl Finder {
                 Lit::Str(text) => Some(vec![text.value()]),
                 _ => None,
             },
+            Expr::Macro(call) if call.mac.path.segments.last()?.ident == "concat" => {
+                let parts = Punctuated::<Expr, Token![,]>::parse_terminated;
+                let mut texts = vec![String::new()];
+                for part in call.mac.parse_body_with(parts).ok()? {
+                    let ends = self.texts(&part)?;
+                    texts = texts
+                        .iter()
+                        .flat_map(|start| ends.iter().map(move |end| format!("{start}{end}")))
+                        .collect();
+                }
+                Some(texts)
+            }
             Expr::Path(path) => self.names.get(&path.path.get_ident()?.to_string()).cloned(),
             Expr::Match(choice) => {
                 let texts: Option<Vec<_>> = choice.arms.iter().map(|arm| self.texts(&arm.body)).collect();

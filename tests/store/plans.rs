@@ -1,0 +1,138 @@
+//! What a page of a list reads where the table is long. PostgreSQL keeps one plan for all values of a
+//! statement's parameters, so a condition that may be absent must not be what an index is for.
+
+use tollgate::domain::clock::Timestamp;
+use tollgate::domain::ids::{Id, MerchantId};
+use tollgate::store::{
+    Connection, Engine, StoreError, Tx, admin_tokens, api_keys, audit, delivery_log, exchanges, merchants,
+    sessions, users,
+};
+
+use crate::support::TestApp;
+use crate::support::database::engines;
+
+/// Rows of each table.
+const ROWS: i64 = 50_000;
+
+const PAGE: i64 = 51;
+
+/// Blocks that a page may read: a few of an index and of a table for each of its rows. To walk all rows takes
+/// more than there are rows.
+const BLOCKS_MAX: i64 = 15 * PAGE;
+
+/// Fifty thousand rows a table, one for each of the first 50,000 milliseconds, as their ids say. But for the
+/// merchants, all are of one merchant.
+const FILL: [&str; 9] = [
+    "create function id_of(n bigint) returns uuid immutable return (substr(lpad(to_hex(n), 12, '0'), 1, 8) || '-' || \
+     substr(lpad(to_hex(n), 12, '0'), 9, 4) || '-7000-8000-000000000000')::uuid",
+    "insert into merchants select id_of(n), 'Shop', 'demo', 'active', 1, n * 1000, n * 1000 \
+     from generate_series(1, 50000) n",
+    "insert into api_keys (id, merchant_id, name, environment, allowed_ips, ip_mode, webhook_format, leaked, version, \
+     created_at, updated_at) select id_of(n), id_of(1), 'Till', 'sandbox', '[]', 'enforce', 'single_json', false, 1, \
+     n * 1000, n * 1000 from generate_series(1, 50000) n; \
+     insert into secrets (id, merchant_id, owner_kind, owner_id, number, hash, hint, created_at) \
+     select id_of(n), id_of(1), 'api_key', id_of(n), 1, sha256(n::text::bytea), 'abcdef', n * 1000 \
+     from generate_series(1, 50000) n",
+    "insert into credentials (id, merchant_id, api_key_id, client_id, enabled, epoch, version, created_at, updated_at) \
+     values (id_of(1), id_of(1), id_of(1), 'client', true, 1, 1, 1, 1); \
+     insert into sessions (id, merchant_id, credential_id, epoch, token_key_id, secret, generation, started_at, \
+     rotated_at, expires_at) select id_of(n), id_of(1), id_of(1), 1, 1, 'secret', 1, n * 1000, n * 1000, n * 2000 \
+     from generate_series(1, 50000) n",
+    "insert into exchanges (id, merchant_id, at, request_id, method, path, status, client_ip, hops, latency_us) \
+     select id_of(n), id_of(1), n * 1000, 'request ' || n, 'POST', '/api/authorize', 200, '192.0.2.1', '[]', 900 \
+     from generate_series(1, 50000) n",
+    "insert into audit_events (seq, id, at, merchant_id, actor_kind, action, object_kind, outcome, detail, hash) \
+     select n, id_of(n), n * 1000, case n % 1000 when 0 then id_of(2) when 1 then null else id_of(1) end, 'server', 'api_key.created', \
+     'api_key', 'done', '{}', 'hash' from generate_series(1, 50000) n",
+    "insert into webhook_events (id, merchant_id, type, data, created_at) \
+     select id_of(n), id_of(1), 'payment.settled', '{}', n * 1000 from generate_series(1, 50000) n; \
+     insert into webhook_deliveries (id, event_id, merchant_id, api_key_id, state, attempts, tries, next_attempt_at, \
+     created_at) select id_of(n), id_of(n), id_of(1), id_of(1), 'delivered', 1, 1, 1, n * 1000 \
+     from generate_series(1, 50000) n; \
+     insert into webhook_attempts (delivery_id, number, at, latency_us, response) \
+     select id_of(n), 1, n * 1000, 900, '' from generate_series(1, 50000) n",
+    "insert into users (id, email, role, merchant_id, password_hash, failed_logins, version, created_at, updated_at) \
+     select id_of(n), n || '@harbour.example', 'merchant_admin', id_of(n), '', 0, 1, 1, 1 \
+     from generate_series(1, 50000) n; \
+     insert into admin_tokens (id, name, role, permissions, hash, created_at) \
+     select id_of(n), 'Ops', 'operator', '[]', sha256(n::text::bytea), 1 from generate_series(1, 50000) n",
+    "analyze",
+];
+
+#[tokio::test]
+async fn a_page_of_a_long_list_reads_little_more_than_its_rows() {
+    if !engines().contains(&Engine::Postgres) {
+        return;
+    }
+    let app = TestApp::new(Engine::Postgres).await;
+    for statements in FILL {
+        for sql in statements.split("; ") {
+            app.run_sql(sql).await;
+        }
+    }
+    let mut tx = app.core().store.begin().await.expect("the store answers");
+    tx.query("set local plan_cache_mode = 'force_generic_plan'").execute().await.expect("it is a setting");
+    let merchant = MerchantId::first_of(at(1));
+    let (middle, start) = (Id::first_of(at(ROWS / 2)), at(ROWS / 2 - 500));
+    let time =
+        exchanges::Filter { from: Some(start), to: Some(at(ROWS / 2)), ..exchanges::Filter::default() };
+    let request =
+        exchanges::Filter { request_id: Some("request 7".to_owned()), ..exchanges::Filter::default() };
+    let rare = audit::Filter { merchant: Some(MerchantId::first_of(at(2))), ..audit::Filter::default() };
+    let (any_call, any_event) = (exchanges::Filter::default(), audit::Filter::default());
+    let any_delivery = delivery_log::Filter::default();
+
+    let tx = &mut tx;
+    holds(tx, "merchants", async |db| merchants::list(db, Some(Id::first_of(at(ROWS / 2))), PAGE).await)
+        .await;
+    holds(tx, "keys", async |db| api_keys::list(db, merchant, Some(Id::first_of(at(ROWS / 2))), PAGE).await)
+        .await;
+    holds(tx, "sessions", async |db| sessions::list(db, merchant, Some(middle), PAGE).await).await;
+    holds(tx, "latest sessions", async |db| sessions::list(db, merchant, None, PAGE).await).await;
+    let middle = Some(Id::first_of(at(ROWS / 2)));
+    holds(tx, "exchanges", async |db| exchanges::list(db, merchant, &any_call, middle, PAGE).await).await;
+    holds(tx, "by time", async |db| exchanges::list(db, merchant, &time, None, PAGE).await).await;
+    holds(tx, "by request", async |db| exchanges::list(db, merchant, &request, None, PAGE).await).await;
+    let own = audit::Search { merchant: Some(merchant), ..audit::Search::default() };
+    let platform = audit::Search { of_platform: true, ..audit::Search::default() };
+    let anything = audit::Search::default();
+    holds(tx, "a merchant's events", async |db| audit::newest(db, &own, Some(ROWS / 2), PAGE).await).await;
+    holds(tx, "the platform's", async |db| audit::newest(db, &platform, None, PAGE).await).await;
+    holds(tx, "all events", async |db| audit::newest(db, &anything, Some(ROWS / 2), PAGE).await).await;
+    holds(tx, "the trail", async |db| audit::trail(db, &any_event, (ROWS / 2, ROWS), PAGE).await).await;
+    holds(tx, "a small trail", async |db| audit::trail(db, &rare, (0, ROWS), PAGE).await).await;
+    let middle = Some(Id::first_of(at(ROWS / 2)));
+    holds(tx, "deliveries", async |db| delivery_log::list(db, merchant, any_delivery, middle, PAGE).await)
+        .await;
+    let middle = Some(Id::first_of(at(ROWS / 2)));
+    holds(tx, "users", async |db| users::list(db, None, middle, PAGE).await).await;
+    holds(tx, "a merchant's users", async |db| users::list(db, Some(merchant), None, PAGE).await).await;
+    let middle = Some(Id::first_of(at(ROWS / 2)));
+    holds(tx, "tokens", async |db| admin_tokens::list(db, None, middle, PAGE).await).await;
+}
+
+fn at(row: i64) -> Timestamp {
+    Timestamp::from_micros(row * 1000)
+}
+
+/// Holds a list to the blocks that it may read.
+async fn holds<T>(
+    tx: &mut Tx,
+    name: &str,
+    list: impl AsyncFn(&mut Connection) -> Result<Vec<T>, StoreError>,
+) {
+    let before = blocks_read(tx).await;
+    let rows = list(tx).await.expect("the store answers");
+    let read = blocks_read(tx).await - before;
+    assert!(!rows.is_empty(), "{name}: nothing was read");
+    assert!(read <= BLOCKS_MAX, "{name}: {read} blocks for {} rows", rows.len());
+}
+
+/// Blocks of tables and indexes that this transaction has asked for.
+async fn blocks_read(tx: &mut Tx) -> i64 {
+    let query = tx.query(
+        "select sum(pg_stat_get_xact_blocks_fetched(oid))::bigint from pg_class \
+         where relnamespace = 'public'::regnamespace",
+    );
+    query.one::<(i64,)>().await.expect("PostgreSQL counts").0
+}
