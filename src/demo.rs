@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::domain::address::{ClientAddress, reachable};
 use crate::domain::admin::Role;
-use crate::domain::api_key::{Environment, IpMode, WebhookFormat};
+use crate::domain::api_key::Environment;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
@@ -52,16 +52,7 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         let licence = Licence { active: true, expires_at: None };
         core.put_licence(&principal, merchant.id, product, licence).await?;
     }
-    let new = NewApiKey {
-        name: "Demo key".to_owned(),
-        environment: Environment::Sandbox,
-        allowed_ips: Vec::new(),
-        ip_mode: IpMode::Enforce,
-        webhook_format: WebhookFormat::SingleJson,
-        webhook_url: None,
-        scopes: None,
-        expires_at: None,
-    };
+    let new = NewApiKey::named("Demo key", Environment::Sandbox);
     let key = made(core.create_api_key(&principal, merchant.id, new).await?)?;
     let client = made(core.generate_credentials(&principal, key.object.id, None).await?)?;
     let on = CredentialChanges::switch(true);

@@ -10,7 +10,7 @@ use tollgate::flows::Core;
 use tollgate::flows::manage_merchants::LicensedMerchant;
 use tollgate::flows::principal::Principal;
 use tollgate::flows::token_advice::Advice;
-use tollgate::http::admin::{api_keys, body, credentials, merchants, sessions, tokens, users};
+use tollgate::http::admin::{api_keys, body, credentials, merchants, sessions};
 
 use super::{print, show};
 
@@ -112,10 +112,7 @@ pub(crate) async fn credentials(
 
 pub(crate) async fn users(core: &Core, principal: &Principal, listing: &Listing) -> anyhow::Result<()> {
     let found = core.users(principal, None, listing.limit).await?;
-    listing.print(
-        found.iter().map(users::UserView::from),
-        &["id", "email", "role", "merchant_id", "disabled_at"],
-    )
+    listing.print(found.iter(), &["id", "email", "role", "merchant_id", "disabled_at"])
 }
 
 pub(crate) async fn tokens(core: &Core, principal: &Principal, listing: &Listing) -> anyhow::Result<()> {
@@ -127,14 +124,14 @@ pub(crate) async fn tokens(core: &Core, principal: &Principal, listing: &Listing
 
 /// A token as the admin API shows it, and why it should be narrowed.
 #[derive(Serialize)]
-struct MarkedToken {
+struct MarkedToken<'a> {
     #[serde(flatten)]
-    view: tokens::TokenView,
+    token: &'a AdminToken,
     narrow: Option<&'static str>,
 }
 
-fn marked(token: &AdminToken, advice: Option<Advice>) -> MarkedToken {
-    MarkedToken { view: token.into(), narrow: advice.map(<&str>::from) }
+fn marked(token: &AdminToken, advice: Option<Advice>) -> MarkedToken<'_> {
+    MarkedToken { token, narrow: advice.map(<&str>::from) }
 }
 
 pub(crate) async fn token(
@@ -149,7 +146,7 @@ pub(crate) async fn token(
         let Some(last) = page.last() else { bail!("there is no such object") };
         before = Some(last.id);
         if let Some(token) = page.iter().find(|token| token.id == id) {
-            return show(&body::json_bytes(&tokens::TokenView::from(token)), as_json);
+            return show(&body::json_bytes(token), as_json);
         }
     }
 }

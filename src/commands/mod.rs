@@ -15,7 +15,6 @@ use serde_json::Value;
 use tollgate::app::{Create, open_core};
 use tollgate::config::Settings;
 use tollgate::domain::admin::{Permission, Role};
-use tollgate::domain::api_key::{IpMode, WebhookFormat};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
 use tollgate::domain::ids::{MerchantId, UserId};
@@ -28,7 +27,7 @@ use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_tokens::NewAdminToken;
 use tollgate::flows::manage_users::NewUser;
 use tollgate::flows::principal::Principal;
-use tollgate::http::admin::{api_keys, body, credentials, merchants, users};
+use tollgate::http::admin::{api_keys, body, credentials};
 
 pub(crate) use arguments::Job;
 use arguments::{
@@ -103,16 +102,7 @@ async fn perform(settings: &Settings, core: &Core, job: Job) -> anyhow::Result<(
             put_licence(core, &principal, merchant, product, licence, json).await
         }
         Job::Key(KeyJob::Add { merchant, name, environment, allowed_ips, json }) => {
-            let new = NewApiKey {
-                name,
-                environment: environment.into(),
-                allowed_ips,
-                ip_mode: IpMode::Enforce,
-                webhook_format: WebhookFormat::SingleJson,
-                webhook_url: None,
-                scopes: None,
-                expires_at: None,
-            };
+            let new = NewApiKey { allowed_ips, ..NewApiKey::named(name, environment.into()) };
             let made = core.create_api_key(&principal, merchant, new).await?;
             show(&made_now(made)?.body(), json)
         }
@@ -168,7 +158,7 @@ async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Resul
             };
             let new = NewUser { email, role: role.into(), merchant_id: merchant, password };
             let made = made_now(core.create_user(principal, new).await?)?;
-            let mut answer = serde_json::to_value(users::UserView::from(&made))?;
+            let mut answer = serde_json::to_value(&made)?;
             if !has_password {
                 answer["sign_in_link"] = sign_in_link(core, principal, made.id).await?.into();
             }
@@ -177,7 +167,7 @@ async fn user(core: &Core, principal: &Principal, job: UserJob) -> anyhow::Resul
         UserJob::List { listing } => inspect::users(core, principal, &listing).await,
         UserJob::Show { email, merchant, json } => {
             let user = core.user_by_email(principal, &email, merchant).await?;
-            show(&body::json_bytes(&users::UserView::from(&user)), json)
+            show(&body::json_bytes(&user), json)
         }
         UserJob::Link { email, merchant, json } => {
             let user = core.user_by_email(principal, &email, merchant).await?;
@@ -208,7 +198,7 @@ async fn put_licence(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let licence = core.put_licence(principal, merchant, product.into(), licence).await?;
-    show(&body::json_bytes(&merchants::LicenceView::from(licence)), as_json)
+    show(&body::json_bytes(&licence), as_json)
 }
 
 async fn switch(

@@ -120,12 +120,12 @@ pub struct AdminToken {
     pub merchant_id: Option<MerchantId>,
     #[sqlx(try_from = "JsonText<Vec<Permission>>")]
     pub permissions: Vec<Permission>,
-    /// Addresses and CIDR ranges it may be used from; empty for any.
+    /// Addresses and CIDR ranges that it may be used from; empty means any address.
     #[sqlx(rename = "allowed_ips")]
     #[serde(rename = "allowed_ips")]
     #[schema(value_type = Vec<String>)]
     pub allow_list: AllowList,
-    /// When the secret before the newest ends, once that is known.
+    /// When the previous secret stops working; null while that is not known.
     #[sqlx(flatten, try_from = "StoredOverlap")]
     #[serde(rename = "earlier_secret_ends_at", serialize_with = "end_of_earlier")]
     #[schema(value_type = Option<Timestamp>)]

@@ -59,7 +59,7 @@ pub struct ApiKey {
     pub merchant_id: MerchantId,
     pub name: String,
     pub environment: Environment,
-    /// Empty: any address.
+    /// Empty means any address.
     #[sqlx(rename = "allowed_ips")]
     #[serde(rename = "allowed_ips")]
     #[schema(value_type = Vec<String>)]
@@ -67,9 +67,9 @@ pub struct ApiKey {
     pub ip_mode: IpMode,
     pub webhook_format: WebhookFormat,
     pub webhook_url: Option<String>,
-    /// Set when deliveries were given up.
+    /// When the webhook was disabled because deliveries failed; null while it is enabled.
     pub webhook_disabled_at: Option<Timestamp>,
-    /// What it may do; null for everything.
+    /// The key's scopes; null means every scope.
     #[schema(value_type = Option<Vec<String>>)]
     pub scopes: Option<Scopes>,
     pub expires_at: Option<Timestamp>,

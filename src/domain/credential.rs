@@ -15,14 +15,14 @@ use super::secret::StoredSecret;
 pub struct Credential {
     #[serde(skip)]
     pub id: CredentialId,
-    /// 32 hex characters; public.
+    /// 32 hex characters. It is not a secret.
     pub client_id: String,
     pub merchant_id: MerchantId,
     pub api_key_id: ApiKeyId,
     /// The Enhanced Security switch.
     pub enabled: bool,
     // They are checked against the key's scopes when they are set, but the key may be narrowed later.
-    /// What they may do; null for everything that the key may.
+    /// The scopes of the credentials; null means every scope of the key.
     #[schema(value_type = Option<Vec<String>>)]
     pub scopes: Option<Scopes>,
     /// Raised each time the switch is turned OFF. A session from an earlier epoch is over, so raising this

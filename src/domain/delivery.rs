@@ -110,13 +110,13 @@ pub struct Attempt {
     // From 1.
     pub number: i64,
     pub at: Timestamp,
-    /// The HTTP status of the answer; null when there was none.
+    /// The HTTP status of the answer; null if there was none.
     #[sqlx(try_from = "SmallNumber")]
     pub status: Option<u16>,
     /// Why there was no answer, such as `connection_refused`.
     #[schema(value_type = Option<String>)]
     pub error: Option<SendError>,
-    /// Microseconds.
+    /// In microseconds.
     pub latency_us: i64,
     /// The first 1 KiB of the answer's body.
     pub response: String,

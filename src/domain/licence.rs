@@ -31,7 +31,7 @@ impl Licence {
     }
 }
 
-/// Null for a product never licensed.
+/// Null means that the product was never licensed.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 #[schema(as = LicencesView)]
 pub struct Licences {

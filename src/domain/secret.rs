@@ -138,7 +138,7 @@ pub struct StoredSecret {
     pub first_used_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
     pub last_used_ip: Option<String>,
-    /// When it stops working, once that is known.
+    /// When it stops working; null while that is not known.
     pub ends_at: Option<Timestamp>,
 }
 

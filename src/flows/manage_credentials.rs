@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Core;
 use super::authorize::PresentedClient;
+use super::changes::nullable;
 use super::error::{Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::Change;
@@ -28,11 +31,23 @@ use crate::store::{api_keys, credentials};
 /// The most credentials of one key. Only a few applications share a key.
 pub const CREDENTIALS_MAX: usize = 50;
 
-/// Changes to credentials. `None` does not change a setting, and `Some(None)` removes it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewCredentials {
+    /// The scopes of the credentials: 1 to 64 of the key's scopes; null means every scope of the key.
+    #[schema(min_items = 1, max_items = 64)]
+    pub scopes: Option<Vec<String>>,
+}
+
+/// Missing fields are not changed. Null removes `scopes`.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CredentialPatch)]
 pub struct CredentialChanges {
     /// The Enhanced Security switch.
     pub enabled: Option<bool>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 64)]
     pub scopes: Option<Option<Vec<String>>>,
 }
 

@@ -1,8 +1,11 @@
 //! Managing API keys: making, changing, revoking, restoring and rotating them.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Core;
+use super::changes::nullable;
 use super::error::{Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::{Change, check_expiry, check_name};
@@ -25,29 +28,60 @@ use crate::store::{api_keys, credentials};
 /// The most keys of one merchant that are not revoked. All of them are in the cached record.
 pub const KEYS_MAX: i64 = 200;
 
-/// The settings of a new key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewKey)]
 pub struct NewApiKey {
     pub name: String,
     pub environment: Environment,
+    /// Addresses and CIDR ranges, at most 100; empty means any address.
+    #[serde(default)]
     pub allowed_ips: Vec<String>,
+    #[serde(default)]
     pub ip_mode: IpMode,
+    /// `multiple_json` is only for merchants on the `worldpay_corporate` gateway.
+    #[serde(default)]
     pub webhook_format: WebhookFormat,
     pub webhook_url: Option<String>,
-    /// `None` means every scope.
+    /// The key's scopes: 1 to 64 names (RFC 6749 3.3); null means every scope.
+    #[schema(min_items = 1, max_items = 64)]
     pub scopes: Option<Vec<String>>,
     pub expires_at: Option<Timestamp>,
 }
 
-/// Changes to a key. `None` does not change a setting, and `Some(None)` removes it.
-#[derive(Clone, Debug, Default)]
+impl NewApiKey {
+    /// A key without any limits and without a webhook.
+    pub fn named(name: impl Into<String>, environment: Environment) -> Self {
+        Self {
+            name: name.into(),
+            environment,
+            allowed_ips: Vec::new(),
+            ip_mode: IpMode::default(),
+            webhook_format: WebhookFormat::default(),
+            webhook_url: None,
+            scopes: None,
+            expires_at: None,
+        }
+    }
+}
+
+/// Missing fields are not changed. Null removes `webhook_url`, `scopes` or `expires_at`.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = KeyPatch)]
 pub struct ApiKeyChanges {
     pub name: Option<String>,
     pub allowed_ips: Option<Vec<String>>,
     pub ip_mode: Option<IpMode>,
     pub webhook_format: Option<WebhookFormat>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
     pub webhook_url: Option<Option<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 64)]
     pub scopes: Option<Option<Vec<String>>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Timestamp>)]
     pub expires_at: Option<Option<Timestamp>>,
 }
 

@@ -1,6 +1,8 @@
 //! Merchants and their licences.
 
+use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Core;
 use super::error::{Managed, Refused};
@@ -14,8 +16,10 @@ use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
 use crate::store::{Connection, StoreError, api_keys, merchants};
 
-/// Changes to a merchant. `None` does not change a field.
-#[derive(Clone, Debug, Default)]
+/// Missing fields are not changed.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = MerchantPatch)]
 pub struct MerchantChanges {
     pub name: Option<String>,
     pub gateway: Option<String>,

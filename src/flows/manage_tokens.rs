@@ -1,6 +1,8 @@
 //! Managing admin tokens. They are shown once and stored as a hash.
 
+use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Core;
 use super::error::{Managed, Refused};
@@ -20,13 +22,19 @@ use crate::store::{StoreError, admin_tokens, merchants};
 /// The most live tokens of one merchant.
 pub const TOKENS_MAX: i64 = 200;
 
-/// A new admin token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewToken)]
 pub struct NewAdminToken {
     pub name: String,
     pub role: Role,
+    /// For the merchant roles, and for a service token of one merchant.
     pub merchant_id: Option<MerchantId>,
+    /// For service tokens. Other roles can only have `introspect`.
+    #[serde(default)]
     pub permissions: Vec<Permission>,
+    /// Addresses and CIDR ranges, at most 100; empty means any address.
+    #[serde(default)]
     pub allowed_ips: Vec<String>,
     pub expires_at: Option<Timestamp>,
 }

@@ -1,6 +1,8 @@
 //! Managing users of the console: making and disabling them, and setting passwords.
 
+use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Core;
 use super::error::{Fault, Managed, Refused};
@@ -18,18 +20,25 @@ use crate::store::{StoreError, console, users};
 /// The most users of one merchant that are not disabled.
 pub const USERS_MAX: i64 = 200;
 
-/// A new user.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewUser {
     pub email: String,
     pub role: Role,
+    /// For the merchant roles.
     pub merchant_id: Option<MerchantId>,
+    /// At least 12 characters.
+    #[schema(value_type = String)]
     pub password: PlainSecret,
 }
 
-/// Changes to a user. `None` does not change a field.
-#[derive(Default)]
+/// Missing fields are not changed.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = UserPatch)]
 pub struct UserChanges {
     pub disabled: Option<bool>,
+    #[schema(value_type = Option<String>)]
     pub password: Option<PlainSecret>,
 }
 

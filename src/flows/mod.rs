@@ -8,6 +8,7 @@ pub mod admission;
 pub mod audit_chain;
 pub mod authorize;
 pub mod blocked;
+pub mod changes;
 pub mod console_session;
 pub mod counters;
 pub mod deliver;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Core;
 use super::error::{Managed, Refused};
@@ -17,9 +19,10 @@ use crate::store::exchanges::{Exchange, Filter};
 use crate::store::sessions::Listed;
 use crate::store::{api_keys, audit, exchanges, sessions};
 
-/// A range that a key was used from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = SuggestedIp)]
 pub struct SuggestedRange {
+    #[schema(value_type = String)]
     pub cidr: IpNet,
     pub calls: i64,
     pub first_seen_at: Timestamp,

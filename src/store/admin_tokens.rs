@@ -90,19 +90,12 @@ pub async fn broad(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<AdminToken>, StoreError> {
-    db.query(
-        "select id, name, role, merchant_id, permissions, allowed_ips, created_at, expires_at, revoked_at, last_used_at, \
-         overlap_secs, earlier_ends_at, false as is_earlier from admin_tokens \
-         where revoked_at is null and (expires_at is null or expires_at > $1) and created_at <= $2 \
-         and role <> 'service' and (role = 'operator' or permissions <> '[]') order by id limit 1000",
-    )
-    .bind(now)
-    .bind(until)
-    .all::<AdminTokenRow>()
-    .await?
-    .into_iter()
-    .map(AdminToken::try_from)
-    .collect()
+    const BROAD: &str = concat!(
+        SELECT,
+        " where revoked_at is null and (expires_at is null or expires_at > $1) and created_at <= $2 \
+         and role <> 'service' and (role = 'operator' or permissions <> '[]') order by id limit 1000"
+    );
+    db.query(BROAD).bind(now).bind(until).all().await
 }
 
 /// Records that the audit trail says that the token should be narrowed. `false` if it was recorded before.

@@ -24,18 +24,18 @@ pub struct Exchange {
     pub path: String,
     #[sqlx(try_from = "i64")]
     pub status: u16,
-    /// What the caller was told.
+    /// The error that the caller was told.
     pub error: Option<String>,
     // The name of a [`crate::domain::reason::Reason`].
-    /// Exactly why, such as `address_not_allowed`; `address_observed` on a call that passed.
+    /// The exact reason, such as `address_not_allowed`. `address_observed` is set on a call that was allowed.
     pub reason: Option<String>,
     pub client_ip: String,
-    /// The trusted proxies it came through, nearest last.
+    /// The trusted proxies that the call came through, nearest last.
     #[sqlx(try_from = "JsonText<Vec<String>>")]
     pub hops: Vec<String>,
     pub api_key_id: Option<ApiKeyId>,
     pub client_id: Option<String>,
-    /// Microseconds until the answer.
+    /// Time until the answer, in microseconds.
     pub latency_us: i64,
 }
 

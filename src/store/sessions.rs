@@ -11,7 +11,7 @@ use super::StoreError;
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, Id, MerchantId, SessionId};
+use crate::domain::ids::{ApiKeyId, CredentialId, Id, MerchantId, SessionId};
 use crate::domain::scope::Scopes;
 use crate::domain::session::Session;
 
@@ -224,7 +224,7 @@ pub struct Listed {
     pub epoch: i64,
     #[serde(skip)]
     pub credential_epoch: i64,
-    /// 1 at the start; each refresh adds one.
+    /// 1 at the start. Each refresh adds one.
     pub generation: i64,
     pub started_at: Timestamp,
     pub rotated_at: Timestamp,

@@ -20,8 +20,8 @@ const PAGE: i64 = 51;
 /// more than there are rows.
 const BLOCKS_MAX: i64 = 15 * PAGE;
 
-/// Fifty thousand rows a table, one for each of the first 50,000 milliseconds, as their ids say. But for the
-/// merchants, all are of one merchant.
+/// Fifty thousand rows a table, one for each of the first 50,000 milliseconds, as their ids say. Most are of the
+/// first merchant; of the events, a third are of the platform and a third of 500 other merchants.
 const FILL: [&str; 9] = [
     "create function id_of(n bigint) returns uuid immutable return (substr(lpad(to_hex(n), 12, '0'), 1, 8) || '-' || \
      substr(lpad(to_hex(n), 12, '0'), 9, 4) || '-7000-8000-000000000000')::uuid",
@@ -42,7 +42,7 @@ const FILL: [&str; 9] = [
      select id_of(n), id_of(1), n * 1000, 'request ' || n, 'POST', '/api/authorize', 200, '192.0.2.1', '[]', 900 \
      from generate_series(1, 50000) n",
     "insert into audit_events (seq, id, at, merchant_id, actor_kind, action, object_kind, outcome, detail, hash) \
-     select n, id_of(n), n * 1000, case n % 1000 when 0 then id_of(2) when 1 then null else id_of(1) end, 'server', 'api_key.created', \
+     select n, id_of(n), n * 1000, case n % 3 when 0 then id_of(1) when 1 then null else id_of(n % 500 + 2) end, 'server', 'api_key.created', \
      'api_key', 'done', '{}', 'hash' from generate_series(1, 50000) n",
     "insert into webhook_events (id, merchant_id, type, data, created_at) \
      select id_of(n), id_of(1), 'payment.settled', '{}', n * 1000 from generate_series(1, 50000) n; \

@@ -1,6 +1,6 @@
 //! Merchants for tests, made with the real flows.
 
-use tollgate::domain::api_key::{Environment, IpMode, WebhookFormat};
+use tollgate::domain::api_key::Environment;
 use tollgate::domain::ids::{ApiKeyId, MerchantId};
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
@@ -59,16 +59,7 @@ impl Merchant {
 
 /// The settings of a key that may be used from anywhere and has no webhook.
 pub(crate) fn plain_key() -> NewApiKey {
-    NewApiKey {
-        name: "Till".to_owned(),
-        environment: Environment::Sandbox,
-        allowed_ips: Vec::new(),
-        ip_mode: IpMode::Enforce,
-        webhook_format: WebhookFormat::SingleJson,
-        webhook_url: None,
-        scopes: None,
-        expires_at: None,
-    }
+    NewApiKey::named("Till", Environment::Sandbox)
 }
 
 /// The object that was created.

@@ -1,5 +1,6 @@
 //! API keys.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -9,13 +10,13 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{Creation, IfMatch, Json, created, json_bytes, nullable, versioned};
+use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use super::secrets::{self, Rotation, SecretView};
-use crate::domain::api_key::{ApiKey, Environment, IpMode, WebhookFormat};
+use super::shown::Shown;
+use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
-use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
 use crate::flows::idempotency::Rendered;
 use crate::flows::manage_keys::{ApiKeyChanges, MadeApiKey, NewApiKey, WithSecret};
@@ -33,63 +34,35 @@ pub enum KeyStatus {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct ApiKeyView {
-    id: ApiKeyId,
-    merchant_id: MerchantId,
-    name: String,
+#[schema(as = ApiKeyView)]
+pub struct KeyState {
     /// The last characters of the newest secret.
     key_hint: String,
     status: KeyStatus,
-    environment: Environment,
-    /// Empty means any address.
-    allowed_ips: Vec<String>,
-    ip_mode: IpMode,
-    webhook_format: WebhookFormat,
-    webhook_url: Option<String>,
-    /// When the webhook was disabled because deliveries failed; null while it is enabled.
-    webhook_disabled_at: Option<Timestamp>,
-    /// The key's scopes; null means every scope.
-    scopes: Option<Vec<String>>,
-    expires_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-    leaked: bool,
     /// Newest first.
     secrets: Vec<SecretView>,
     last_used_at: Option<Timestamp>,
     last_used_ip: Option<String>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
 }
 
-impl ApiKeyView {
-    pub fn new(key: &ApiKey, now: Timestamp) -> Self {
+pub type ApiKeyView<K = ApiKey> = Shown<K, KeyState>;
+
+impl<K: Borrow<ApiKey>> ApiKeyView<K> {
+    pub fn new(object: K, now: Timestamp) -> Self {
+        let key = object.borrow();
         let latest = key.secrets.iter().max_by_key(|secret| secret.last_used_at);
-        Self {
-            id: key.id,
-            merchant_id: key.merchant_id,
-            name: key.name.clone(),
+        let worked_out = KeyState {
             key_hint: key.secrets.first().map(|secret| secret.hint.clone()).unwrap_or_default(),
             status: match key.revoked_at {
                 Some(_) => KeyStatus::Revoked,
                 None if key.is_expired(now) => KeyStatus::Expired,
                 None => KeyStatus::Active,
             },
-            environment: key.environment,
-            allowed_ips: key.allow_list.to_strings(),
-            ip_mode: key.ip_mode,
-            webhook_format: key.webhook_format,
-            webhook_url: key.webhook_url.clone(),
-            webhook_disabled_at: key.webhook_disabled_at,
-            scopes: key.scopes.as_ref().map(Scopes::to_strings),
-            expires_at: key.expires_at,
-            revoked_at: key.revoked_at,
-            leaked: key.leaked,
             secrets: secrets::views(&key.secrets, now),
             last_used_at: latest.and_then(|secret| secret.last_used_at),
             last_used_ip: latest.and_then(|secret| secret.last_used_ip.clone()),
-            created_at: key.created_at,
-            updated_at: key.updated_at,
-        }
+        };
+        Self { object, worked_out }
     }
 }
 
@@ -121,7 +94,7 @@ impl Rendered for MadeApiKey {
         json_bytes(&ApiKeyCreated {
             key: self.secret.expose().to_owned(),
             webhook_secret: self.webhook_secret.as_ref().map(|secret| secret.expose().to_owned()),
-            api_key: ApiKeyView::new(&self.object, self.object.updated_at),
+            api_key: ApiKeyView::new(self.object.clone(), self.object.updated_at),
         })
     }
 }
@@ -132,80 +105,14 @@ impl Rendered for WithSecret<ApiKey> {
             key: self.secret.expose().to_owned(),
             webhook_secret: None,
             // Use the time of the rotation, because a repeated answer must say the same.
-            api_key: ApiKeyView::new(&self.object, self.object.updated_at),
+            api_key: ApiKeyView::new(self.object.clone(), self.object.updated_at),
         })
     }
 }
 
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewKey {
-    name: String,
-    environment: Environment,
-    /// Addresses and CIDR ranges, at most 100; empty means any address.
-    #[serde(default)]
-    allowed_ips: Vec<String>,
-    #[serde(default = "enforce")]
-    ip_mode: IpMode,
-    /// `multiple_json` is only for merchants on the `worldpay_corporate` gateway.
-    #[serde(default = "single_json")]
-    webhook_format: WebhookFormat,
-    webhook_url: Option<String>,
-    /// The key's scopes: 1 to 64 names (RFC 6749 3.3); null means every scope.
-    #[schema(min_items = 1, max_items = 64)]
-    scopes: Option<Vec<String>>,
-    expires_at: Option<Timestamp>,
-}
-
-const fn enforce() -> IpMode {
-    IpMode::Enforce
-}
-
-const fn single_json() -> WebhookFormat {
-    WebhookFormat::SingleJson
-}
-
-/// Missing fields are not changed. Null removes `webhook_url`, `scopes` or `expires_at`.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KeyPatch {
-    name: Option<String>,
-    allowed_ips: Option<Vec<String>>,
-    ip_mode: Option<IpMode>,
-    webhook_format: Option<WebhookFormat>,
-    #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>)]
-    webhook_url: Option<Option<String>>,
-    #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 64)]
-    scopes: Option<Option<Vec<String>>>,
-    #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Timestamp>)]
-    expires_at: Option<Option<Timestamp>>,
-}
-
 #[derive(Serialize, ToSchema)]
 pub struct SuggestedIps {
-    items: Vec<SuggestedIp>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct SuggestedIp {
-    cidr: String,
-    calls: i64,
-    first_seen_at: Timestamp,
-    last_seen_at: Timestamp,
-}
-
-impl From<SuggestedRange> for SuggestedIp {
-    fn from(range: SuggestedRange) -> Self {
-        Self {
-            cidr: range.cidr.to_string(),
-            calls: range.calls,
-            first_seen_at: range.first_seen_at,
-            last_seen_at: range.last_seen_at,
-        }
-    }
+    items: Vec<SuggestedRange>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -216,25 +123,15 @@ pub struct FoundKey {
 }
 
 /// Make an API key.
-#[utoipa::path(post, path = "/admin/v1/merchants/{id}/api-keys", tag = "api keys", request_body = NewKey,
+#[utoipa::path(post, path = "/admin/v1/merchants/{id}/api-keys", tag = "api keys", request_body = NewApiKey,
     params(("id" = MerchantId, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = ApiKeyCreated)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<MerchantId>,
-    Creation { body, principal }: Creation<NewKey>,
+    Creation { body, principal }: Creation<NewApiKey>,
 ) -> Result<Response, Failure> {
-    let new = NewApiKey {
-        name: body.name,
-        environment: body.environment,
-        allowed_ips: body.allowed_ips,
-        ip_mode: body.ip_mode,
-        webhook_format: body.webhook_format,
-        webhook_url: body.webhook_url,
-        scopes: body.scopes,
-        expires_at: body.expires_at,
-    };
-    let answer = shared.core.create_api_key(&principal, id, new).await?;
+    let answer = shared.core.create_api_key(&principal, id, body).await?;
     Ok(created(answer))
 }
 
@@ -250,7 +147,7 @@ pub async fn list(
     let wanted = Wanted::new(&shared.core, format!("api-keys of {id}"), page)?;
     let found = shared.core.api_keys(&principal, id, wanted.before, wanted.to_read()).await?;
     let now = shared.core.now();
-    Ok(axum::Json(wanted.page(found, |key| key.id, |key| ApiKeyView::new(&key, now))))
+    Ok(axum::Json(wanted.page(found, |key| key.id, |key| ApiKeyView::new(key, now))))
 }
 
 /// Show a key.
@@ -266,7 +163,7 @@ pub async fn show(
 }
 
 /// Change a key's settings. The change takes effect at the next call.
-#[utoipa::path(patch, path = "/admin/v1/api-keys/{id}", tag = "api keys", request_body = KeyPatch,
+#[utoipa::path(patch, path = "/admin/v1/api-keys/{id}", tag = "api keys", request_body = ApiKeyChanges,
     params(("id" = ApiKeyId, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = ApiKeyChanged)))]
 pub async fn update(
@@ -274,23 +171,15 @@ pub async fn update(
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
     IfMatch(version): IfMatch,
-    Json(patch): Json<KeyPatch>,
+    Json(changes): Json<ApiKeyChanges>,
 ) -> Result<Response, Failure> {
-    let changes = ApiKeyChanges {
-        name: patch.name,
-        allowed_ips: patch.allowed_ips,
-        ip_mode: patch.ip_mode,
-        webhook_format: patch.webhook_format,
-        webhook_url: patch.webhook_url,
-        scopes: patch.scopes,
-        expires_at: patch.expires_at,
-    };
     let changed = shared.core.update_api_key(&principal, id, version, changes).await?;
+    let version = changed.object.version;
     let view = ApiKeyChanged {
         webhook_secret: changed.webhook_secret.map(|secret| secret.expose().to_owned()),
-        api_key: ApiKeyView::new(&changed.object, shared.core.now()),
+        api_key: ApiKeyView::new(changed.object, shared.core.now()),
     };
-    Ok(versioned(changed.object.version, view))
+    Ok(versioned(version, view))
 }
 
 /// Revoke a key at once. It can be restored within 60 minutes.
@@ -350,8 +239,7 @@ pub async fn suggested_ips(
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
 ) -> Result<axum::Json<SuggestedIps>, Failure> {
-    let ranges = shared.core.suggested_ips(&principal, id).await?;
-    Ok(axum::Json(SuggestedIps { items: ranges.into_iter().map(Into::into).collect() }))
+    Ok(axum::Json(SuggestedIps { items: shared.core.suggested_ips(&principal, id).await? }))
 }
 
 /// Report a secret that was found in public.

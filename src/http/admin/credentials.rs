@@ -1,38 +1,32 @@
 //! Client credentials and the Enhanced Security switch.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::body::{Creation, IfMatch, Json, created, json_bytes, nullable, versioned};
+use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
 use super::page::{Page, Path};
 use super::secrets::{self, Rotation, SecretView};
+use super::shown::Shown;
 use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
-use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
-use crate::domain::scope::Scopes;
+use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::flows::idempotency::Rendered;
-use crate::flows::manage_credentials::{CredentialChanges, RotatedBy};
+use crate::flows::manage_credentials::{CredentialChanges, NewCredentials, RotatedBy};
 use crate::flows::manage_keys::WithSecret;
 use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 
 #[derive(Serialize, ToSchema)]
-pub struct CredentialView {
-    /// 32 hex characters. It is not a secret.
-    client_id: String,
-    merchant_id: MerchantId,
-    api_key_id: ApiKeyId,
-    /// The Enhanced Security switch.
-    enabled: bool,
-    /// The scopes of the credentials; null means every scope of the key.
-    scopes: Option<Vec<String>>,
+#[schema(as = CredentialView)]
+pub struct CredentialState {
     /// Newest first.
     secrets: Vec<SecretView>,
     last_used_at: Option<Timestamp>,
@@ -44,27 +38,22 @@ pub struct CredentialView {
     /// How often this client refreshed a session in the last hour; missing in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     refreshes_last_hour: Option<i64>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
 }
 
-impl CredentialView {
-    pub fn new(credential: &Credential, now: Timestamp) -> Self {
-        let latest = credential.secrets.iter().max_by_key(|secret| secret.last_used_at);
-        Self {
-            client_id: credential.client_id.clone(),
-            merchant_id: credential.merchant_id,
-            api_key_id: credential.api_key_id,
-            enabled: credential.enabled,
-            scopes: credential.scopes.as_ref().map(Scopes::to_strings),
-            secrets: secrets::views(&credential.secrets, now),
+pub type CredentialView<K = Credential> = Shown<K, CredentialState>;
+
+impl<K: Borrow<Credential>> CredentialView<K> {
+    pub fn new(object: K, now: Timestamp) -> Self {
+        let secrets = &object.borrow().secrets;
+        let latest = secrets.iter().max_by_key(|secret| secret.last_used_at);
+        let worked_out = CredentialState {
+            secrets: secrets::views(secrets, now),
             last_used_at: latest.and_then(|secret| secret.last_used_at),
             last_used_ip: latest.and_then(|secret| secret.last_used_ip.clone()),
             sessions_opened_last_hour: None,
             refreshes_last_hour: None,
-            created_at: credential.created_at,
-            updated_at: credential.updated_at,
-        }
+        };
+        Self { object, worked_out }
     }
 }
 
@@ -81,28 +70,9 @@ impl Rendered for WithSecret<Credential> {
     fn body(&self) -> Vec<u8> {
         json_bytes(&CredentialCreated {
             client_secret: self.secret.expose().to_owned(),
-            credential: CredentialView::new(&self.object, self.object.updated_at),
+            credential: CredentialView::new(self.object.clone(), self.object.updated_at),
         })
     }
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewCredentials {
-    /// The scopes of the credentials: 1 to 64 of the key's scopes; null means every scope of the key.
-    #[schema(min_items = 1, max_items = 64)]
-    scopes: Option<Vec<String>>,
-}
-
-/// Missing fields are not changed. Null removes `scopes`.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CredentialPatch {
-    /// The Enhanced Security switch.
-    enabled: Option<bool>,
-    #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 64)]
-    scopes: Option<Option<Vec<String>>>,
 }
 
 /// Generate a client id and secret for a key, switched OFF.
@@ -128,7 +98,7 @@ pub async fn list(
 ) -> Result<axum::Json<Page<CredentialView>>, Failure> {
     let now = shared.core.now();
     let found = shared.core.credentials(&principal, id).await?;
-    let items = found.iter().map(|credential| CredentialView::new(credential, now)).collect();
+    let items = found.into_iter().map(|credential| CredentialView::new(credential, now)).collect();
     Ok(axum::Json(Page { items, next_cursor: None }))
 }
 
@@ -142,16 +112,14 @@ pub async fn show(
 ) -> Result<Response, Failure> {
     let credential = shared.core.credential(&principal, &client_id).await?;
     let activity = shared.core.activity_of(credential.id).await?;
-    let view = CredentialView {
-        sessions_opened_last_hour: Some(activity.opened),
-        refreshes_last_hour: Some(activity.refreshed),
-        ..CredentialView::new(&credential, shared.core.now())
-    };
+    let mut view = CredentialView::new(&credential, shared.core.now());
+    view.worked_out.sessions_opened_last_hour = Some(activity.opened);
+    view.worked_out.refreshes_last_hour = Some(activity.refreshed);
     Ok(versioned(credential.version, view))
 }
 
 /// Switch Enhanced Security ON or OFF, or set the scopes. OFF ends every session at once.
-#[utoipa::path(patch, path = "/admin/v1/credentials/{client_id}", tag = "credentials", request_body = CredentialPatch,
+#[utoipa::path(patch, path = "/admin/v1/credentials/{client_id}", tag = "credentials", request_body = CredentialChanges,
     params(("client_id" = String, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = CredentialView)))]
 pub async fn update(
@@ -159,9 +127,8 @@ pub async fn update(
     Extension(principal): Extension<Principal>,
     Path(client_id): Path<String>,
     IfMatch(version): IfMatch,
-    Json(patch): Json<CredentialPatch>,
+    Json(changes): Json<CredentialChanges>,
 ) -> Result<Response, Failure> {
-    let changes = CredentialChanges { enabled: patch.enabled, scopes: patch.scopes };
     let credential = shared.core.update_credentials(&principal, &client_id, version, changes).await?;
     Ok(versioned(credential.version, CredentialView::new(&credential, shared.core.now())))
 }

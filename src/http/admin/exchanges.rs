@@ -5,57 +5,16 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId};
+use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::exchanges::{Exchange, Filter};
-
-#[derive(Serialize, ToSchema)]
-pub struct ExchangeView {
-    id: ExchangeId,
-    request_id: String,
-    at: Timestamp,
-    method: String,
-    path: String,
-    status: u16,
-    /// The error that the caller was told.
-    error: Option<String>,
-    /// The exact reason, such as `address_not_allowed`. `address_observed` is set on a call that was allowed.
-    reason: Option<String>,
-    client_ip: String,
-    /// The trusted proxies that the call came through, nearest last.
-    hops: Vec<String>,
-    api_key_id: Option<ApiKeyId>,
-    client_id: Option<String>,
-    /// Time until the answer, in microseconds.
-    latency_us: i64,
-}
-
-impl From<Exchange> for ExchangeView {
-    fn from(exchange: Exchange) -> Self {
-        Self {
-            id: exchange.id,
-            request_id: exchange.request_id,
-            at: exchange.at,
-            method: exchange.method,
-            path: exchange.path,
-            status: exchange.status,
-            error: exchange.error,
-            reason: exchange.reason,
-            client_ip: exchange.client_ip,
-            hops: exchange.hops,
-            api_key_id: exchange.api_key_id,
-            client_id: exchange.client_id,
-            latency_us: exchange.latency_us,
-        }
-    }
-}
 
 /// Which exchanges to list.
 #[derive(Deserialize, IntoParams)]
@@ -79,13 +38,13 @@ pub struct ExchangeQuery {
 
 /// List the calls of a merchant's integrations, newest first.
 #[utoipa::path(get, path = "/admin/v1/merchants/{id}/exchanges", tag = "exchanges",
-    params(("id" = MerchantId, Path), ExchangeQuery), responses((status = 200, body = Page<ExchangeView>)))]
+    params(("id" = MerchantId, Path), ExchangeQuery), responses((status = 200, body = Page<Exchange>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Query(query): Query<ExchangeQuery>,
-) -> Result<Json<Page<ExchangeView>>, Failure> {
+) -> Result<Json<Page<Exchange>>, Failure> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let wanted = Wanted::new(&shared.core, format!("exchanges of {id}"), page)?;
     let filter = Filter {
@@ -97,5 +56,5 @@ pub async fn list(
         ..Filter::default()
     };
     let found = shared.core.exchanges(&principal, id, &filter, wanted.before, wanted.to_read()).await?;
-    Ok(Json(wanted.page(found, |exchange| exchange.id, ExchangeView::from)))
+    Ok(Json(wanted.page(found, |exchange| exchange.id, |exchange| exchange)))
 }

@@ -12,7 +12,7 @@ use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
-use crate::domain::licence::{Licence, Product};
+use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::MerchantStatus;
 use crate::flows::idempotency::Rendered;
 use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
@@ -26,28 +26,9 @@ pub struct MerchantView {
     name: String,
     gateway: String,
     status: MerchantStatus,
-    licences: LicencesView,
+    licences: Licences,
     created_at: Timestamp,
     updated_at: Timestamp,
-}
-
-/// Null means that the product was never licensed.
-#[derive(Serialize, ToSchema)]
-pub struct LicencesView {
-    api_keys: Option<LicenceView>,
-    enhanced_security: Option<LicenceView>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct LicenceView {
-    active: bool,
-    expires_at: Option<Timestamp>,
-}
-
-impl From<Licence> for LicenceView {
-    fn from(licence: Licence) -> Self {
-        Self { active: licence.active, expires_at: licence.expires_at }
-    }
 }
 
 impl From<&LicensedMerchant> for MerchantView {
@@ -57,10 +38,7 @@ impl From<&LicensedMerchant> for MerchantView {
             name: merchant.name.clone(),
             gateway: merchant.gateway.clone(),
             status: merchant.status,
-            licences: LicencesView {
-                api_keys: licences.api_keys.map(Into::into),
-                enhanced_security: licences.enhanced_security.map(Into::into),
-            },
+            licences: *licences,
             created_at: merchant.created_at,
             updated_at: merchant.updated_at,
         }
@@ -73,15 +51,6 @@ pub struct NewMerchant {
     name: String,
     /// Any name; `worldpay_corporate` allows `multiple_json`.
     gateway: String,
-}
-
-/// Missing fields are not changed.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MerchantPatch {
-    name: Option<String>,
-    gateway: Option<String>,
-    status: Option<MerchantStatus>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -136,15 +105,14 @@ pub async fn show(
 
 /// Rename, suspend or reinstate a merchant. Operators only.
 #[utoipa::path(patch, path = "/admin/v1/merchants/{id}", tag = "merchants", params(("id" = MerchantId, Path), ("If-Match" = Option<String>, Header)),
-    request_body = MerchantPatch, responses((status = 200, body = MerchantView)))]
+    request_body = MerchantChanges, responses((status = 200, body = MerchantView)))]
 pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     IfMatch(version): IfMatch,
-    Json(patch): Json<MerchantPatch>,
+    Json(changes): Json<MerchantChanges>,
 ) -> Result<Response, Failure> {
-    let changes = MerchantChanges { name: patch.name, gateway: patch.gateway, status: patch.status };
     let changed = shared.core.update_merchant(&principal, id, version, changes).await?;
     Ok(versioned(changed.merchant.version(), MerchantView::from(&changed)))
 }
@@ -152,13 +120,13 @@ pub async fn update(
 /// Grant, extend or end a licence. Operators only. The change takes effect at the next call.
 #[utoipa::path(put, path = "/admin/v1/merchants/{id}/licences/{product}", tag = "merchants",
     params(("id" = MerchantId, Path), ("product" = Product, Path)), request_body = LicenceGrant,
-    responses((status = 200, body = LicenceView)))]
+    responses((status = 200, body = Licence)))]
 pub async fn put_licence(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path((id, product)): Path<(MerchantId, Product)>,
     Json(grant): Json<LicenceGrant>,
-) -> Result<axum::Json<LicenceView>, Failure> {
+) -> Result<axum::Json<Licence>, Failure> {
     let licence = Licence { active: grant.active, expires_at: grant.expires_at };
-    Ok(axum::Json(shared.core.put_licence(&principal, id, product, licence).await?.into()))
+    Ok(axum::Json(shared.core.put_licence(&principal, id, product, licence).await?))
 }

@@ -13,6 +13,7 @@ pub mod page;
 pub mod permissions;
 pub mod secrets;
 pub mod sessions;
+pub mod shown;
 pub mod tokens;
 pub mod users;
 pub mod webhooks;

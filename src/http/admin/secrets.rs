@@ -3,43 +3,31 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::shown::Shown;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::SecretId;
 use crate::domain::secret::StoredSecret;
 use crate::flows::rotation::is_safe_to_revoke;
 
 #[derive(Serialize, ToSchema)]
-pub struct SecretView {
-    id: SecretId,
-    /// Its last characters.
-    hint: String,
-    created_at: Timestamp,
-    first_used_at: Option<Timestamp>,
-    last_used_at: Option<Timestamp>,
-    last_used_ip: Option<String>,
-    /// When it stops working; null while that is not known.
-    ends_at: Option<Timestamp>,
+#[schema(as = SecretView)]
+pub struct SecretState {
     active: bool,
     /// True if a newer secret is in use and this one has not been used since.
     safe_to_revoke: bool,
 }
 
+pub type SecretView = Shown<StoredSecret, SecretState>;
+
 /// All secrets of one owner, newest first.
 pub fn views(secrets: &[StoredSecret], now: Timestamp) -> Vec<SecretView> {
-    secrets
-        .iter()
-        .map(|secret| SecretView {
-            id: secret.id,
-            hint: secret.hint.clone(),
-            created_at: secret.created_at,
-            first_used_at: secret.first_used_at,
-            last_used_at: secret.last_used_at,
-            last_used_ip: secret.last_used_ip.clone(),
-            ends_at: secret.ends_at,
+    let view = |secret: &StoredSecret| Shown {
+        object: secret.clone(),
+        worked_out: SecretState {
             active: secret.is_live(now),
             safe_to_revoke: is_safe_to_revoke(secrets, secret),
-        })
-        .collect()
+        },
+    };
+    secrets.iter().map(view).collect()
 }
 
 /// A rotation with overlap.

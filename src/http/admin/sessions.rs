@@ -10,47 +10,29 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::page::{Page, PageQuery, Path, Query, Wanted};
+use super::shown::Shown;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
+use crate::domain::ids::{MerchantId, SessionId};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::sessions::Listed;
 
 #[derive(Serialize, ToSchema)]
-pub struct SessionView {
-    id: SessionId,
-    client_id: String,
-    api_key_id: ApiKeyId,
+#[schema(as = SessionView)]
+pub struct SessionState {
     /// False if the session was revoked, has expired, or ended because its credentials were switched OFF.
     active: bool,
-    /// 1 at the start. Each refresh adds one.
-    generation: i64,
-    started_at: Timestamp,
-    rotated_at: Timestamp,
-    expires_at: Timestamp,
-    revoked_at: Option<Timestamp>,
-    /// `revoked`, `replayed` or `ended_by_admin`.
-    revoked_reason: Option<String>,
 }
+
+pub type SessionView = Shown<Listed, SessionState>;
 
 impl SessionView {
     pub fn new(session: Listed, now: Timestamp) -> Self {
         let active = session.revoked_at.is_none()
             && now < session.expires_at
             && session.epoch == session.credential_epoch;
-        Self {
-            id: session.id,
-            client_id: session.client_id,
-            api_key_id: session.api_key_id,
-            active,
-            generation: session.generation,
-            started_at: session.started_at,
-            rotated_at: session.rotated_at,
-            expires_at: session.expires_at,
-            revoked_at: session.revoked_at,
-            revoked_reason: session.revoked_reason,
-        }
+        Self { object: session, worked_out: SessionState { active } }
     }
 }
 

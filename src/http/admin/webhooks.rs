@@ -41,7 +41,7 @@ pub struct DeliveryView {
     /// When the next attempt is due; null when the delivery is finished.
     next_attempt_at: Option<Timestamp>,
     /// Oldest first.
-    attempts: Vec<AttemptView>,
+    attempts: Vec<Attempt>,
 }
 
 impl From<Delivery> for DeliveryView {
@@ -57,34 +57,7 @@ impl From<Delivery> for DeliveryView {
             created_at: delivery.created_at,
             finished_at: delivery.finished_at,
             next_attempt_at: is_pending.then_some(delivery.next_attempt_at),
-            attempts: delivery.attempts.into_iter().map(AttemptView::from).collect(),
-        }
-    }
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct AttemptView {
-    number: i64,
-    at: Timestamp,
-    /// The HTTP status of the answer; null if there was none.
-    status: Option<u16>,
-    /// Why there was no answer, such as `connection_refused`.
-    error: Option<&'static str>,
-    /// In microseconds.
-    latency_us: i64,
-    /// The first 1 KiB of the answer's body.
-    response: String,
-}
-
-impl From<Attempt> for AttemptView {
-    fn from(attempt: Attempt) -> Self {
-        Self {
-            number: attempt.number,
-            at: attempt.at,
-            status: attempt.status,
-            error: attempt.error.map(<&str>::from),
-            latency_us: attempt.latency_us,
-            response: attempt.response,
+            attempts: delivery.attempts,
         }
     }
 }

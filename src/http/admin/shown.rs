@@ -1,0 +1,40 @@
+//! An object as the admin API shows it: its own fields, and beside them what is worked out for the answer.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+#[derive(Serialize)]
+pub struct Shown<T, C> {
+    #[serde(flatten)]
+    pub object: T,
+    #[serde(flatten)]
+    pub worked_out: C,
+}
+
+/// Documented as one object, which has the name of what is worked out.
+impl<T: PartialSchema, C: PartialSchema> PartialSchema for Shown<T, C> {
+    fn schema() -> RefOr<Schema> {
+        let (RefOr::T(Schema::Object(mut all)), RefOr::T(Schema::Object(more))) = (T::schema(), C::schema())
+        else {
+            unreachable!("both are structs with named fields");
+        };
+        all.properties.extend(more.properties);
+        all.required.extend(more.required);
+        all.description = more.description;
+        Schema::Object(all).into()
+    }
+}
+
+impl<T: ToSchema, C: ToSchema> ToSchema for Shown<T, C> {
+    fn name() -> Cow<'static, str> {
+        C::name()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        T::schemas(schemas);
+        C::schemas(schemas);
+    }
+}
