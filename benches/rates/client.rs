@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Operation;
+use crate::bare::Bare;
 use crate::server::{Caller, Server};
 
 /// The length of a token.
@@ -29,22 +30,23 @@ pub(crate) struct Round {
 
 pub(crate) struct Client<'a> {
     server: &'a Server,
+    bare: &'a Bare,
     runtime: Runtime,
 }
 
 type Token = [u8; TOKEN_CHARS];
 
 impl<'a> Client<'a> {
-    pub(crate) fn new(server: &'a Server) -> Self {
+    pub(crate) fn new(server: &'a Server, bare: &'a Bare) -> Self {
         // One thread, so that an answer does not wake a thread on the other core.
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime needs a thread");
-        Self { server, runtime }
+        Self { server, bare, runtime }
     }
 
     pub(crate) fn connect(&self, operation: Operation, connections: usize) -> Load<'_> {
         let sessions = match operation {
             Operation::Introspect | Operation::Verify => self.sessions(),
-            Operation::Issue | Operation::Refresh => Vec::new(),
+            Operation::Bare | Operation::Issue | Operation::Refresh => Vec::new(),
         };
         let connections =
             (0..connections).map(|number| self.connection(operation, number, &sessions)).collect();
@@ -62,11 +64,15 @@ impl<'a> Client<'a> {
     }
 
     fn connection(&self, operation: Operation, number: usize, sessions: &[Vec<[Token; 2]>]) -> Connection {
-        let stream = self.runtime.block_on(TcpStream::connect(self.server.address));
+        let address = match operation {
+            Operation::Bare => self.bare.address,
+            _ => self.server.address,
+        };
+        let stream = self.runtime.block_on(TcpStream::connect(address));
         let stream = stream.expect("the server accepts connections");
         stream.set_nodelay(true).expect("a socket that is open");
         let tokens: Vec<Token> = match operation {
-            Operation::Issue => Vec::new(),
+            Operation::Bare | Operation::Issue => Vec::new(),
             Operation::Refresh => self.fresh_refresh_tokens(number),
             // Spread the calls over the sessions of the caller.
             _ => {
@@ -74,7 +80,7 @@ impl<'a> Client<'a> {
                 (0..SESSIONS).map(|turn| sessions[(number + turn * 7) % SESSIONS][0]).collect()
             }
         };
-        let request = Request::new(operation, self.server.address, self.server.caller(number));
+        let request = Request::new(operation, address, self.server.caller(number));
         Connection::new(stream, request, tokens)
     }
 
@@ -150,7 +156,7 @@ impl Request {
         let placeholder = "T".repeat(TOKEN_CHARS);
         let client = format!("client_id={}&client_secret={}", caller.client_id, caller.client_secret);
         let (line, header, body) = match operation {
-            Operation::Issue => ("POST /api/authorize", String::new(), client),
+            Operation::Bare | Operation::Issue => ("POST /api/authorize", String::new(), client),
             Operation::Refresh => {
                 ("POST /api/refresh_token", String::new(), format!("{client}&refresh_token={placeholder}"))
             }
@@ -223,7 +229,7 @@ impl Connection {
             }
             Operation::Refresh => self.tokens[self.turn] = token_in(body, "refresh_token"),
             Operation::Introspect => assert!(body.starts_with(b"{\"active\":true"), "{}", text()),
-            Operation::Issue | Operation::Verify => {}
+            Operation::Bare | Operation::Issue | Operation::Verify => {}
         }
     }
 

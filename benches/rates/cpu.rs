@@ -1,7 +1,8 @@
-//! Processor time of the server, of this process and of the database, from `/proc`.
+//! Processor time of the servers, of this process and of the database, from `/proc`.
 
 use std::fs;
 
+use crate::bare::Bare;
 use crate::server::Server;
 
 /// The kernel counts in hundredths of a second on all architectures that we use.
@@ -11,15 +12,17 @@ const TICKS_PER_SEC: f64 = 100.0;
 pub(crate) struct Cpu {
     pub(crate) server: f64,
     pub(crate) client: f64,
+    pub(crate) bare: f64,
     /// SQLite runs inside the server.
     pub(crate) database: f64,
 }
 
 impl Cpu {
-    pub(crate) fn now(server: &Server) -> Self {
+    pub(crate) fn now(server: &Server, bare: &Bare) -> Self {
         Self {
             server: of_process(server.pid()),
             client: of_process(std::process::id()),
+            bare: of_process(bare.pid()),
             database: server.postmaster().map_or(0.0, of_postgres),
         }
     }
@@ -28,6 +31,7 @@ impl Cpu {
         Self {
             server: self.server - before.server,
             client: self.client - before.client,
+            bare: self.bare - before.bare,
             database: self.database - before.database,
         }
     }

@@ -3,13 +3,12 @@
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, SqlitePool};
 use tokio::runtime::{Builder, Runtime};
-use tollgate::domain::clock::Clock;
 use uuid::Uuid;
 
 /// The number of connections, which is also the most concurrent statements.
@@ -101,7 +100,7 @@ impl Floor {
             Pool::Postgres(_) => LOAD_POSTGRES,
             Pool::Sqlite { .. } => LOAD_SQLITE,
         };
-        let now = Clock::System.now().micros();
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("it is later than 1970").as_micros();
         let long_ago = 1_760_000_000_000_000;
         self.runtime.block_on(async {
             for (first, last, rotated, expires) in

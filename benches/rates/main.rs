@@ -1,27 +1,36 @@
-//! Measures how fast the server is, compared with the most that its database can do. `cargo bench` prints one
-//! table.
+//! Measures how fast the server is, compared with the most that its database and its framework can do.
+//! `cargo bench` prints one table.
 //!
-//! The real program runs in its own process, and a cheap client calls it over TCP. The floor is measured in
-//! the same run with the same database: single-row statements through sqlx on a table like that of the
-//! sessions. It uses the number of connections that is fastest (8 to 64, or one for a single caller). Rounds
-//! of calls and of the floor alternate, so that a busy machine affects both. So rely on the ratio and not on
-//! the absolute numbers.
+//! The real program runs in its own process, and a cheap client calls it over TCP. Rounds of calls alternate
+//! with rounds of two other measurements, so that a busy machine affects them all. The floor is single-row
+//! statements through sqlx on a table like that of the sessions. It uses the number of connections that is
+//! fastest (8 to 64, or one for a single caller). The bare handler ([`bare`]) answers the same client over the
+//! same number of connections. Rely on `x bare`, the processor time per call compared with the bare handler's.
+//! It depends least on the machine.
 
+mod bare;
 mod client;
 mod cpu;
 mod floor;
 mod server;
 
+/// That of the real program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[path = "../../tests/support/postgres/mod.rs"]
 #[expect(dead_code, reason = "the tests stop, copy and share clusters; here is one")]
 mod postgres;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use bare::Bare;
 use client::{Client, Load, Round};
 use cpu::Cpu;
 use floor::{Floor, Statement};
@@ -56,6 +65,9 @@ struct Options {
     /// Cargo passes this to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
+    /// Be the bare handler, at this address.
+    #[arg(long, hide = true)]
+    serve_bare: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,6 +78,9 @@ enum Engine {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Operation {
+    /// A call of the bare handler, which every measurement has beside it.
+    #[value(skip)]
+    Bare,
     Issue,
     Refresh,
     Introspect,
@@ -85,7 +100,7 @@ impl Operation {
     /// The least that the database has to do for an operation.
     const fn statement(self) -> Statement {
         match self {
-            Self::Issue => Statement::Insert,
+            Self::Bare | Self::Issue => Statement::Insert,
             Self::Refresh => Statement::Update,
             Self::Introspect | Self::Verify => Statement::Select,
         }
@@ -94,31 +109,57 @@ impl Operation {
 
 fn main() -> io::Result<()> {
     let options = Options::parse();
+    if let Some(address) = options.serve_bare {
+        bare::serve(address);
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{:<9} {:<11} {:>5} {:>9} {:>8} {:>8} {:>9} {:>6}   {:>22}",
-        "", "", "", "calls", "p50", "p99", "floor", "", "CPU s per 1,000 calls"
+        "{:<9} {:<11} {:>5} {:>9} {:>7} {:>7} {:>9} {:>6} {:>9} {:>9} {:>9} {:>6}",
+        "", "", "", "calls", "p50", "p99", "floor", "", "us", "us", "us", ""
     )?;
     writeln!(
         out,
-        "{:<9} {:<11} {:>5} {:>9} {:>8} {:>8} {:>9} {:>6}   {:>6} {:>6} {:>8}",
-        "engine", "operation", "conns", "per s", "ms", "ms", "per s", "ratio", "server", "client", "database"
+        "{:<9} {:<11} {:>5} {:>9} {:>7} {:>7} {:>9} {:>6} {:>9} {:>9} {:>9} {:>6}",
+        "engine",
+        "operation",
+        "conns",
+        "per s",
+        "ms",
+        "ms",
+        "per s",
+        "ratio",
+        "server",
+        "database",
+        "client",
+        "x bare"
     )?;
+    let bare = Bare::start();
+    let mut of_bare = BTreeMap::new();
     for engine in [Engine::Sqlite, Engine::Postgres] {
         if options.engine.is_none_or(|only| only == engine) {
-            measure_engine(&options, engine, &mut out)?;
+            measure_engine(&options, engine, &bare, &mut of_bare, &mut out)?;
         }
     }
-    Ok(())
+    of_bare.iter().try_for_each(|(connections, rounds)| write_bare_row(&mut out, *connections, rounds))
 }
 
-fn measure_engine(options: &Options, engine: Engine, out: &mut impl Write) -> io::Result<()> {
+/// The rounds of the bare handler, by connections.
+type OfBare = BTreeMap<usize, Vec<Taken>>;
+
+fn measure_engine(
+    options: &Options,
+    engine: Engine,
+    bare: &Bare,
+    of_bare: &mut OfBare,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let home = server::Home::new(engine, &options.program);
     let floor = Floor::new(home.url());
     floor.load_sessions(options.dead, options.rows);
     let server = Server::start(&home);
-    let client = Client::new(&server);
+    let client = Client::new(&server, bare);
     for operation in Operation::ALL {
         if options.operation.is_some_and(|only| only != operation) {
             continue;
@@ -126,10 +167,12 @@ fn measure_engine(options: &Options, engine: Engine, out: &mut impl Write) -> io
         let best = floor.best_tasks(operation.statement(), ROUND);
         for connections in operation.connections() {
             let tasks = if *connections == 1 { 1 } else { best };
-            let load = client.connect(operation, *connections);
-            let (calls, floors) = measure(options, operation, load, &server, &floor, tasks);
-            write_row(out, engine, operation, *connections, &calls, &floors)?;
+            let mut loads =
+                [operation, Operation::Bare].map(|operation| client.connect(operation, *connections));
+            let measured = measure(options, operation, &mut loads, (&server, bare), &floor, tasks);
+            write_row(out, engine, operation, *connections, &measured)?;
             out.flush()?;
+            of_bare.entry(*connections).or_default().extend(measured.bare);
         }
     }
     match server.dropped_exchanges() {
@@ -138,31 +181,48 @@ fn measure_engine(options: &Options, engine: Engine, out: &mut impl Write) -> io
     }
 }
 
-/// Rounds of calls, and as many of the floor in between.
+/// A round of calls, and the processor time that it took.
+struct Taken {
+    round: Round,
+    cpu: Cpu,
+}
+
+/// As many rounds of each.
+struct Measured {
+    calls: Vec<Taken>,
+    bare: Vec<Taken>,
+    floors: Vec<f64>,
+}
+
 fn measure(
     options: &Options,
     operation: Operation,
-    mut load: Load<'_>,
-    server: &Server,
+    [load, bare_load]: &mut [Load<'_>; 2],
+    (server, bare): (&Server, &Bare),
     floor: &Floor,
     tasks: usize,
-) -> (Vec<(Round, Cpu)>, Vec<f64>) {
-    load.run(WARM_UP);
+) -> Measured {
     let statement = operation.statement();
+    load.run(WARM_UP);
+    bare_load.run(WARM_UP);
     floor.run(statement, tasks, WARM_UP);
-    let mut calls = Vec::with_capacity(options.rounds);
-    let mut floors = Vec::with_capacity(options.rounds);
-    for _ in 0..options.rounds {
-        // Wait for records that the server still has to write. They are part of its cost, and must not slow
-        // the floor down.
+    // Wait for records that the server still has to write. They are part of its cost, and must not slow the
+    // others down.
+    let take = |load: &mut Load<'_>| {
         server.settle();
-        floors.push(floor.run(statement, tasks, ROUND));
-        let before = Cpu::now(server);
+        let before = Cpu::now(server, bare);
         let round = load.run(ROUND);
         server.settle();
-        calls.push((round, Cpu::now(server).since(&before)));
+        Taken { round, cpu: Cpu::now(server, bare).since(&before) }
+    };
+    let mut measured = Measured { calls: Vec::new(), bare: Vec::new(), floors: Vec::new() };
+    for _ in 0..options.rounds {
+        server.settle();
+        measured.floors.push(floor.run(statement, tasks, ROUND));
+        measured.bare.push(take(bare_load));
+        measured.calls.push(take(load));
     }
-    (calls, floors)
+    measured
 }
 
 fn write_row(
@@ -170,28 +230,52 @@ fn write_row(
     engine: Engine,
     operation: Operation,
     connections: usize,
-    rounds: &[(Round, Cpu)],
-    floors: &[f64],
+    Measured { calls, bare, floors }: &Measured,
 ) -> io::Result<()> {
-    let of_rounds = |of: fn(&Round) -> f64| median(rounds.iter().map(|(round, _)| of(round)).collect());
-    let rate = of_rounds(|round| round.rate);
-    let floor = median(floors.to_vec());
-    let ratio = median(rounds.iter().zip(floors).map(|((round, _), floor)| round.rate / floor).collect());
-    let calls: f64 = rounds.iter().map(|(round, _)| round.calls as f64).sum();
-    let cost = |of: fn(&Cpu) -> f64| rounds.iter().map(|(_, cpu)| of(cpu)).sum::<f64>() / calls * 1000.0;
+    let ratio = median(calls.iter().zip(floors).map(|(taken, floor)| taken.round.rate / floor).collect());
+    let [server, database, client] =
+        [|cpu: &Cpu| cpu.server, |cpu: &Cpu| cpu.database, |cpu: &Cpu| cpu.client]
+            .map(|of| micros(calls, of));
     let [engine, operation] =
         [format!("{engine:?}"), format!("{operation:?}")].map(|name| name.to_lowercase());
     writeln!(
         out,
-        "{engine:<9} {operation:<11} {connections:>5} {rate:>9.0} {:>8.2} {:>8.2} {floor:>9.0} {:>6.2}   \
-         {:>6.3} {:>6.3} {:>8.3}",
-        of_rounds(|round| round.p50_ms),
-        of_rounds(|round| round.p99_ms),
-        ratio,
-        cost(|cpu| cpu.server),
-        cost(|cpu| cpu.client),
-        cost(|cpu| cpu.database),
+        "{engine:<9} {operation:<11} {connections:>5} {:>9.0} {:>7.2} {:>7.2} {:>9.0} {ratio:>6.2} {server:>9.1} \
+         {database:>9.1} {client:>9.1} {:>6.2}",
+        of_rounds(calls, |round| round.rate),
+        of_rounds(calls, |round| round.p50_ms),
+        of_rounds(calls, |round| round.p99_ms),
+        median(floors.clone()),
+        server / micros(bare, |cpu| cpu.bare),
     )
+}
+
+fn write_bare_row(out: &mut impl Write, connections: usize, rounds: &[Taken]) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<9} {:<11} {connections:>5} {:>9.0} {:>7.2} {:>7.2} {:>9} {:>6} {:>9.1} {:>9} {:>9.1} {:>6.2}",
+        "",
+        "bare",
+        of_rounds(rounds, |round| round.rate),
+        of_rounds(rounds, |round| round.p50_ms),
+        of_rounds(rounds, |round| round.p99_ms),
+        "",
+        "",
+        micros(rounds, |cpu| cpu.bare),
+        "",
+        micros(rounds, |cpu| cpu.client),
+        1.0,
+    )
+}
+
+fn of_rounds(rounds: &[Taken], of: fn(&Round) -> f64) -> f64 {
+    median(rounds.iter().map(|taken| of(&taken.round)).collect())
+}
+
+/// Microseconds of processor time for each call of all the rounds.
+fn micros(rounds: &[Taken], of: fn(&Cpu) -> f64) -> f64 {
+    let calls: f64 = rounds.iter().map(|taken| taken.round.calls as f64).sum();
+    rounds.iter().map(|taken| of(&taken.cpu)).sum::<f64>() / calls * 1e6
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -99,6 +99,19 @@ impl<'a> Home<'a> {
     }
 }
 
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port of the loopback interface is free")
+}
+
+/// Returns once somebody listens there.
+pub(crate) fn wait_for(address: SocketAddr) {
+    while TcpStream::connect(address).is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// `tollgate serve`, killed when this is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -111,11 +124,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(home: &Home<'_>) -> Self {
         let callers = (0..MERCHANTS).map(|_| home.caller()).collect();
-        let [address, ops] = [(); 2].map(|()| {
-            TcpListener::bind("127.0.0.1:0")
-                .and_then(|listener| listener.local_addr())
-                .expect("a port of the loopback interface is free")
-        });
+        let [address, ops] = [(); 2].map(|()| free_address());
         // It logs with the default settings, to a file.
         let log = File::create(home.directory.path().join("log")).expect("a directory of our own");
         let child = home
@@ -127,9 +136,7 @@ impl Server {
             .expect("the program was built for this");
         let postmaster = home.cluster.as_ref().map(|_| crate::floor::postmaster(&home.url));
         let server = Self { address, callers, ops, child, postmaster };
-        while TcpStream::connect(address).is_err() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for(address);
         server
     }
 
