@@ -53,9 +53,15 @@ impl<S: Sync> FromRequestParts<S> for Authorization {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let basic = credentials(&parts.headers);
-        let is_other = matches!(basic, Ok(None)) && has_other_scheme(&parts.headers);
-        Ok(Self { basic, is_other })
+        Ok(Self::of(&parts.headers))
+    }
+}
+
+impl Authorization {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let basic = credentials(headers);
+        let is_other = matches!(basic, Ok(None)) && has_other_scheme(headers);
+        Self { basic, is_other }
     }
 }
 

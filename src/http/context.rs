@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
+use axum::http::{Extensions, Method, Uri};
 
 use super::error::Failure;
 use crate::domain::address::{ClientAddress, Unreadable};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::ExchangeId;
+use crate::domain::lengths::{METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
 use crate::flows::admission::{Caller, KeyOwner};
 use crate::flows::rotation::Ending;
 
@@ -37,13 +39,22 @@ impl Peer {
 pub struct RequestContext(Arc<Inner>);
 
 struct Inner {
-    id: ExchangeId,
-    request_id: String,
-    at: Timestamp,
+    head: Head,
     started: Instant,
-    peer: IpAddr,
-    address: Result<ClientAddress, Unreadable>,
     notes: Mutex<Notes>,
+}
+
+/// The request as it arrived.
+pub struct Head {
+    pub id: ExchangeId,
+    pub request_id: String,
+    pub at: Timestamp,
+    pub method: Method,
+    pub uri: Uri,
+    /// The pattern of the matched route.
+    pub route: Option<MatchedPath>,
+    pub peer: IpAddr,
+    pub address: Result<ClientAddress, Unreadable>,
 }
 
 /// What the layers and handlers learn about the caller, for the exchange record.
@@ -60,28 +71,42 @@ pub struct Notes {
 }
 
 impl RequestContext {
-    pub fn new(
-        id: ExchangeId,
-        request_id: String,
-        at: Timestamp,
-        peer: IpAddr,
-        address: Result<ClientAddress, Unreadable>,
-    ) -> Self {
-        let notes = Mutex::default();
-        Self(Arc::new(Inner { id, request_id, at, started: Instant::now(), peer, address, notes }))
+    pub fn new(head: Head) -> Self {
+        Self(Arc::new(Inner { head, started: Instant::now(), notes: Mutex::default() }))
+    }
+
+    /// # Errors
+    /// 500 outside the layer of all routes.
+    pub fn of(extensions: &Extensions) -> Result<Self, Failure> {
+        extensions.get::<Self>().cloned().ok_or_else(|| Failure::fault("a route outside the context layer"))
     }
 
     /// The id of the exchange record. It is also the request id, unless the caller sent one.
     pub fn id(&self) -> ExchangeId {
-        self.0.id
+        self.0.head.id
     }
 
     pub fn request_id(&self) -> &str {
-        &self.0.request_id
+        &self.0.head.request_id
     }
 
     pub fn at(&self) -> Timestamp {
-        self.0.at
+        self.0.head.at
+    }
+
+    /// Cut to the length that is recorded.
+    pub fn method(&self) -> &str {
+        cut(self.0.head.method.as_str(), METHOD_BYTES_MAX)
+    }
+
+    /// Cut to the length that is recorded.
+    pub fn path(&self) -> &str {
+        cut(self.0.head.uri.path(), PATH_BYTES_MAX)
+    }
+
+    /// The pattern of the matched route.
+    pub fn route(&self) -> Option<&str> {
+        self.0.head.route.as_ref().map(MatchedPath::as_str)
     }
 
     pub fn latency(&self) -> Duration {
@@ -95,12 +120,12 @@ impl RequestContext {
     /// # Errors
     /// [`Unreadable`] if a trusted proxy sent a header without a usable address.
     pub fn address(&self) -> Result<&ClientAddress, Unreadable> {
-        self.0.address.as_ref().map_err(|unreadable| *unreadable)
+        self.0.head.address.as_ref().map_err(|unreadable| *unreadable)
     }
 
     /// The client's address, or the peer's if the client's is unknown.
     pub fn ip(&self) -> IpAddr {
-        self.0.address.as_ref().map_or(self.0.peer, |address| address.ip)
+        self.0.head.address.as_ref().map_or(self.0.head.peer, |address| address.ip)
     }
 
     pub fn note(&self, change: impl FnOnce(&mut Notes)) {
@@ -119,8 +144,8 @@ impl RequestContext {
         self.note(|notes| notes.ending = Ending::first(notes.ending, ending));
     }
 
-    pub fn notes(&self) -> Notes {
-        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn take_notes(&self) -> Notes {
+        std::mem::take(&mut *self.0.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -133,10 +158,6 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(|| Failure::fault("a route outside the context layer"))
+        Self::of(&parts.extensions)
     }
 }

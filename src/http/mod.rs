@@ -25,28 +25,34 @@ pub mod server;
 pub mod stream;
 pub mod tls;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, get};
+use axum::routing::{MethodRouter, Route, any, get};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
-use tower::ServiceBuilder;
+use tower::layer::layer_fn;
+use tower::{Layer, Service, service_fn};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::config::ForwardedHeader;
 use crate::flows::SharedCore;
+use crate::flows::admission::Caller;
 use crate::jobs::egress::Egress;
 use crate::jobs::exchange_log::ExchangeLog;
 use crate::jobs::sweep::Sweeper;
 use crate::telemetry::traces::Traces;
+
+use context::RequestContext;
+use error::Failure;
 
 /// The settings for HTTP.
 #[derive(Clone, Debug)]
@@ -78,41 +84,20 @@ pub struct Shared {
 
 /// All routes with their layers, and the OpenAPI document.
 pub fn router(shared: Arc<Shared>) -> Router {
-    let keyed = |method: MethodRouter<Arc<Shared>>| {
-        // Layers for calls with an API key, outermost first. They run only for methods that exist, so a wrong
-        // method gets 405 even without a key.
-        method.route_layer(
-            ServiceBuilder::new()
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::api_key::api_key))
-                .layer(from_fn_with_state(Arc::clone(&shared), layer::allow_list::allow_list)),
-        )
-    };
-    let recorded = |method: MethodRouter<Arc<Shared>>| {
-        method.route_layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
-    };
-    let integrator = |method| recorded(keyed(method));
-    // For calls that the platform's services make too, with a service token instead of an API key.
-    let checking = |method| {
-        let service_token = from_fn_with_state(Arc::clone(&shared), layer::service_token::service_token);
-        recorded(keyed(method).route_layer(service_token))
-    };
     // `verify` checks the key and the address itself: it may only refuse with 401 or 403, and takes any
     // method.
-    let recorded_always = |method: MethodRouter<Arc<Shared>>| {
-        method.layer(from_fn_with_state(Arc::clone(&shared), layer::exchange_log::exchange_log))
-    };
-    let verify = || recorded_always(any(api::verify::verify));
-    let verify_scope = || recorded_always(any(api::verify::verify_scope));
+    let verify = || any(api::verify::verify);
+    let verify_scope = || any(api::verify::verify_scope);
     let admin =
         admin::routes().route_layer(from_fn_with_state(Arc::clone(&shared), layer::admin_token::admin_token));
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(api::authorize::authorize).map(integrator))
-        .routes(routes!(api::authorize::refresh_token).map(integrator))
-        .routes(routes!(api::introspect::introspect).map(checking))
-        .routes(routes!(api::introspect::revoke).map(checking))
-        .routes(routes!(api::rotate_secret::rotate_secret).map(integrator))
-        .routes(routes!(api::whoami::whoami).map(integrator))
-        .routes(routes!(api::verify::verify).map(|_| verify()))
+        .routes(routes!(api::authorize::authorize))
+        .routes(routes!(api::authorize::refresh_token))
+        .routes(routes!(api::introspect::introspect))
+        .routes(routes!(api::introspect::revoke))
+        .routes(routes!(api::rotate_secret::rotate_secret))
+        .routes(routes!(api::whoami::whoami))
+        .routes(routes!(api::verify::verify).map(|_: MethodRouter<Arc<Shared>>| verify()))
         .route("/api/verify/", verify())
         .route("/api/verify/{*suffix}", verify())
         .route("/api/verify-scope", verify_scope())
@@ -131,24 +116,56 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/openapi.json", get(async || openapi::response(document)))
         .merge(console::routes(&shared))
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(from_fn_with_state(Arc::clone(&shared), every_call))
+        .layer(around_every_call(Arc::clone(&shared)))
         .with_state(shared)
+}
+
+/// The one layer of all routes, also for paths that match none.
+pub(in crate::http) fn around_every_call(
+    shared: Arc<Shared>,
+) -> impl Layer<
+    Route,
+    Service = impl Service<
+        Request,
+        Response = Response,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Response, Infallible>> + Send,
+    > + Clone
+              + Send
+              + Sync,
+> + Clone {
+    layer_fn(move |route: Route| {
+        let shared = Arc::clone(&shared);
+        service_fn(move |request| every_call(Arc::clone(&shared), route.clone(), request))
+    })
 }
 
 /// The steps for every call, outermost first. They share one layer, because each layer adds allocations and
 /// copies of the request, which would cost more than the steps themselves.
-pub(in crate::http) async fn every_call(
-    State(shared): State<Arc<Shared>>,
+async fn every_call(
+    shared: Arc<Shared>,
+    mut route: Route,
     mut request: Request,
-    next: Next,
-) -> Response {
+) -> Result<Response, Infallible> {
     let begun = layer::context::begin(&shared, &mut request);
     let reader = layer::render::Reader::of(&request);
     let mut response = match request.extensions_mut().remove::<head::Refused>() {
         Some(head::Refused(failure)) => failure.into_response(),
-        None => layer::detach::detach(&shared, next.run(request)).await,
+        None => {
+            let answer = route.call(request);
+            let recorded = layer::exchange_log::record(Arc::clone(&shared), begun.context.clone(), answer);
+            layer::detach::detach(&shared, recorded).await
+        }
     };
     layer::render::render(&shared, &begun.context, &reader, &mut response);
     layer::context::end(&shared, &begun, &mut response);
-    response
+    Ok(response)
+}
+
+/// The steps for a call with an API key, in order. They run before the body is read, for every handler that takes
+/// a [`layer::api_key::Keyed`].
+async fn admit(shared: &Shared, context: &RequestContext, headers: &HeaderMap) -> Result<Caller, Failure> {
+    let mut caller = layer::api_key::admit(shared, context, headers).await?;
+    layer::allow_list::admit(shared, context, &mut caller).await?;
+    Ok(caller)
 }

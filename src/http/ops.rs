@@ -10,7 +10,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, text};
@@ -26,7 +25,7 @@ use strum::VariantArray;
 use super::error::Failure;
 use super::exposition::{self, is_open_metrics_wanted};
 use super::metrics::Labels;
-use super::{Shared, every_call, health};
+use super::{Shared, around_every_call, health};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SessionId;
 use crate::domain::session::Earliest;
@@ -50,7 +49,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics))
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(from_fn_with_state(Arc::clone(&shared), every_call))
+        .layer(around_every_call(Arc::clone(&shared)))
         .with_state(shared)
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use axum::http::{HeaderMap, Method};
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -37,8 +37,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The methods that may appear in a span's name. A caller can invent others, and each would make a new name
 /// (OpenTelemetry semantic conventions for HTTP spans).
-const METHODS: [Method; 7] =
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// A call that has been answered.
 pub struct Call<'a> {
@@ -46,7 +45,7 @@ pub struct Call<'a> {
     pub parent: &'a Context,
     pub at: Timestamp,
     pub request_id: &'a str,
-    pub method: &'a Method,
+    pub method: &'a str,
     pub route: Option<&'a str>,
     pub path: &'a str,
     pub status: u16,
@@ -101,7 +100,7 @@ impl Traces {
     /// Records the span of a call. Returns its trace if that is sampled.
     pub fn record(&self, call: &Call<'_>) -> Option<TraceId> {
         let began = UNIX_EPOCH + Duration::from_micros(call.at.micros().try_into().unwrap_or(0));
-        let method = if METHODS.contains(call.method) { call.method.as_str() } else { "_OTHER" };
+        let method = if METHODS.contains(&call.method) { call.method } else { "_OTHER" };
         let name: Cow<'static, str> = match call.route {
             Some(route) => format!("{method} {route}").into(),
             None => method.to_owned().into(),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +16,7 @@ use crate::http::basic::{self, Authorization};
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::http::form::Fields;
+use crate::http::layer::api_key::Keyed;
 
 /// The same body is for the vendor's integrators, who read `httpStatus`, `expire_time` and `status`, and for
 /// OAuth clients (RFC 6749 5.1).
@@ -81,7 +82,7 @@ pub struct TokenRequest {
     responses((status = 200, body = TokenResponse)))]
 pub async fn authorize(
     State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Caller>,
+    Keyed(caller): Keyed,
     context: RequestContext,
     authorization: Authorization,
     mut fields: Fields,
@@ -98,7 +99,7 @@ pub async fn authorize(
     responses((status = 200, body = TokenResponse)))]
 pub async fn refresh_token(
     State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Caller>,
+    Keyed(caller): Keyed,
     context: RequestContext,
     authorization: Authorization,
     mut fields: Fields,

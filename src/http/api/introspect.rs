@@ -2,26 +2,25 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::admin::Permission;
 use crate::domain::api_key::Environment;
 use crate::domain::ids::MerchantId;
+use crate::domain::secret::PlainSecret;
 use crate::domain::token::TokenKind;
-use crate::flows::admission::Caller;
 use crate::flows::error::Refused;
 use crate::flows::introspect::{Active, TokenRequester};
 use crate::flows::principal::Origin;
 use crate::http::Shared;
-use crate::http::basic::{self, Authorization};
+use crate::http::basic;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
-use crate::http::form::Fields;
-use crate::http::layer::service_token::Service;
+use crate::http::layer::service_token::{Asker, Asking};
 
 /// The state of a token.
 #[derive(Serialize, ToSchema)]
@@ -105,14 +104,10 @@ pub struct TokenQuestion {
     responses((status = 200, body = IntrospectionResponse)))]
 pub async fn introspect(
     State(shared): State<Arc<Shared>>,
-    caller: Option<Extension<Caller>>,
-    service: Option<Extension<Service>>,
     context: RequestContext,
-    authorization: Authorization,
-    fields: Fields,
+    asking: Asking,
 ) -> Result<Json<IntrospectionResponse>, Failure> {
-    let (requester, token) =
-        question(caller, service, Permission::Introspect, &context, authorization, fields)?;
+    let (requester, token) = question(asking, Permission::Introspect, &context)?;
     let active = shared.core.introspect(requester, token.expose()).await?;
     Ok(Json(match active {
         Some(active) => IntrospectionResponse::Active(ActiveToken::new(active, &shared.core.issuer)),
@@ -127,13 +122,10 @@ pub async fn introspect(
     responses((status = 200)))]
 pub async fn revoke(
     State(shared): State<Arc<Shared>>,
-    caller: Option<Extension<Caller>>,
-    service: Option<Extension<Service>>,
     context: RequestContext,
-    authorization: Authorization,
-    fields: Fields,
+    asking: Asking,
 ) -> Result<StatusCode, Failure> {
-    let (requester, token) = question(caller, service, Permission::Revoke, &context, authorization, fields)?;
+    let (requester, token) = question(asking, Permission::Revoke, &context)?;
     let origin = Origin { client_ip: context.ip(), request_id: context.request_id().to_owned() };
     shared.core.revoke(requester, token.expose(), origin).await?;
     Ok(StatusCode::OK)
@@ -141,28 +133,24 @@ pub async fn revoke(
 
 /// The caller, and the token that the call is about.
 fn question(
-    caller: Option<Extension<Caller>>,
-    service: Option<Extension<Service>>,
+    Asking { asker, authorization, mut fields }: Asking,
     permission: Permission,
     context: &RequestContext,
-    authorization: Authorization,
-    mut fields: Fields,
-) -> Result<(TokenRequester, crate::domain::secret::PlainSecret), Failure> {
+) -> Result<(TokenRequester, PlainSecret), Failure> {
     let token = fields.take_secret("token");
-    let requester = match (service, caller) {
-        (Some(Extension(Service(service))), _) if !service.has(permission) => {
+    let requester = match asker {
+        Asker::Service(service) if !service.has(permission) => {
             return Err(Refused::InsufficientPermission.into());
         }
-        (Some(Extension(Service(service))), _) => {
+        Asker::Service(service) => {
             let expects_refresh_token = fields.get("token_type_hint") == Some("refresh_token");
             TokenRequester::Service { service, expects_refresh_token }
         }
-        (None, Some(Extension(caller))) => {
+        Asker::Client(caller) => {
             let presented = basic::client(authorization, &mut fields)?;
             context.note_client(&caller, &presented.client_id);
             TokenRequester::Client { caller, presented }
         }
-        (None, None) => return Err(Failure::fault("neither a caller nor a service behind the layers")),
     };
     let token = token.ok_or_else(|| Failure::invalid_request("token: missing"))?;
     Ok((requester, token))

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::flows::admission::Caller;
 use crate::flows::idempotency::IdempotencyKey;
 use crate::flows::manage_credentials::RotatedBy;
 use crate::flows::principal::Principal;
@@ -21,6 +19,7 @@ use crate::http::basic::{self, Authorization};
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::http::form::Fields;
+use crate::http::layer::api_key::Keyed;
 
 const OVERLAP_SECS_DEFAULT: i64 = 3600;
 
@@ -45,7 +44,7 @@ pub struct SecretRotationRequest {
             body = crate::http::openapi::IntegratorError)))]
 pub async fn rotate_secret(
     State(shared): State<Arc<Shared>>,
-    Extension(mut caller): Extension<Caller>,
+    Keyed(mut caller): Keyed,
     context: RequestContext,
     authorization: Authorization,
     headers: HeaderMap,

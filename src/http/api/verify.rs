@@ -18,11 +18,10 @@ use crate::domain::scope::Scopes;
 use crate::domain::secret::PlainSecret;
 use crate::flows::admission::Caller;
 use crate::flows::introspect::Active;
-use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 use crate::http::layer::service_token::bearer;
-use crate::http::layer::{allow_list, api_key};
+use crate::http::{self, Shared};
 
 const ACCESS_TOKEN: HeaderName = HeaderName::from_static("access-token");
 const X_MERCHANT_ID: HeaderName = HeaderName::from_static("x-merchant-id");
@@ -78,8 +77,7 @@ struct Passed {
 }
 
 async fn admit(shared: &Shared, context: &RequestContext, headers: &HeaderMap) -> Result<Passed, Failure> {
-    let mut caller = api_key::admit(shared, context, headers).await.map_err(as_verify)?;
-    allow_list::admit(shared, context, &mut caller).await.map_err(as_verify)?;
+    let mut caller = http::admit(shared, context, headers).await.map_err(as_verify)?;
     let token = access_token(headers).map_err(|reason| as_verify(Failure::refused(reason)))?;
     let decided = shared.core.verify(&mut caller, token.as_ref().map(PlainSecret::expose)).await;
     let active = decided.map_err(|error| as_verify(error.into()))?;

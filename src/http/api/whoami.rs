@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,10 +12,10 @@ use crate::domain::api_key::{Environment, IpMode};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::domain::scope::Scopes;
-use crate::flows::admission::Caller;
 use crate::flows::limits::LimitsOf;
 use crate::http::Shared;
 use crate::http::error::Failure;
+use crate::http::layer::api_key::Keyed;
 
 #[derive(Serialize, ToSchema)]
 pub struct Whoami {
@@ -44,7 +44,7 @@ pub struct Whoami {
     responses((status = 200, body = Whoami)))]
 pub async fn whoami(
     State(shared): State<Arc<Shared>>,
-    Extension(mut caller): Extension<Caller>,
+    Keyed(mut caller): Keyed,
 ) -> Result<Json<Whoami>, Failure> {
     let core = &shared.core;
     core.confirm(&mut caller).await?;

@@ -2,36 +2,28 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use crate::domain::address::ClientAddress;
 use crate::domain::reason::Reason;
 use crate::flows::admission::Caller;
-use crate::http::Shared;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
-use crate::http::layer::service_token::Service;
+use crate::http::{self, Shared};
 
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-pub async fn api_key(
-    State(shared): State<Arc<Shared>>,
-    context: RequestContext,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    if request.extensions().get::<Service>().is_some() {
-        return next.run(request).await;
-    }
-    match admit(&shared, &context, request.headers()).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(failure) => failure.into_response(),
+/// A caller with a key that is valid, from an allowed address and within its limit.
+pub struct Keyed(pub Caller);
+
+impl FromRequestParts<Arc<Shared>> for Keyed {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Failure> {
+        let context = RequestContext::of(&parts.extensions)?;
+        http::admit(shared, &context, &parts.headers).await.map(Self)
     }
 }
 

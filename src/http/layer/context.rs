@@ -5,15 +5,14 @@ use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use opentelemetry::Context;
 
 use crate::config::ForwardedHeader;
 use crate::domain::address::{self, ClientAddress, Unreadable};
 use crate::domain::ids::ExchangeId;
-use crate::domain::lengths::{METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
-use crate::http::context::{Peer, RequestContext, micros_of};
+use crate::http::context::{Head, Peer, RequestContext, micros_of};
 use crate::http::error::Failure;
 use crate::http::{Edge, Shared};
 use crate::telemetry::traces::Call;
@@ -23,14 +22,11 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The start of a request, for [`end`].
 pub struct Begun {
     pub context: RequestContext,
-    method: Method,
-    uri: Uri,
-    route: Option<MatchedPath>,
     /// The trace to continue, if a trusted proxy named one.
-    parent: Context,
+    parent: Option<Context>,
 }
 
-/// Adds the context to the request, for the layers and handlers.
+/// Adds the context to the request, for the handlers.
 pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
     let at = shared.core.now();
     let id = ExchangeId::generate(at, &shared.core.entropy);
@@ -41,38 +37,38 @@ pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
     let address = client_address(peer, request.headers(), &shared.edge);
     let comes_through_proxy = address.as_ref().is_ok_and(|address| !address.hops.is_empty());
     let parent = match &shared.traces {
-        Some(traces) if comes_through_proxy => traces.named_by(request.headers()),
-        _ => Context::new(),
+        Some(traces) if comes_through_proxy => Some(traces.named_by(request.headers())),
+        _ => None,
     };
-    let context = RequestContext::new(id, request_id, at, peer.ip, address);
-    request.extensions_mut().insert(context.clone());
-    Begun {
-        context,
+    let context = RequestContext::new(Head {
+        id,
+        request_id,
+        at,
         method: request.method().clone(),
         uri: request.uri().clone(),
         route: request.extensions().get::<MatchedPath>().cloned(),
-        parent,
-    }
+        peer: peer.ip,
+        address,
+    });
+    request.extensions_mut().insert(context.clone());
+    Begun { context, parent }
 }
 
 /// Adds the id to the answer, counts the request and writes its log line.
-pub fn end(shared: &Shared, begun: &Begun, response: &mut Response) {
-    let context = &begun.context;
+pub fn end(shared: &Shared, Begun { context, parent }: &Begun, response: &mut Response) {
     if let Ok(value) = HeaderValue::from_str(context.request_id()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let reason = response.extensions().get::<Failure>().and_then(|failure| failure.reason);
     let (status, latency) = (response.status().as_u16(), context.latency());
-    let route = begun.route.as_ref().map(MatchedPath::as_str);
-    let method = cut(begun.method.as_str(), METHOD_BYTES_MAX);
-    let path = cut(begun.uri.path(), PATH_BYTES_MAX);
+    let (route, method, path) = (context.route(), context.method(), context.path());
     shared.metrics.count(route, status, reason, latency);
     let trace = shared.traces.as_ref().and_then(|traces| {
         traces.record(&Call {
-            parent: &begun.parent,
+            parent: parent.as_ref().unwrap_or(&Context::new()),
             at: context.at(),
             request_id: context.request_id(),
-            method: &begun.method,
+            method,
             route,
             path,
             status,

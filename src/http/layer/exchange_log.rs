@@ -1,19 +1,17 @@
 //! Records each call for "API details": the caller, the address, the result and the exact reason. Also adds
 //! headers that tell the caller when its key or secret ends soon.
 //!
-//! A background task writes the records, so the call does not wait. A call with an unknown key belongs to no
+//! A background task writes the records, so the call does not wait. A call without a known key belongs to no
 //! merchant, so it is not recorded. Its log line has the reason. The number of recorded refusals per address
 //! and minute is limited. Otherwise somebody with a key that no longer works could fill the database with
 //! records.
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::domain::lengths::{HOPS_MAX, METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
+use crate::domain::lengths::HOPS_MAX;
 use crate::domain::reason::Reason;
 use crate::flows::rotation::Ending;
 use crate::http::Shared;
@@ -24,27 +22,23 @@ use crate::store::exchanges::Exchange;
 /// The recorded reason if a call was allowed although its address is outside the key's list.
 pub const OBSERVED: &str = "address_observed";
 
-pub async fn exchange_log(
-    State(shared): State<Arc<Shared>>,
+pub async fn record<E>(
+    shared: Arc<Shared>,
     context: RequestContext,
-    request: Request,
-    next: Next,
-) -> Response {
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-
-    let mut response = next.run(request).await;
-
-    let notes = context.notes();
+    answer: impl Future<Output = Result<Response, E>>,
+) -> Result<Response, E> {
+    let mut response = answer.await?;
+    let notes = context.take_notes();
     if let (Some(ending), true) = (notes.ending, response.status().is_success()) {
         put_ending(response.headers_mut(), ending);
     }
-    let Some(owner) = notes.owner else { return response };
+    let Some(owner) = notes.owner else { return Ok(response) };
     let failure = response.extensions().get::<Failure>();
     let reason = failure.and_then(|failure| failure.reason);
     if reason.is_some_and(Reason::is_of_an_outsider)
         && !shared.exchanges.has_room_for_refusal(context.ip(), context.at())
     {
-        return response;
+        return Ok(response);
     }
     let reason = reason.map(Reason::name);
     let hops = context.address().map(|address| address.hops.as_slice()).unwrap_or_default();
@@ -53,8 +47,8 @@ pub async fn exchange_log(
         merchant_id: owner.merchant_id,
         at: context.at(),
         request_id: context.request_id().to_owned(),
-        method: cut(method.as_str(), METHOD_BYTES_MAX).to_owned(),
-        path: cut(uri.path(), PATH_BYTES_MAX).to_owned(),
+        method: context.method().to_owned(),
+        path: context.path().to_owned(),
         status: response.status().as_u16(),
         error: failure.map(|failure| failure.code.to_owned()),
         reason: reason.or(notes.observed.then_some(OBSERVED)).map(str::to_owned),
@@ -68,7 +62,7 @@ pub async fn exchange_log(
         true => shared.exchanges.record_renewal(exchange),
         false => shared.exchanges.record(exchange),
     }
-    response
+    Ok(response)
 }
 
 /// `Sunset` (RFC 8594) says when the key or secret of this call stops working. `Deprecation` (RFC 9745) says

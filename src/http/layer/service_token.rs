@@ -7,45 +7,51 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::reason::Reason;
 use crate::domain::secret::{ADMIN_TOKEN_PREFIX, PlainSecret};
+use crate::flows::admission::Caller;
 use crate::flows::error::Error;
 use crate::flows::failures::Surface;
-use crate::http::Shared;
-use crate::http::basic;
+use crate::http::basic::{self, Authorization};
 use crate::http::body;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
-use crate::http::form;
+use crate::http::form::{self, Fields};
 use crate::http::layer::api_key::X_API_KEY;
+use crate::http::{self, Shared};
 
-/// An authenticated service.
-#[derive(Clone)]
-pub struct Service(pub AdminToken);
+/// A call about a token: the caller and the body.
+pub struct Asking {
+    pub asker: Asker,
+    pub authorization: Authorization,
+    pub fields: Fields,
+}
 
-pub async fn service_token(
-    State(shared): State<Arc<Shared>>,
-    context: RequestContext,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let presented = match in_headers(request.headers()) {
-        None if may_be_in_body(request.headers()) => in_body(&mut request).await,
-        presented => presented,
-    };
-    let Some(presented) = presented else { return next.run(request).await };
-    match admit(&shared, &context, presented).await {
-        Ok(service) => {
-            request.extensions_mut().insert(service);
-            next.run(request).await
-        }
-        Err(failure) => failure.into_response(),
+/// An authenticated caller.
+pub enum Asker {
+    Client(Caller),
+    Service(AdminToken),
+}
+
+impl FromRequest<Arc<Shared>> for Asking {
+    type Rejection = Failure;
+
+    async fn from_request(mut request: Request, shared: &Arc<Shared>) -> Result<Self, Failure> {
+        let context = RequestContext::of(request.extensions())?;
+        let presented = match in_headers(request.headers()) {
+            None if may_be_in_body(request.headers()) => in_body(&mut request).await,
+            presented => presented,
+        };
+        let asker = match presented {
+            Some(presented) => Asker::Service(admit(shared, &context, presented).await?),
+            None => Asker::Client(http::admit(shared, &context, request.headers()).await?),
+        };
+        let authorization = Authorization::of(request.headers());
+        Ok(Self { asker, authorization, fields: Fields::from_request(request, shared).await? })
     }
 }
 
@@ -90,7 +96,11 @@ async fn in_body(request: &mut Request) -> Option<Presented> {
     Presented::new(Some(fields.get("client_id")?.to_owned()), token)
 }
 
-async fn admit(shared: &Shared, context: &RequestContext, presented: Presented) -> Result<Service, Failure> {
+async fn admit(
+    shared: &Shared,
+    context: &RequestContext,
+    presented: Presented,
+) -> Result<AdminToken, Failure> {
     let Presented { id, token } = presented;
     let is_bearer = id.is_none();
     if token.expose().contains('\0') || id.as_ref().is_some_and(|id| id.contains('\0')) {
@@ -106,7 +116,7 @@ async fn admit(shared: &Shared, context: &RequestContext, presented: Presented) 
     };
     match shared.core.admit_admin_token(Surface::Api, context.ip(), &token, fits).await {
         Err(Error::Refused(reason)) => Err(refused(reason, is_bearer)),
-        admitted => Ok(Service(admitted?)),
+        admitted => Ok(admitted?),
     }
 }
 
