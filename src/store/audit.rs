@@ -59,25 +59,25 @@ pub async fn append_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StoreE
         let detail = event.detail.to_string();
         hash = event.chain_hash(seq, &hash, &detail).to_vec();
         details.push(Some(detail));
-        hashes.push(Some(hash.clone()));
+        hashes.push(hash.clone());
     }
-    let text = |of: fn(&AuditEvent) -> Option<String>| Column::Text(events.iter().map(of).collect());
+    let text = |of: fn(&AuditEvent) -> Option<&str>| Column::text(events.iter().map(of));
     let columns = vec![
         Column::ints(last - count + 1..=last),
         Column::ids(events.iter().map(|event| event.id)),
         Column::times(events.iter().map(|event| event.at)),
         Column::maybe_ids(events.iter().map(|event| event.merchant_id)),
-        text(|event| Some(<&str>::from(event.actor.kind).to_owned())),
-        text(|event| event.actor.id.clone()),
-        text(|event| event.actor.name.clone()),
-        text(|event| Some(event.action.clone())),
-        text(|event| Some(event.object_kind.clone())),
-        text(|event| event.object_id.clone()),
-        text(|event| Some(<&str>::from(event.outcome).to_owned())),
-        text(|event| event.client_ip.clone()),
-        text(|event| event.request_id.clone()),
-        Column::Text(details),
-        Column::Bytes(hashes),
+        text(|event| Some(event.actor.kind.into())),
+        text(|event| event.actor.id.as_deref()),
+        text(|event| event.actor.name.as_deref()),
+        text(|event| Some(&event.action)),
+        text(|event| Some(&event.object_kind)),
+        text(|event| event.object_id.as_deref()),
+        text(|event| Some(event.outcome.into())),
+        text(|event| event.client_ip.as_deref()),
+        text(|event| event.request_id.as_deref()),
+        Column::text(details.into_iter()),
+        Column::bytes(hashes.iter().map(Vec::as_slice)),
     ];
     let rows = tx.batch(&INSERT, columns).execute().await?;
     touched("audit_events", rows, u64::try_from(count).unwrap_or(0))?;
@@ -237,7 +237,7 @@ pub async fn tokens_that_changed(
     tokens: impl Iterator<Item = AdminTokenId>,
     since: Timestamp,
 ) -> Result<HashSet<AdminTokenId>, StoreError> {
-    let columns = vec![Column::Text(tokens.map(|id| Some(id.to_string())).collect())];
+    let columns = vec![Column::text(tokens.map(|id| Some(id.to_string())))];
     let rows = db.batch(&TOKENS_THAT_CHANGED, columns).bind(since).all::<(String,)>().await?;
     Ok(rows.iter().filter_map(|(id,)| id.parse().ok()).collect())
 }

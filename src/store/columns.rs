@@ -1,5 +1,6 @@
 //! Columns of values for the group-commit statements, and domain types as column types.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
@@ -25,14 +26,14 @@ use crate::domain::stored::{JsonText, SmallNumber};
 use crate::domain::webhook::EventData;
 
 /// One column of a batch.
-pub enum Column {
+pub enum Column<'a> {
     Uuid(Vec<Option<Uuid>>),
     Int(Vec<Option<i64>>),
-    Bytes(Vec<Option<Vec<u8>>>),
-    Text(Vec<Option<String>>),
+    Bytes(Vec<Option<&'a [u8]>>),
+    Text(Vec<Option<Cow<'a, str>>>),
 }
 
-impl Column {
+impl<'a> Column<'a> {
     pub fn ids<T>(ids: impl Iterator<Item = Id<T>>) -> Self {
         Self::Uuid(ids.map(|id| Some(id.uuid())).collect())
     }
@@ -48,6 +49,14 @@ impl Column {
 
     pub fn times(values: impl Iterator<Item = Timestamp>) -> Self {
         Self::Int(values.map(|time| Some(time.micros())).collect())
+    }
+
+    pub fn bytes(values: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self::Bytes(values.map(Some).collect())
+    }
+
+    pub fn text(values: impl Iterator<Item = Option<impl Into<Cow<'a, str>>>>) -> Self {
+        Self::Text(values.map(|value| value.map(Into::into)).collect())
     }
 
     fn len(&self) -> usize {
@@ -84,7 +93,7 @@ impl Column {
 }
 
 /// A JSON array with one array for each row, for `jsonb_each`.
-pub(super) fn rows_as_json(columns: &[Column]) -> String {
+pub(super) fn rows_as_json(columns: &[Column<'_>]) -> String {
     let rows = columns.first().map_or(0, Column::len);
     let mut out = String::with_capacity(rows * columns.len() * 40);
     out.push('[');

@@ -55,7 +55,7 @@ impl Connection {
 
     /// Prepares the engine's text of `sql` with columns of values. PostgreSQL gets arrays for `unnest`,
     /// SQLite gets a JSON array of rows as `$1` for `jsonb_each`.
-    pub fn batch(&mut self, sql: &'static Sql, columns: Vec<Column>) -> Query<'_> {
+    pub fn batch(&mut self, sql: &'static Sql, columns: Vec<Column<'_>>) -> Query<'_> {
         let link = self.link();
         match link {
             Link::Postgres(..) => {
@@ -224,7 +224,7 @@ impl Query<'_> {
         self
     }
 
-    /// Binds the last parameter, which only one of two texts has.
+    /// Binds one of the last parameters, which only one of two texts has.
     pub fn bind_if<T: Value>(self, value: Option<T>) -> Self {
         match value {
             Some(value) => self.bind(value),
@@ -232,7 +232,7 @@ impl Query<'_> {
         }
     }
 
-    fn bind_column(mut self, column: Column) -> Self {
+    fn bind_column(mut self, column: Column<'_>) -> Self {
         if let Link::Postgres(_, arguments) = &mut self.link {
             let added = match column {
                 Column::Uuid(values) => arguments.add(values),

@@ -1,8 +1,14 @@
 //! Exchanges: every call of the integrators' API, for "API details". They are written in batches.
+//!
+//! If the caller sent no request id, the id of the record is the request id. It is stored only once:
+//! `request_id` is empty then, and the index by request id does not contain the row.
+
+use std::borrow::Cow;
 
 use constcat::concat;
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::StoreError;
 use super::columns::Column;
@@ -40,6 +46,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    fn has_own_request_id(&self) -> bool {
+        let mut id = Uuid::encode_buffer();
+        self.request_id != *self.id.uuid().hyphenated().encode_lower(&mut id)
+    }
+
     /// Its size in memory.
     pub fn bytes(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -84,21 +95,26 @@ const INSERT: Sql = Sql {
 
 pub async fn insert(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> {
     let exchanges = || calls.iter().map(|call| &call.exchange);
-    let text = |of: fn(&Exchange) -> Option<String>| Column::Text(exchanges().map(of).collect());
+    let text = |of: fn(&Exchange) -> Option<&str>| Column::text(exchanges().map(of));
     let columns = vec![
         Column::ids(exchanges().map(|exchange| exchange.id)),
         Column::ids(exchanges().map(|exchange| exchange.merchant_id)),
         Column::times(exchanges().map(|exchange| exchange.at)),
-        text(|exchange| Some(exchange.request_id.clone())),
-        text(|exchange| Some(exchange.method.clone())),
-        text(|exchange| Some(exchange.path.clone())),
+        text(|exchange| Some(if exchange.has_own_request_id() { &exchange.request_id } else { "" })),
+        text(|exchange| Some(&exchange.method)),
+        text(|exchange| Some(&exchange.path)),
         Column::ints(exchanges().map(|exchange| exchange.status.into())),
-        text(|exchange| exchange.error.clone()),
-        text(|exchange| exchange.reason.clone()),
-        text(|exchange| Some(exchange.client_ip.clone())),
-        text(|exchange| Some(serde_json::Value::from(exchange.hops.clone()).to_string())),
+        text(|exchange| exchange.error.as_deref()),
+        text(|exchange| exchange.reason.as_deref()),
+        text(|exchange| Some(&exchange.client_ip)),
+        Column::text(exchanges().map(|exchange| {
+            Some(match exchange.hops.as_slice() {
+                [] => Cow::Borrowed("[]"),
+                hops => Cow::Owned(serde_json::Value::from(hops).to_string()),
+            })
+        })),
         Column::maybe_ids(exchanges().map(|exchange| exchange.api_key_id)),
-        text(|exchange| exchange.client_id.clone()),
+        text(|exchange| exchange.client_id.as_deref()),
         Column::ints(exchanges().map(|exchange| exchange.latency_us)),
     ];
     db.batch(&INSERT, columns).execute().await?;
@@ -125,6 +141,8 @@ const IN_RANGE: &str = concat!(
      and (status = $6 or $6 is null) and (api_key_id = $7 or $7 is null) and (client_ip = $8 or $8 is null) \
      and ((status >= 400 and (coalesce(reason, 'other') = $9 or $9 = 'any')) or $9 is null)"
 );
+const NAMED: &str = " and id in (select id from exchanges where merchant_id = $1 and request_id = $11 and request_id <> '' \
+     union all select id from exchanges where merchant_id = $1 and id = $12 and request_id = '')";
 const NEWEST_FIRST: &str = " order by id desc limit $10";
 
 /// A page of a merchant's exchanges, newest first, starting before `before`.
@@ -137,15 +155,17 @@ pub async fn list(
 ) -> Result<Vec<Exchange>, StoreError> {
     // Ids begin with the time. Both ends of the range are always bound: PostgreSQL keeps one plan for all calls,
     // and in that plan a condition that may be absent cannot use an index. For the same reason a request id,
-    // which has an index of its own, has a statement of its own.
+    // which has an index of its own, has a statement of its own. It may also be the id of the record.
     let from = filter.from.unwrap_or(Timestamp::MIN);
     let to = filter.to.unwrap_or(Timestamp::MAX);
     let end = before.unwrap_or(Id::max()).min(filter.to.map_or(Id::max(), Id::first_after));
+    let own_id = |request_id: &String| request_id.parse().unwrap_or(ExchangeId::nil());
     let sql = match filter.request_id {
-        Some(_) => concat!(IN_RANGE, " and request_id = $11", NEWEST_FIRST),
+        Some(_) => concat!(IN_RANGE, NAMED, NEWEST_FIRST),
         None => concat!(IN_RANGE, NEWEST_FIRST),
     };
-    db.query(sql)
+    let query = db
+        .query(sql)
         .bind(merchant)
         .bind(filter.from.map_or(ExchangeId::nil(), ExchangeId::first_of))
         .bind(end)
@@ -157,8 +177,12 @@ pub async fn list(
         .bind(filter.denied.clone())
         .bind(limit)
         .bind_if(filter.request_id.clone())
-        .all()
-        .await
+        .bind_if(filter.request_id.as_ref().map(own_id));
+    let mut exchanges: Vec<Exchange> = query.all().await?;
+    for exchange in exchanges.iter_mut().filter(|exchange| exchange.request_id.is_empty()) {
+        exchange.request_id = exchange.id.to_string();
+    }
+    Ok(exchanges)
 }
 
 /// An address that a key was used from.

@@ -258,7 +258,7 @@ pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), St
     let columns = vec![
         Column::ids(uses.iter().map(|used| used.secret)),
         Column::times(uses.iter().map(|used| used.at)),
-        Column::Text(uses.iter().map(|used| Some(used.ip.to_string())).collect()),
+        Column::text(uses.iter().map(|used| Some(used.ip.to_string()))),
     ];
     db.batch(&NOTE_USES, columns).execute().await?;
     Ok(())

@@ -53,10 +53,10 @@ pub(super) async fn open(db: &mut Connection, opens: &[Open]) -> Result<Vec<bool
         Column::ids(sessions().map(|session| session.credential_id)),
         Column::ints(sessions().map(|session| session.epoch)),
         Column::ints(sessions().map(|session| session.token_key_id)),
-        Column::Bytes(sessions().map(|session| Some(session.secret.to_vec())).collect()),
+        Column::bytes(sessions().map(|session| session.secret.as_slice())),
         Column::times(sessions().map(|session| session.started_at)),
         Column::times(sessions().map(|session| session.expires_at)),
-        Column::Text(sessions().map(|session| session.scopes.as_ref().map(Scopes::to_string)).collect()),
+        Column::text(sessions().map(|session| session.scopes.as_ref().map(Scopes::as_str))),
     ];
     let written: HashSet<_> = db.batch(&OPEN, columns).all::<(SessionId,)>().await?.into_iter().collect();
     Ok(opens.iter().map(|open| written.contains(&(open.session.id,))).collect())

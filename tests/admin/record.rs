@@ -37,6 +37,42 @@ async fn a_denial_explains_itself_to_the_owner_by_its_request_id() {
 }
 
 #[tokio::test]
+async fn an_exchange_is_found_by_its_request_id_whoever_chose_it() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let key = operator.key(&merchant, json!({})).await;
+        let client = operator.credentials(&key).await;
+        let ours =
+            app.send(authorize(&key, &client)).await.header("x-request-id").expect("each answer has one");
+        let chosen = authorize(&key, &client).header("x-request-id", "chosen");
+        app.send(chosen).await.tokens();
+        app.flush().await;
+        // Like a record from before, where an id of ours was stored as text.
+        let earlier = "01a20d60-fef6-7ad1-ae50-7286a391e4c4";
+        app.send(authorize(&key, &client).header("x-request-id", earlier)).await.tokens();
+        app.flush().await;
+        for id in [&ours, "chosen", earlier] {
+            let found = operator.get(&format!("/merchants/{merchant}/exchanges?request_id={id}")).await.ok();
+            let items = found["items"].as_array().expect("a page");
+            assert_eq!(items.iter().map(|item| text(item, "request_id")).collect::<Vec<_>>(), [id]);
+        }
+        let all = operator.get(&format!("/merchants/{merchant}/exchanges")).await.ok();
+        let items = all["items"].as_array().expect("a page");
+        let mut shown: Vec<_> = items.iter().map(|item| text(item, "request_id")).collect();
+        shown.sort_unstable();
+        let mut sent = [ours.as_str(), "chosen", earlier];
+        sent.sort_unstable();
+        assert_eq!(shown, sent);
+        let named_by_us =
+            items.iter().find(|item| text(item, "id") == ours).expect("its id is the request id");
+        assert_eq!(text(named_by_us, "request_id"), ours);
+        assert_eq!(app.number("select count(*) from exchanges where request_id = ''").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn exchanges_are_filtered_by_status_key_and_time() {
     each_engine(async |app| {
         let operator = Admin::operator(&app).await;
