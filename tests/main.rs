@@ -17,6 +17,7 @@ mod disk_full;
 mod docs;
 mod domain;
 mod faults;
+mod flood;
 mod fuzz_corpus;
 mod hang_ups;
 mod integrator;

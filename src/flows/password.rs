@@ -4,9 +4,13 @@
 //! memory on purpose, so a caller must not be able to cause many hashes at once. One hash is computed at a
 //! time, and a few callers wait. Further callers get 503 before anything else is checked.
 
-use argon2::password_hash::PasswordHasher;
-use argon2::{Argon2, Params, PasswordHash};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{LazyLock, mpsc};
+use std::thread;
+
+use argon2::password_hash::phc::{Output, ParamsString, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version, password_hash};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::Core;
 use super::console_session::SignedIn;
@@ -33,24 +37,47 @@ const CALLS_MAX: usize = 16;
 pub struct Hashing {
     places: Semaphore,
     turn: Semaphore,
+    /// One thread computes all hashes in one buffer of 19 MiB. With a buffer for each hash, the allocator would
+    /// keep several of them for a while.
+    thread: LazyLock<mpsc::Sender<Job>>,
+}
+
+type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
+
+fn start_thread() -> mpsc::Sender<Job> {
+    let (jobs, waiting) = mpsc::channel::<Job>();
+    let work = move || {
+        let mut memory = Vec::new();
+        for job in waiting {
+            // A panic drops the answer's sender, so the caller learns of it. The next job must still run.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+        }
+    };
+    thread::Builder::new().name("passwords".to_owned()).spawn(work).expect("the system can start a thread");
+    jobs
 }
 
 /// A caller's turn. Dropping it lets the next caller continue.
 pub(super) struct Turn<'a> {
+    thread: &'a mpsc::Sender<Job>,
     _place: SemaphorePermit<'a>,
     _turn: SemaphorePermit<'a>,
 }
 
 impl Hashing {
     pub const fn new() -> Self {
-        Self { places: Semaphore::const_new(CALLS_MAX), turn: Semaphore::const_new(1) }
+        Self {
+            places: Semaphore::const_new(CALLS_MAX),
+            turn: Semaphore::const_new(1),
+            thread: LazyLock::new(start_thread),
+        }
     }
 
     /// Waits for a turn. [`Fault::Busy`], which is answered with 503, if too many callers already wait.
     pub(super) async fn turn(&self) -> Result<Turn<'_>, Fault> {
         let place = self.places.try_acquire().map_err(|_| Fault::Busy)?;
         let turn = self.turn.acquire().await.map_err(|_| Fault::Busy)?;
-        Ok(Turn { _place: place, _turn: turn })
+        Ok(Turn { thread: &self.thread, _place: place, _turn: turn })
     }
 }
 
@@ -61,6 +88,16 @@ impl Default for Hashing {
 }
 
 impl Turn<'_> {
+    async fn compute<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Vec<Block>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (answer, computed) = oneshot::channel();
+        let job = Box::new(move |memory: &mut Vec<Block>| drop(answer.send(job(memory))));
+        self.thread.send(job).map_err(|_| Fault::Busy)?;
+        computed.await.map_err(|_| Fault::Busy)?
+    }
+
     /// Of which of these hashes, all of users of one address, the password is. It takes as long for one as for
     /// none or many: they have the same salt, so that one computation is compared with each.
     pub(super) async fn matches(
@@ -68,13 +105,13 @@ impl Turn<'_> {
         password: PlainSecret,
         hashes: Vec<String>,
     ) -> Result<Vec<bool>, Fault> {
-        let check = move || {
+        let check = move |memory: &mut Vec<Block>| {
             let like = hashes.first().map_or(NOBODY, String::as_str);
-            let computed = computed(&password, PasswordHash::new(like).ok().as_ref(), &[])?;
+            let computed = computed(&password, PasswordHash::new(like).ok().as_ref(), &[], memory)?;
             let is_of = |hash: &String| PasswordHash::new(hash).is_ok_and(|hash| is_same(&hash, &computed));
             Ok(hashes.iter().map(is_of).collect())
         };
-        tokio::task::spawn_blocking(check).await.map_err(|_| Fault::Busy)?
+        self.compute(check).await
     }
 
     /// Hashes a new password, `like` that of another user of the address or of the same one, if there is any.
@@ -86,22 +123,46 @@ impl Turn<'_> {
     ) -> Result<String, Fault> {
         let password = PlainSecret::new(password.expose().to_owned());
         let salt: [u8; 16] = entropy.bytes();
-        let hash = move || {
+        let hash = move |memory: &mut Vec<Block>| {
             let like = like.as_deref().and_then(|like| PasswordHash::new(like).ok());
-            computed(&password, like.as_ref(), &salt).map(|hash| hash.to_string())
+            computed(&password, like.as_ref(), &salt, memory).map(|hash| hash.to_string())
         };
-        tokio::task::spawn_blocking(hash).await.map_err(|_| Fault::Busy)?
+        self.compute(hash).await
     }
 }
 
 /// The hash of a password with the salt and parameters of another one; without one, with `salt` and today's.
-fn computed(password: &PlainSecret, like: Option<&PasswordHash>, salt: &[u8]) -> Result<PasswordHash, Fault> {
-    let hasher = match like.map(Params::try_from) {
-        Some(Ok(params)) => Argon2::from(params),
-        _ => Argon2::default(),
-    };
+fn computed(
+    password: &PlainSecret,
+    like: Option<&PasswordHash>,
+    salt: &[u8],
+    memory: &mut Vec<Block>,
+) -> Result<PasswordHash, Fault> {
+    let params = like.and_then(|like| Params::try_from(like).ok()).unwrap_or_default();
     let salt = like.and_then(|like| like.salt.as_deref()).unwrap_or(salt);
-    hasher.hash_password_with_salt(password.expose().as_bytes(), salt).map_err(Fault::NotHashed)
+    hashed(password.expose().as_bytes(), salt, &params, memory).map_err(Fault::NotHashed)
+}
+
+fn hashed(
+    password: &[u8],
+    salt: &[u8],
+    params: &Params,
+    memory: &mut Vec<Block>,
+) -> password_hash::Result<PasswordHash> {
+    let salt = Salt::new(salt)?;
+    let mut output = [0; Output::MAX_LENGTH];
+    let output = output
+        .get_mut(..params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN))
+        .ok_or(password_hash::Error::OutputSize)?;
+    memory.resize(params.block_count(), Block::new());
+    Argon2::from(params).hash_password_into_with_memory(password, &salt, output, memory)?;
+    Ok(PasswordHash {
+        algorithm: Algorithm::default().ident(),
+        version: Some(Version::default().into()),
+        params: ParamsString::try_from(params)?,
+        salt: Some(salt),
+        hash: Some(Output::new(output)?),
+    })
 }
 
 /// In constant time where salt and parameters are the same, as they are within an address.
