@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::FromRow;
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::admin::User;
@@ -59,7 +59,7 @@ pub enum Outcome {
 /// What happened, as `object.verb`: the name of an audit event, of a webhook event, or of both.
 ///
 /// A row of the database keeps the name as text, since another release may have written one that is not here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 pub enum EventType {
     #[strum(serialize = "address.blocked")]
     AddressBlocked,
@@ -174,6 +174,37 @@ impl EventType {
         self.into()
     }
 
+    /// What webhooks are told by this event, for the OpenAPI document. `None`: it is in the audit trail alone.
+    pub const fn told_to_webhooks(self) -> Option<&'static str> {
+        Some(match self {
+            Self::AddressBlocked => {
+                "A call came from an address that is not on the key's allow list. At most one an hour for each network."
+            }
+            Self::AdminTokenLeaked => "An admin token of the merchant was found in public, and has ended.",
+            Self::ApiKeyCreated => "An API key was created.",
+            Self::ApiKeyExpired => "An API key has expired.",
+            Self::ApiKeyExpiring => "An API key is about to expire.",
+            Self::ApiKeyLeaked => "A secret of an API key was found in public, and has ended.",
+            Self::ApiKeyRestored => "A revoked API key was restored.",
+            Self::ApiKeyRevoked => "An API key was revoked.",
+            Self::ApiKeyUpdated => "The settings or secrets of an API key changed.",
+            Self::CredentialsDisabled => "Enhanced Security was switched OFF for client credentials.",
+            Self::CredentialsEnabled => "Enhanced Security was switched ON for client credentials.",
+            Self::CredentialsGenerated => "Client credentials were generated.",
+            Self::CredentialsLeaked => "A client secret was found in public, and has ended.",
+            Self::CredentialsSecretRotated => "Client credentials have a new secret.",
+            Self::CredentialsUpdated => "The settings of client credentials changed.",
+            Self::LicenceChanged => "A licence was granted, changed or taken away.",
+            Self::LicenceExpired => "A licence has expired.",
+            Self::LicenceExpiring => "A licence is about to expire.",
+            Self::Ping => "Somebody tries the webhook out.",
+            Self::SessionLeaked => "A token was found in public, and its session has ended.",
+            Self::SessionReplayDetected => "A refresh token was used twice, and its session has ended.",
+            Self::WebhookSecretLeaked => "A signing secret was found in public, and has ended.",
+            _ => return None,
+        })
+    }
+
     /// The kind of object that an audit event of this type is about.
     fn object_kind(self) -> &'static str {
         match self {
@@ -277,6 +308,7 @@ impl WebhookEvent {
         at: Timestamp,
         entropy: &Entropy,
     ) -> Self {
+        debug_assert!(event_type.told_to_webhooks().is_some(), "{event_type:?} is missing in the document");
         Self {
             id: EventId::generate(at, entropy),
             merchant_id,

@@ -1,13 +1,16 @@
 //! The OpenAPI document: collects the descriptions of the handlers, and adds what applies to all of them.
 
+mod examples;
+mod webhooks;
+
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::openapi::content::Content;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::schema::ArrayItems;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ArrayItems, ObjectBuilder, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
     OpenApi as Document, Ref, RefOr, Response as Documented, Schema, SecurityRequirement, ServerBuilder,
@@ -145,7 +148,33 @@ pub fn rendered(mut document: Document, issuer: &str) -> Bytes {
             }
         }
     }
-    Bytes::from(document.to_json().expect("a document of strings and maps serialises"))
+    let mut document = serde_json::to_value(document).expect("a document of strings and maps serialises");
+    name_schemas_of_bodies(&mut document);
+    examples::add(&mut document);
+    webhooks::add(&mut document);
+    Bytes::from(document.to_string())
+}
+
+/// Gives each content type of one body a schema of its own name. Generated clients choose the content type
+/// by the type of the object that they are given; with one schema for all they would send every one of them.
+fn name_schemas_of_bodies(document: &mut Value) {
+    let Some(mut schemas) = document.pointer_mut("/components/schemas").map(Value::take) else { return };
+    let Some(paths) = document["paths"].as_object_mut() else { return };
+    let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+    for body in operations.filter_map(|operation| operation.get_mut("requestBody")) {
+        for (content_type, content) in body["content"].as_object_mut().into_iter().flatten() {
+            let suffix = match content_type.as_str() {
+                "application/x-www-form-urlencoded" => "Form",
+                "multipart/form-data" => "Multipart",
+                _ => continue,
+            };
+            let Some(reference) = content["schema"]["$ref"].as_str() else { continue };
+            let name = reference.rsplit('/').next().unwrap_or_default();
+            schemas[format!("{name}{suffix}")] = schemas[name].clone();
+            content["schema"]["$ref"] = json!(format!("{reference}{suffix}"));
+        }
+    }
+    document["components"]["schemas"] = schemas;
 }
 
 /// Makes a page refer to its items by name. The derived schema repeats them, and generated clients would get
@@ -168,6 +197,12 @@ fn complete(operation: &mut Operation) {
         operation.operation_id = Some(format!("{}_{id}", tag.replace(' ', "_")));
     }
     operation.security.get_or_insert_default();
+    let request_id = ParameterBuilder::new()
+        .name("X-Request-Id")
+        .parameter_in(ParameterIn::Header)
+        .description(Some("Names the call in answers, logs and records: 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`. One is made up where it is missing."))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+    operation.parameters.get_or_insert_default().push(RefOr::T(request_id.build()));
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response
             && response.description.is_empty()

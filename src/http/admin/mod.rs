@@ -54,7 +54,7 @@ pub fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(webhooks::list))
         .routes(routes!(webhooks::redeliver))
         .routes(routes!(webhooks::redeliver_failed))
-        .routes(routes!(webhooks::hand_in))
+        .routes(routes!(webhooks::publish))
         .routes(routes!(webhooks::test))
         .routes(routes!(webhooks::rotate_secret))
 }

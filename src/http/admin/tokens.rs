@@ -61,7 +61,7 @@ pub async fn list(
 }
 
 /// Give an admin token a new secret.
-#[utoipa::path(post, path = "/admin/v1/tokens/{id}/rotate", tag = "people and tokens", request_body = Rotation,
+#[utoipa::path(post, path = "/admin/v1/tokens/{id}/rotate", tag = "admin tokens", request_body = Rotation,
     params(("id" = AdminTokenId, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = TokenCreated)))]
 pub async fn rotate(

@@ -79,7 +79,7 @@ pub struct DeliveryQuery {
 /// An event that one of the platform's services publishes.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct HandedIn {
+pub struct EventToPublish {
     /// Names separated by dots, such as `payment.settled`.
     #[serde(rename = "type")]
     event_type: String,
@@ -91,7 +91,7 @@ pub struct HandedIn {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct HandedInId {
+pub struct PublishedEvent {
     id: EventId,
 }
 
@@ -209,18 +209,18 @@ pub async fn redeliver_failed(
 
 /// Publish an event to a merchant's webhooks. For the platform's own services.
 #[utoipa::path(post, path = "/admin/v1/merchants/{id}/events", tag = "webhooks",
-    request_body = HandedIn, params(("id" = MerchantId, Path)),
-    responses((status = 202, body = HandedInId)))]
-pub async fn hand_in(
+    request_body = EventToPublish, params(("id" = MerchantId, Path)),
+    responses((status = 202, body = PublishedEvent)))]
+pub async fn publish(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
-    Json(body): Json<HandedIn>,
+    Json(body): Json<EventToPublish>,
 ) -> Result<Response, Failure> {
-    let HandedIn { event_type, data, idempotency_key } = body;
+    let EventToPublish { event_type, data, idempotency_key } = body;
     let event = NewEvent { event_type, data, idempotency_key };
     let id = shared.core.hand_in_event(&principal, id, event).await?;
-    Ok((StatusCode::ACCEPTED, JsonAnswer(HandedInId { id })).into_response())
+    Ok((StatusCode::ACCEPTED, JsonAnswer(PublishedEvent { id })).into_response())
 }
 
 /// Send a `ping` to a key's webhook now, and show the answer.
