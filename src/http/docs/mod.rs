@@ -121,21 +121,23 @@ struct Snippet {
     code: &'static str,
 }
 
-const TOKEN_SNIPPETS: [Snippet; 6] = [
+const TOKEN_SNIPPETS: [Snippet; 7] = [
     Snippet { language: "curl", code: include_str!("snippets/token.sh") },
     Snippet { language: "Python", code: include_str!("snippets/token.py") },
     Snippet { language: "Node", code: include_str!("snippets/token.mjs") },
     Snippet { language: "PHP", code: include_str!("snippets/token.php") },
     Snippet { language: "Go", code: include_str!("snippets/token.go") },
     Snippet { language: "Java", code: include_str!("snippets/Token.java") },
+    Snippet { language: "Rust", code: include_str!("snippets/token.rs") },
 ];
 
-const VERIFY_SNIPPETS: [Snippet; 5] = [
+const VERIFY_SNIPPETS: [Snippet; 6] = [
     Snippet { language: "Python", code: include_str!("snippets/verify.py") },
     Snippet { language: "Node", code: include_str!("snippets/verify.mjs") },
     Snippet { language: "PHP", code: include_str!("snippets/verify.php") },
     Snippet { language: "Go", code: include_str!("snippets/verify.go") },
     Snippet { language: "Java", code: include_str!("snippets/Verify.java") },
+    Snippet { language: "Rust", code: include_str!("snippets/verify.rs") },
 ];
 
 #[derive(Template)]
