@@ -143,7 +143,14 @@ curl '{base}/api/authorize' \
 --header 'X-API-KEY: {key}' \
 --data-raw '{{"client_id":"{client_id}","client_secret":"{secret}"}}'
 
-3. Refresh: put in a refresh_token from an answer above.
+3. Use a token, as the platform's services do: put in an access_token from an answer above.
+   200 means that key and token are good; the headers say whose they are.
+
+curl --include '{base}/api/verify' \
+--header 'X-API-KEY: {key}' \
+--header 'ACCESS-TOKEN: PASTE_ONE_HERE'
+
+4. Refresh: put in a refresh_token from an answer above.
 
 curl '{base}/api/refresh_token' \
 --header 'X-API-KEY: {key}' \
@@ -151,6 +158,7 @@ curl '{base}/api/refresh_token' \
 --data-urlencode 'refresh_token=PASTE_ONE_HERE'
 
 What to try next
+  - Read {base}/docs: code that keeps a token fresh, every error, and the whole API.
   - Refresh twice, then present the first token again: it was replayed, and its session ends.
   - Change a character of the key, the secret or a token, and compare the answers.
   - Stop with Ctrl-C, start again: what was issued still works.

@@ -103,7 +103,7 @@ async fn every_screen_is_usable_and_fits_a_phone() {
 /// Some calls for the screens to show: the demo's own commands, and one with a wrong secret.
 fn calls(printed: &str) {
     let commands: Vec<&str> = printed.split("\n\n").filter(|part| part.starts_with("curl")).collect();
-    assert_eq!(commands.len(), 3, "the demo prints three commands");
+    assert_eq!(commands.len(), 4, "the demo prints four commands");
     for command in &commands[..2] {
         for command in [(*command).to_owned(), command.replace("client_secret", "client_secrets")] {
             let done = std::process::Command::new("sh").args(["-c", &command]).output();
