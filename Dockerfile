@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Tollgate in a container: one binary on a slim Debian. It does not run as root, and writes only to /data.
+# Tollgate in a container: one static binary and nothing else. It does not run as root, and writes only to /data.
 #
 #   docker build -t tollgate .
 #   docker run --read-only --cap-drop=ALL -p 127.0.0.1:8080:8080 -v tollgate-data:/data tollgate
@@ -10,18 +10,18 @@
 # reaches its port. Publish the port only to a proxy that terminates TLS, or mount a certificate and set
 # TOLLGATE__SERVER__TLS_CERTIFICATE_FILE and TOLLGATE__SERVER__TLS_KEY_FILE.
 
-# To pin the base images by digest, so that their contents cannot change:
+# To pin the image that builds, so that its contents cannot change:
 #
-#   docker build --build-arg BUILD_IMAGE=rust:1.95.0-slim-bookworm@sha256:... \
-#                --build-arg RUN_IMAGE=debian:12-slim@sha256:... -t tollgate .
+#   docker build --build-arg BUILD_IMAGE=rust:1.95.0-alpine@sha256:... -t tollgate .
 #
-# `docker buildx imagetools inspect debian:12-slim` prints the current digest.
-ARG BUILD_IMAGE=rust:1.95.0-slim-bookworm
-ARG RUN_IMAGE=debian:12-slim
+# `docker buildx imagetools inspect rust:1.95.0-alpine` prints the current digest.
+ARG BUILD_IMAGE=rust:1.95.0-alpine
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /build
-# The bundled SQLite and the cryptography are written in C. The compiler in this image is enough to build them.
+# The bundled SQLite and the cryptography are written in C. Alpine's C library is linked statically, so the program needs
+# no other file.
+RUN apk add --no-cache musl-dev
 COPY Cargo.toml Cargo.lock askama.toml ./
 COPY src src
 COPY migrations migrations
@@ -31,11 +31,11 @@ RUN cargo build --locked --release --bin tollgate \
     && cp target/release/tollgate /out/tollgate \
     && strip /out/tollgate
 
-FROM ${RUN_IMAGE}
+FROM scratch
 LABEL org.opencontainers.image.title="tollgate" \
       org.opencontainers.image.description="Issues and verifies API credentials for the merchants of a payment platform" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT"
-COPY --from=build /out/tollgate /usr/local/bin/tollgate
+COPY --from=build /out/tollgate /tollgate
 # A number, so that Kubernetes can check that it is not root without the image's user list.
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
@@ -48,6 +48,6 @@ VOLUME /data
 # 8080 is the public port. 9090 is for operations: /metrics has no authentication, so do not publish it.
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["tollgate", "healthcheck"]
-ENTRYPOINT ["tollgate"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["/tollgate", "healthcheck"]
+ENTRYPOINT ["/tollgate"]
 CMD ["serve"]
