@@ -1,6 +1,7 @@
 """The files in config that operators install: the tool that reads each file accepts it."""
 
 import json
+import os
 import pathlib
 import subprocess
 
@@ -46,3 +47,16 @@ def test_the_dashboard_is_one():
     dashboard = json.loads((CONFIG / "grafana/tollgate.json").read_text())
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids) and all(panel["targets"] and panel["description"] for panel in dashboard["panels"])
+
+
+def test_the_example_for_production_names_no_setting_that_is_not_there(tmp_path):
+    text = (CONFIG / "production.toml").read_text()
+    (tmp_path / "database.url").write_text("postgres://tollgate:secret@127.0.0.1/tollgate")
+    (tmp_path / "token.keys").write_text("0" * 64)
+    (tmp_path / "token.keys").chmod(0o600)
+    (tmp_path / "production.toml").write_text(text.replace("/etc/tollgate", str(tmp_path)))
+    told = subprocess.run(
+        [os.environ["TOLLGATE_BINARY"], "check-config", "--config", "production.toml"],
+        cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "secret" not in told.stdout
