@@ -51,7 +51,7 @@ def test_the_dashboard_is_one():
 
 def test_the_example_for_production_names_no_setting_that_is_not_there(tmp_path):
     text = (CONFIG / "production.toml").read_text()
-    (tmp_path / "database.url").write_text("postgres://tollgate:secret@127.0.0.1/tollgate")
+    (tmp_path / "database.url").write_text("postgres://tollgate:sesame@127.0.0.1/tollgate")
     (tmp_path / "token.keys").write_text("0" * 64)
     (tmp_path / "token.keys").chmod(0o600)
     (tmp_path / "production.toml").write_text(text.replace("/etc/tollgate", str(tmp_path)))
@@ -59,4 +59,4 @@ def test_the_example_for_production_names_no_setting_that_is_not_there(tmp_path)
         [os.environ["TOLLGATE_BINARY"], "check-config", "--config", "production.toml"],
         cwd=tmp_path, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout + told.stderr
-    assert "secret" not in told.stdout
+    assert "sesame" not in told.stdout
