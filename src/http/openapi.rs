@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::content::Content;
-use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ArrayItems, ObjectBuilder, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
@@ -144,6 +144,7 @@ pub fn rendered(mut document: Document, issuer: &str) -> Bytes {
                             "error_uri": docs::error_uri(issuer, error), "request_id": REQUEST_ID,
                             "status": { "statusCode": status, "statusDescription": description } })
                 };
+                operation.parameters.get_or_insert_default().push(RefOr::T(request_id()));
                 add_errors(operation, &INTEGRATOR_ERRORS, "application/json", "IntegratorError", example);
             }
         }
@@ -197,12 +198,6 @@ fn complete(operation: &mut Operation) {
         operation.operation_id = Some(format!("{}_{id}", tag.replace(' ', "_")));
     }
     operation.security.get_or_insert_default();
-    let request_id = ParameterBuilder::new()
-        .name("X-Request-Id")
-        .parameter_in(ParameterIn::Header)
-        .description(Some("Names the call in answers, logs and records: 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`. One is made up where it is missing."))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String)));
-    operation.parameters.get_or_insert_default().push(RefOr::T(request_id.build()));
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response
             && response.description.is_empty()
@@ -212,6 +207,19 @@ fn complete(operation: &mut Operation) {
                 status.and_then(|status| status.canonical_reason()).unwrap_or("Answer").to_owned();
         }
     }
+}
+
+/// Integrators name their calls, to find them in the API details.
+fn request_id() -> Parameter {
+    ParameterBuilder::new()
+        .name("X-Request-Id")
+        .parameter_in(ParameterIn::Header)
+        .description(Some(
+            "Names the call in answers, logs and records: 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`. Without \
+             one, the server chooses it.",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build()
 }
 
 fn add_errors(
