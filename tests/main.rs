@@ -9,6 +9,7 @@ mod budget;
 mod command_line;
 mod concurrency;
 mod config;
+mod connections;
 mod console;
 mod database_refuses;
 mod database_trouble;
