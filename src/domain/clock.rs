@@ -126,7 +126,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp(Utc::now().timestamp_micros()),
-            Self::Wrong(principal) => Self::System.now().plus(*principal),
+            Self::Wrong(offset) => Self::System.now().plus(*offset),
             Self::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
         }
     }

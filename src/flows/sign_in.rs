@@ -151,8 +151,8 @@ impl Core {
         // Make a new session, so that somebody who knew the session between the two steps cannot use it.
         sessions::end_session(&mut tx, session.hash).await?;
         let secret = self.open_session(&mut tx, user, false, session.by_link, origin, now).await?;
-        let principal = if session.by_link { "one-time link" } else { "password" };
-        self.complete(tx, user, json!({ "by": principal, "second_factor": factor }), origin).await?;
+        let way_in = if session.by_link { "one-time link" } else { "password" };
+        self.complete(tx, user, json!({ "by": way_in, "second_factor": factor }), origin).await?;
         Ok(SignIn::Done(secret))
     }
 

@@ -178,8 +178,8 @@ impl Core {
         let missing: Vec<_> =
             known.iter().filter(|key| key.signs_since.is_some() && is_missing(key.id)).collect();
         let sealed = token_keys::sealed_secrets(&mut db, self.now()).await?;
-        let is_complete = missing.is_empty()
-            && !sealed.iter().filter_map(|principal| sealer(&principal.key)).any(is_missing);
+        let is_complete =
+            missing.is_empty() && !sealed.iter().filter_map(|secrets| sealer(&secrets.key)).any(is_missing);
         if is_complete {
             return Ok(Vec::new());
         }
@@ -230,12 +230,12 @@ impl Core {
     /// What needs each key. Reads all sessions, in steps.
     async fn held(&self, db: &mut Connection) -> Result<BTreeMap<ServerKeyId, Held>, StoreError> {
         let (now, mut held) = (self.now(), BTreeMap::<ServerKeyId, Held>::new());
-        for principal in token_keys::sealed_secrets(db, now).await? {
-            let Some(id) = sealer(&principal.key) else { continue };
+        for sealed in token_keys::sealed_secrets(db, now).await? {
+            let Some(id) = sealer(&sealed.key) else { continue };
             let entry = held.entry(id).or_default();
-            match &*principal.kind {
-                "webhook_secrets" => entry.webhook_secrets = principal.held,
-                _ => entry.second_factors = principal.held,
+            match &*sealed.kind {
+                "webhook_secrets" => entry.webhook_secrets = sealed.held,
+                _ => entry.second_factors = sealed.held,
             }
         }
         for replica in token_keys::running(db, micros(GONE_AFTER)).await? {

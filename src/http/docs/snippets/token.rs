@@ -21,7 +21,7 @@ struct Pair {
 
 impl Tollgate {
     fn access_token(&self) -> Result<String, Box<dyn std::error::Error>> {
-        let mut pair = self.pair.lock().unwrap(); // one renewal at a time
+        let mut pair = self.pair.lock().expect("nothing here panics"); // one renewal at a time
         if let Some(pair) = pair.as_ref().filter(|pair| Instant::now() < pair.renew_at) {
             return Ok(pair.access.clone());
         }
