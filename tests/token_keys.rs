@@ -9,6 +9,8 @@ use tollgate::domain::entropy::Entropy;
 use tollgate::domain::keyring::{KeyState, ServerKey, name_of};
 use tollgate::flows::principal::Principal;
 use tollgate::store::Engine;
+use tollgate::store::token_keys::{self, Replica};
+use uuid::Uuid;
 
 use crate::support::merchant::{done, plain_key};
 use crate::support::program::{Server, run, stdout_of, tollgate};
@@ -295,4 +297,48 @@ fn a_restored_database_without_its_keys_gets_no_new_ones() {
     assert!(!file.exists());
     Server::start(serve().arg("--allow-missing-token-keys"));
     assert!(file.exists());
+}
+
+#[tokio::test]
+async fn new_sessions_have_the_current_form_once_every_running_replica_knows_it_and_keep_it() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let other = app.replica().await;
+        let of_current_form = async || {
+            app.number("select count(*) from sessions where token_key_id = -1 - (select id from token_keys)")
+                .await
+        };
+
+        // A replica of the release before announces the ids of its keys only.
+        let (id, earlier) = (id_of(OLD), Uuid::from_u128(7));
+        let mut tx = app.core().store.begin().await.expect("the store answers");
+        let announced = Replica { id: earlier, token_keys: format!("[{id}]"), signs_with: id };
+        token_keys::beat(&mut tx, announced).await.expect("the store answers");
+        tx.commit().await.expect("the store answers");
+        tick(&app).await;
+        let before = app.tokens(&merchant).await;
+        assert_eq!(of_current_form().await, 0);
+
+        let mut db = app.core().store.write().await.expect("the store answers");
+        token_keys::leave(&mut db, earlier).await.expect("the store answers");
+        drop(db);
+        tick(&app).await;
+        let after = app.tokens(&merchant).await;
+        assert_eq!(of_current_form().await, 1);
+
+        for pair in [before, after] {
+            assert_eq!(other.send(merchant.verify(&pair.access)).await.status, 200);
+            // A repeated rotation gives the same pair on every replica.
+            let renewed = other.send(merchant.refresh(&pair.refresh)).await.tokens();
+            let repeated = app.send(merchant.refresh(&pair.refresh)).await.tokens();
+            assert_eq!((&renewed.access, &renewed.refresh), (&repeated.access, &repeated.refresh));
+        }
+        assert_eq!(of_current_form().await, 1);
+        let reports = app.core().token_key_reports().await.expect("the store answers");
+        assert_eq!(
+            reports.iter().map(|report| (report.id, report.held.sessions)).collect::<Vec<_>>(),
+            [(id, 2)]
+        );
+    })
+    .await;
 }

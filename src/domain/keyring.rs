@@ -11,11 +11,13 @@ use arc_swap::ArcSwap;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
+use ring::hmac;
 use sha2::{Digest, Sha256};
 use strum::{EnumString, IntoStaticStr};
 use zeroize::Zeroizing;
 
 use super::entropy::Entropy;
+use super::token::TokenKind;
 
 /// The id of a server key.
 pub type ServerKeyId = i64;
@@ -34,6 +36,8 @@ pub struct ServerKey {
     id: ServerKeyId,
     state: KeyState,
     bytes: Zeroizing<[u8; 32]>,
+    /// Derived for tokens, with the first block of both hashes done.
+    tokens: hmac::Key,
 }
 
 impl ServerKey {
@@ -41,7 +45,8 @@ impl ServerKey {
         let digest = Sha256::new().chain_update(b"tollgate server key id").chain_update(bytes).finalize();
         let mut id = [0; 8];
         id.copy_from_slice(&digest[..8]);
-        Self { id: i64::from_be_bytes(id), state, bytes: Zeroizing::new(bytes) }
+        let tokens = hmac::Key::new(hmac::HMAC_SHA256, &*derive(&bytes, b"tollgate", b"token"));
+        Self { id: i64::from_be_bytes(id), state, bytes: Zeroizing::new(bytes), tokens }
     }
 
     pub fn fresh(entropy: &Entropy) -> Self {
@@ -58,11 +63,67 @@ impl ServerKey {
 
     /// Derives a key with HKDF-SHA256 (RFC 5869). `salt` binds the result to one row, `info` to one use.
     pub fn derive(&self, salt: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
-        let mut derived = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(Some(salt), &*self.bytes)
-            .expand(info, &mut *derived)
-            .expect("32 bytes are within what HKDF-SHA256 can expand to");
-        derived
+        derive(&self.bytes, salt, info)
+    }
+}
+
+fn derive(key: &[u8; 32], salt: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut derived = Zeroizing::new([0; 32]);
+    Hkdf::<Sha256>::new(Some(salt), key)
+        .expand(info, &mut *derived)
+        .expect("32 bytes are within what HKDF-SHA256 can expand to");
+    derived
+}
+
+/// How the MAC of a token is made, see [`super::token`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenForm {
+    /// Known to every release.
+    #[default]
+    First,
+    Current,
+}
+
+/// What signs the tokens of a session: a server key and a form.
+///
+/// A session keeps its signer, so that a repeated rotation gives the same pair on every replica. A row names
+/// it by the id of the key for the first form, and by the complement of that id for the current one. A replica
+/// of an earlier release does not know that id. It answers 503 then, and does not call a good token invalid.
+pub struct Signer {
+    key: Arc<ServerKey>,
+    form: TokenForm,
+}
+
+/// The name of a [`Signer`] in a session's row.
+pub type SignerId = i64;
+
+impl Signer {
+    pub fn id(&self) -> SignerId {
+        signer_id(self.key.id, self.form)
+    }
+
+    /// The MAC of a token. The caller uses the start of it.
+    pub(super) fn mac(&self, kind: TokenKind, session_secret: &[u8], claims: &[u8]) -> [u8; 32] {
+        let signed = match self.form {
+            TokenForm::First => {
+                let key = self.key.derive(session_secret, kind.info());
+                hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*key), claims)
+            }
+            TokenForm::Current => {
+                let mut context = hmac::Context::with_key(&self.key.tokens);
+                context.update(session_secret);
+                context.update(claims);
+                context.sign()
+            }
+        };
+        signed.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+    }
+}
+
+pub const fn signer_id(key: ServerKeyId, form: TokenForm) -> SignerId {
+    match form {
+        TokenForm::First => key,
+        TokenForm::Current => !key,
     }
 }
 
@@ -71,8 +132,18 @@ struct Ring {
     keys: Vec<Arc<ServerKey>>,
     /// The index of the key that signs.
     signing: usize,
-    /// Keys that an operator has given up. Tokens that they signed count as unknown.
-    lost: Vec<ServerKeyId>,
+    /// The form of the tokens of new sessions.
+    form: TokenForm,
+    /// Keys that are not here but that others have or had.
+    absent: Vec<Absent>,
+}
+
+/// A key that is not here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Absent {
+    pub id: ServerKeyId,
+    /// An operator has given it up. Tokens that it signed count as unknown.
+    pub is_lost: bool,
 }
 
 /// The current keys. They are replaced as a whole when an operator adds a key or another key begins to sign.
@@ -89,7 +160,10 @@ impl Keyring {
     pub fn of(keys: impl IntoIterator<Item = ServerKey>) -> Option<Self> {
         let keys: Vec<_> = keys.into_iter().map(Arc::new).collect();
         let signing = keys.iter().position(|key| key.state == KeyState::Sign).unwrap_or(0);
-        (!keys.is_empty()).then(|| Self(ArcSwap::from_pointee(Ring { keys, signing, lost: Vec::new() })))
+        (!keys.is_empty()).then(|| {
+            let (form, absent) = (TokenForm::default(), Vec::new());
+            Self(ArcSwap::from_pointee(Ring { keys, signing, form, absent }))
+        })
     }
 
     /// All keys, newest first.
@@ -103,6 +177,32 @@ impl Keyring {
         Arc::clone(&ring.keys[ring.signing])
     }
 
+    /// What signs the tokens of new sessions.
+    pub fn signer(&self) -> Signer {
+        let ring = self.0.load();
+        Signer { key: Arc::clone(&ring.keys[ring.signing]), form: ring.form }
+    }
+
+    /// What signs the tokens of a session. `None` if its key is not here.
+    pub fn signer_by_id(&self, id: SignerId) -> Option<Signer> {
+        let ring = self.0.load();
+        ring.keys.iter().find_map(|key| {
+            let form = [TokenForm::Current, TokenForm::First]
+                .into_iter()
+                .find(|form| signer_id(key.id, *form) == id)?;
+            Some(Signer { key: Arc::clone(key), form })
+        })
+    }
+
+    /// The key of a signer, as far as it is known.
+    pub fn key_of(&self, id: SignerId) -> ServerKeyId {
+        let ring = self.0.load();
+        let of_current = !id;
+        let is_known =
+            |id| ring.keys.iter().any(|key| key.id == id) || ring.absent.iter().any(|key| key.id == id);
+        if is_known(of_current) { of_current } else { id }
+    }
+
     pub fn by_id(&self, id: ServerKeyId) -> Option<Arc<ServerKey>> {
         self.0.load().keys.iter().find(|key| key.id == id).cloned()
     }
@@ -110,7 +210,7 @@ impl Keyring {
     /// Whether everything that this key signed counts as invalid. `false` for a key that is only not here
     /// yet, because we cannot say whether its signatures are valid.
     pub fn is_lost(&self, id: ServerKeyId) -> bool {
-        self.0.load().lost.contains(&id)
+        self.0.load().absent.iter().any(|key| key.id == id && key.is_lost)
     }
 
     /// The missing key that is needed to check this seal. `None` if the key is here or lost.
@@ -135,18 +235,18 @@ impl Keyring {
             return false;
         }
         let signing = keys.iter().position(|key| key.id == signing).unwrap_or(0);
-        self.0.store(Arc::new(Ring { keys, signing, lost: old.lost.clone() }));
+        self.0.store(Arc::new(Ring { keys, signing, form: old.form, absent: old.absent.clone() }));
         true
     }
 
-    /// Sets which key signs from now on, and which keys are lost. A key that is here is not lost.
-    pub fn settle(&self, signing: ServerKeyId, lost: &[ServerKeyId]) {
+    /// Sets what signs from now on, and which keys there are elsewhere. A key that is here is not absent.
+    pub fn settle(&self, signing: ServerKeyId, form: TokenForm, absent: impl IntoIterator<Item = Absent>) {
         let old = self.0.load_full();
         let place = old.keys.iter().position(|key| key.id == signing).unwrap_or(old.signing);
-        let lost: Vec<_> =
-            lost.iter().copied().filter(|id| old.keys.iter().all(|key| key.id != *id)).collect();
-        if place != old.signing || lost != old.lost {
-            self.0.store(Arc::new(Ring { keys: old.keys.clone(), signing: place, lost }));
+        let is_absent = |absent: &Absent| old.keys.iter().all(|key| key.id != absent.id);
+        let absent: Vec<_> = absent.into_iter().filter(is_absent).collect();
+        if place != old.signing || form != old.form || absent != old.absent {
+            self.0.store(Arc::new(Ring { keys: old.keys.clone(), signing: place, form, absent }));
         }
     }
 

@@ -7,8 +7,8 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
@@ -95,7 +95,8 @@ pub struct SecretHash([u8; 32]);
 
 impl SecretHash {
     pub fn of(secret: &str) -> Self {
-        Self(Sha256::digest(secret.as_bytes()).into())
+        let hash = digest(&SHA256, secret.as_bytes());
+        Self(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::clock::Timestamp;
 use super::ids::{CredentialId, MerchantId, SessionId};
-use super::keyring::{ServerKey, ServerKeyId};
+use super::keyring::{Signer, SignerId};
 use super::reason::Reason;
 use super::scope::Scopes;
 use super::secret::PlainSecret;
@@ -87,7 +87,7 @@ pub struct Session {
     pub credential_id: CredentialId,
     /// The epoch of the credentials when the session started, see [`super::credential::Credential::epoch`].
     pub epoch: i64,
-    pub token_key_id: ServerKeyId,
+    pub token_key_id: SignerId,
     #[sqlx(try_from = "Vec<u8>")]
     pub secret: Zeroizing<Vec<u8>>,
     /// Granted at the start and never changed. `None` means every scope.
@@ -175,7 +175,7 @@ impl Session {
     }
 
     /// Derives the pair of the current generation. It depends only on the row, so it is always the same.
-    pub fn pair(&self, key: &ServerKey, lifetimes: Lifetimes, now: Timestamp) -> Pair {
+    pub fn pair(&self, signer: &Signer, lifetimes: Lifetimes, now: Timestamp) -> Pair {
         let expiry = |ttl| self.rotated_at.plus(ttl).min(self.expires_at);
         let claims =
             |kind, expires_at| Claims { kind, session: self.id, generation: self.generation, expires_at };
@@ -183,8 +183,8 @@ impl Session {
         let lifetime_secs = access_expires_at.unix_secs() - self.rotated_at.unix_secs();
         let elapsed_secs = now.since(self.rotated_at).num_seconds().max(0);
         Pair {
-            access: claims(TokenKind::Access, access_expires_at).seal(key, &self.secret),
-            refresh: claims(TokenKind::Refresh, expiry(lifetimes.refresh_ttl)).seal(key, &self.secret),
+            access: claims(TokenKind::Access, access_expires_at).seal(signer, &self.secret),
+            refresh: claims(TokenKind::Refresh, expiry(lifetimes.refresh_ttl)).seal(signer, &self.secret),
             access_expires_at,
             expires_in_secs: (lifetime_secs - elapsed_secs).max(0),
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! token = base64url( kind(1) | session id(16) | generation(4) | expires at, seconds(4) | mac(20) )
-//! mac   = first 20 bytes of HMAC-SHA256( HKDF(server key, session secret, kind), everything before mac )
+//! mac   = first 20 bytes of HMAC-SHA256( HKDF(server key, "token"), session secret(32) | everything before mac )
 //! ```
 //!
 //! Forging a token needs both the server key, which is not in the database, and the session's secret, which
@@ -10,15 +10,26 @@
 //!
 //! Tokens are derived and not random: the same rotation always gives the same pair. So a client can ask again
 //! for a lost response, and parallel refreshes get the same pair without a lock.
+//!
+//! **Why one HMAC is enough.** Its key is derived once from the server key, for tokens only. So the MAC of a
+//! token takes three blocks of SHA-256.
+//! - An attacker with the database does not know the HMAC's key. A forgery would be the HMAC of a new message
+//!   under an unknown key, and HMAC prevents that. The message always ends with 25 bytes of claims, so two
+//!   different pairs of secret and claims never give the same message. The kind is one of the claims.
+//! - An attacker with the server key knows the HMAC's key, but not the 32 random bytes at the start of the
+//!   message. The outer hash prevents length extension. So the attacker has to guess 256 bits.
+//!
+//! **The first form.** Earlier, each token was signed with a key of its own,
+//! `HKDF(server key, salt = session secret, info = kind)`, which takes twelve blocks. The form belongs to the
+//! session, not to the token: see [`super::keyring::Signer`].
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
 use super::clock::Timestamp;
 use super::ids::SessionId;
-use super::keyring::ServerKey;
+use super::keyring::Signer;
 use super::secret::PlainSecret;
 
 pub const TOKEN_CHARS: usize = 60;
@@ -49,7 +60,8 @@ impl TokenKind {
         }
     }
 
-    const fn info(self) -> &'static [u8] {
+    /// Names the key that signed a token of the first form.
+    pub(super) const fn info(self) -> &'static [u8] {
         match self {
             Self::Access => b"access token",
             Self::Refresh => b"refresh token",
@@ -80,11 +92,11 @@ impl Claims {
     }
 
     /// Makes the token for these claims.
-    pub fn seal(self, key: &ServerKey, session_secret: &[u8]) -> PlainSecret {
+    pub fn seal(self, signer: &Signer, session_secret: &[u8]) -> PlainSecret {
         let signed = self.to_bytes();
         let mut token = [0; TOKEN_BYTES];
         token[..SIGNED_BYTES].copy_from_slice(&signed);
-        let mac = mac(self.kind, key, session_secret, &signed).finalize().into_bytes();
+        let mac = signer.mac(self.kind, session_secret, &signed);
         token[SIGNED_BYTES..].copy_from_slice(&mac[..MAC_BYTES]);
         PlainSecret::new(URL_SAFE_NO_PAD.encode(token))
     }
@@ -125,16 +137,8 @@ impl SealedToken {
     }
 
     /// Whether we sealed this token for the session with this secret. Compares in constant time.
-    pub fn is_genuine(&self, key: &ServerKey, session_secret: &[u8]) -> bool {
-        mac(self.claims.kind, key, session_secret, &self.claims.to_bytes())
-            .verify_truncated_left(&self.mac)
-            .is_ok()
+    pub fn is_genuine(&self, signer: &Signer, session_secret: &[u8]) -> bool {
+        let mac = signer.mac(self.claims.kind, session_secret, &self.claims.to_bytes());
+        mac[..MAC_BYTES].ct_eq(&self.mac).into()
     }
-}
-
-fn mac(kind: TokenKind, key: &ServerKey, session_secret: &[u8], signed: &[u8]) -> Hmac<Sha256> {
-    let derived = key.derive(session_secret, kind.info());
-    let mut mac = Hmac::<Sha256>::new_from_slice(&*derived).expect("HMAC takes a key of any length");
-    mac.update(signed);
-    mac
 }

@@ -146,7 +146,7 @@ impl Core {
             merchant_id: caller.record.merchant.id,
             credential_id: client.credential,
             epoch: client.epoch,
-            token_key_id: self.keyring.signing().id(),
+            token_key_id: self.keyring.signer().id(),
             secret: Zeroizing::new(self.entropy.bytes::<32>().to_vec()),
             scopes: None,
             generation: 1,
@@ -159,9 +159,10 @@ impl Core {
 
     /// The pair of a session's current generation.
     pub(super) fn pair_of(&self, session: &Session) -> Result<Pair, Fault> {
-        let key = session.token_key_id;
-        let key = self.keyring.by_id(key).ok_or_else(|| self.key_missing(key))?;
-        Ok(session.pair(&key, self.lifetimes, self.now()))
+        let id = session.token_key_id;
+        let signer =
+            self.keyring.signer_by_id(id).ok_or_else(|| self.key_missing(self.keyring.key_of(id)))?;
+        Ok(session.pair(&signer, self.lifetimes, self.now()))
     }
 }
 

@@ -141,11 +141,11 @@ impl Core {
 
     /// Whether we sealed the token. An `Err` if the key to check it is missing here.
     fn is_genuine(&self, token: SealedToken, session: &Session) -> Result<bool, Fault> {
-        match self.keyring.by_id(session.token_key_id) {
-            Some(key) => Ok(token.is_genuine(&key, &session.secret)),
-            None if self.keyring.is_lost(session.token_key_id) => Ok(false),
-            None => Err(self.key_missing(session.token_key_id)),
+        if let Some(signer) = self.keyring.signer_by_id(session.token_key_id) {
+            return Ok(token.is_genuine(&signer, &session.secret));
         }
+        let key = self.keyring.key_of(session.token_key_id);
+        if self.keyring.is_lost(key) { Ok(false) } else { Err(self.key_missing(key)) }
     }
 
     /// Ends a session after a replay, because somebody else may have its token. This is recorded and

@@ -9,6 +9,9 @@
 //! - If a replica still gets a token with a missing key, it answers 503, never "inactive", and reads its key
 //!   file again.
 //!
+//! The form of tokens follows the same rule: a replica announces that it knows the current form of a key, and
+//! new sessions have that form when every running replica knows it.
+//!
 //! Choosing a key and registering a replica use the same lock. So either the choice sees that the replica
 //! does not have the key, or the replica sees at its start that the key signs.
 
@@ -25,7 +28,9 @@ use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventType;
 use crate::domain::ids::SessionId;
-use crate::domain::keyring::{KeyState, Keyring, Purpose, ServerKey, ServerKeyId, name_of, sealer};
+use crate::domain::keyring::{
+    Absent, KeyState, Keyring, Purpose, ServerKey, ServerKeyId, TokenForm, name_of, sealer, signer_id,
+};
 use crate::store::token_keys::{self, Known, Replica, Secrets};
 use crate::store::{Connection, Store, StoreError, sweep};
 
@@ -116,13 +121,19 @@ impl Core {
         for key in known.iter().filter(|key| key.lost_at.is_some() && self.keyring.by_id(key.id).is_some()) {
             token_keys::set_lost(&mut tx, key.id, None).await?;
         }
-        let ids: Vec<_> = own.iter().map(|key| key.id()).collect();
+        let ids: Vec<_> = own
+            .iter()
+            .flat_map(|key| [TokenForm::First, TokenForm::Current].map(|form| signer_id(key.id(), form)))
+            .collect();
         let replica =
             Replica { id: self.key_source.replica, token_keys: json!(ids).to_string(), signs_with: signing };
         token_keys::beat(&mut tx, replica).await?;
         token_keys::clear_replicas(&mut tx, micros(GONE_AFTER)).await?;
         tx.commit().await?;
-        self.settle(signing, &known);
+        let current = signer_id(signing, TokenForm::Current);
+        let is_understood = others.iter().all(|ids| ids.contains(&current));
+        let form = if is_understood { TokenForm::Current } else { TokenForm::First };
+        self.settle(signing, form, &known);
         Ok(())
     }
 
@@ -134,16 +145,17 @@ impl Core {
         let may_sign = own.iter().filter(|key| key.state() == KeyState::Sign).map(|key| key.id());
         let signs = |id: &ServerKeyId| known.iter().any(|key| key.id == *id && key.signs_since.is_some());
         let signing = may_sign.into_iter().find(signs).unwrap_or_else(|| self.keyring.signing().id());
-        self.settle(signing, &known);
+        // Such a command makes no tokens.
+        self.settle(signing, TokenForm::First, &known);
         Ok(())
     }
 
-    fn settle(&self, signing: ServerKeyId, known: &[Known]) {
+    fn settle(&self, signing: ServerKeyId, form: TokenForm, known: &[Known]) {
         if self.keyring.signing().id() != signing {
             tracing::info!(key = name_of(signing), "another token key signs");
         }
-        let lost: Vec<_> = known.iter().filter(|key| key.lost_at.is_some()).map(|key| key.id).collect();
-        self.keyring.settle(signing, &lost);
+        let absent = known.iter().map(|key| Absent { id: key.id, is_lost: key.lost_at.is_some() });
+        self.keyring.settle(signing, form, absent);
     }
 
     /// Tells the other replicas that this one stops.
@@ -248,7 +260,7 @@ impl Core {
         loop {
             let end = sweep::session_step(db, after, last, STEP).await?;
             for of in token_keys::sessions(db, after, end.unwrap_or(last), now, idle_since).await? {
-                let entry = held.entry(of.key).or_default();
+                let entry = held.entry(self.keyring.key_of(of.key)).or_default();
                 entry.sessions += of.live;
                 entry.sessions_until = entry.sessions_until.max(Some(of.until));
             }

@@ -10,7 +10,7 @@ use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SessionId;
-use crate::domain::keyring::ServerKeyId;
+use crate::domain::keyring::{ServerKeyId, SignerId};
 
 /// An arbitrary advisory-lock key. SQLite needs no lock, because it has only one writer.
 const TURN: Sql = Sql { postgres: "select pg_advisory_xact_lock(7049021335618232)", sqlite: "select 1" };
@@ -86,7 +86,7 @@ pub async fn forget(tx: &mut Tx, id: ServerKeyId) -> Result<(), StoreError> {
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Replica {
     pub id: Uuid,
-    /// JSON array of numbers.
+    /// JSON array of numbers: the id of each signer that it knows, two for each key.
     pub token_keys: String,
     pub signs_with: ServerKeyId,
 }
@@ -158,16 +158,16 @@ pub async fn sealed_secrets(db: &mut Connection, now: Timestamp) -> Result<Vec<S
     .await
 }
 
-/// The sessions that use a key.
+/// The sessions that use a signer.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub struct SessionsOf {
-    pub key: ServerKeyId,
+    pub key: SignerId,
     pub live: i64,
     /// The latest time at which the last of them ends.
     pub until: Timestamp,
 }
 
-/// Counts by key the sessions after `after` and up to `to` that can still be used at `now`: those that were
+/// Counts by signer the sessions after `after` and up to `to` that can still be used at `now`: those that were
 /// refreshed after `idle_since`.
 pub async fn sessions(
     db: &mut Connection,

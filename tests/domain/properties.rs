@@ -84,19 +84,19 @@ proptest! {
     ) {
         prop_assume!(key != other);
         let keyring = Keyring::new(&[key, other]).expect("there are keys in it");
-        let token = claims.seal(&keyring.signing(), &secret);
+        let token = claims.seal(&keyring.signer(), &secret);
         let parsed = SealedToken::parse(token.expose()).expect("what was sealed parses");
         prop_assert_eq!(parsed.claims(), claims);
-        prop_assert!(parsed.is_genuine(&keyring.signing(), &secret));
+        prop_assert!(parsed.is_genuine(&keyring.signer(), &secret));
         let other = Keyring::new(&[other]).expect("there is a key in it");
-        prop_assert!(!parsed.is_genuine(&other.signing(), &secret));
+        prop_assert!(!parsed.is_genuine(&other.signer(), &secret));
     }
 
     #[test]
     fn no_text_makes_the_token_parser_panic(text in ".{0,70}", exact in "[A-Za-z0-9_-]{60}") {
         let _ = SealedToken::parse(&text);
         let keyring = Keyring::new(&[[1; 32]]).expect("there is a key in it");
-        prop_assert!(SealedToken::parse(&exact).is_none_or(|token| !token.is_genuine(&keyring.signing(), &[])));
+        prop_assert!(SealedToken::parse(&exact).is_none_or(|token| !token.is_genuine(&keyring.signer(), &[])));
     }
 
     #[test]

@@ -133,10 +133,10 @@ fn token(data: &[u8]) {
     assert_eq!(text.len(), TOKEN_CHARS);
     let keyring = keyring();
     let secret = b"the secret of a session, 32 byte";
-    assert!(!token.is_genuine(&keyring.signing(), secret), "a forgery");
-    let sealed = token.claims().seal(&keyring.signing(), secret);
+    assert!(!token.is_genuine(&keyring.signer(), secret), "a forgery");
+    let sealed = token.claims().seal(&keyring.signer(), secret);
     let again = SealedToken::parse(sealed.expose()).expect("what was sealed parses");
-    assert!(again.claims() == token.claims() && again.is_genuine(&keyring.signing(), secret));
+    assert!(again.claims() == token.claims() && again.is_genuine(&keyring.signer(), secret));
 }
 
 fn cursor(data: &[u8]) {

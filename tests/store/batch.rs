@@ -26,7 +26,7 @@ async fn unwritten(app: &TestApp, merchant: &Merchant, count: usize) -> Vec<Open
             merchant_id: merchant.id,
             credential_id: credential.id,
             epoch: credential.epoch,
-            token_key_id: core.keyring.signing().id(),
+            token_key_id: core.keyring.signer().id(),
             secret: Zeroizing::new(core.entropy.bytes::<32>().to_vec()),
             scopes: None,
             generation: 1,
