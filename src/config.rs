@@ -265,6 +265,9 @@ impl Server {
             limits: ListenerLimits {
                 connections_max: reader.number("server.connections_max", 1..=100_000) as usize,
                 connections_per_address_max: reader.number("server.connections_per_address_max", 0..=100_000),
+                unfinished_bytes_max: reader.number("server.unfinished_mib_max", 1..=16_384) as usize
+                    * 1024
+                    * 1024,
                 header_timeout: reader.duration("server.header_timeout_secs", 1..=300),
                 idle_timeout: reader.duration("server.idle_timeout_secs", 1..=3600),
                 shutdown_grace: reader.duration("server.shutdown_grace_secs", 1..=600),

@@ -43,6 +43,7 @@ mod sweep;
 mod token_keys;
 mod traces;
 mod transport;
+mod unfinished;
 mod unread;
 mod webhooks;
 mod wire;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::error::Failure;
+use super::unfinished::Ended;
 use crate::domain::parameters::{self, is_token};
 
 /// How long a body may take to arrive. A body is only a few packets, so a slower client does it on purpose.
@@ -18,7 +19,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Reads a whole body of at most `limit` bytes.
 ///
 /// # Errors
-/// 415 if the body is compressed, 413 if it is larger, 408 if it takes too long, 400 if it is cut off.
+/// 415 if the body is compressed, 413 if it is larger, 408 if it takes too long, 400 if it is cut off, 503 if the
+/// server has no memory to go on waiting for it.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Failure> {
     must_not_be_coded(headers)?;
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
@@ -26,11 +28,16 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(Failure::invalid_request_as(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
         }
+        Ok(Err(error)) if was_ended(error.as_ref()) => Err(Failure::busy()),
         Ok(Err(_)) => Err(Failure::invalid_request("the body is incomplete")),
         Err(_) => {
             Err(Failure::invalid_request_as(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"))
         }
     }
+}
+
+fn was_ended(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<Ended>())
 }
 
 /// Bodies are small, so we do not support compression. `utf-8` is not a content coding, but some clients send

@@ -15,6 +15,7 @@ use tower::{Service, ServiceExt};
 use super::context::Peer;
 use super::head::{self, Refused};
 use super::rest;
+use super::unfinished::{CONNECTION_BYTES, Unfinished, Wait};
 
 /// We check this many times per idle limit. So a connection may stay open longer by this fraction of the
 /// limit.
@@ -48,14 +49,26 @@ impl Activity {
         self.is_rest_unread.store(true, Ordering::Relaxed);
     }
 
-    /// Returns when there has been no request for `limit`, or up to a quarter longer.
-    pub async fn idle_for(&self, limit: Duration) {
+    /// Returns when there has been no request for `limit`, or up to a quarter longer. Returns earlier if the
+    /// connection is idle and its memory is needed.
+    pub async fn idle_for(&self, limit: Duration, unfinished: &Arc<Unfinished>) {
         let moves = || (self.begun(), self.ended.load(Ordering::Relaxed));
         let (mut seen, mut quiet) = (moves(), 0);
+        let mut wait: Option<Wait> = None;
         while quiet < QUIET_PARTS {
-            tokio::time::sleep(limit / QUIET_PARTS).await;
+            let needed = tokio::select! {
+                () = tokio::time::sleep(limit / QUIET_PARTS) => false,
+                () = async { wait.as_mut().expect("there is one").await }, if wait.is_some() => true,
+            };
             let now = moves();
-            quiet = if self.is_quiet() && now == seen { quiet + 1 } else { 0 };
+            if !self.is_quiet() || now != seen {
+                (quiet, wait) = (0, None);
+            } else if needed {
+                return;
+            } else {
+                quiet += 1;
+                wait.get_or_insert_with(|| unfinished.wait(CONNECTION_BYTES));
+            }
             seen = now;
         }
     }
@@ -88,6 +101,7 @@ pub fn service(
     router: Router,
     client: Peer,
     activity: Arc<Activity>,
+    unfinished: Arc<Unfinished>,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response,
@@ -104,7 +118,7 @@ pub fn service(
         let (body, rest) = if body.is_end_stream() {
             (Body::empty(), None)
         } else {
-            let (body, rest) = rest::watch(&head, body);
+            let (body, rest) = rest::watch(&head, body, &unfinished);
             (Body::new(body), Some(rest))
         };
         let answer = router.clone().oneshot(Request::from_parts(head, body));

@@ -111,6 +111,19 @@ impl Failure {
         }
     }
 
+    /// The server cannot answer now, for a reason that is not the caller's fault.
+    pub fn busy() -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: ErrorCode::TemporarilyUnavailable.into(),
+            description: Cow::Borrowed("the service cannot answer now; try again"),
+            reason: None,
+            retry_after_secs: Some(RETRY_AFTER_SECS),
+            challenge: None,
+            accept_encoding: None,
+        }
+    }
+
     /// Our own error for a `status` from the framework.
     pub fn of_status(status: StatusCode) -> Self {
         let description = match status {
@@ -185,15 +198,7 @@ impl From<Fault> for Failure {
         }
         // The store logs an outage once, and the access log has each call.
         tracing::debug!(%error, "answered 503");
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            code: ErrorCode::TemporarilyUnavailable.into(),
-            description: Cow::Borrowed("the service cannot answer now; try again"),
-            reason: None,
-            retry_after_secs: Some(RETRY_AFTER_SECS),
-            challenge: None,
-            accept_encoding: None,
-        }
+        Self::busy()
     }
 }
 

@@ -64,7 +64,7 @@ fn heard_at(path: &str, failure: Failure) -> Failure {
 }
 
 /// The size in HTTP/1.1: names, values, and four bytes of separators for each field.
-fn bytes_of(headers: &HeaderMap, target: &str) -> usize {
+pub fn bytes_of(headers: &HeaderMap, target: &str) -> usize {
     let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     target.len() + fields
 }

@@ -24,6 +24,7 @@ pub mod rest;
 pub mod server;
 pub mod stream;
 pub mod tls;
+pub mod unfinished;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -6,10 +6,13 @@
 //! close` and let the connection linger (RFC 9112 9.3 and 9.6). Over HTTP/2 this concerns only the stream,
 //! which ends with NO_ERROR after the limit (RFC 9113 8.1).
 
+use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Version, header};
 use axum::response::Response;
@@ -19,6 +22,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
 use super::connection::UnderWay;
+use super::head;
+use super::unfinished::{Ended, REQUEST_BYTES, Unfinished, Wait};
 
 /// Sixteen times the largest body. A caller that sends more is surely not using our API.
 const REST_BYTES_MAX: u64 = 256 * 1024;
@@ -39,8 +44,14 @@ enum Left {
 }
 
 /// A body for the router. If it is not read completely, it is handed back to [`Rest`].
+///
+/// While it waits for its client, it counts in [`super::unfinished`].
 pub struct Watched {
     body: Option<Incoming>,
+    /// The memory of the request so far.
+    bytes: usize,
+    unfinished: Arc<Unfinished>,
+    wait: Option<Wait>,
     back: Option<oneshot::Sender<Left>>,
     is_unasked: bool,
     is_broken: bool,
@@ -53,10 +64,18 @@ pub struct Rest {
 }
 
 /// Wraps a body that is not empty.
-pub fn watch(head: &Parts, body: Incoming) -> (Watched, Rest) {
+pub fn watch(head: &Parts, body: Incoming, unfinished: &Arc<Unfinished>) -> (Watched, Rest) {
     let (handed, back) = oneshot::channel();
     let is_unasked = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
-    let watched = Watched { body: Some(body), back: Some(handed), is_unasked, is_broken: false };
+    let watched = Watched {
+        body: Some(body),
+        bytes: REQUEST_BYTES + head::bytes_of(&head.headers, ""),
+        unfinished: Arc::clone(unfinished),
+        wait: None,
+        back: Some(handed),
+        is_unasked,
+        is_broken: false,
+    };
     (watched, Rest { back, version: head.version })
 }
 
@@ -118,22 +137,33 @@ async fn read_out(body: &mut Incoming) -> bool {
 
 impl Body for Watched {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.is_unasked = false;
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        this.is_unasked = false;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+            let wait = this.wait.get_or_insert_with(|| this.unfinished.wait(this.bytes));
+            ready!(Pin::new(wait).poll(cx));
+            this.is_broken = true;
+            return Poll::Ready(Some(Err(Ended.into())));
+        };
         match &frame {
-            Some(Ok(_)) => {}
-            Some(Err(_)) => self.is_broken = true,
+            Some(Ok(frame)) => {
+                this.bytes += frame.data_ref().map_or(0, Bytes::len);
+                if let Some(wait) = &this.wait {
+                    wait.holds(this.bytes);
+                }
+            }
+            Some(Err(_)) => this.is_broken = true,
             // The body was read completely, so there is nothing to hand back.
-            None => self.body = None,
+            None => (this.body, this.wait) = (None, None),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -24,6 +24,7 @@ use super::proxy_protocol::{self, MissingHeaders};
 use super::refusal::Refuser;
 use super::stream::Stream;
 use super::tls::Tls;
+use super::unfinished::{CONNECTION_BYTES, Unfinished};
 use crate::domain::address::canonical;
 
 /// How long to wait after `accept` failed, for example because there are no file descriptors left.
@@ -48,6 +49,8 @@ pub struct ListenerLimits {
     /// The most open connections of one address (or IPv6 /64). Zero means no limit. Trusted proxies have no
     /// limit.
     pub connections_per_address_max: u32,
+    /// The most memory of all unfinished requests and idle connections together.
+    pub unfinished_bytes_max: usize,
     /// How long each of these may take: a PROXY header, a TLS handshake, the head of a request.
     pub header_timeout: Duration,
     /// How long a connection may be idle after it has had a request.
@@ -73,6 +76,7 @@ struct Listener {
     transport: Transport,
     builder: auto::Builder<TokioExecutor>,
     places: Places,
+    unfinished: Arc<Unfinished>,
     stop: watch::Receiver<bool>,
     missing_headers: MissingHeaders,
 }
@@ -102,6 +106,7 @@ pub async fn serve(
         transport,
         builder,
         places: Places::new(limits.connections_per_address_max),
+        unfinished: Unfinished::new(limits.unfinished_bytes_max),
         stop: stopped,
         missing_headers: MissingHeaders::default(),
     });
@@ -173,8 +178,8 @@ impl Listener {
         }
     }
 
-    /// Runs a step before HTTP. `None` if it fails, takes longer than the header time-out, or the listener
-    /// stops.
+    /// Runs a step before HTTP. `None` if it fails, takes longer than the header time-out, its memory is
+    /// needed, or the listener stops.
     async fn in_time<T>(&self, step: impl Future<Output = std::io::Result<T>>) -> Option<T> {
         tokio::select! {
             done = tokio::time::timeout(self.limits.header_timeout, step) => match done {
@@ -185,6 +190,7 @@ impl Listener {
                 }
                 Err(_) => None,
             },
+            () = self.unfinished.wait(CONNECTION_BYTES) => None,
             () = self.stopped() => None,
         }
     }
@@ -208,14 +214,26 @@ impl Listener {
         let ListenerLimits { header_timeout, idle_timeout, .. } = self.limits;
         let silence_timeout = if is_proxy { idle_timeout } else { header_timeout };
         let activity = Arc::new(Activity::default());
-        let service = connection::service(self.router.clone(), client, Arc::clone(&activity));
+        let service = connection::service(
+            self.router.clone(),
+            client,
+            Arc::clone(&activity),
+            Arc::clone(&self.unfinished),
+        );
         let refuser = Refuser { router: self.router.clone(), client };
-        let stream = Stream::new(stream, Arc::clone(&activity), refuser, header_timeout, silence_timeout);
+        let stream = Stream::new(
+            stream,
+            Arc::clone(&activity),
+            refuser,
+            header_timeout,
+            silence_timeout,
+            Arc::clone(&self.unfinished),
+        );
         let stream = TokioIo::new(stream);
         let mut connection = pin!(self.builder.serve_connection(stream, TowerToHyperService::new(service)));
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = activity.idle_for(idle_timeout) => {
+            () = activity.idle_for(idle_timeout, &self.unfinished) => {
                 connection.as_mut().graceful_shutdown();
                 // There is no open request, so we only wait for the client to close.
                 let _ = tokio::time::timeout(header_timeout, connection).await;

@@ -6,7 +6,7 @@
 //! or the start of HTTP/2's preface (RFC 9113 3.4). A trusted proxy may wait longer before its first request,
 //! because it opens connections in bursts before it needs them. Between requests the longer idle time-out
 //! applies, which [`super::connection::Activity`] measures. We make a timer only if a head does not come in
-//! one piece.
+//! one piece. Such a wait also counts in [`super::unfinished`].
 //!
 //! **Lingering.** If bytes arrive after a socket was closed, the kernel sends a reset, which can overtake the
 //! answer. So if something was left unread, we first close only the sending half. Then we read and drop bytes
@@ -24,6 +24,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::connection::Activity;
 use super::refusal::{Refuser, Start};
+use super::unfinished::{CONNECTION_BYTES, Unfinished, Wait};
 
 /// The first line of HTTP/2's preface.
 const HTTP2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r";
@@ -42,9 +43,12 @@ pub struct Stream<S> {
     head_timeout: Duration,
     /// The time for the first byte.
     silence_timeout: Duration,
+    unfinished: Arc<Unfinished>,
     /// Set while we wait for the rest of a head.
-    deadline: Option<Pin<Box<Sleep>>>,
+    awaited: Option<Awaited>,
     start: Start,
+    /// How much of the head has come.
+    head_bytes: usize,
     /// How many requests had begun when `start` began.
     start_after: u64,
     is_http2: bool,
@@ -52,6 +56,11 @@ pub struct Stream<S> {
     reply: Vec<u8>,
     replied: usize,
     linger: Option<Linger>,
+}
+
+struct Awaited {
+    deadline: Pin<Box<Sleep>>,
+    wait: Wait,
 }
 
 struct Linger {
@@ -66,6 +75,7 @@ impl<S> Stream<S> {
         refuser: Refuser,
         head_timeout: Duration,
         silence_timeout: Duration,
+        unfinished: Arc<Unfinished>,
     ) -> Self {
         Self {
             io,
@@ -73,8 +83,10 @@ impl<S> Stream<S> {
             refuser,
             head_timeout,
             silence_timeout,
-            deadline: None,
+            unfinished,
+            awaited: None,
             start: Start::default(),
+            head_bytes: 0,
             start_after: 0,
             is_http2: false,
             reply: Vec::new(),
@@ -92,28 +104,35 @@ impl<S> Stream<S> {
         if self.start_after != begun {
             self.start = Start::default();
             self.start_after = begun;
+            self.head_bytes = 0;
         }
         if self.start.is_empty() {
             // From here on, the deadline is that of the head.
-            self.deadline = None;
+            self.awaited = None;
         }
         self.start.saw(bytes);
+        self.head_bytes += bytes.len();
         self.is_http2 = begun == 0 && self.start.is_line(HTTP2_PREFACE_LINE);
     }
 
-    /// Whether a head takes too long.
+    /// Whether a head takes too long, or its memory is needed.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let begun = self.activity.begun();
         let is_partial = !self.is_http2 && self.start_after == begun && !self.start.is_empty();
         let is_awaited = self.activity.is_quiet() && (begun == 0 || is_partial);
         if !is_awaited {
-            self.deadline = None;
+            self.awaited = None;
             return false;
         }
         let is_silent = begun == 0 && self.start.is_empty();
         let timeout = if is_silent { self.silence_timeout } else { self.head_timeout };
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        deadline.as_mut().poll(cx).is_ready()
+        let awaited = self.awaited.get_or_insert_with(|| Awaited {
+            deadline: Box::pin(tokio::time::sleep(timeout)),
+            wait: self.unfinished.wait(CONNECTION_BYTES),
+        });
+        // hyper doubles its buffer when a read fills it.
+        awaited.wait.holds(CONNECTION_BYTES + 2 * self.head_bytes);
+        awaited.deadline.as_mut().poll(cx).is_ready() || Pin::new(&mut awaited.wait).poll(cx).is_ready()
     }
 }
 

@@ -1,0 +1,121 @@
+//! Requests and connections that wait for their client share a limited memory. The ones that have waited longest give it up.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tollgate::config::Settings;
+use tollgate::store::Engine;
+
+use super::support::TestApp;
+use super::transport::{PATIENCE, read_to_end};
+
+/// More than one MiB takes of any kind of these.
+const MANY: usize = 100;
+
+fn small(settings: &mut Settings) {
+    settings.server.limits.unfinished_bytes_max = 1024 * 1024;
+}
+
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+fn small_and_soon_idle(settings: &mut Settings) {
+    small(settings);
+    settings.server.limits.idle_timeout = IDLE_TIMEOUT;
+}
+
+async fn connected(address: SocketAddr, sent: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    stream.write_all(sent).await.expect("it reads");
+    stream
+}
+
+/// Sends the rest of a request, and returns all of the answer.
+async fn finished(stream: &mut TcpStream, rest: &[u8]) -> String {
+    stream.write_all(rest).await.expect("it reads");
+    let answer = tokio::time::timeout(PATIENCE, read_to_end(stream)).await.expect("it answers");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn heads_that_do_not_go_on_make_room_for_those_that_do() {
+    let served = TestApp::with(Engine::Sqlite, small).await.serve().await;
+    let half = [b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: ".as_slice(), &[b'x'; 20_000]].concat();
+    let mut held = Vec::new();
+    for _ in 0..MANY {
+        held.push(connected(served.address, &half).await);
+        // An honest client, whose head comes in two parts, is served however many wait.
+        let mut honest = connected(served.address, b"GET /healthz HTTP/1.1\r\nhost: a\r\n").await;
+        let answer = finished(&mut honest, b"connection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let ended = tokio::time::timeout(PATIENCE, held[0].read_u8()).await.expect("the first is ended");
+    assert!(ended.is_err(), "without an answer");
+    let answer = finished(&mut held[MANY - 1], b"\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "the last: {answer}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_go_on_are_answered_503_to_make_room_for_those_that_do() {
+    let app = TestApp::with(Engine::Sqlite, small).await;
+    let merchant = app.merchant().await;
+    let served = app.serve().await;
+    let form = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
+    let head = |more: &str, bytes: usize| {
+        format!(
+            "POST /api/authorize HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n{more}content-length: {bytes}\r\n\
+             content-type: application/x-www-form-urlencoded\r\n\r\n",
+            merchant.key
+        )
+    };
+    let half = head("", 16_000) + &"a=b&".repeat(3_000);
+    let mut held = Vec::new();
+    for _ in 0..MANY {
+        held.push(connected(served.address, half.as_bytes()).await);
+        let mut honest =
+            connected(served.address, head("connection: close\r\n", form.len()).as_bytes()).await;
+        let answer = finished(&mut honest, form.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let answer = finished(&mut held[0], b"").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: "), "{answer}");
+    assert!(answer.contains("temporarily_unavailable"), "{answer}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn silent_connections_make_room_for_new_ones() {
+    let served = TestApp::with(Engine::Sqlite, small).await.serve().await;
+    let mut held = Vec::new();
+    for _ in 0..MANY {
+        held.push(connected(served.address, b"").await);
+    }
+    for mut stream in held.drain(..MANY / 4) {
+        let ended = tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("it is ended");
+        assert!(ended.is_err(), "without an answer");
+    }
+    let answer =
+        finished(&mut held[MANY / 2], b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_before_their_time_is_over() {
+    let served = TestApp::with(Engine::Sqlite, small_and_soon_idle).await.serve().await;
+    let started = Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..MANY {
+        let mut stream = connected(served.address, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert_eq!(stream.read_u8().await.ok(), Some(b'H'), "it is answered");
+        held.push(stream);
+    }
+    tokio::time::timeout(PATIENCE, read_to_end(&mut held[0])).await.expect("the first is ended");
+    assert!(started.elapsed() < IDLE_TIMEOUT, "it was ended for its time, not for its memory");
+    let call = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answer = finished(&mut held[MANY - 1], call).await;
+    assert!(answer.contains("HTTP/1.1 200 "), "{answer}");
+    served.stop().await;
+}
