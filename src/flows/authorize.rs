@@ -14,7 +14,7 @@ use crate::domain::reason::Reason;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
 use crate::domain::session::{Pair, Session};
-use crate::store::sessions::Open;
+use crate::store::hot::Open;
 
 /// The client id and secret of a call.
 pub struct PresentedClient {

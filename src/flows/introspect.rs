@@ -19,7 +19,7 @@ use crate::domain::scope::Scopes;
 use crate::domain::session::{Session, judge_active};
 use crate::domain::token::{Claims, SealedToken, TokenKind};
 use crate::store::StoreError;
-use crate::store::sessions::Found;
+use crate::store::hot::Found;
 
 /// The caller who asks about a token.
 pub enum TokenRequester {

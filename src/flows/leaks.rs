@@ -19,9 +19,9 @@ use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SecretId};
 use crate::domain::secret::{PlainSecret, SecretHash};
 use crate::domain::session::judge_active;
 use crate::domain::token::SealedToken;
+use crate::store::hot::Found;
 use crate::store::outbox::{self, Audience};
 use crate::store::secrets::{self, Owner};
-use crate::store::sessions::Found;
 use crate::store::{
     StoreError, Tx, admin_tokens, api_keys, audit, credentials, merchants, sessions, webhook_secrets,
 };

@@ -20,8 +20,8 @@ use crate::domain::reason::Reason;
 use crate::domain::scope::Scopes;
 use crate::domain::session::{Session, Verdict, judge_refresh};
 use crate::domain::token::{SealedToken, TokenKind};
+use crate::store::hot::{Found, Rotate};
 use crate::store::outbox::Audience;
-use crate::store::sessions::Rotate;
 use crate::store::{audit, outbox, sessions};
 
 impl Core {
@@ -132,7 +132,7 @@ impl Core {
     }
 
     /// The session of a token, if we sealed the token.
-    pub(super) async fn genuine_session(&self, token: SealedToken) -> Result<Option<sessions::Found>, Fault> {
+    pub(super) async fn genuine_session(&self, token: SealedToken) -> Result<Option<Found>, Fault> {
         let Some(found) = self.store.hot().look_up_session(token.claims().session).await? else {
             return Ok(None);
         };

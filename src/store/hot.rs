@@ -3,6 +3,8 @@
 //! The cache can be outdated, but it never leads to a wrong answer. Each decision is confirmed by a statement
 //! that compares the record's revision and the session's generation with those in the database.
 
+mod sessions;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -18,14 +20,15 @@ use super::driver::Connection;
 use super::fault::Fault;
 use super::pool::Pool;
 use super::postgres::Lane;
-use super::sessions::{Found, Open, Rotate, Rotated};
-use super::{StoreError, admin_tokens, merchants, secrets, sessions};
+use super::{StoreError, admin_tokens, merchants, secrets};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
 use crate::domain::merchant::MerchantRecord;
 use crate::domain::secret::SecretHash;
 use crate::domain::session::Session;
 use crate::supervise::Supervisor;
+
+pub use sessions::{Found, Open, Rotate, Rotated};
 
 /// The most merchants in the cache. A record takes a few kilobytes.
 const RECORDS_MAX: u64 = 20_000;

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use tollgate::domain::ids::SessionId;
 use tollgate::domain::session::Session;
 use tollgate::store::batch::QueueState;
-use tollgate::store::sessions::{self, Open, Rotate};
-use tollgate::store::{Engine, StoreError};
+use tollgate::store::hot::{Open, Rotate};
+use tollgate::store::{Engine, StoreError, sessions};
 use zeroize::Zeroizing;
 
 use crate::support::{Merchant, TestApp, each_engine};
