@@ -46,8 +46,7 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
     }
     let principal = Principal::command_line();
     let merchant =
-        made(core.create_merchant(&principal, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned()).await?)?
-            .merchant;
+        made(core.create_merchant(&principal, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned()).await?)?;
     for product in [Product::ApiKeys, Product::EnhancedSecurity] {
         let licence = Licence { active: true, expires_at: None };
         core.put_licence(&principal, merchant.id, product, licence).await?;

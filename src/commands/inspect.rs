@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tollgate::domain::admin::AdminToken;
 use tollgate::domain::ids::{AdminTokenId, MerchantId, SessionId};
+use tollgate::domain::merchant::Merchant;
 use tollgate::flows::Core;
-use tollgate::flows::manage_merchants::LicensedMerchant;
 use tollgate::flows::principal::Principal;
 use tollgate::flows::token_advice::Advice;
-use tollgate::http::admin::{api_keys, body, credentials, merchants, sessions};
+use tollgate::http::admin::{api_keys, body, credentials, sessions};
 
 use super::{print, show};
 
@@ -57,20 +57,16 @@ fn table(items: &[Value], columns: &[&str]) -> String {
 }
 
 /// The merchant with this id or name.
-pub(crate) async fn merchant(
-    core: &Core,
-    principal: &Principal,
-    text: &str,
-) -> anyhow::Result<LicensedMerchant> {
+pub(crate) async fn merchant(core: &Core, principal: &Principal, text: &str) -> anyhow::Result<Merchant> {
     if let Ok(id) = text.parse::<MerchantId>() {
         return Ok(core.merchant(principal, id).await?);
     }
     let (mut before, mut found) = (None, Vec::new());
     loop {
         let page = core.merchants(principal, before, PAGE).await?;
-        before = page.last().map(|last| last.merchant.id);
+        before = page.last().map(|last| last.id);
         let is_last = before.is_none();
-        found.extend(page.into_iter().filter(|merchant| merchant.merchant.name == text));
+        found.extend(page.into_iter().filter(|merchant| merchant.name == text));
         if is_last {
             break;
         }
@@ -84,7 +80,7 @@ pub(crate) async fn merchant(
 
 pub(crate) async fn merchants(core: &Core, principal: &Principal, listing: &Listing) -> anyhow::Result<()> {
     let found = core.merchants(principal, None, listing.limit).await?;
-    listing.print(found.iter().map(merchants::MerchantView::from), &["id", "name", "gateway", "status"])
+    listing.print(found.iter(), &["id", "name", "gateway", "status"])
 }
 
 pub(crate) async fn keys(
@@ -93,7 +89,7 @@ pub(crate) async fn keys(
     of: &str,
     listing: &Listing,
 ) -> anyhow::Result<()> {
-    let merchant = merchant(core, principal, of).await?.merchant.id;
+    let merchant = merchant(core, principal, of).await?.id;
     let (found, now) = (core.api_keys(principal, merchant, None, listing.limit).await?, core.now());
     let columns = ["id", "name", "environment", "status", "key_hint", "expires_at"];
     listing.print(found.iter().map(|key| api_keys::ApiKeyView::new(key, now)), &columns)
@@ -157,7 +153,7 @@ pub(crate) async fn sessions(
     of: &str,
     listing: &Listing,
 ) -> anyhow::Result<()> {
-    let merchant = merchant(core, principal, of).await?.merchant.id;
+    let merchant = merchant(core, principal, of).await?.id;
     let (found, now) = (core.sessions(principal, merchant, None, listing.limit).await?, core.now());
     let columns = ["id", "client_id", "active", "generation", "started_at", "rotated_at", "expires_at"];
     listing.print(found.into_iter().map(|session| sessions::SessionView::new(session, now)), &columns)

@@ -35,7 +35,7 @@ pub fn admit_key<'a>(
 fn merchant_is_good(record: &MerchantRecord, now: Timestamp) -> Result<(), Reason> {
     if record.merchant.status == MerchantStatus::Suspended {
         Err(Reason::MerchantSuspended)
-    } else if !record.licences.is_good(Product::ApiKeys, now) {
+    } else if !record.merchant.licences.is_good(Product::ApiKeys, now) {
         Err(Reason::ApiKeysLicenceInactive)
     } else {
         Ok(())
@@ -95,7 +95,7 @@ pub fn admit_client<'a>(
 fn credential_is_on(record: &MerchantRecord, credential: &Credential, now: Timestamp) -> Result<(), Reason> {
     if !credential.enabled {
         Err(Reason::EnhancedSecurityOff)
-    } else if !record.licences.is_good(Product::EnhancedSecurity, now) {
+    } else if !record.merchant.licences.is_good(Product::EnhancedSecurity, now) {
         Err(Reason::EnhancedSecurityLicenceInactive)
     } else {
         Ok(())

@@ -18,7 +18,7 @@ pub enum Product {
     EnhancedSecurity,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = LicenceView)]
 pub struct Licence {
     pub active: bool,
@@ -39,18 +39,30 @@ pub struct Licences {
     pub enhanced_security: Option<Licence>,
 }
 
+/// Both licences as the row of a merchant has them. A product that was never licensed has no `active`.
+#[derive(Debug, FromRow)]
+pub(super) struct StoredLicences {
+    api_keys_active: Option<bool>,
+    api_keys_expires_at: Option<Timestamp>,
+    enhanced_security_active: Option<bool>,
+    enhanced_security_expires_at: Option<Timestamp>,
+}
+
+impl From<StoredLicences> for Licences {
+    fn from(stored: StoredLicences) -> Self {
+        let licence = |active: Option<bool>, expires_at| active.map(|active| Licence { active, expires_at });
+        Self {
+            api_keys: licence(stored.api_keys_active, stored.api_keys_expires_at),
+            enhanced_security: licence(stored.enhanced_security_active, stored.enhanced_security_expires_at),
+        }
+    }
+}
+
 impl Licences {
     pub const fn of(&self, product: Product) -> Option<Licence> {
         match product {
             Product::ApiKeys => self.api_keys,
             Product::EnhancedSecurity => self.enhanced_security,
-        }
-    }
-
-    pub const fn set(&mut self, product: Product, licence: Licence) {
-        match product {
-            Product::ApiKeys => self.api_keys = Some(licence),
-            Product::EnhancedSecurity => self.enhanced_security = Some(licence),
         }
     }
 

@@ -9,7 +9,7 @@ use super::api_key::ApiKey;
 use super::clock::Timestamp;
 use super::credential::Credential;
 use super::ids::{ApiKeyId, CredentialId, MerchantId};
-use super::licence::Licences;
+use super::licence::{Licences, StoredLicences};
 use super::secret::SecretHash;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
@@ -20,16 +20,20 @@ pub enum MerchantStatus {
     Suspended,
 }
 
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
+#[schema(as = MerchantView)]
 pub struct Merchant {
     pub id: MerchantId,
     pub name: String,
-    /// Any name. [`super::api_key::MULTIPLE_JSON_GATEWAY`] allows the second webhook format.
+    // Any name. [`super::api_key::MULTIPLE_JSON_GATEWAY`] allows the second webhook format.
     pub gateway: String,
     pub status: MerchantStatus,
+    #[sqlx(flatten, try_from = "StoredLicences")]
+    pub licences: Licences,
     /// Every change to the merchant, its licences, keys, credentials or their secrets raises this number in
     /// the same transaction. Statements that issue or verify compare it, so an outdated record in memory
     /// can never authorise anything.
+    #[serde(skip)]
     pub revision: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -42,11 +46,10 @@ impl Merchant {
     }
 }
 
-/// A merchant with its licences, keys and credentials, all read at one revision.
+/// A merchant with its keys and credentials, all read at one revision.
 #[derive(Clone, Debug)]
 pub struct MerchantRecord {
     pub merchant: Merchant,
-    pub licences: Licences,
     pub api_keys: Vec<ApiKey>,
     pub credentials: Vec<Credential>,
 }

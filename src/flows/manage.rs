@@ -104,17 +104,18 @@ impl Change<'_> {
     /// Raises the merchant's revision and locks its row, so that changes to a merchant happen one after the
     /// other.
     pub(super) async fn lock_merchant(&mut self, id: MerchantId) -> Managed<Merchant> {
-        let merchant = merchants::lock(&mut self.tx, id).await?.ok_or(Refused::NotFound)?;
+        if !merchants::lock(&mut self.tx, id).await? {
+            return Err(Refused::NotFound.into());
+        }
         self.event.merchant_id = Some(id);
-        Ok(merchant)
+        Ok(merchants::by_id(&mut self.tx, id).await?.ok_or(Refused::NotFound)?)
     }
 
-    pub(super) async fn must_be_licensed(&mut self, id: MerchantId, product: Product) -> Managed<()> {
-        let licences = merchants::licences(&mut self.tx, id).await?;
-        if licences.is_good(product, self.event.at) {
+    pub(super) fn must_be_licensed(&self, merchant: &Merchant, product: Product) -> Result<(), Refused> {
+        if merchant.licences.is_good(product, self.event.at) {
             Ok(())
         } else {
-            Err(Refused::NotLicensed(product).into())
+            Err(Refused::NotLicensed(product))
         }
     }
 

@@ -21,6 +21,7 @@ use crate::domain::credential::{Credential, generate_client_id};
 use crate::domain::event::EventType;
 use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId, SecretId};
 use crate::domain::licence::Product;
+use crate::domain::merchant::Merchant;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::{PlainSecret, StoredSecret};
 use crate::store::credentials::Clients;
@@ -155,7 +156,7 @@ impl Core {
         secret: SecretId,
     ) -> Managed<Credential> {
         self.change(principal, EventType::CredentialsSecretEnded, async |change| {
-            let mut credential = locked(change, client_id).await?;
+            let (_, mut credential) = locked(change, client_id).await?;
             let owner = Owner::Credential(credential.id);
             rotation::end_secret(change, owner, &mut credential.secrets, secret).await?;
             Ok(credential)
@@ -165,12 +166,13 @@ impl Core {
 }
 
 /// Checks that the principal may change the credentials, locks their merchant, and reads them again.
-async fn locked(change: &mut Change<'_>, client_id: &str) -> Managed<Credential> {
+async fn locked(change: &mut Change<'_>, client_id: &str) -> Managed<(Merchant, Credential)> {
     change.concerns(None, client_id);
     let found = credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?;
     change.principal.may_change(found.merchant_id)?;
-    change.lock_merchant(found.merchant_id).await?;
-    Ok(credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?)
+    let merchant = change.lock_merchant(found.merchant_id).await?;
+    let credential = credentials::by_client_id(&mut change.tx, client_id).await?.ok_or(Refused::NotFound)?;
+    Ok((merchant, credential))
 }
 
 async fn generate(
@@ -181,10 +183,10 @@ async fn generate(
     let found = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
     change.principal.may_change(found.merchant_id)?;
     change.principal.may_handle(found.environment)?;
-    change.lock_merchant(found.merchant_id).await?;
+    let merchant = change.lock_merchant(found.merchant_id).await?;
     let key = api_keys::by_id(&mut change.tx, key).await?.ok_or(Refused::NotFound)?;
     let now = change.event.at;
-    change.must_be_licensed(key.merchant_id, Product::EnhancedSecurity).await?;
+    change.must_be_licensed(&merchant, Product::EnhancedSecurity)?;
     if key.revoked_at.is_some() {
         return Err(Refused::Conflict("the key is revoked".to_owned()).into());
     }
@@ -221,12 +223,12 @@ async fn update(
     version: Option<i64>,
     changes: CredentialChanges,
 ) -> Managed<Credential> {
-    let mut credential = locked(change, client_id).await?;
+    let (merchant, mut credential) = locked(change, client_id).await?;
     if version.is_some_and(|version| version != credential.version) {
         return Err(Refused::VersionMismatch.into());
     }
     if changes.enabled == Some(true) {
-        change.must_be_licensed(credential.merchant_id, Product::EnhancedSecurity).await?;
+        change.must_be_licensed(&merchant, Product::EnhancedSecurity)?;
     }
     let switched = changes.enabled.filter(|on| *on != credential.enabled);
     if switched.is_none() && changes.scopes.is_none() {
@@ -259,7 +261,7 @@ async fn rotate(
     by: &RotatedBy<'_>,
     overlap_secs: i64,
 ) -> Managed<WithSecret<Credential>> {
-    let mut credential = locked(change, by.client_id()).await?;
+    let (merchant, mut credential) = locked(change, by.client_id()).await?;
     match by {
         RotatedBy::Manager { .. } => {
             let key = api_keys::by_id(&mut change.tx, credential.api_key_id).await?;
@@ -275,11 +277,10 @@ async fn rotate(
             }
         }
     }
-    change.must_be_licensed(credential.merchant_id, Product::EnhancedSecurity).await?;
+    change.must_be_licensed(&merchant, Product::EnhancedSecurity)?;
     let plain = PlainSecret::client_secret(&change.core.entropy);
     let owner = Owner::Credential(credential.id);
-    let merchant = credential.merchant_id;
-    rotation::add_secret(change, merchant, owner, &mut credential.secrets, &plain, overlap_secs).await?;
+    rotation::add_secret(change, merchant.id, owner, &mut credential.secrets, &plain, overlap_secs).await?;
     tell(change, EventType::CredentialsSecretRotated, &credential).await?;
     Ok(WithSecret { object: credential, secret: plain })
 }

@@ -208,14 +208,14 @@ impl Core {
         overlap_secs: i64,
     ) -> Managed<Answer<WithSecret<ApiKey>>> {
         self.create(principal, EventType::ApiKeyRotated, async |change| {
-            let (_, mut key) = locked(change, id).await?;
+            let (merchant, mut key) = locked(change, id).await?;
             if key.revoked_at.is_some() {
                 return Err(Refused::Conflict("the key is revoked".to_owned()).into());
             }
             principal.may_handle(key.environment)?;
-            change.must_be_licensed(key.merchant_id, Product::ApiKeys).await?;
+            change.must_be_licensed(&merchant, Product::ApiKeys)?;
             let plain = PlainSecret::api_key(&self.entropy);
-            let (merchant, owner) = (key.merchant_id, Owner::ApiKey(key.id));
+            let (merchant, owner) = (merchant.id, Owner::ApiKey(key.id));
             rotation::add_secret(change, merchant, owner, &mut key.secrets, &plain, overlap_secs).await?;
             change.event.detail = json!({ "overlap_secs": overlap_secs });
             let data = json!({ "api_key_id": key.id, "overlap_secs": overlap_secs });
@@ -274,7 +274,7 @@ async fn create(change: &mut Change<'_>, merchant: MerchantId, new: NewApiKey) -
     change.principal.may_handle(new.environment)?;
     let merchant = change.lock_merchant(merchant).await?;
     let now = change.event.at;
-    change.must_be_licensed(merchant.id, Product::ApiKeys).await?;
+    change.must_be_licensed(&merchant, Product::ApiKeys)?;
     must_have_room(change, merchant.id).await?;
     check_name("name", &new.name)?;
     check_format(&merchant, new.webhook_format)?;

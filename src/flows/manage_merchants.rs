@@ -14,7 +14,7 @@ use crate::domain::event::EventType;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
-use crate::store::{Connection, StoreError, api_keys, merchants};
+use crate::store::{StoreError, api_keys, merchants};
 
 /// Missing fields are not changed.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -26,32 +26,21 @@ pub struct MerchantChanges {
     pub status: Option<MerchantStatus>,
 }
 
-/// A merchant and its licences.
-#[derive(Clone, Debug)]
-pub struct LicensedMerchant {
-    pub merchant: Merchant,
-    pub licences: Licences,
-}
-
 impl Core {
     pub async fn create_merchant(
         &self,
         principal: &Principal,
         name: String,
         gateway: String,
-    ) -> Managed<Answer<LicensedMerchant>> {
+    ) -> Managed<Answer<Merchant>> {
         self.create(principal, EventType::MerchantCreated, async |change| create(change, name, gateway).await)
             .await
     }
 
-    pub async fn merchant(&self, principal: &Principal, id: MerchantId) -> Managed<LicensedMerchant> {
+    pub async fn merchant(&self, principal: &Principal, id: MerchantId) -> Managed<Merchant> {
         principal.may_see(id)?;
         let mut db = self.store.read().await?;
-        let Some(merchant) = merchants::by_id(&mut db, id).await? else {
-            return Err(Refused::NotFound.into());
-        };
-        let licences = merchants::licences(&mut db, id).await?;
-        Ok(LicensedMerchant { merchant, licences })
+        Ok(merchants::by_id(&mut db, id).await?.ok_or(Refused::NotFound)?)
     }
 
     /// The merchants that the principal may see, newest first.
@@ -60,16 +49,15 @@ impl Core {
         principal: &Principal,
         before: Option<MerchantId>,
         limit: i64,
-    ) -> Result<Vec<LicensedMerchant>, StoreError> {
+    ) -> Result<Vec<Merchant>, StoreError> {
         let mut db = self.store.read().await?;
-        let found = match principal.merchant_id {
-            None => merchants::list(&mut db, before, limit).await?,
+        match principal.merchant_id {
+            None => merchants::list(&mut db, before, limit).await,
             Some(own) if before.is_none_or(|before| own < before) => {
-                merchants::by_id(&mut db, own).await?.into_iter().collect()
+                Ok(merchants::by_id(&mut db, own).await?.into_iter().collect())
             }
-            Some(_) => Vec::new(),
-        };
-        licensed(&mut db, found).await
+            Some(_) => Ok(Vec::new()),
+        }
     }
 
     /// Merchants whose name contains this text, newest first. Only for operators.
@@ -79,11 +67,10 @@ impl Core {
         part: &str,
         before: Option<MerchantId>,
         limit: i64,
-    ) -> Managed<Vec<LicensedMerchant>> {
+    ) -> Managed<Vec<Merchant>> {
         principal.must_be_operator()?;
         let mut db = self.store.read().await?;
-        let found = merchants::named(&mut db, part, before, limit).await?;
-        Ok(licensed(&mut db, found).await?)
+        Ok(merchants::named(&mut db, part, before, limit).await?)
     }
 
     /// Renames, suspends or reinstates a merchant.
@@ -93,7 +80,7 @@ impl Core {
         id: MerchantId,
         version: Option<i64>,
         changes: MerchantChanges,
-    ) -> Managed<LicensedMerchant> {
+    ) -> Managed<Merchant> {
         self.change(principal, EventType::MerchantUpdated, async |change| {
             update(change, id, version, changes).await
         })
@@ -124,7 +111,7 @@ impl Core {
     }
 }
 
-async fn create(change: &mut Change<'_>, name: String, gateway: String) -> Managed<LicensedMerchant> {
+async fn create(change: &mut Change<'_>, name: String, gateway: String) -> Managed<Merchant> {
     change.principal.must_be_of_platform()?;
     if change.principal.merchant_id.is_some() {
         // A service token of one merchant could not see the new merchant.
@@ -138,6 +125,7 @@ async fn create(change: &mut Change<'_>, name: String, gateway: String) -> Manag
         name,
         gateway,
         status: MerchantStatus::Active,
+        licences: Licences::default(),
         revision: 1,
         created_at: now,
         updated_at: now,
@@ -145,7 +133,7 @@ async fn create(change: &mut Change<'_>, name: String, gateway: String) -> Manag
     merchants::insert(&mut change.tx, &merchant).await?;
     change.concerns(Some(merchant.id), merchant.id);
     change.event.detail = json!({ "name": merchant.name, "gateway": merchant.gateway });
-    Ok(LicensedMerchant { merchant, licences: Licences::default() })
+    Ok(merchant)
 }
 
 async fn update(
@@ -153,7 +141,7 @@ async fn update(
     id: MerchantId,
     version: Option<i64>,
     changes: MerchantChanges,
-) -> Managed<LicensedMerchant> {
+) -> Managed<Merchant> {
     change.concerns(None, id);
     change.principal.may_see(id)?;
     change.principal.must_be_of_platform()?;
@@ -179,8 +167,7 @@ async fn update(
     merchants::update(&mut change.tx, &merchant).await?;
     change.event.detail =
         json!({ "name": merchant.name, "gateway": merchant.gateway, "status": merchant.status });
-    let licences = merchants::licences(&mut change.tx, id).await?;
-    Ok(LicensedMerchant { merchant, licences })
+    Ok(merchant)
 }
 
 /// The merchant's keys must not keep `multiple_json` if its new gateway does not allow it.
@@ -190,14 +177,4 @@ async fn must_not_use_multiple_json(change: &mut Change<'_>, id: MerchantId) -> 
         return Ok(());
     }
     Err(Refused::Conflict(format!("{count} API keys use `multiple_json`; change them first")).into())
-}
-
-/// Merchants with their licences.
-async fn licensed(db: &mut Connection, found: Vec<Merchant>) -> Result<Vec<LicensedMerchant>, StoreError> {
-    let mut licences = merchants::licences_of(db, found.iter().map(|merchant| merchant.id)).await?;
-    let with_licences = |merchant: Merchant| {
-        let licences = licences.remove(&merchant.id).unwrap_or_default();
-        LicensedMerchant { merchant, licences }
-    };
-    Ok(found.into_iter().map(with_licences).collect())
 }

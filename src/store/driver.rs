@@ -310,10 +310,18 @@ impl Query<'_> {
     }
 }
 
-/// A column that cannot be read makes its row impossible. The table is the first that the statement names.
+/// A column that cannot be read makes its row impossible. The table is the first that the statement names
+/// outside of parentheses.
 fn unread(sql: &'static str, error: sqlx::Error) -> StoreError {
     let sqlx::Error::ColumnDecode { index, source } = error else { return error.into() };
     let mut words = sql.split_ascii_whitespace();
-    let table = words.find(|word| matches!(*word, "from" | "update" | "into")).and_then(|_| words.next());
+    let mut depth = 0;
+    let is_table_next = |word: &&str| {
+        let is_outside = depth == 0;
+        depth += word.matches('(').count();
+        depth -= word.matches(')').count();
+        is_outside && matches!(*word, "from" | "update" | "into")
+    };
+    let table = words.find(is_table_next).and_then(|_| words.next());
     StoreError::Impossible { table: table.unwrap_or(sql), what: format!("{index}: {source}") }
 }

@@ -10,7 +10,7 @@ use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, api_keys, credentials, like, secrets, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId};
-use crate::domain::licence::{Licence, Licences, Product};
+use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::{Merchant, MerchantRecord};
 
 /// The record keeps the newest few secrets that were replaced within this time, so that a refusal can give
@@ -19,16 +19,19 @@ use crate::domain::merchant::{Merchant, MerchantRecord};
 pub(super) const REMEMBERED: TimeDelta = TimeDelta::days(30);
 
 const COLUMNS: &str = "id, name, gateway, status, revision, created_at, updated_at";
-const SELECT: &str = concat!("select ", COLUMNS, " from merchants");
+const SELECT: &str = concat!(
+    "select ",
+    COLUMNS,
+    ", (select active from licences where merchant_id = merchants.id and product = 'api_keys') as api_keys_active, \
+     (select expires_at from licences where merchant_id = merchants.id and product = 'api_keys') \
+     as api_keys_expires_at, \
+     (select active from licences where merchant_id = merchants.id and product = 'enhanced_security') \
+     as enhanced_security_active, \
+     (select expires_at from licences where merchant_id = merchants.id and product = 'enhanced_security') \
+     as enhanced_security_expires_at from merchants"
+);
 
-#[derive(sqlx::FromRow)]
-struct LicenceRow {
-    merchant_id: MerchantId,
-    product: Product,
-    #[sqlx(flatten)]
-    licence: Licence,
-}
-
+/// Writes a new merchant, which has no licences yet.
 pub async fn insert(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
     let rows = tx
         .query(concat!("insert into merchants (", COLUMNS, ") values ($1, $2, $3, $4, $5, $6, $7)"))
@@ -90,7 +93,7 @@ pub async fn names(
     Ok(rows.into_iter().collect())
 }
 
-/// Writes the fields that an operator can change.
+/// Writes the fields that an operator can change. [`put_licence`] writes a licence.
 pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
     let rows = tx
         .query("update merchants set name = $2, gateway = $3, status = $4, updated_at = $5 where id = $1")
@@ -108,25 +111,22 @@ pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
 /// behind. A simple counter would reuse revisions after a restore, and a record that was cached before the
 /// restore could then be taken for a current one.
 const LOCK: Sql = Sql {
-    postgres: concat!(
-        "update merchants \
-         set revision = greatest(revision + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) \
-         where id = $1 returning ",
-        COLUMNS
-    ),
-    sqlite: concat!(
-        "update merchants \
-         set revision = max(revision + 1, cast(unixepoch('now', 'subsec') * 1000000 as integer)) \
-         where id = $1 returning ",
-        COLUMNS
-    ),
+    postgres: "update merchants \
+               set revision = greatest(revision + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) \
+               where id = $1",
+    sqlite: "update merchants \
+             set revision = max(revision + 1, cast(unixepoch('now', 'subsec') * 1000000 as integer)) \
+             where id = $1",
 };
 
 /// Every change to a merchant begins with this. It raises the revision, which invalidates all cached records.
 /// It also locks the merchant's row until the commit, so that changes to a merchant happen one after the
-/// other. `None` if there is no such merchant.
-pub async fn lock(tx: &mut Tx, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
-    tx.query_of(&LOCK).bind(id).optional().await
+/// other. `false` if there is no such merchant.
+///
+/// Read the merchant in a statement after this one. If this statement waited for the lock, licences that it
+/// returned on PostgreSQL would be those from before the wait.
+pub async fn lock(tx: &mut Tx, id: MerchantId) -> Result<bool, StoreError> {
+    Ok(tx.query_of(&LOCK).bind(id).execute().await? == 1)
 }
 
 pub async fn put_licence(
@@ -153,29 +153,6 @@ pub async fn put_licence(
     touched("licences", rows, 1)
 }
 
-const LICENCES: Sql = Sql {
-    postgres: "select merchant_id, product, active, expires_at from licences where merchant_id = any($1::uuid[])",
-    sqlite: "select merchant_id, product, active, expires_at from licences \
-             where merchant_id in (select unhex(value ->> 0) from jsonb_each($1))",
-};
-
-/// The licences of several merchants. Merchants without licences are not in the map.
-pub async fn licences_of(
-    db: &mut Connection,
-    merchants: impl Iterator<Item = MerchantId>,
-) -> Result<HashMap<MerchantId, Licences>, StoreError> {
-    let rows = db.batch(&LICENCES, vec![Column::ids(merchants)]).all::<LicenceRow>().await?;
-    let mut by_merchant: HashMap<_, Licences> = HashMap::new();
-    for row in rows {
-        by_merchant.entry(row.merchant_id).or_default().set(row.product, row.licence);
-    }
-    Ok(by_merchant)
-}
-
-pub async fn licences(db: &mut Connection, merchant: MerchantId) -> Result<Licences, StoreError> {
-    Ok(licences_of(db, std::iter::once(merchant)).await?.remove(&merchant).unwrap_or_default())
-}
-
 /// A merchant with everything that decides its calls.
 ///
 /// The revision is read first, so the rest is of that revision or a later one. If it is of a later one, the
@@ -187,11 +164,9 @@ pub async fn record(
 ) -> Result<Option<MerchantRecord>, StoreError> {
     let Some(merchant) = by_id(db, id).await? else { return Ok(None) };
     let since = now.minus(REMEMBERED);
-    let licences = licences(db, id).await?;
     let mut secrets = secrets::of_merchant(db, id, since, now).await?;
     Ok(Some(MerchantRecord {
         merchant,
-        licences,
         api_keys: api_keys::of_merchant(db, id, &mut secrets).await?,
         credentials: credentials::of_merchant(db, id, &mut secrets).await?,
     }))

@@ -83,7 +83,7 @@ impl TestApp {
         let (core, by) = (self.core(), Principal::command_line());
         let name = "Corner shop".to_owned();
         let gateway = "demo_gateway".to_owned();
-        let merchant = made(core.create_merchant(&by, name, gateway).await).merchant;
+        let merchant = made(core.create_merchant(&by, name, gateway).await);
         for product in [Product::ApiKeys, Product::EnhancedSecurity] {
             self.put_licence(merchant.id, product, Licence { active: true, expires_at: None }).await;
         }

@@ -5,45 +5,20 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
-use crate::domain::licence::{Licence, Licences, Product};
-use crate::domain::merchant::MerchantStatus;
+use crate::domain::licence::{Licence, Product};
+use crate::domain::merchant::Merchant;
 use crate::flows::idempotency::Rendered;
-use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
+use crate::flows::manage_merchants::MerchantChanges;
 use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
-
-#[derive(Serialize, ToSchema)]
-pub struct MerchantView {
-    id: MerchantId,
-    name: String,
-    gateway: String,
-    status: MerchantStatus,
-    licences: Licences,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-impl From<&LicensedMerchant> for MerchantView {
-    fn from(LicensedMerchant { merchant, licences }: &LicensedMerchant) -> Self {
-        Self {
-            id: merchant.id,
-            name: merchant.name.clone(),
-            gateway: merchant.gateway.clone(),
-            status: merchant.status,
-            licences: *licences,
-            created_at: merchant.created_at,
-            updated_at: merchant.updated_at,
-        }
-    }
-}
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -61,15 +36,15 @@ pub struct LicenceGrant {
     expires_at: Option<Timestamp>,
 }
 
-impl Rendered for LicensedMerchant {
+impl Rendered for Merchant {
     fn body(&self) -> Vec<u8> {
-        json_bytes(&MerchantView::from(self))
+        json_bytes(self)
     }
 }
 
 /// Make a merchant. Operators only.
 #[utoipa::path(post, path = "/admin/v1/merchants", tag = "merchants", request_body = NewMerchant,
-    params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = MerchantView)))]
+    params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = Merchant)))]
 pub async fn create(
     State(shared): State<Arc<Shared>>,
     Creation { body, principal }: Creation<NewMerchant>,
@@ -80,32 +55,32 @@ pub async fn create(
 
 /// List merchants, newest first.
 #[utoipa::path(get, path = "/admin/v1/merchants", tag = "merchants", params(PageQuery),
-    responses((status = 200, body = Page<MerchantView>)))]
+    responses((status = 200, body = Page<Merchant>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Query(page): Query<PageQuery>,
-) -> Result<axum::Json<Page<MerchantView>>, Failure> {
+) -> Result<axum::Json<Page<Merchant>>, Failure> {
     let wanted = Wanted::new(&shared.core, "merchants".to_owned(), page)?;
     let found = shared.core.merchants(&principal, wanted.before, wanted.to_read()).await?;
-    Ok(axum::Json(wanted.page(found, |one| one.merchant.id, |one| MerchantView::from(&one))))
+    Ok(axum::Json(wanted.page(found, |merchant| merchant.id, |merchant| merchant)))
 }
 
 /// Show a merchant.
 #[utoipa::path(get, path = "/admin/v1/merchants/{id}", tag = "merchants", params(("id" = MerchantId, Path)),
-    responses((status = 200, body = MerchantView)))]
+    responses((status = 200, body = Merchant)))]
 pub async fn show(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
 ) -> Result<Response, Failure> {
     let found = shared.core.merchant(&principal, id).await?;
-    Ok(versioned(found.merchant.version(), MerchantView::from(&found)))
+    Ok(versioned(found.version(), found))
 }
 
 /// Rename, suspend or reinstate a merchant. Operators only.
 #[utoipa::path(patch, path = "/admin/v1/merchants/{id}", tag = "merchants", params(("id" = MerchantId, Path), ("If-Match" = Option<String>, Header)),
-    request_body = MerchantChanges, responses((status = 200, body = MerchantView)))]
+    request_body = MerchantChanges, responses((status = 200, body = Merchant)))]
 pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
@@ -114,7 +89,7 @@ pub async fn update(
     Json(changes): Json<MerchantChanges>,
 ) -> Result<Response, Failure> {
     let changed = shared.core.update_merchant(&principal, id, version, changes).await?;
-    Ok(versioned(changed.merchant.version(), MerchantView::from(&changed)))
+    Ok(versioned(changed.version(), changed))
 }
 
 /// Grant, extend or end a licence. Operators only. The change takes effect at the next call.

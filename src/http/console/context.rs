@@ -13,12 +13,12 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::domain::licence::Product;
+use crate::domain::merchant::Merchant;
 use crate::flows::Core;
 use crate::flows::console_session::SignedIn;
 use crate::flows::error::Refused;
 use crate::flows::idempotency::IdempotencyKey;
 use crate::flows::live::{Live, Whose};
-use crate::flows::manage_merchants::LicensedMerchant;
 use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
@@ -83,7 +83,7 @@ impl UserContext {
 /// A request about the merchant in the path. If the user may not see the merchant, the answer is 404.
 pub(super) struct MerchantContext {
     pub(super) context: UserContext,
-    pub(super) merchant: LicensedMerchant,
+    pub(super) merchant: Merchant,
 }
 
 impl FromRequestParts<Arc<Shared>> for MerchantContext {
@@ -102,7 +102,7 @@ impl FromRequestParts<Arc<Shared>> for MerchantContext {
 
 impl MerchantContext {
     pub(super) const fn id(&self) -> MerchantId {
-        self.merchant.merchant.id
+        self.merchant.id
     }
 
     /// The path of one of this merchant's screens.

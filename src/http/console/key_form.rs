@@ -213,7 +213,7 @@ impl KeyFormPage {
     }
 
     fn base(context: &MerchantContext, fields: KeyFields, mistakes: Mistakes) -> Self {
-        let gateway = &context.merchant.merchant.gateway;
+        let gateway = &context.merchant.gateway;
         Self {
             page: context.page("API key settings", Screen::ApiKeys),
             picker: Picker::new(context, &fields.scopes, None),

@@ -17,9 +17,9 @@ use super::words::{self, When};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
-use crate::domain::merchant::MerchantStatus;
+use crate::domain::merchant::{Merchant, MerchantStatus};
 use crate::flows::live::Whose;
-use crate::flows::manage_merchants::{LicensedMerchant, MerchantChanges};
+use crate::flows::manage_merchants::MerchantChanges;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 
@@ -60,7 +60,7 @@ pub(super) struct LicenceState {
 /// Show a warning if a licence ends within this time.
 const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 
-pub(super) fn licence_states(merchant: &LicensedMerchant, now: Timestamp) -> [LicenceState; 2] {
+pub(super) fn licence_states(merchant: &Merchant, now: Timestamp) -> [LicenceState; 2] {
     [Product::ApiKeys, Product::EnhancedSecurity].map(|product| {
         let licence = merchant.licences.of(product);
         let ends = licence.and_then(|licence| licence.expires_at);
@@ -103,15 +103,15 @@ async fn merchants_page(context: &UserContext, listing: Listing) -> Result<Merch
         Some(part) => core.merchants_named(&context.principal, part, before, limit).await?,
         None => core.merchants(&context.principal, before, limit).await?,
     };
-    let row = |one: LicensedMerchant| Row {
-        id: one.merchant.id,
-        is_suspended: one.merchant.status == MerchantStatus::Suspended,
+    let row = |one: Merchant| Row {
+        id: one.id,
+        is_suspended: one.status == MerchantStatus::Suspended,
         licences: licence_states(&one, context.now),
-        created: When(one.merchant.created_at),
-        name: one.merchant.name,
-        gateway: one.merchant.gateway,
+        created: When(one.created_at),
+        name: one.name,
+        gateway: one.gateway,
     };
-    let listed = wanted.page(found, |one| one.merchant.id, row);
+    let listed = wanted.page(found, |one| one.id, row);
     Ok(MerchantsPage {
         page: context.page("Merchants", Screen::Merchants),
         once: context.new_once(),
@@ -163,7 +163,7 @@ struct MerchantPage {
 }
 
 fn merchant_page(context: &MerchantContext, error: Option<String>) -> MerchantPage {
-    let merchant = &context.merchant.merchant;
+    let merchant = &context.merchant;
     MerchantPage {
         page: context.page("Account and licences", Screen::Merchant),
         base: context.path("/account"),
@@ -215,7 +215,7 @@ pub(super) async fn confirm_suspend(context: MerchantContext) -> Result<Response
     let used = keys.iter().filter_map(last_used_at).max();
     html(&ConfirmPage {
         page: context.page("Suspend the account", Screen::Merchant),
-        heading: format!("Suspend \u{201c}{}\u{201d}?", context.merchant.merchant.name),
+        heading: format!("Suspend \u{201c}{}\u{201d}?", context.merchant.name),
         consequence:
             "Every call with this account's keys is refused at once, and its tokens are inactive, until \
                       you reinstate it. Its people can still sign in and look."

@@ -7,10 +7,9 @@ use axum::response::{IntoResponse, Response};
 use super::{assets, words};
 use crate::domain::admin::Role;
 use crate::domain::ids::MerchantId;
-use crate::domain::merchant::MerchantStatus;
+use crate::domain::merchant::{Merchant, MerchantStatus};
 use crate::flows::console_session::SignedIn;
 use crate::flows::error::{Error, Managed, Refused};
-use crate::flows::manage_merchants::LicensedMerchant;
 use crate::http::error::Failure;
 
 /// The frame of a signed-in page.
@@ -71,13 +70,13 @@ impl Page {
         title: &'static str,
         screen: Screen,
         who: &SignedIn,
-        merchant: Option<&LicensedMerchant>,
+        merchant: Option<&Merchant>,
     ) -> Self {
         let is_operator = who.user.role == Role::Operator;
         let merchant = merchant.map(|one| MerchantHead {
-            id: one.merchant.id,
-            name: one.merchant.name.clone(),
-            is_suspended: one.merchant.status == MerchantStatus::Suspended,
+            id: one.id,
+            name: one.name.clone(),
+            is_suspended: one.status == MerchantStatus::Suspended,
         });
         Self {
             title,

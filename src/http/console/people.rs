@@ -17,8 +17,8 @@ use super::words::{self, When};
 use crate::domain::admin::{Role, User};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, UserId};
+use crate::domain::merchant::Merchant;
 use crate::domain::secret::PlainSecret;
-use crate::flows::manage_merchants::LicensedMerchant;
 use crate::flows::manage_users::{NewUser, UserChanges};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
@@ -29,7 +29,7 @@ use crate::http::error::Failure;
 pub(super) struct People {
     pub(super) context: UserContext,
     pub(super) merchant: Option<MerchantId>,
-    licensed: Option<LicensedMerchant>,
+    licensed: Option<Merchant>,
 }
 
 impl FromRequestParts<Arc<Shared>> for People {
@@ -40,7 +40,7 @@ impl FromRequestParts<Arc<Shared>> for People {
         if params.is_ok_and(|params| params.iter().any(|(name, _)| name == "merchant")) {
             let MerchantContext { context, merchant } =
                 MerchantContext::from_request_parts(parts, shared).await?;
-            return Ok(Self { context, merchant: Some(merchant.merchant.id), licensed: Some(merchant) });
+            return Ok(Self { context, merchant: Some(merchant.id), licensed: Some(merchant) });
         }
         let context = UserContext::from_request_parts(parts, shared).await?;
         context.principal.must_be_operator()?;
