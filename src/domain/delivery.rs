@@ -122,21 +122,28 @@ pub struct Attempt {
     pub response: String,
 }
 
-/// A delivery with all its attempts.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
+#[schema(as = DeliveryView)]
 pub struct Delivery {
     pub id: DeliveryId,
+    /// The `webhook-id` of every attempt.
     pub event_id: EventId,
+    #[serde(skip)]
     pub merchant_id: MerchantId,
     pub api_key_id: ApiKeyId,
     #[sqlx(rename = "type")]
+    #[serde(rename = "type")]
     pub event_type: String,
+    /// The event's `data` as sent.
+    #[schema(value_type = Object)]
     pub data: EventData,
     pub state: DeliveryState,
-    /// When a pending delivery is due. While an attempt is under way: when it counts as abandoned.
-    pub next_attempt_at: Timestamp,
     pub created_at: Timestamp,
+    /// When it was delivered or given up.
     pub finished_at: Option<Timestamp>,
+    // While an attempt is under way: when it counts as abandoned.
+    /// When the next attempt is due; null when the delivery is finished.
+    pub next_attempt_at: Option<Timestamp>,
     /// Oldest first.
     #[sqlx(skip)]
     pub attempts: Vec<Attempt>,

@@ -34,6 +34,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::Sha256;
@@ -92,9 +93,12 @@ impl EventData {
         &self.0
     }
 
-    /// For a JSON answer.
-    pub fn into_raw(self) -> Box<RawValue> {
-        RawValue::from_string(self.0).expect("it was JSON when it was taken")
+}
+
+impl Serialize for EventData {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json: &RawValue = serde_json::from_str(&self.0).expect("it was JSON when it was taken");
+        json.serialize(serializer)
     }
 }
 

@@ -19,7 +19,8 @@ pub struct Filter {
 }
 
 const SELECT: &str = "select d.id, d.event_id, d.merchant_id, d.api_key_id, e.type, e.data, d.state, \
-                      d.next_attempt_at, d.created_at, d.finished_at \
+                      d.created_at, d.finished_at, \
+                      case when d.state = 'pending' then d.next_attempt_at end as next_attempt_at \
                       from webhook_deliveries d join webhook_events e on e.id = d.event_id";
 
 #[derive(sqlx::FromRow)]

@@ -23,45 +23,6 @@ use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::delivery_log::Filter;
 
-#[derive(Serialize, ToSchema)]
-pub struct DeliveryView {
-    id: DeliveryId,
-    /// The `webhook-id` of every attempt.
-    event_id: EventId,
-    api_key_id: ApiKeyId,
-    #[serde(rename = "type")]
-    event_type: String,
-    /// The event's `data` as sent.
-    #[schema(value_type = Object)]
-    data: Box<RawValue>,
-    state: DeliveryState,
-    created_at: Timestamp,
-    /// When it was delivered or given up.
-    finished_at: Option<Timestamp>,
-    /// When the next attempt is due; null when the delivery is finished.
-    next_attempt_at: Option<Timestamp>,
-    /// Oldest first.
-    attempts: Vec<Attempt>,
-}
-
-impl From<Delivery> for DeliveryView {
-    fn from(delivery: Delivery) -> Self {
-        let is_pending = delivery.state == DeliveryState::Pending;
-        Self {
-            id: delivery.id,
-            event_id: delivery.event_id,
-            api_key_id: delivery.api_key_id,
-            event_type: delivery.event_type,
-            data: delivery.data.into_raw(),
-            state: delivery.state,
-            created_at: delivery.created_at,
-            finished_at: delivery.finished_at,
-            next_attempt_at: is_pending.then_some(delivery.next_attempt_at),
-            attempts: delivery.attempts,
-        }
-    }
-}
-
 /// Which deliveries to list.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -166,31 +127,31 @@ impl Rendered for WithSecret<RotatedWebhookSecret> {
 
 /// List a merchant's webhook deliveries with their attempts, newest first.
 #[utoipa::path(get, path = "/admin/v1/merchants/{id}/webhook-deliveries", tag = "webhooks",
-    params(("id" = MerchantId, Path), DeliveryQuery), responses((status = 200, body = Page<DeliveryView>)))]
+    params(("id" = MerchantId, Path), DeliveryQuery), responses((status = 200, body = Page<Delivery>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
     Query(query): Query<DeliveryQuery>,
-) -> Result<JsonAnswer<Page<DeliveryView>>, Failure> {
+) -> Result<JsonAnswer<Page<Delivery>>, Failure> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let wanted = Wanted::new(&shared.core, format!("webhook-deliveries of {id}"), page)?;
     let filter = Filter { api_key: query.api_key_id, state: query.state };
     let found = shared.core.list_deliveries(&principal, id, filter, wanted.before, wanted.to_read()).await?;
-    Ok(JsonAnswer(wanted.page(found, |delivery| delivery.id, DeliveryView::from)))
+    Ok(JsonAnswer(wanted.page(found, |delivery| delivery.id, |delivery| delivery)))
 }
 
 /// Send a webhook again now, with the same `webhook-id`.
 #[utoipa::path(post, path = "/admin/v1/merchants/{id}/webhook-deliveries/{delivery_id}/redeliver",
     tag = "webhooks", params(("id" = MerchantId, Path), ("delivery_id" = DeliveryId, Path)),
-    responses((status = 202, body = DeliveryView)))]
+    responses((status = 202, body = Delivery)))]
 pub async fn redeliver(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path((id, delivery)): Path<(MerchantId, DeliveryId)>,
 ) -> Result<Response, Failure> {
     let delivery = shared.core.redeliver(&principal, id, delivery).await?;
-    Ok((StatusCode::ACCEPTED, JsonAnswer(DeliveryView::from(delivery))).into_response())
+    Ok((StatusCode::ACCEPTED, JsonAnswer(delivery)).into_response())
 }
 
 /// Send every failed webhook again that was created at or after a time.

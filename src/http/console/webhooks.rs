@@ -103,8 +103,7 @@ async fn webhooks_page(
         found,
         |delivery| delivery.id,
         |delivery| {
-            let next = (delivery.state == DeliveryState::Pending)
-                .then(|| words::relative(delivery.next_attempt_at.max(now), now));
+            let next = delivery.next_attempt_at.map(|at| words::relative(at.max(now), now));
             row(delivery, &names, next)
         },
     );
