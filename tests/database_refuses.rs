@@ -157,7 +157,7 @@ async fn whatever_befell_it_every_event_is_delivered_and_every_call_is_on_record
         for id in &ids {
             app.send(merchant.authorize().header("x-request-id", id)).await.tokens();
         }
-        let event = app.hand_in(&hooked, &format!("payment.{}", trouble.replace('-', "_"))).await;
+        let event = app.publish(&hooked, &format!("payment.{}", trouble.replace('-', "_"))).await;
 
         // By now, some of the records are written and some are not.
         let mut frozen = None;

@@ -110,7 +110,7 @@ pub enum EventType {
     #[strum(serialize = "credentials.updated")]
     CredentialsUpdated,
     #[strum(serialize = "event.handed_in")]
-    EventHandedIn,
+    EventPublished,
     #[strum(serialize = "leak.not_ours")]
     LeakNotOurs,
     #[strum(serialize = "leak.reported")]

@@ -92,7 +92,6 @@ impl EventData {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
 }
 
 impl Serialize for EventData {
@@ -310,7 +309,7 @@ mod tests {
     use crate::domain::clock::Timestamp;
     use crate::domain::ids::{EventId, MerchantId};
 
-    const HANDED_IN: &str = "{ \"amount\" : 10.10,\n\t\"lines\":[1, 2 ], \"note\":{ } }";
+    const PUBLISHED: &str = "{ \"amount\" : 10.10,\n\t\"lines\":[1, 2 ], \"note\":{ } }";
 
     fn event(event_type: &str, data: &str) -> WebhookEvent {
         let raw: &RawValue = serde_json::from_str(data).expect("the data is JSON");
@@ -326,7 +325,7 @@ mod tests {
 
     #[test]
     fn single_json_is_one_line() {
-        let body = event("payment.settled", HANDED_IN).body(WebhookFormat::SingleJson);
+        let body = event("payment.settled", PUBLISHED).body(WebhookFormat::SingleJson);
         assert_eq!(
             body,
             r#"{"type":"payment.settled","timestamp":"2026-11-23T17:05:57.000Z","data":{"amount":10.10,"lines":[1,2],"note":{}}}"#
@@ -335,7 +334,7 @@ mod tests {
 
     #[test]
     fn multiple_json_has_every_field_on_a_line_of_its_own() {
-        let body = event("payment.settled", HANDED_IN).body(WebhookFormat::MultipleJson);
+        let body = event("payment.settled", PUBLISHED).body(WebhookFormat::MultipleJson);
         let expected = r#"{
   "type": "payment.settled",
   "timestamp": "2026-11-23T17:05:57.000Z",

@@ -4,8 +4,10 @@
 use std::future::Future;
 
 use chrono::TimeDelta;
+use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Core;
 use super::error::{Managed, Refused};
@@ -33,13 +35,17 @@ use crate::store::{api_keys, merchants};
 /// webhook.
 const SECRETS_MAX: usize = 4;
 
-/// An event that the platform publishes.
-#[derive(Debug)]
-pub struct NewEvent {
+/// An event that one of the platform's services publishes.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventToPublish {
+    /// Names separated by dots, such as `payment.settled`.
+    #[serde(rename = "type")]
     pub event_type: String,
+    /// A JSON object. It is sent exactly as written here, except for white space.
+    #[schema(value_type = Object)]
     pub data: Box<RawValue>,
-    /// Publishing again with the same key for the same merchant returns the first event, for as long as it is
-    /// kept.
+    /// Publishing again with the same key for the same merchant returns the first event.
     pub idempotency_key: Option<String>,
 }
 
@@ -66,13 +72,13 @@ impl Core {
 
     /// Publishes an event from the platform's services to all webhooks of the merchant. If the idempotency
     /// key was already used, returns the id of the first event.
-    pub async fn hand_in_event(
+    pub async fn publish_event(
         &self,
         principal: &Principal,
         merchant: MerchantId,
-        new: NewEvent,
+        new: EventToPublish,
     ) -> Managed<EventId> {
-        self.change(principal, EventType::EventHandedIn, async |change| hand_in(change, merchant, new).await)
+        self.change(principal, EventType::EventPublished, async |change| publish(change, merchant, new).await)
             .await
     }
 
@@ -228,7 +234,7 @@ async fn rotate(
     Ok(WithSecret { object: RotatedWebhookSecret { api_key_id: key.id, previous_ends_at }, secret })
 }
 
-async fn hand_in(change: &mut Change<'_>, merchant: MerchantId, new: NewEvent) -> Managed<EventId> {
+async fn publish(change: &mut Change<'_>, merchant: MerchantId, new: EventToPublish) -> Managed<EventId> {
     change.principal.may_see(merchant)?;
     change.principal.must_be_of_platform()?;
     check_event_type(&new.event_type)?;

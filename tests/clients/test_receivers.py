@@ -121,7 +121,7 @@ class Shop:
     merchant_id: str
     hooks: dict
 
-    def hand_in(self, event_type, data="{}", idempotency_key=None):
+    def publish(self, event_type, data="{}", idempotency_key=None):
         """Not through a JSON library, which would write the data anew. Returns the id of the accepted event."""
         body = f'{{"type":"{event_type}","data":{data},"idempotency_key":{json.dumps(idempotency_key)}}}'
         answer = call(
@@ -197,27 +197,27 @@ def is_refused(delivery):
     return [attempt["error"] for attempt in delivery["attempts"]] == ["connection_refused"]
 
 
-def hand_in_until_it_is_cut_off(shop, prefix, accepted):
+def publish_until_it_is_cut_off(shop, prefix, accepted):
     """Fills `accepted`, by idempotency key; the last key is of the event whose answer was lost."""
     number = 0
     while True:
         key = f"{prefix}-{number}"
         accepted[key] = None
         try:
-            accepted[key] = shop.hand_in("payment.settled", f'{{"number":{number}}}', key)
+            accepted[key] = shop.publish("payment.settled", f'{{"number":{number}}}', key)
         except (OSError, http.client.HTTPException):
             return
         number += 1
 
 
-def kill_while_events_are_handed_in(shop, receivers, holds):
+def kill_while_events_are_published(shop, receivers, holds):
     """In the middle of deliveries that are answered, or of such that are not. Returns events by idempotency key."""
     for receiver in receivers:
         receiver.tell(holds)
     before = {hook.path: hook.count(holds) for hook in shop.hooks.values()}
     accepted = {}
     source = threading.Thread(
-        target=hand_in_until_it_is_cut_off, args=(shop, f"holds-{holds}", accepted), daemon=True)
+        target=publish_until_it_is_cut_off, args=(shop, f"holds-{holds}", accepted), daemon=True)
     source.start()
 
     def is_in_the_middle():
@@ -233,14 +233,14 @@ def kill_while_events_are_handed_in(shop, receivers, holds):
     # We do not know whether the last one was accepted, so its sender asks again.
     for key in [key for key, event_id in accepted.items() if event_id is None]:
         number = key.rpartition("-")[2]
-        accepted[key] = shop.hand_in("payment.settled", f'{{"number":{number}}}', key)
+        accepted[key] = shop.publish("payment.settled", f'{{"number":{number}}}', key)
     return accepted
 
 
 def set_the_scene(world, receivers):
     start(world)
     late = open_shop(world, "late", receivers, ["single_json"])
-    late_events = [late.hand_in("payment.settled", f'{{"number":{number}}}') for number in range(5)]
+    late_events = [late.publish("payment.settled", f'{{"number":{number}}}') for number in range(5)]
     until("every delivery is refused", lambda: all(map(is_refused, late.deliveries())))
     late_since = time.monotonic()
 
@@ -250,7 +250,7 @@ def set_the_scene(world, receivers):
     until("the receivers answer", cut.is_settled)
     cut_events = {}
     for holds in [True, False]:
-        cut_events |= kill_while_events_are_handed_in(cut, receivers, holds)
+        cut_events |= kill_while_events_are_published(cut, receivers, holds)
     return Scene(
         world, receivers, late, late_events, late_since, cut, cut_events, time.monotonic(),
         calm=open_shop(world, "calm", receivers, FORMATS))
@@ -277,7 +277,7 @@ def hook(scene, request):
 
 
 def test_the_body_is_exact_to_the_byte(scene, hook):
-    event_id = scene.calm.hand_in("payment.settled", DATA)
+    event_id = scene.calm.publish("payment.settled", DATA)
     came = hook.first(event_id)
     webhook_format = hook.path.rpartition("/")[2]
     created_at = scene.calm.delivery(hook, event_id)["created_at"]
@@ -288,11 +288,11 @@ def test_the_body_is_exact_to_the_byte(scene, hook):
 
 def test_a_repeated_idempotency_key_is_one_event(scene, hook):
     key = f"key-{hook.receiver.kind}-{hook.path}"
-    first, again = [scene.calm.hand_in("payment.settled", idempotency_key=key) for _ in range(2)]
+    first, again = [scene.calm.publish("payment.settled", idempotency_key=key) for _ in range(2)]
     assert first == again
     hook.first(first)
     # Of another one sent after it, there is one as well: the first was not merely slow to come twice.
-    hook.first(scene.calm.hand_in("payment.refunded"))
+    hook.first(scene.calm.publish("payment.refunded"))
     until("the webhooks are out", scene.calm.is_settled)
     assert len(hook.came(first)) == 1
 
@@ -303,7 +303,7 @@ def test_a_ping_verifies(scene, hook):
 
 
 def test_a_redelivery_has_the_same_id_and_a_new_signature_that_verifies(scene, hook):
-    event_id = scene.calm.hand_in("payment.settled", DATA)
+    event_id = scene.calm.publish("payment.settled", DATA)
     first = hook.first(event_id)
     # The timestamp has whole seconds.
     until("the second is over", lambda: time.time() >= int(first["timestamp"]) + 1)
@@ -328,17 +328,17 @@ def test_a_rotated_secret_signs_beside_the_old_one_until_the_overlap_is_over(sce
     def verified(event_ids):
         return [hook.first(event_id)["verified"] for event_id in event_ids]
 
-    hand_in = lambda: [scene.calm.hand_in("payment.settled", DATA) for _ in range(3)]
+    publish = lambda: [scene.calm.publish("payment.settled", DATA) for _ in range(3)]
     [old] = hook.secrets
-    before = hand_in()
+    before = publish()
     # A receiver that does not have the new secret yet accepts webhooks during the overlap.
     assert verified(before) == [[True]] * 3
     rotate(overlap_secs=3600)
-    during = hand_in()
+    during = publish()
     assert verified(during) == [[True, True]] * 3
     assert {len(hook.first(event_id)["signatures"]) for event_id in during} == {2}
     rotate(overlap_secs=0)
-    assert verified(hand_in()) == [[False, False, True]] * 3
+    assert verified(publish()) == [[False, False, True]] * 3
     del hook.secrets[:-1]
     hook.receiver.tell()
     assert old not in hook.secrets
@@ -355,7 +355,7 @@ def test_a_wrong_secret_does_not_verify(scene, kind):
     right = hook.secrets[0]
     hook.secrets[:] = [wrong, right[:-2] + ("A=" if right[-2] != "A" else "E=")]
     receiver.tell()
-    event_id = shop.hand_in("payment.settled", DATA)
+    event_id = shop.publish("payment.settled", DATA)
     assert hook.first(event_id)["verified"] == [False, False]
     until("the refusal is on record", lambda: shop.delivery(hook, event_id)["attempts"])
     [attempt] = shop.delivery(hook, event_id)["attempts"]

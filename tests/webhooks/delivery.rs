@@ -60,7 +60,7 @@ async fn a_receiver_that_was_down_for_an_hour_gets_everything_under_the_first_id
         let closed = Closed::new();
         let hooked = app.hooked(&format!("http://{}/", closed.address)).await;
         for event in ["payment.one", "payment.two", "payment.three"] {
-            app.hand_in(&hooked, event).await;
+            app.publish(&hooked, event).await;
         }
         app.deliver().await;
         for minutes in [1, 5, 30] {
@@ -182,7 +182,7 @@ async fn what_a_killed_sender_had_claimed_is_sent_by_another_when_the_claim_laps
     each(async |app| {
         let receiver = Receiver::open();
         let hooked = app.hooked(&receiver.url()).await;
-        let id = app.hand_in(&hooked, "payment.settled").await;
+        let id = app.publish(&hooked, "payment.settled").await;
         let claimed = app.core().claim_deliveries(hooked.key, 8).await.expect("the store answers");
         assert_eq!(claimed.len(), 2);
         // Nothing is sent or recorded, as if the process were gone.
@@ -232,7 +232,7 @@ async fn replicas_that_deliver_side_by_side_send_nothing_twice() {
         let receiver = Receiver::open();
         let hooked = app.hooked(&receiver.url()).await;
         for number in 0..60 {
-            app.hand_in(&hooked, &format!("payment.n{number}")).await;
+            app.publish(&hooked, &format!("payment.n{number}")).await;
         }
         let (second, third) = (app.replica().await, app.replica().await);
         // A worker ends if another one has the endpoint. The last one finds nothing left.
@@ -257,9 +257,9 @@ async fn a_receiver_that_never_answers_holds_up_no_other() {
         let hanging = app.hooked(&slow.url()).await;
         let other = app.hooked(&quick.url()).await;
         for number in 0..40 {
-            app.hand_in(&hanging, &format!("payment.n{number}")).await;
+            app.publish(&hanging, &format!("payment.n{number}")).await;
         }
-        app.hand_in(&other, "payment.settled").await;
+        app.publish(&other, "payment.settled").await;
         let served = app.serve().await;
         slow.until_received(1).await;
         let hooks = quick.until_received(2).await;
@@ -286,7 +286,7 @@ async fn a_merchant_with_many_receivers_that_never_answer_has_its_share_of_the_a
         slow.until_received(PER_MERCHANT_MAX).await;
         other.verify(&quick.until_received(1).await);
         // After one more round, every attempt that could start has started.
-        app.hand_in(&other, "payment.settled").await;
+        app.publish(&other, "payment.settled").await;
         while quick.received().len() < 2 {
             app.deliver().await;
         }
@@ -338,7 +338,7 @@ async fn receivers_that_never_answer_hold_up_no_call() {
         let renewed = app.send(client.refresh(&tokens.refresh)).await.tokens();
         assert_eq!(app.send(client.verify(&renewed.access)).await.status, 200);
         assert_eq!(ok(&app.send(client.introspect(&renewed.access)).await)["active"], true);
-        app.hand_in(&first, "payment.settled").await;
+        app.publish(&first, "payment.settled").await;
         assert_eq!(app.send(client.revoke(&renewed.access)).await.status, 200);
         assert!(!delivering.is_finished(), "the attempts still wait for their answers");
         slow.answer(Answering::Status(204));
@@ -356,12 +356,12 @@ async fn only_a_commit_that_leaves_something_to_deliver_wakes_the_deliverer() {
             || tokio::time::timeout(std::time::Duration::ZERO, app.core().store.published().notified());
         assert!(published().await.is_ok(), "api_key.created");
         assert!(published().await.is_err(), "told once");
-        let refused = app.send(hooked.hand_in(r#"{"type":"no type","data":{}}"#)).await;
+        let refused = app.send(hooked.publish(r#"{"type":"no type","data":{}}"#)).await;
         assert_eq!(refused.status, 400);
         assert!(published().await.is_err(), "rolled back");
         app.merchant().await;
         assert!(published().await.is_err(), "no webhook is to tell of it");
-        app.hand_in(&hooked, "payment.settled").await;
+        app.publish(&hooked, "payment.settled").await;
         assert!(published().await.is_ok());
     })
     .await;

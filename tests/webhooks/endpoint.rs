@@ -35,7 +35,7 @@ async fn gone_disables_the_endpoint_at_once_and_nothing_of_it_is_lost() {
         let since = app.now();
 
         receiver.answer(Answering::Status(410));
-        let first = app.hand_in(&hooked, "payment.one").await;
+        let first = app.publish(&hooked, "payment.one").await;
         app.deliver().await;
         assert_eq!(receiver.take().len(), 1);
         assert_eq!(disabled_events(&app).await, 1);
@@ -43,7 +43,7 @@ async fn gone_disables_the_endpoint_at_once_and_nothing_of_it_is_lost() {
 
         // While it is disabled, nothing is sent, but the log has the deliveries.
         receiver.answer(Answering::Status(204));
-        let second = app.hand_in(&hooked, "payment.two").await;
+        let second = app.publish(&hooked, "payment.two").await;
         app.advance(TimeDelta::hours(2));
         app.deliver().await;
         assert!(receiver.take().is_empty());
@@ -78,7 +78,7 @@ async fn a_week_of_nothing_but_failures_disables_the_endpoint_and_one_success_st
         let fail_for = async |days: i64| {
             receiver.answer(Answering::Status(500));
             for day in 0..days {
-                app.hand_in(&hooked, &format!("payment.day{day}")).await;
+                app.publish(&hooked, &format!("payment.day{day}")).await;
                 app.deliver().await;
                 app.advance(TimeDelta::days(1));
             }
@@ -110,7 +110,7 @@ async fn an_endpoint_that_was_left_alone_for_a_week_is_given_a_whole_round() {
         assert_eq!(app.log(&hooked).await[0]["state"], "failed");
         app.advance(TimeDelta::days(8));
 
-        app.hand_in(&hooked, "payment.settled").await;
+        app.publish(&hooked, "payment.settled").await;
         app.deliver().await;
         assert!(show(&app, &hooked).await["webhook_disabled_at"].is_null(), "it failed but once since");
         assert_eq!(app.log(&hooked).await[0]["state"], "pending");
@@ -202,7 +202,7 @@ async fn a_rotated_secret_signs_together_with_the_one_before_until_the_overlap_i
 
         let sent = async |seconds: i64| {
             app.advance(TimeDelta::seconds(seconds));
-            app.hand_in(&hooked, "payment.settled").await;
+            app.publish(&hooked, "payment.settled").await;
             app.deliver().await;
             receiver.take().pop().expect("a webhook")
         };
@@ -329,7 +329,7 @@ async fn a_revoked_key_is_told_of_its_own_end_and_of_nothing_after() {
         app.deliver().await;
         receiver.take();
         app.send(other.key_call(delete, "")).await;
-        app.hand_in(&hooked, "payment.settled").await;
+        app.publish(&hooked, "payment.settled").await;
         app.deliver().await;
         let hooks = receiver.take();
         assert_eq!(types(&hooks), ["api_key.revoked", "payment.settled"]);

@@ -13,7 +13,7 @@ use crate::support::TestApp;
 use crate::support::merchant::{done, plain_key};
 use crate::support::receiver::Receiver;
 
-const HANDED_IN: &str = r#"{
+const PUBLISHED: &str = r#"{
     "type": "payment.settled",
     "data": { "reference_id" : "R-1", "amount": 10.10, "lines": [1, 2], "note": {}, "payer": "Ren\u00e9e \"R\"" }
 }"#;
@@ -36,7 +36,7 @@ async fn both_output_types_are_exact_to_the_byte() {
         receiver.take();
         lines.take();
         let at = app.now();
-        ok(&app.send(hooked.hand_in(HANDED_IN)).await);
+        ok(&app.send(hooked.publish(PUBLISHED)).await);
         app.deliver().await;
 
         let hooks = receiver.take();
@@ -79,12 +79,12 @@ async fn an_idempotency_key_stands_for_one_event_on_every_replica() {
         let replica = app.replica().await;
         let body = r#"{"type":"payment.settled","data":{},"idempotency_key":"R-1"}"#;
         let (first, second) =
-            tokio::join!(app.send(hooked.hand_in(body)), replica.send(hooked.hand_in(body)));
+            tokio::join!(app.send(hooked.publish(body)), replica.send(hooked.publish(body)));
         assert_eq!((first.status, second.status), (202, 202));
         assert_eq!(first.body, second.body);
-        let third = app.send(hooked.hand_in(&body.replace("settled", "failed"))).await;
+        let third = app.send(hooked.publish(&body.replace("settled", "failed"))).await;
         assert_eq!(third.body, first.body);
-        let elsewhere = app.send(other.hand_in(body)).await;
+        let elsewhere = app.send(other.publish(body)).await;
         assert_ne!(elsewhere.body, first.body, "merchants do not share keys");
         app.deliver().await;
         assert_eq!(types(&receiver.take()), ["payment.settled"; 2]);
@@ -112,13 +112,13 @@ async fn events_are_held_to_their_form_and_come_from_operators_alone() {
             r#"{"type":"x","data":{},"merchant_id":"y"}"#,
             &deep,
         ] {
-            let reply = app.send(hooked.hand_in(body)).await;
+            let reply = app.send(hooked.publish(body)).await;
             assert_eq!(reply.status, 400, "{body}: {}", reply.text());
         }
         for (role, status) in [(Role::MerchantAdmin, 403), (Role::MerchantViewer, 403)] {
             let operator = app.admin_token(role, Some(hooked.merchant)).await;
             let merchant = Hooked { operator, api_key: String::new(), secret: String::new(), ..hooked };
-            assert_eq!(app.send(merchant.hand_in(HANDED_IN)).await.status, status);
+            assert_eq!(app.send(merchant.publish(PUBLISHED)).await.status, status);
         }
         app.deliver().await;
         assert_eq!(types(&receiver.take()), ["api_key.created"]);

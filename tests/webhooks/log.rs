@@ -17,7 +17,7 @@ async fn the_log_tells_what_was_sent_and_what_came_back() {
         receiver.answer(Answering::With { status: 500, headers: Vec::new(), body: body.into() });
         // Ids of the same millisecond are not ordered.
         app.advance(TimeDelta::milliseconds(1));
-        let id = app.hand_in(&hooked, "payment.settled").await;
+        let id = app.publish(&hooked, "payment.settled").await;
         let at = app.now();
         app.deliver().await;
 
@@ -52,7 +52,7 @@ async fn the_log_is_read_page_by_page_and_by_key_and_state() {
         app.deliver().await;
         let mut expected = Vec::new();
         for number in 0..4 {
-            expected.insert(0, app.hand_in(&hooked, &format!("payment.n{number}")).await);
+            expected.insert(0, app.publish(&hooked, &format!("payment.n{number}")).await);
         }
         let mut read = Vec::new();
         let mut cursor = String::new();

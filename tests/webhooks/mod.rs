@@ -72,10 +72,10 @@ impl TestApp {
         made.secret.expose().to_owned()
     }
 
-    /// The platform hands in one event of this type and returns its id.
-    pub(crate) async fn hand_in(&self, hooked: &Hooked, event_type: &str) -> String {
+    /// The platform publishes one event of this type and returns its id.
+    pub(crate) async fn publish(&self, hooked: &Hooked, event_type: &str) -> String {
         let body = format!(r#"{{"type":"{event_type}","data":{{"payment":"{event_type}"}}}}"#);
-        let reply = self.send(hooked.hand_in(&body)).await;
+        let reply = self.send(hooked.publish(&body)).await;
         assert_eq!(reply.status, 202, "{}", reply.text());
         reply.json()["id"].as_str().expect("the event has an id").to_owned()
     }
@@ -99,7 +99,7 @@ impl Hooked {
         method(&path).header("authorization", format!("Bearer {}", self.operator))
     }
 
-    fn hand_in(&self, body: &str) -> Call {
+    fn publish(&self, body: &str) -> Call {
         self.call(Call::post, "events").body(Some("application/json"), body.to_owned())
     }
 

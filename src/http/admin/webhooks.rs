@@ -7,17 +7,16 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as JsonAnswer};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::{Creation, Json, created, json_bytes};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use crate::domain::clock::Timestamp;
-use crate::domain::delivery::{Answer, Attempt, Delivery, DeliveryState};
+use crate::domain::delivery::{Answer, Delivery, DeliveryState};
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
 use crate::flows::idempotency::Rendered;
 use crate::flows::manage_keys::WithSecret;
-use crate::flows::manage_webhooks::{NewEvent, RotatedWebhookSecret};
+use crate::flows::manage_webhooks::{EventToPublish, RotatedWebhookSecret};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
@@ -35,20 +34,6 @@ pub struct DeliveryQuery {
     limit: Option<i64>,
     /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-}
-
-/// An event that one of the platform's services publishes.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EventToPublish {
-    /// Names separated by dots, such as `payment.settled`.
-    #[serde(rename = "type")]
-    event_type: String,
-    /// A JSON object. It is sent exactly as written here, except for white space.
-    #[schema(value_type = Object)]
-    data: Box<RawValue>,
-    /// Publishing again with the same key for the same merchant returns the first event.
-    idempotency_key: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -176,11 +161,9 @@ pub async fn publish(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
-    Json(body): Json<EventToPublish>,
+    Json(event): Json<EventToPublish>,
 ) -> Result<Response, Failure> {
-    let EventToPublish { event_type, data, idempotency_key } = body;
-    let event = NewEvent { event_type, data, idempotency_key };
-    let id = shared.core.hand_in_event(&principal, id, event).await?;
+    let id = shared.core.publish_event(&principal, id, event).await?;
     Ok((StatusCode::ACCEPTED, JsonAnswer(PublishedEvent { id })).into_response())
 }
 
