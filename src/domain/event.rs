@@ -1,6 +1,6 @@
 //! The events that are recorded: audit events and webhook events.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::FromRow;
@@ -15,19 +15,23 @@ use super::lengths::{OBJECT_ID_BYTES_MAX, cut};
 use super::stored::JsonText;
 use super::webhook::EventData;
 
-/// Who did something.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+// Who did something.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize, ToSchema)]
+#[schema(as = ActorView)]
 pub struct Actor {
+    /// `admin_token`, `user`, `client`, `command_line`, `server` or `anonymous`.
     #[sqlx(rename = "actor_kind")]
+    #[schema(value_type = String)]
     pub kind: ActorKind,
-    /// The id of the token, user or credentials. `None` for the server itself and the command line.
+    // The id of the token, user or credentials. `None` for the server itself and the command line.
     #[sqlx(rename = "actor_id")]
     pub id: Option<String>,
     #[sqlx(rename = "actor_name")]
     pub name: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, EnumString)]
+#[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ActorKind {
     AdminToken,
@@ -48,7 +52,7 @@ impl Actor {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr, EnumString, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, EnumString, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
@@ -215,22 +219,27 @@ impl EventType {
 }
 
 /// One entry of the audit trail: who did what to which object, when, from where, and with what outcome.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
 pub struct AuditEvent {
     pub id: EventId,
     pub at: Timestamp,
+    /// Null for an event without a merchant.
     pub merchant_id: Option<MerchantId>,
     #[sqlx(flatten)]
     pub actor: Actor,
-    /// The name of an [`EventType`].
+    // The name of an [`EventType`].
+    /// `object.verb`, such as `api_key.revoked`.
     pub action: String,
     pub object_kind: String,
     pub object_id: Option<String>,
+    /// `done` or `refused`.
+    #[schema(value_type = String)]
     pub outcome: Outcome,
     pub client_ip: Option<String>,
     pub request_id: Option<String>,
-    /// A JSON object. It never contains a secret.
+    // It never contains a secret.
     #[sqlx(try_from = "JsonText<Value>")]
+    #[schema(value_type = Object)]
     pub detail: Value,
 }
 

@@ -14,64 +14,31 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body::json_bytes;
 use super::page::{Page, PageQuery, Path, Query, Wanted};
-use crate::domain::clock::Timestamp;
-use crate::domain::event::Outcome;
-use crate::domain::ids::{EventId, MerchantId};
+use super::shown::Shown;
+use crate::domain::event::{AuditEvent, Outcome};
+use crate::domain::ids::MerchantId;
 use crate::flows::principal::Principal;
 use crate::flows::trail::Reading;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::audit::{Chained, Filter, Search};
 
+// An event's place in the hash chain.
 #[derive(Serialize, ToSchema)]
-pub struct AuditEventView {
-    id: EventId,
+#[schema(as = AuditEventView)]
+pub struct Link {
     /// The event's number in the hash chain.
     seq: i64,
-    at: Timestamp,
-    /// Null for an event without a merchant.
-    merchant_id: Option<MerchantId>,
-    actor: ActorView,
-    /// `object.verb`, such as `api_key.revoked`.
-    action: String,
-    object_kind: String,
-    object_id: Option<String>,
-    /// `done` or `refused`.
-    outcome: &'static str,
-    client_ip: Option<String>,
-    request_id: Option<String>,
-    #[schema(value_type = Object)]
-    detail: serde_json::Value,
     /// SHA-256 over this event and the previous hash, in hex.
     hash: String,
 }
 
-#[derive(Serialize, ToSchema)]
-pub struct ActorView {
-    /// `admin_token`, `user`, `client`, `command_line`, `server` or `anonymous`.
-    kind: &'static str,
-    id: Option<String>,
-    name: Option<String>,
-}
+pub type AuditEventView = Shown<AuditEvent, Link>;
 
 impl From<Chained> for AuditEventView {
     fn from(chained: Chained) -> Self {
-        let event = chained.event;
-        Self {
-            id: event.id,
-            seq: chained.seq,
-            at: event.at,
-            merchant_id: event.merchant_id,
-            actor: ActorView { kind: event.actor.kind.into(), id: event.actor.id, name: event.actor.name },
-            action: event.action,
-            object_kind: event.object_kind,
-            object_id: event.object_id,
-            outcome: event.outcome.into(),
-            client_ip: event.client_ip,
-            request_id: event.request_id,
-            detail: event.detail,
-            hash: hex::encode(chained.hash),
-        }
+        let link = Link { seq: chained.seq, hash: hex::encode(chained.hash) };
+        Self { object: chained.event, worked_out: link }
     }
 }
 
