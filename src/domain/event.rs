@@ -318,10 +318,21 @@ impl WebhookEvent {
         entropy: &Entropy,
     ) -> Self {
         debug_assert!(event_type.told_to_webhooks().is_some(), "{event_type:?} is missing in the document");
+        Self::named(event_type.name(), merchant_id, data, at, entropy)
+    }
+
+    /// For a type that is not an [`EventType`].
+    pub fn named(
+        event_type: impl Into<String>,
+        merchant_id: MerchantId,
+        data: impl Into<EventData>,
+        at: Timestamp,
+        entropy: &Entropy,
+    ) -> Self {
         Self {
             id: EventId::generate(at, entropy),
             merchant_id,
-            event_type: event_type.name().to_owned(),
+            event_type: event_type.into(),
             data: data.into(),
             idempotency_key: None,
             created_at: at,

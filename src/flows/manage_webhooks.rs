@@ -247,13 +247,9 @@ async fn publish(change: &mut Change<'_>, merchant: MerchantId, new: EventToPubl
         return Err(Refused::NotFound.into());
     }
     let event = WebhookEvent {
-        id: EventId::generate(change.event.at, &change.core.entropy),
-        merchant_id: merchant,
-        event_type: new.event_type,
-        data,
         // The prefix separates these keys from those that this program uses for its own events.
         idempotency_key: new.idempotency_key.map(|key| format!("platform:{key}")),
-        created_at: change.event.at,
+        ..WebhookEvent::named(new.event_type, merchant, data, change.event.at, &change.core.entropy)
     };
     let is_new =
         outbox::publish_once(&mut change.tx, &event, Audience::Merchant, &change.core.entropy).await?;

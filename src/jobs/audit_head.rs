@@ -18,7 +18,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::delivery::Answer;
 use crate::domain::destination::{DestinationRules, WebhookUrl};
 use crate::domain::event::WebhookEvent;
-use crate::domain::ids::{EventId, MerchantId};
+use crate::domain::ids::MerchantId;
 use crate::domain::webhook::{SignedMessage, WebhookSecret};
 use crate::flows::SharedCore;
 use crate::store::StoreError;
@@ -79,15 +79,9 @@ impl HeadReporter {
 
     /// The data has the format that `tollgate audit verify --head` reads.
     fn message(&self, head: &Head, now: Timestamp) -> SignedMessage {
-        let event = WebhookEvent {
-            id: EventId::generate(now, &self.core.entropy),
-            // The event belongs to the platform. This id is not sent.
-            merchant_id: MerchantId::nil(),
-            event_type: "audit.head".to_owned(),
-            data: json!({ "seq": head.seq, "hash": hex::encode(&head.hash) }).into(),
-            idempotency_key: None,
-            created_at: now,
-        };
+        let data = json!({ "seq": head.seq, "hash": hex::encode(&head.hash) });
+        // The event belongs to the platform. A merchant's id is not sent.
+        let event = WebhookEvent::named("audit.head", MerchantId::nil(), data, now, &self.core.entropy);
         let (url, secrets) = (self.url.clone(), [self.secret.clone()]);
         SignedMessage::new(url, &event, WebhookFormat::SingleJson, &secrets, now.unix_secs())
     }

@@ -54,8 +54,9 @@ const FILL: [&str; 9] = [
     "insert into users (id, email, role, merchant_id, password_hash, failed_logins, version, created_at, updated_at) \
      select id_of(n), n || '@harbour.example', 'merchant_admin', id_of(n), '', 0, 1, 1, 1 \
      from generate_series(1, 50000) n; \
-     insert into admin_tokens (id, name, role, permissions, hash, created_at) \
-     select id_of(n), 'Ops', 'operator', '[]', sha256(n::text::bytea), 1 from generate_series(1, 50000) n",
+     insert into admin_tokens (id, name, role, merchant_id, permissions, hash, created_at) \
+     select id_of(n), 'Ops', 'operator', case when n <= 100 then id_of(2) end, '[]', sha256(n::text::bytea), 1 \
+     from generate_series(1, 50000) n",
     "analyze",
 ];
 
@@ -109,6 +110,8 @@ async fn a_page_of_a_long_list_reads_little_more_than_its_rows() {
     holds(tx, "a merchant's users", async |db| users::list(db, Some(merchant), None, PAGE).await).await;
     let middle = Some(Id::first_of(at(ROWS / 2)));
     holds(tx, "tokens", async |db| admin_tokens::list(db, None, middle, PAGE).await).await;
+    holds(tx, "a merchant's tokens", async |db| admin_tokens::list(db, rare.merchant, None, PAGE).await)
+        .await;
 }
 
 fn at(row: i64) -> Timestamp {
