@@ -35,7 +35,7 @@ pub(crate) enum Job {
     /// The audit trail.
     #[command(subcommand)]
     Audit(audit::Job),
-    /// Admin tokens, of operators too.
+    /// Admin tokens, including those of operators.
     #[command(subcommand)]
     Token(TokenJob),
     /// Sessions.

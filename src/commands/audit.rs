@@ -35,7 +35,8 @@ pub(crate) enum Job {
         #[arg(long)]
         follow: bool,
     },
-    /// Print the number and hash of the last event. Keep them where nobody who can write to the database can.
+    /// Print the number and hash of the last event. Keep them in a place that nobody with write access to the
+    /// database can change.
     Head {
         /// Print {"seq", "hash"}.
         #[arg(long)]

@@ -95,7 +95,7 @@ fn end_of_earlier<S: Serializer>(overlap: &Option<TokenOverlap>, serializer: S) 
     overlap.and_then(|overlap| overlap.earlier_ends_at).serialize(serializer)
 }
 
-/// An overlap as it is kept: without seconds there is none.
+/// An overlap as it is stored. If the seconds are missing, there is no overlap.
 #[derive(Debug, FromRow)]
 struct StoredOverlap {
     overlap_secs: Option<i64>,

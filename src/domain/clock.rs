@@ -18,9 +18,9 @@ use utoipa::{PartialSchema, ToSchema};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Before every time that is written down.
+    /// Earlier than every stored time.
     pub const MIN: Self = Self::from_micros(i64::MIN);
-    /// After every time that is written down.
+    /// Later than every stored time.
     pub const MAX: Self = Self::from_micros(i64::MAX);
 
     pub const fn from_micros(micros: i64) -> Self {

@@ -62,7 +62,8 @@ pub enum Outcome {
 
 /// What happened, as `object.verb`: the name of an audit event, of a webhook event, or of both.
 ///
-/// A row of the database keeps the name as text, since another release may have written one that is not here.
+/// The database stores the name as text, because another release may have written a type that this one does not
+/// know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 pub enum EventType {
     #[strum(serialize = "address.blocked")]
@@ -178,7 +179,7 @@ impl EventType {
         self.into()
     }
 
-    /// What webhooks are told by this event, for the OpenAPI document. `None`: it is in the audit trail alone.
+    /// What the event tells the merchant, for the OpenAPI document. `None` if it is not sent to webhooks.
     pub const fn told_to_webhooks(self) -> Option<&'static str> {
         Some(match self {
             Self::AddressBlocked => {
@@ -244,7 +245,7 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
-    /// Something that the server itself did, until the flow says otherwise.
+    /// The actor is the server itself unless the flow sets another one.
     pub fn new(event_type: EventType, at: Timestamp, entropy: &Entropy) -> Self {
         Self {
             id: EventId::generate(at, entropy),
@@ -261,7 +262,7 @@ impl AuditEvent {
         }
     }
 
-    /// Names the object. It may be a text of the caller's making, so there is a limit to it.
+    /// Sets the object. The text may come from the caller, so it is cut to a maximum length.
     #[must_use]
     pub fn about(self, object: impl ToString) -> Self {
         let object_id = cut(&object.to_string(), OBJECT_ID_BYTES_MAX).to_owned();

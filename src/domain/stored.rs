@@ -1,4 +1,4 @@
-//! Forms that values have in a column where the column's own type is another.
+//! Helper types for values that are stored in a column of another type.
 
 use serde_json::Value;
 

@@ -136,7 +136,8 @@ async fn create(change: &mut Change<'_>, new: NewUser, email: String, hash: &str
     users::lock_address(&mut change.tx, &email).await?;
     let like = users::any_password_hash(&mut change.tx, &email).await?;
     if like.is_some_and(|like| !password::is_like(hash, &like)) {
-        // The address got its first user since the password was hashed.
+        // Another call has made the first user of this address after we hashed the password. The caller should
+        // try again, and then gets a hash with the salt of that user.
         return Err(Fault::Busy.into());
     }
     let now = change.event.at;

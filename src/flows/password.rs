@@ -98,8 +98,8 @@ impl Turn<'_> {
         computed.await.map_err(|_| Fault::Busy)?
     }
 
-    /// Of which of these hashes, all of users of one address, the password is. It takes as long for one as for
-    /// none or many: they have the same salt, so that one computation is compared with each.
+    /// Which of these hashes the password matches. All users of one address have the same salt, so a single
+    /// computation is compared with every hash. It takes the same time however many match.
     pub(super) async fn matches(
         &self,
         password: PlainSecret,
@@ -114,7 +114,8 @@ impl Turn<'_> {
         self.compute(check).await
     }
 
-    /// Hashes a new password, `like` that of another user of the address or of the same one, if there is any.
+    /// Hashes a new password. `like` is the hash of any user of the address, and the new hash gets its salt
+    /// and parameters.
     async fn hash(
         &self,
         password: &PlainSecret,
@@ -131,7 +132,7 @@ impl Turn<'_> {
     }
 }
 
-/// The hash of a password with the salt and parameters of another one; without one, with `salt` and today's.
+/// Computes a hash with the salt and parameters of `like`. Without it, uses `salt` and the current parameters.
 fn computed(
     password: &PlainSecret,
     like: Option<&PasswordHash>,
@@ -165,7 +166,7 @@ fn hashed(
     })
 }
 
-/// In constant time where salt and parameters are the same, as they are within an address.
+/// Compares in constant time if salt and parameters are the same, which they are for all users of an address.
 fn is_same(one: &PasswordHash, other: &PasswordHash) -> bool {
     has_same_salt(one, other) && one.hash.is_some() && one.hash == other.hash
 }
@@ -175,7 +176,7 @@ fn has_same_salt(one: &PasswordHash, other: &PasswordHash) -> bool {
         == (other.algorithm, other.version, &other.params, &other.salt)
 }
 
-/// Whether a new hash can be told from that of another user of the address by one computation.
+/// Whether one computation can check a password against both hashes.
 pub(super) fn is_like(hash: &str, like: &str) -> bool {
     match (PasswordHash::new(hash), PasswordHash::new(like)) {
         (Ok(hash), Ok(like)) => has_same_salt(&hash, &like),

@@ -95,12 +95,12 @@ const ENDING: TimeDelta = TimeDelta::days(30);
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
     pub at: Timestamp,
-    /// If it ends because of a newer secret: since when that one is in use (RFC 9745).
+    /// When the newer secret that replaces this one was first used (RFC 9745). `None` if it ends for another reason.
     pub replaced_at: Option<Timestamp>,
 }
 
 impl Ending {
-    /// The earlier one of two.
+    /// The earlier of the two.
     pub fn first(a: Option<Self>, b: Option<Self>) -> Option<Self> {
         [a, b].into_iter().flatten().min_by_key(|ending| ending.at)
     }

@@ -93,7 +93,7 @@ pub(super) fn check_within(scopes: Option<&Scopes>, key: Option<&Scopes>) -> Res
     }
 }
 
-/// Added up by scope and client.
+/// Uses, added up by scope and client.
 #[derive(Default)]
 struct Uses(BTreeMap<(Option<String>, Option<String>), ScopeUse>);
 

@@ -1,11 +1,11 @@
 //! Signing in to the console with a password, and a second factor if the user has one.
 //!
-//! An e-mail address may have a user at each of several merchants, each with a password, a second factor and a
-//! lock of its own. An attempt at the address is an attempt at each of them. Where the password is that of
-//! several, the person says which ([`super::sign_in_choice`]).
+//! An e-mail address may have a user at each of several merchants. Each user has its own password, second
+//! factor and lock. An attempt with the address counts for all of its users. If the password fits several users,
+//! the person chooses one of them ([`super::sign_in_choice`]).
 //!
-//! Every attempt is counted as failed before it is checked, and the count is taken back if it was right. So
-//! parallel attempts get no extra guesses. All failures have the same text and take the same time: unknown
+//! Every attempt is counted as failed before it is checked. The count is taken back if the password was right.
+//! So parallel attempts get no extra guesses. All failures have the same text and take the same time: unknown
 //! user, wrong password, locked or disabled account. [`super::refusals`] records them.
 
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub enum SignIn {
     Done(PlainSecret),
     /// The password was right. The session can only be used to send the second factor.
     NeedsSecondFactor(PlainSecret),
-    /// The password is that of several users of the address.
+    /// The password fits several users of the address.
     Choose(Choices),
     Refused,
 }
@@ -81,11 +81,12 @@ impl Core {
         }
     }
 
-    /// Takes back what was right. What was wrong stays counted, for each user of the address, and is on record.
+    /// Takes back the attempts at users whose password was right. The others stay counted and are recorded.
     ///
-    /// Somebody with several users and a password for each would be locked out in time. So a guess that is the
-    /// password of another user of the address counts once, and not each time that this other one signs in.
-    /// Whoever may set that other one's password gets no more guesses by it: each new password counts anew.
+    /// A person may have several users with one address and different passwords. Each sign-in as one of them is
+    /// a failed attempt at the others, and would lock them in the end. So a password that is right for one user
+    /// counts against the others only the first time that it is used. A new password counts again, so nobody
+    /// gains guesses by setting the password of another user.
     async fn settle_attempts(
         &self,
         right: &[Attempt],
@@ -94,7 +95,8 @@ impl Core {
     ) -> Result<(), StoreError> {
         let counted_before = right.iter().any(|attempt| attempt.password_was_right);
         if !right.is_empty() {
-            // Each by itself: no transaction waits for one that has the same users in another order.
+            // Use a statement for each user. Two transactions with the same users in a different order would
+            // deadlock.
             let mut db = self.store.write().await?;
             for attempt in right {
                 attempts::take_back(&mut db, attempt.user, Count::SignIns).await?;
@@ -156,7 +158,7 @@ impl Core {
         Ok(SignIn::Done(secret))
     }
 
-    /// An attempt of one who is past the door.
+    /// Counts an attempt of a user who is already signed in, or whose password was right.
     pub(super) async fn claim(&self, user: UserId) -> Result<Option<Attempt>, StoreError> {
         Ok(self.claim_all(Claimant::User(user)).await?.pop())
     }

@@ -1,7 +1,8 @@
-//! Which of several users of one e-mail address signs in, after the password that they share.
+//! Chooses a user after a sign-in whose password fits several users of one e-mail address.
 //!
-//! What the person may choose from is sealed into the page that asks. It is good for some minutes, and until
-//! the user is changed. Merchants are named only here, to somebody who had the password of a user of each.
+//! The page that asks contains the users, sealed. The choice must be made within a few minutes, and is refused if
+//! the user was changed in the meantime. The page names the merchants. Only somebody who knows the password of a
+//! user of each of them sees it.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +41,7 @@ pub struct Choice {
 #[derive(Deserialize, Serialize)]
 struct Sealed {
     until: Timestamp,
-    /// With the versions that the password was right for: a new password is another version.
+    /// With their versions. A new password changes the version, so the choice is then refused.
     users: Vec<(UserId, i64)>,
 }
 

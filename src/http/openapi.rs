@@ -156,8 +156,8 @@ pub fn rendered(mut document: Document, issuer: &str) -> Bytes {
     Bytes::from(document.to_string())
 }
 
-/// Gives each content type of one body a schema of its own name. Generated clients choose the content type
-/// by the type of the object that they are given; with one schema for all they would send every one of them.
+/// Gives each content type of a body a schema with its own name. Generated clients choose the content type by
+/// the type of the object. If all content types had the same schema, they would send the body several times.
 fn name_schemas_of_bodies(document: &mut Value) {
     let Some(mut schemas) = document.pointer_mut("/components/schemas").map(Value::take) else { return };
     let Some(paths) = document["paths"].as_object_mut() else { return };

@@ -31,8 +31,8 @@ pub enum Claimant<'a> {
 }
 
 /// Counts an attempt as failed before it is checked, and locks the account at the last allowed attempt. So
-/// parallel attempts get no extra guesses. An attempt with an address is one for each of its users. Unknown,
-/// disabled and locked users are left out.
+/// parallel attempts get no extra guesses. An attempt with an address counts for each of its users, except
+/// disabled and locked ones.
 pub async fn claim_attempts(
     db: &mut Connection,
     claimant: Claimant<'_>,

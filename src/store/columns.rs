@@ -111,8 +111,8 @@ pub(super) fn rows_as_json(columns: &[Column<'_>]) -> String {
     out
 }
 
-/// Keeps types of the domain in columns as values of a plain type: one function turns a value into that, and
-/// one turns it back.
+/// Stores types of the domain in columns of a plain type. The first function converts a value to the plain type,
+/// and the second one converts it back.
 macro_rules! stored {
     ($([$($generics:tt)*] $type:ty as $plain:ty, $to:expr, $back:expr;)*) => {$(
         impl<DB: sqlx::Database, $($generics)*> Type<DB> for $type

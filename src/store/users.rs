@@ -32,16 +32,17 @@ pub async fn insert(tx: &mut Tx, user: &User, password_hash: &str) -> Result<(),
     touched("users", rows, 1)
 }
 
-/// The second of two that make the first user of an address has to see the first one.
+/// Two calls may make the first user of an address at the same time. The second one must see the user of the
+/// first.
 const LOCK_ADDRESS: Sql =
     Sql { postgres: "select pg_advisory_xact_lock(hashtextextended($1, 0))", sqlite: "select $1" };
 
-/// Holds what users an address has until the transaction ends.
+/// Lets no other call add a user to this address until the transaction ends.
 pub async fn lock_address(tx: &mut Tx, email: &str) -> Result<(), StoreError> {
     tx.query_of(&LOCK_ADDRESS).bind(email.to_owned()).execute().await.map(drop)
 }
 
-/// The password hash of a user of this address, whoever it is: all have the same salt. `None` without any.
+/// The password hash of any user of this address. They all have the same salt. `None` if there is no user.
 pub async fn any_password_hash(db: &mut Connection, email: &str) -> Result<Option<String>, StoreError> {
     let query = "select password_hash from users where email = $1 limit 1";
     let row = db.query(query).bind(email.to_owned()).optional::<(String,)>().await?;

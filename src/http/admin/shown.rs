@@ -1,4 +1,4 @@
-//! An object as the admin API shows it: its own fields, and beside them what is worked out for the answer.
+//! An object as the admin API shows it: its own fields, and fields that are computed for the answer.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ pub struct Shown<T, C> {
     pub worked_out: C,
 }
 
-/// Documented as one object, which has the name of what is worked out.
+/// The document shows a single object. Its name is that of the computed part.
 impl<T: PartialSchema, C: PartialSchema> PartialSchema for Shown<T, C> {
     fn schema() -> RefOr<Schema> {
         let (RefOr::T(Schema::Object(mut all)), RefOr::T(Schema::Object(more))) = (T::schema(), C::schema())
