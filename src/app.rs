@@ -41,9 +41,12 @@ pub use open::{key_file, open_core, open_store};
 pub enum Create {
     /// None: for commands that only read.
     Nothing,
-    /// Like [`Create::Embedded`], but no token keys if the database already uses some: for commands that
-    /// write beside a running server. They seal nothing that must be opened later.
+    /// Token keys, if the database uses none yet: for commands that change what is in a store. The store must
+    /// exist, and its schema must be up to date.
     Beside,
+    /// Like [`Create::Embedded`], but no token keys if the database already uses some: for commands that may be
+    /// the first on a new store.
+    First,
     /// The files of an embedded installation: the data directory, its database and its token keys.
     Embedded,
     /// Also a SQLite file that a URL names: for `migrate`.

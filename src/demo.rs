@@ -7,16 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::domain::address::{ClientAddress, reachable};
 use crate::domain::admin::Role;
 use crate::domain::api_key::Environment;
-use crate::domain::licence::{Licence, Product};
 use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::flows::Core;
 use crate::flows::authorize::PresentedClient;
 use crate::flows::error::{Error, Refused};
-use crate::flows::idempotency::Answer;
-use crate::flows::manage_credentials::CredentialChanges;
 use crate::flows::manage_keys::NewApiKey;
 use crate::flows::manage_users::NewUser;
+use crate::flows::onboard::{Account, NewAccount};
 use crate::flows::principal::Principal;
 use crate::store::{StoreError, api_keys, credentials, merchants};
 
@@ -45,17 +43,13 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
         return Ok(summary_text(&summary, &console, &base));
     }
     let principal = Principal::command_line();
-    let merchant =
-        made(core.create_merchant(&principal, MERCHANT_NAME.to_owned(), "demo_gateway".to_owned()).await?)?;
-    for product in [Product::ApiKeys, Product::EnhancedSecurity] {
-        let licence = Licence { active: true, expires_at: None };
-        core.put_licence(&principal, merchant.id, product, licence).await?;
-    }
-    let new = NewApiKey::named("Demo key", Environment::Sandbox);
-    let key = made(core.create_api_key(&principal, merchant.id, new).await?)?;
-    let client = made(core.generate_credentials(&principal, key.object.id, None).await?)?;
-    let on = CredentialChanges::switch(true);
-    core.update_credentials(&principal, &client.object.client_id, None, on).await?;
+    let new = NewAccount {
+        name: MERCHANT_NAME.to_owned(),
+        gateway: "demo_gateway".to_owned(),
+        key: NewApiKey::named("Demo key", Environment::Sandbox),
+        admin_email: None,
+    };
+    let Account { key, client, .. } = core.onboard(&principal, new).await?;
 
     let home = ClientAddress::direct(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut caller = core.recognise(key.secret.expose().as_bytes(), home).await?;
@@ -71,15 +65,13 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
     }))
 }
 
-fn made<T>(answer: Answer<T>) -> Result<T, DemoError> {
-    answer.made().ok_or(DemoError::MadeBefore)
-}
-
 /// The console's address and a one-time link for the demo's user.
 async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
     let principal = Principal::command_line();
-    let user = match core.user_by_email(&principal, USER_EMAIL, None).await {
-        Err(Error::Refused(Refused::NotFound)) => {
+    let found = core.users_by_email(&principal, USER_EMAIL).await?;
+    let user = match found.into_iter().find(|user| user.merchant_id.is_none()) {
+        Some(user) => user,
+        None => {
             let new = NewUser {
                 email: USER_EMAIL.to_owned(),
                 role: Role::Operator,
@@ -87,9 +79,8 @@ async fn console_text(core: &Core, base: &str) -> Result<String, DemoError> {
                 // A random password that nobody knows. The user signs in with the link.
                 password: PlainSecret::console(&core.entropy),
             };
-            made(core.create_user(&principal, new).await?)?
+            core.create_user(&principal, new).await?.made().ok_or(DemoError::MadeBefore)?
         }
-        found => found?,
     };
     let link = core.make_sign_in_link(&principal, user.id).await?;
     Ok(format!(

@@ -20,9 +20,9 @@ use tollgate::domain::entropy::Entropy;
 use tollgate::process::signals::Signals;
 use tollgate::process::{descriptors, service_manager};
 use tollgate::store::backup::backup;
-use tollgate::telemetry;
+use tollgate::{store, telemetry};
 
-use commands::{Job, print};
+use commands::{Job, note, print};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -147,6 +147,9 @@ async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_command(command: Command, settings: &Settings) -> anyhow::Result<()> {
+    if let Command::Migrate | Command::Backup { .. } | Command::Job(_) = command {
+        note(&format!("the store is {}", store::url::describe(settings.database.url.expose())?));
+    }
     match command {
         Command::Serve { .. } | Command::Demo | Command::KeyGen => Ok(()),
         Command::Migrate => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tollgate::config::Settings;
-use tollgate::store::{Options, Store, StoreError};
+use tollgate::store::{Make, Options, Store, StoreError};
 
 use super::admin::Admin;
 use super::database_trouble::until;
@@ -255,7 +255,7 @@ async fn a_url_that_changed_in_its_file_is_taken_up_when_the_login_is_refused() 
 }
 
 fn options(url: &str) -> Options<'_> {
-    Options { url, may_create: false, connections_max: 2, timeout: Duration::from_secs(5), read_again: None }
+    Options { url, make: Make::Schema, connections_max: 2, timeout: Duration::from_secs(5), read_again: None }
 }
 
 #[tokio::test]

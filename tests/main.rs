@@ -7,6 +7,7 @@ mod backup;
 mod bounds;
 mod budget;
 mod command_line;
+mod commands;
 mod concurrency;
 mod config;
 mod connections;

@@ -22,7 +22,7 @@ use crate::flows::usage::Usage;
 use crate::flows::{self, Core};
 use crate::store::audit_head::Sealer;
 use crate::store::postgres::ReadAgain;
-use crate::store::{Engine, Options, Store};
+use crate::store::{Engine, Make, Options, Store};
 
 /// The token keys of an embedded installation, in the data directory.
 const TOKEN_KEYS_FILE: &str = "token.keys";
@@ -31,16 +31,17 @@ const TOKEN_KEYS_FILE: &str = "token.keys";
 pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, BuildError> {
     let url = settings.database.url.expose();
     let is_embedded = url == DatabaseUrl::sqlite_in(&settings.server.data_dir).expose();
-    if is_embedded && create != Create::Nothing {
+    let make = match create {
+        Create::Nothing | Create::Beside => Make::Nothing,
+        Create::First | Create::Embedded if !is_embedded => Make::Schema,
+        Create::First | Create::Embedded | Create::Database | Create::Everything => Make::File,
+    };
+    if is_embedded && make == Make::File {
         make_directory(&settings.server.data_dir)?;
     }
     Ok(Store::open(Options {
         url,
-        may_create: match create {
-            Create::Nothing => false,
-            Create::Beside | Create::Embedded => is_embedded,
-            Create::Database | Create::Everything => true,
-        },
+        make,
         connections_max: settings.database.connections_max,
         timeout: settings.database.timeout,
         read_again: settings.database.url_file.as_deref().map(reads_again),
@@ -161,10 +162,10 @@ async fn local_keyring(
     if !path.exists() || !may_be_local {
         let is_needed = flows::token_keys::is_in_use(store, clock.now()).await?;
         match create {
-            // A key for this process only. Nothing that it seals must be opened later.
+            // A key for this process only, because it seals nothing that must be opened later.
             Create::Nothing => return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key")),
             _ if !may_be_local => return Err(BuildError::NoTokenKeys),
-            Create::Beside if is_needed => {
+            Create::Beside | Create::First if is_needed => {
                 return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key"));
             }
             _ if is_needed && !settings.tokens.allow_missing_keys => {

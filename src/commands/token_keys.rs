@@ -6,15 +6,16 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tollgate::app::key_file;
+use tollgate::app::{BuildError, key_file};
 use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::keyring::{KeyState, ServerKey, name_of};
 use tollgate::flows::Core;
 use tollgate::flows::principal::Principal;
 use tollgate::flows::token_keys::KeyReport;
+use tollgate::store::Engine;
 use zeroize::Zeroizing;
 
-use super::print;
+use super::{Needs, print};
 
 #[derive(Args)]
 pub(crate) struct Keys {
@@ -35,12 +36,37 @@ enum Job {
     Reseal,
 }
 
+impl Keys {
+    pub(super) const fn needs(&self) -> Needs {
+        match self.job {
+            None | Some(Job::List) => Needs::Reading,
+            Some(Job::Rotate | Job::Reseal) => Needs::Changing,
+        }
+    }
+}
+
+/// Checks that the keys of this process are those of the server. Without them, a command runs with a key of its own
+/// if it seals nothing.
+pub(super) fn must_be_here(settings: &Settings, core: &Core) -> anyhow::Result<()> {
+    let Some(path) = key_file(settings).filter(|_| settings.tokens.keys.bytes().is_empty()) else {
+        return Ok(());
+    };
+    if core.store.engine() == Engine::Postgres {
+        return Err(BuildError::NoTokenKeys.into());
+    }
+    if !path.exists() {
+        bail!("there are no token keys in {}", path.display());
+    }
+    Ok(())
+}
+
 pub(crate) async fn run(
     settings: &Settings,
     core: &Core,
     principal: &Principal,
     args: Keys,
 ) -> anyhow::Result<()> {
+    must_be_here(settings, core)?;
     match args.job.unwrap_or(Job::List) {
         Job::List => list(core, args.json).await,
         Job::Rotate => rotate(settings, core, args.json),

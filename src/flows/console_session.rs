@@ -11,7 +11,7 @@ use super::sign_in::SignIn;
 use crate::domain::admin::User;
 use crate::domain::console::{ConsoleSession, LINK_TTL};
 use crate::domain::event::EventType;
-use crate::domain::ids::{MerchantId, UserId};
+use crate::domain::ids::UserId;
 use crate::domain::secret::{CONSOLE_SECRET_CHARS, PlainSecret};
 use crate::flows::manage_tokens::may_change_of;
 use crate::store::{StoreError, console as sessions, users};
@@ -81,26 +81,12 @@ impl Core {
         Ok(found.filter(may_see).ok_or(Refused::NotFound)?)
     }
 
-    /// The user with this e-mail address, for the command line: the one of `merchant`, or else of the platform, or
-    /// else the only one.
-    pub async fn user_by_email(
-        &self,
-        principal: &Principal,
-        email: &str,
-        merchant: Option<MerchantId>,
-    ) -> Managed<User> {
+    /// The users with this e-mail address that the principal may change: at most one of each merchant, and one of
+    /// the platform.
+    pub async fn users_by_email(&self, principal: &Principal, email: &str) -> Result<Vec<User>, StoreError> {
         let mut found = users::of_email(&mut self.store.read().await?, &email.trim().to_lowercase()).await?;
         found.retain(|user| may_change_of(principal, user.merchant_id).is_ok());
-        let wanted = found.iter().position(|user| user.merchant_id == merchant);
-        match (wanted, merchant, found.len()) {
-            (Some(at), _, _) => Ok(found.swap_remove(at)),
-            (None, None, 1) => Ok(found.remove(0)),
-            (None, Some(_), _) | (None, None, 0) => Err(Refused::NotFound.into()),
-            (None, None, _) => {
-                let detail = "the address has users at several merchants; name one";
-                Err(Refused::Conflict(detail.to_owned()).into())
-            }
-        }
+        Ok(found)
     }
 
     /// Makes a link that signs a user in once, without a password. Earlier links of the user end.

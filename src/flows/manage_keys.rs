@@ -149,6 +149,17 @@ impl Core {
         Ok(api_keys::named(&mut self.store.read().await?, merchant, part, before, limit).await?)
     }
 
+    /// All keys with exactly this name, of one merchant or of all, including revoked ones. Only for operators.
+    pub async fn api_keys_called(
+        &self,
+        principal: &Principal,
+        merchant: Option<MerchantId>,
+        name: &str,
+    ) -> Managed<Vec<ApiKey>> {
+        principal.must_be_operator()?;
+        Ok(api_keys::called(&mut self.store.read().await?, merchant, name).await?)
+    }
+
     /// Changes settings. They take effect at the next call, on every replica.
     pub async fn update_api_key(
         &self,

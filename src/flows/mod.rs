@@ -28,6 +28,7 @@ pub mod manage_tokens;
 pub mod manage_users;
 pub mod manage_webhooks;
 pub mod notices;
+pub mod onboard;
 pub mod password;
 pub mod pings;
 pub mod principal;

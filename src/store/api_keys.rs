@@ -107,6 +107,21 @@ pub async fn list(
     with_secrets(db, page).await
 }
 
+/// Keys with exactly this name, of one merchant or of all, newest first, at most 100. Reads the whole table, so it
+/// is only for the command line.
+pub async fn called(
+    db: &mut Connection,
+    merchant: Option<MerchantId>,
+    name: &str,
+) -> Result<Vec<ApiKey>, StoreError> {
+    let sql = match merchant {
+        Some(_) => concat!(SELECT, " where name = $1 and merchant_id = $2 order by id desc limit 100"),
+        None => concat!(SELECT, " where name = $1 order by id desc limit 100"),
+    };
+    let found = db.query(sql).bind(name.to_owned()).bind_if(merchant).all().await?;
+    with_secrets(db, found).await
+}
+
 /// A page of a merchant's keys whose name contains this text or that have a secret ending with it.
 pub async fn named(
     db: &mut Connection,

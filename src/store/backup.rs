@@ -13,8 +13,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tempfile::NamedTempFile;
 
-use super::StoreError;
 use super::pool::Pool;
+use super::{Make, StoreError};
 use crate::supervise::Supervisor;
 
 /// Why a backup failed. The text is for the operator.
@@ -66,7 +66,7 @@ async fn copy(url: &str, to: &Path, timeout: Duration) -> Result<(), BackupError
         path: to.to_owned(),
         source: io::ErrorKind::InvalidFilename.into(),
     })?;
-    let pool = Pool::open(url, false, 1, timeout, None, &Supervisor::default()).await?;
+    let pool = Pool::open(url, Make::Nothing, 1, timeout, None, &Supervisor::default()).await?;
     let Pool::Sqlite { readers, .. } = &pool else { return Err(BackupError::NotEmbedded) };
     let copied = sqlx::query("vacuum into $1").bind(path).execute(readers).await;
     pool.close().await;

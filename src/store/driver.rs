@@ -310,10 +310,14 @@ impl Query<'_> {
     }
 }
 
-/// A column that cannot be read makes its row impossible. The table is the first that the statement names
-/// outside of parentheses.
+/// A column that cannot be read makes its row impossible.
 fn unread(sql: &'static str, error: sqlx::Error) -> StoreError {
     let sqlx::Error::ColumnDecode { index, source } = error else { return error.into() };
+    StoreError::Impossible { table: table_of(sql), what: format!("{index}: {source}") }
+}
+
+/// The first table that the statement names outside of parentheses.
+fn table_of(sql: &'static str) -> &'static str {
     let mut words = sql.split_ascii_whitespace();
     let mut depth = 0;
     let is_table_next = |word: &&str| {
@@ -322,6 +326,21 @@ fn unread(sql: &'static str, error: sqlx::Error) -> StoreError {
         depth -= word.matches(')').count();
         is_outside && matches!(*word, "from" | "update" | "into")
     };
-    let table = words.find(is_table_next).and_then(|_| words.next());
-    StoreError::Impossible { table: table.unwrap_or(sql), what: format!("{index}: {source}") }
+    words.find(is_table_next).and_then(|_| words.next()).unwrap_or(sql)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_a_statement_is_not_that_of_a_subquery() {
+        for sql in [
+            "select a, (select b from other where other.id = things.id) as b from things where a = $1",
+            "update things set a = (select max(b) from other) where id = $1 returning a",
+            "insert into things (a) select a from other",
+        ] {
+            assert_eq!(table_of(sql), "things", "{sql}");
+        }
+    }
 }

@@ -39,6 +39,8 @@ pub enum StoreError {
         "the schema is not up to date, and this role may not change it: run `tollgate migrate` as its owner first: {0}"
     )]
     MayNotMigrate(#[source] sqlx::Error),
+    #[error("the database has no tables yet, or those of an older release: run `tollgate migrate` first")]
+    NotMigrated,
     #[error("the database cannot hold every name: its encoding is {0}; make one with encoding 'UTF8'")]
     NotUtf8(String),
     #[error("the database URL cannot be read: {0}")]

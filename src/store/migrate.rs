@@ -2,7 +2,7 @@
 //! no privilege to change it is needed.
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
 use super::error::StoreError;
 use super::fault::{self, Fault};
@@ -22,6 +22,22 @@ const NO_LIMITS: &str = "set local statement_timeout = 0; set local lock_timeout
                          set local client_min_messages = warning";
 
 impl Pool {
+    /// Checks that the schema is up to date, and changes nothing.
+    pub(super) async fn must_be_migrated(&self) -> Result<(), StoreError> {
+        let is_migrated = match self {
+            Self::Postgres(pools) => {
+                let mut connection = pools.source.connect().await.map_err(StoreError::connecting)?;
+                let is_migrated = is_migrated_postgres(&postgres_migrator(), &mut connection).await;
+                connection.close().await?;
+                is_migrated?
+            }
+            Self::Sqlite { readers, .. } => {
+                is_migrated_sqlite(&sqlite_migrator(), &mut *readers.acquire().await?).await?
+            }
+        };
+        if is_migrated { Ok(()) } else { Err(StoreError::NotMigrated) }
+    }
+
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         match self {
             Self::Postgres(pools) => {
@@ -31,12 +47,9 @@ impl Pool {
                 migrated
             }
             Self::Sqlite { writer, .. } => {
-                let migrator = prepared(sqlx::migrate!("migrations/sqlite"));
+                let migrator = sqlite_migrator();
                 let mut connection = writer.acquire().await?;
-                let is_new =
-                    "select not exists (select 1 from sqlite_master where name = '_sqlx_migrations')";
-                let (is_new,): (bool,) = sqlx::query_as(is_new).fetch_one(&mut *connection).await?;
-                if !is_new && is_up_to_date(&migrator, &mut *connection).await? {
+                if is_migrated_sqlite(&migrator, &mut connection).await? {
                     return Ok(());
                 }
                 // Take the write lock at once. A second process waits here, and then has nothing to do.
@@ -49,13 +62,8 @@ impl Pool {
 }
 
 async fn migrate_postgres(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let migrator = prepared(sqlx::migrate!("migrations/postgres"));
-    let looked = "select current_setting('server_encoding'), to_regclass('_sqlx_migrations') is null";
-    let (encoding, is_new): (String, bool) = sqlx::query_as(looked).fetch_one(&mut *connection).await?;
-    if encoding != "UTF8" {
-        return Err(StoreError::NotUtf8(encoding));
-    }
-    if !is_new && is_up_to_date(&migrator, connection).await? {
+    let migrator = postgres_migrator();
+    if is_migrated_postgres(&migrator, connection).await? {
         return Ok(());
     }
     // Each migration is a savepoint in this transaction, so either all of them are applied or none.
@@ -64,6 +72,35 @@ async fn migrate_postgres(connection: &mut PgConnection) -> Result<(), StoreErro
     tx.execute(MIGRATION_LOCK).await?;
     migrator.run(&mut *tx).await.map_err(migration_error)?;
     Ok(tx.commit().await?)
+}
+
+async fn is_migrated_postgres(
+    migrator: &Migrator,
+    connection: &mut PgConnection,
+) -> Result<bool, StoreError> {
+    let looked = "select current_setting('server_encoding'), to_regclass('_sqlx_migrations') is null";
+    let (encoding, is_new): (String, bool) = sqlx::query_as(looked).fetch_one(&mut *connection).await?;
+    if encoding != "UTF8" {
+        return Err(StoreError::NotUtf8(encoding));
+    }
+    Ok(!is_new && is_up_to_date(migrator, connection).await?)
+}
+
+async fn is_migrated_sqlite(
+    migrator: &Migrator,
+    connection: &mut SqliteConnection,
+) -> Result<bool, StoreError> {
+    let is_new = "select not exists (select 1 from sqlite_master where name = '_sqlx_migrations')";
+    let (is_new,): (bool,) = sqlx::query_as(is_new).fetch_one(&mut *connection).await?;
+    Ok(!is_new && is_up_to_date(migrator, connection).await?)
+}
+
+fn postgres_migrator() -> Migrator {
+    prepared(sqlx::migrate!("migrations/postgres"))
+}
+
+fn sqlite_migrator() -> Migrator {
+    prepared(sqlx::migrate!("migrations/sqlite"))
 }
 
 /// Ignores migrations of a newer release. Such a release only adds to the schema that the old one needs.

@@ -68,11 +68,21 @@ use postgres::{Lane, ReadAgain};
 /// Only one batch of audit events runs at a time, because the lock on the chain's head allows no more anyway.
 const RECORDERS: usize = 1;
 
+/// What to make if it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Make {
+    /// Nothing. It is an error if the schema is not up to date.
+    Nothing,
+    /// The schema, or what it lacks. A SQLite file only if the URL has `mode=rwc`.
+    Schema,
+    /// A SQLite file as well.
+    File,
+}
+
 /// Where the database is and how long a call waits for it.
 pub struct Options<'a> {
     pub url: &'a str,
-    /// Whether to make a SQLite file that does not exist.
-    pub may_create: bool,
+    pub make: Make,
     /// For PostgreSQL: the most connections, for the hot path and everything else together.
     pub connections_max: u32,
     pub timeout: Duration,
@@ -91,12 +101,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database and brings its schema up to date. The text of an error is for the operator.
+    /// Opens the database. Brings its schema up to date, or checks that it is. The text of an error is for the
+    /// operator.
     pub async fn open(options: Options<'_>) -> Result<Self, StoreError> {
-        let Options { url, may_create, connections_max, timeout, read_again } = options;
+        let Options { url, make, connections_max, timeout, read_again } = options;
         let tasks = Supervisor::default();
-        let pool = Pool::open(url, may_create, connections_max, timeout, read_again, &tasks).await?;
-        pool.migrate().await?;
+        let pool = Pool::open(url, make, connections_max, timeout, read_again, &tasks).await?;
+        match make {
+            Make::Nothing => pool.must_be_migrated().await?,
+            Make::Schema | Make::File => pool.migrate().await?,
+        }
         let hot = HotPath::start(&pool, timeout, &tasks);
         let around = Arc::default();
         let records = recorder(&pool, timeout, &around, &tasks);

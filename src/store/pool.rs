@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+use super::Make;
 use super::driver::{Around, Connection, Engine, Tx};
 use super::error::StoreError;
 use super::outage::Outages;
@@ -34,11 +35,11 @@ pub(super) enum Pool {
 }
 
 impl Pool {
-    /// Opens the database at `url`. A missing SQLite file is made only if `may_create` is set or the URL has
-    /// `mode=rwc`, so that a typo does not make an empty database.
+    /// Opens the database at `url`. A missing SQLite file is made only if `make` says so, so that a typo does not
+    /// make an empty database.
     pub(super) async fn open(
         url: &str,
-        may_create: bool,
+        make: Make,
         connections_max: u32,
         timeout: Duration,
         read_again: Option<ReadAgain>,
@@ -47,7 +48,8 @@ impl Pool {
         let outages = Arc::default();
         match Target::parse(url)? {
             Target::Sqlite { path, creates } => {
-                Self::open_sqlite(&path, may_create || creates, timeout, outages, tasks).await
+                let may_create = make == Make::File || (creates && make == Make::Schema);
+                Self::open_sqlite(&path, may_create, timeout, outages, tasks).await
             }
             Target::Postgres(servers) => {
                 let source = Source::new(url, servers, read_again, timeout, outages);

@@ -76,6 +76,24 @@ pub fn check(url: &str) -> Result<(), BadUrl> {
     Target::parse(url).map(drop)
 }
 
+/// Names the database for an operator, without a password.
+pub fn describe(url: &str) -> Result<String, BadUrl> {
+    Ok(match Target::parse(url)? {
+        Target::Sqlite { path, .. } => format!("SQLite, {}", path.display()),
+        Target::Postgres(Servers { each, .. }) => {
+            let server = |one: &PgConnectOptions| match one.get_socket() {
+                Some(socket) => socket.display().to_string(),
+                None => format!("{}:{}", one.get_host(), one.get_port()),
+            };
+            let servers: Vec<_> = each.iter().map(server).collect();
+            let first = each.first();
+            let user = first.map_or("", PgConnectOptions::get_username);
+            let database = first.and_then(PgConnectOptions::get_database).unwrap_or(user);
+            format!("PostgreSQL, database {database} at {} as {user}", servers.join(", "))
+        }
+    })
+}
+
 impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, BadUrl> {
         if url.chars().any(|c| c.is_ascii_control()) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
-use tollgate::store::{Engine, Options, Store};
+use tollgate::store::{Engine, Make, Options, Store};
 
 use super::postgres;
 
@@ -87,7 +87,7 @@ async fn migrated_postgres() -> &'static str {
 pub(crate) async fn open(url: &str) -> Store {
     let options = Options {
         url,
-        may_create: true,
+        make: Make::File,
         connections_max: 4,
         timeout: Duration::from_secs(10),
         read_again: None,
