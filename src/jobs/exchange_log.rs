@@ -11,7 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use crate::domain::address::network_of;
 use crate::domain::clock::Timestamp;
 use crate::flows::SharedCore;
-use crate::store::StoreError;
+use crate::store::{Engine, StoreError};
 use crate::store::call_counts;
 use crate::store::exchanges::{self, Call, Exchange};
 
@@ -29,8 +29,14 @@ pub const REFUSALS_PER_ADDRESS_AND_MINUTE: u32 = 30;
 /// The most addresses that are counted in a minute. Refusals of further addresses are not recorded.
 const ADDRESSES_MAX: usize = 10_000;
 
-/// The most records in a statement. This occupies SQLite's only writer for a few milliseconds.
-const BATCH_MAX: usize = 250;
+/// The most records in a transaction. The larger it is, the more calls share a row of the counts for the overview.
+/// On SQLite it occupies the only writer, for a few milliseconds.
+const fn batch_max(engine: Engine) -> usize {
+    match engine {
+        Engine::Postgres => 2000,
+        Engine::Sqlite => 250,
+    }
+}
 
 /// The pause after a batch that was not full, so that a quiet server writes few, larger batches.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -156,9 +162,10 @@ async fn write_all(
     dropped: Arc<AtomicU64>,
 ) {
     let mut receiver = receiver.lock().await;
-    let mut entries = Vec::with_capacity(BATCH_MAX);
-    while receiver.recv_many(&mut entries, BATCH_MAX).await > 0 {
-        let was_full = entries.len() == BATCH_MAX;
+    let batch_max = batch_max(core.store.engine());
+    let mut entries = Vec::new();
+    while receiver.recv_many(&mut entries, batch_max).await > 0 {
+        let was_full = entries.len() == batch_max;
         let mut calls = Vec::with_capacity(entries.len());
         let mut flushes = Vec::new();
         for entry in entries.drain(..) {

@@ -5,20 +5,24 @@
 
 use std::io::{self, Write};
 use std::mem;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The most bytes that may wait to be written: more than a busy server logs in a second. Further lines are
-/// dropped.
-const WAITING_MAX: usize = 8 << 20;
+/// The most bytes that may wait while others are written: more than a busy server logs in half a second. Further
+/// lines are dropped.
+const WAITING_MAX: usize = 4 << 20;
 
-/// The most bytes that are written at once while many lines wait.
-const WRITE_MAX: usize = 64 << 10;
+/// How long the thread waits for further lines after the first. Waking it for each line, and writing each line by
+/// itself, would cost a busy server more than formatting them.
+const GATHERING: Duration = Duration::from_millis(2);
+
+/// How much of an empty buffer is kept for the next lines.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// How long the process waits for its log lines before it ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,38 +34,40 @@ pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-enum Entry {
-    Line(Vec<u8>),
-    Flush(SyncSender<()>),
+#[derive(Default)]
+struct Waiting {
+    text: Vec<u8>,
+    /// To be told when all lines so far are written.
+    flushes: Vec<SyncSender<()>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
 }
 
 /// Takes log lines. Clones share one queue.
 #[derive(Clone)]
-pub(super) struct Lines {
-    queue: Sender<Entry>,
-    waiting: Arc<AtomicUsize>,
-}
+pub(super) struct Lines(Arc<Queue>);
 
 impl Lines {
-    /// Starts the thread that writes to `output`.
+    /// Starts the thread that writes to `output` until the process ends.
     pub(super) fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
-        let (queue, entries) = channel();
-        let lines = Self { queue, waiting: Arc::default() };
-        let waiting = Arc::clone(&lines.waiting);
+        let lines = Self(Arc::default());
+        let queue = Arc::clone(&lines.0);
         let mut output = Output { output, is_cut: false };
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_all(&entries, &waiting, &mut output))?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || queue.write_all(&mut output))?;
         Ok(lines)
     }
 
     /// Waits until all lines so far are written, but not longer than [`FLUSH_TIMEOUT`].
     pub(super) fn flush(&self) {
         let (done, written) = sync_channel(1);
-        if self.queue.send(Entry::Flush(done)).is_ok() {
-            // If nobody reads the log, the process must still be able to end.
-            let _ = written.recv_timeout(FLUSH_TIMEOUT);
-        }
+        self.0.waiting().flushes.push(done);
+        self.0.arrived.notify_one();
+        // If nobody reads the log, the process must still be able to end.
+        let _ = written.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
@@ -76,13 +82,18 @@ impl<'a> MakeWriter<'a> for Lines {
 /// Each write is one complete line, and never fails.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let length = line.len();
-        let has_room = self.waiting.fetch_add(length, Ordering::Relaxed) + length <= WAITING_MAX;
-        if !has_room || self.queue.send(Entry::Line(line.to_vec())).is_err() {
-            self.waiting.fetch_sub(length, Ordering::Relaxed);
+        let mut waiting = self.0.waiting();
+        let is_first = waiting.text.is_empty();
+        if waiting.text.len() + line.len() <= WAITING_MAX {
+            waiting.text.extend_from_slice(line);
+        } else {
             LOST.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(length)
+        drop(waiting);
+        if is_first {
+            self.0.arrived.notify_one();
+        }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -90,27 +101,30 @@ impl Write for &Lines {
     }
 }
 
-/// Returns when the last sender is gone.
-fn write_all(entries: &Receiver<Entry>, waiting: &AtomicUsize, output: &mut Output<impl Write>) {
-    let mut text = Vec::new();
-    let mut next = entries.recv().ok();
-    while let Some(entry) = next {
-        let flushed = match entry {
-            Entry::Line(line) => {
-                text.extend(line);
-                None
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_all(&self, output: &mut Output<impl Write>) {
+        let mut text = Vec::new();
+        loop {
+            let is_idle = |waiting: &mut Waiting| waiting.text.is_empty() && waiting.flushes.is_empty();
+            let first = self.arrived.wait_while(self.waiting(), is_idle);
+            let is_urgent = !first.unwrap_or_else(PoisonError::into_inner).flushes.is_empty();
+            if !is_urgent {
+                thread::sleep(GATHERING);
             }
-            Entry::Flush(done) => Some(done),
-        };
-        next = if flushed.is_none() && text.len() < WRITE_MAX { entries.try_recv().ok() } else { None };
-        if next.is_none() {
-            let written = mem::take(&mut text);
-            LOST.fetch_add(output.write(&written), Ordering::Relaxed);
-            waiting.fetch_sub(written.len(), Ordering::Relaxed);
-            if let Some(done) = flushed {
+            let mut waiting = self.waiting();
+            mem::swap(&mut waiting.text, &mut text);
+            let flushes = mem::take(&mut waiting.flushes);
+            drop(waiting);
+            LOST.fetch_add(output.write(&text), Ordering::Relaxed);
+            text.clear();
+            text.shrink_to(KEPT_BYTES);
+            for done in flushes {
                 let _ = done.send(());
             }
-            next = entries.recv().ok();
         }
     }
 }
