@@ -152,7 +152,7 @@ pub(super) const fn is_invisible(c: char) -> bool {
 const EXPIRY_MAX: TimeDelta = TimeDelta::days(100 * 365);
 
 /// Checks that an expiry is between now and a hundred years from now.
-pub(super) fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refused> {
+pub fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refused> {
     match expires_at {
         Some(end) if end <= now => Err(Refused::invalid("expires_at", "must be in the future")),
         Some(end) if end > now.plus(EXPIRY_MAX) => {
@@ -163,7 +163,7 @@ pub(super) fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Res
 }
 
 /// Checks a name: 1 to 200 characters, without control or invisible characters.
-pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), Refused> {
+pub fn check_name(field: &'static str, name: &str) -> Result<(), Refused> {
     if name.trim().is_empty() {
         Err(Refused::invalid(field, "must not be empty"))
     } else if name.chars().count() > 200 {

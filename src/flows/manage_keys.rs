@@ -372,7 +372,7 @@ async fn update(
     Ok(ChangedApiKey { object: key, webhook_secret })
 }
 
-pub(super) fn parse_allow_list(ranges: &[String]) -> Result<AllowList, Refused> {
+pub fn parse_allow_list(ranges: &[String]) -> Result<AllowList, Refused> {
     AllowList::parse(ranges).map_err(|error| Refused::invalid("allowed_ips", error.to_string()))
 }
 

@@ -35,6 +35,9 @@ use crate::store::{api_keys, merchants};
 /// webhook.
 const SECRETS_MAX: usize = 4;
 
+/// The most failed deliveries that one call sends again.
+pub const RESENT_MAX: i64 = 10_000;
+
 /// An event that one of the platform's services publishes.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -108,8 +111,21 @@ impl Core {
         .await
     }
 
-    /// Sends all failed deliveries again that were created at `since` or later, of one key or of all. Returns
-    /// how many.
+    /// How many deliveries [`Core::redeliver_failed`] would send again.
+    pub async fn count_failed(
+        &self,
+        principal: &Principal,
+        merchant: MerchantId,
+        key: Option<ApiKeyId>,
+        since: Timestamp,
+    ) -> Managed<i64> {
+        principal.may_see(merchant)?;
+        let mut db = self.store.read().await?;
+        Ok(delivery_log::count_failed(&mut db, merchant, key, since, RESENT_MAX).await?)
+    }
+
+    /// Sends failed deliveries again that were created at `since` or later, of one key or of all: up to
+    /// [`RESENT_MAX`], oldest first. Returns how many.
     pub async fn redeliver_failed(
         &self,
         principal: &Principal,
@@ -124,7 +140,8 @@ impl Core {
             }
             change.event.merchant_id = Some(merchant);
             let now = change.event.at;
-            let count = delivery_log::redeliver_failed(&mut change.tx, merchant, key, since, now).await?;
+            let count =
+                delivery_log::redeliver_failed(&mut change.tx, merchant, key, since, now, RESENT_MAX).await?;
             change.event.detail = json!({ "since": since, "api_key_id": key, "deliveries": count });
             Ok(count)
         })

@@ -1,12 +1,13 @@
 //! Queries for merchants and operators: sessions, exchanges, suggested addresses, the audit trail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::Core;
 use super::error::{Managed, Refused};
@@ -15,9 +16,9 @@ use crate::domain::clock::Timestamp;
 use crate::domain::event::EventType;
 use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId, SessionId};
 use crate::store::audit::{Chained, Search};
-use crate::store::exchanges::{Exchange, Filter};
+use crate::store::exchanges::{Exchange, Filter, Seen};
 use crate::store::sessions::Listed;
-use crate::store::{api_keys, audit, exchanges, sessions};
+use crate::store::{api_keys, audit, exchanges, names, sessions};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = SuggestedIp)]
@@ -40,6 +41,20 @@ impl Core {
     ) -> Managed<Vec<Listed>> {
         self.must_exist(principal, merchant).await?;
         Ok(sessions::list(&mut self.store.read().await?, merchant, before, limit).await?)
+    }
+
+    /// A page of those of a merchant's sessions that match, newest first.
+    pub async fn found_sessions(
+        &self,
+        principal: &Principal,
+        merchant: MerchantId,
+        filter: &sessions::Filter,
+        before: Option<SessionId>,
+        limit: i64,
+    ) -> Managed<Vec<Listed>> {
+        self.must_exist(principal, merchant).await?;
+        let mut db = self.store.read().await?;
+        Ok(sessions::found(&mut db, merchant, filter, before, self.now(), limit).await?)
     }
 
     /// A session, even if it has ended.
@@ -85,22 +100,22 @@ impl Core {
             Some(key) if principal.may_see(key.merchant_id).is_ok() => key,
             _ => return Err(Refused::NotFound.into()),
         };
-        let mut ranges: BTreeMap<IpNet, SuggestedRange> = BTreeMap::new();
-        for seen in exchanges::addresses_of(&mut db, key.merchant_id, key.id).await? {
-            let Some(cidr) = range_around(&seen.client_ip) else { continue };
-            let range = ranges.entry(cidr).or_insert(SuggestedRange {
-                cidr,
-                calls: 0,
-                first_seen_at: seen.first_seen_at,
-                last_seen_at: seen.last_seen_at,
-            });
-            range.calls += seen.calls;
-            range.first_seen_at = range.first_seen_at.min(seen.first_seen_at);
-            range.last_seen_at = range.last_seen_at.max(seen.last_seen_at);
+        Ok(suggested(exchanges::addresses_of(&mut db, key.merchant_id, key.id, i64::MAX).await?))
+    }
+
+    /// The names of a merchant's objects with these ids. For operators, `None` means the objects of everybody.
+    pub async fn names(
+        &self,
+        principal: &Principal,
+        merchant: Option<MerchantId>,
+        ids: impl IntoIterator<Item = Uuid>,
+    ) -> Managed<HashMap<Uuid, String>> {
+        match merchant {
+            Some(merchant) => principal.may_see(merchant)?,
+            None => principal.must_be_operator()?,
         }
-        let mut ranges: Vec<_> = ranges.into_values().collect();
-        ranges.sort_by_key(|range| std::cmp::Reverse(range.calls));
-        Ok(ranges)
+        let distinct: HashSet<Uuid> = ids.into_iter().collect();
+        Ok(names::names(&mut self.store.read().await?, merchant, distinct.into_iter()).await?)
     }
 
     /// A merchant's audit trail, newest first. Reading it is recorded too.
@@ -123,6 +138,26 @@ impl Core {
         self.store.record(event).await?;
         Ok(events)
     }
+}
+
+/// An allow list for these addresses, most used first.
+pub(super) fn suggested(addresses: Vec<Seen>) -> Vec<SuggestedRange> {
+    let mut ranges: BTreeMap<IpNet, SuggestedRange> = BTreeMap::new();
+    for seen in addresses {
+        let Some(cidr) = range_around(&seen.client_ip) else { continue };
+        let range = ranges.entry(cidr).or_insert(SuggestedRange {
+            cidr,
+            calls: 0,
+            first_seen_at: seen.first_seen_at,
+            last_seen_at: seen.last_seen_at,
+        });
+        range.calls += seen.calls;
+        range.first_seen_at = range.first_seen_at.min(seen.first_seen_at);
+        range.last_seen_at = range.last_seen_at.max(seen.last_seen_at);
+    }
+    let mut ranges: Vec<_> = ranges.into_values().collect();
+    ranges.sort_by_key(|range| std::cmp::Reverse(range.calls));
+    ranges
 }
 
 fn range_around(ip: &str) -> Option<IpNet> {

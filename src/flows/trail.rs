@@ -41,7 +41,8 @@ impl Default for Readers {
 }
 
 impl Readers {
-    fn is_due(&self, reader: &str, now: Timestamp) -> bool {
+    /// Whether this reader has to be recorded now.
+    pub(super) fn is_due(&self, reader: &str, now: Timestamp) -> bool {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.retain(|_, at| now < at.plus(RECORDED_EVERY));
         if recorded.contains_key(reader) {

@@ -222,6 +222,35 @@ pub async fn newest(
         .await
 }
 
+/// How many of a merchant's events [`about`] looks at. The objects of events have no index.
+const LOOKED_AT_MAX: i64 = 5_000;
+
+const ABOUT: Sql = Sql {
+    postgres: concat!(
+        SELECT,
+        " where merchant_id = $2 and seq > coalesce((select seq from audit_events where merchant_id = $2 \
+         order by seq desc limit 1 offset $3), 0) and object_id = any($1::text[]) order by seq desc limit $4"
+    ),
+    sqlite: concat!(
+        SELECT,
+        " where merchant_id = $2 and seq > coalesce((select seq from audit_events where merchant_id = $2 \
+         order by seq desc limit 1 offset $3), 0) and object_id in (select value ->> 0 from jsonb_each($1)) \
+         order by seq desc limit $4"
+    ),
+};
+
+/// The newest of a merchant's events about these objects. Events before its newest [`LOOKED_AT_MAX`] are not
+/// looked at.
+pub async fn about(
+    db: &mut Connection,
+    merchant: MerchantId,
+    objects: impl Iterator<Item = String>,
+    limit: i64,
+) -> Result<Vec<Chained>, StoreError> {
+    let columns = vec![Column::text(objects.map(Some))];
+    db.batch(&ABOUT, columns).bind(merchant).bind(LOOKED_AT_MAX).bind(limit).all().await
+}
+
 const TOKENS_THAT_CHANGED: Sql = Sql {
     postgres: "select c.id from unnest($1::text[]) as c (id) where exists (select 1 from audit_events \
                where actor_kind = 'admin_token' and actor_id = c.id and at >= $2 \

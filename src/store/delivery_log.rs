@@ -97,29 +97,45 @@ pub async fn redeliver(tx: &mut Tx, id: DeliveryId, now: Timestamp) -> Result<()
     touched("webhook_deliveries", rows, 1)
 }
 
-/// Makes a merchant's failed deliveries due that were created at `since` or later and still have an endpoint.
-/// Returns how many.
+const STILL_FAILED: &str = "merchant_id = $1 and state = 'failed' and created_at >= $3 \
+     and (api_key_id = $2 or $2 is null) and api_key_id in (select id from api_keys \
+     where merchant_id = $1 and webhook_url is not null and webhook_disabled_at is null)";
+
+/// How many of a merchant's deliveries [`redeliver_failed`] would make due.
+pub async fn count_failed(
+    db: &mut Connection,
+    merchant: MerchantId,
+    key: Option<ApiKeyId>,
+    since: Timestamp,
+    limit: i64,
+) -> Result<i64, StoreError> {
+    const COUNT: &str = concat!(
+        "select count(*) from (select 1 as one from webhook_deliveries where ",
+        STILL_FAILED,
+        " limit $4) as failed"
+    );
+    let row = db.query(COUNT).bind(merchant).bind(key).bind(since).bind(limit).one::<(i64,)>();
+    Ok(row.await?.0)
+}
+
+/// Makes a merchant's failed deliveries due that were created at `since` or later and still have an endpoint:
+/// up to `limit`, oldest first. Returns how many.
 pub async fn redeliver_failed(
     tx: &mut Tx,
     merchant: MerchantId,
     key: Option<ApiKeyId>,
     since: Timestamp,
     now: Timestamp,
+    limit: i64,
 ) -> Result<u64, StoreError> {
-    let rows = tx
-        .query(
-            "update webhook_deliveries set state = 'pending', next_attempt_at = $4, tries = 0, \
-             began_at = null, finished_at = null \
-             where merchant_id = $1 and state = 'failed' and created_at >= $3 \
-             and (api_key_id = $2 or $2 is null) and api_key_id in (select id from api_keys \
-             where merchant_id = $1 and webhook_url is not null and webhook_disabled_at is null)",
-        )
-        .bind(merchant)
-        .bind(key)
-        .bind(since)
-        .bind(now)
-        .execute()
-        .await?;
+    const REDELIVER: &str = concat!(
+        "update webhook_deliveries set state = 'pending', next_attempt_at = $4, tries = 0, \
+         began_at = null, finished_at = null where id in (select id from webhook_deliveries where ",
+        STILL_FAILED,
+        " order by id limit $5)"
+    );
+    let rows =
+        tx.query(REDELIVER).bind(merchant).bind(key).bind(since).bind(now).bind(limit).execute().await?;
     if rows > 0 {
         tx.leaves_deliveries();
     }

@@ -185,6 +185,39 @@ pub async fn list(
     Ok(exchanges)
 }
 
+/// Calls of a key in one hour with the same outcome.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct HourOfKey {
+    /// Hours since 1970.
+    pub hour: i64,
+    pub is_good: bool,
+    pub reason: Option<String>,
+    pub calls: i64,
+}
+
+/// A key's calls since `since`, by hour and outcome. Looks at no more than the newest `calls_max` calls of the
+/// merchant.
+pub async fn hours_of_key(
+    db: &mut Connection,
+    merchant: MerchantId,
+    key: ApiKeyId,
+    since: ExchangeId,
+    calls_max: i64,
+) -> Result<Vec<HourOfKey>, StoreError> {
+    db.query(
+        "select at / 3600000000 as hour, status < 400 as is_good, reason, count(*) as calls \
+         from (select at, status, reason, api_key_id from exchanges where merchant_id = $1 and id >= $3 \
+         order by id desc limit $4) as newest where api_key_id = $2 \
+         group by at / 3600000000, status < 400, reason",
+    )
+    .bind(merchant)
+    .bind(key)
+    .bind(since)
+    .bind(calls_max)
+    .all()
+    .await
+}
+
 /// An address that a key was used from.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Seen {
@@ -194,20 +227,24 @@ pub struct Seen {
     pub last_seen_at: Timestamp,
 }
 
-/// The addresses of a key's successful calls, most used first. Only its latest 100,000 calls count.
+/// The addresses of a key's successful calls, most used first. Only its latest 100,000 calls count, and only
+/// those among the newest `calls_max` calls of the merchant.
 pub async fn addresses_of(
     db: &mut Connection,
     merchant: MerchantId,
     key: ApiKeyId,
+    calls_max: i64,
 ) -> Result<Vec<Seen>, StoreError> {
     db.query(
         "select client_ip, count(*) as calls, min(at) as first_seen_at, max(at) as last_seen_at \
-         from (select client_ip, at from exchanges where merchant_id = $1 and api_key_id = $2 and status < 400 \
-         order by id desc limit 100000) as latest \
+         from (select client_ip, at from (select id, client_ip, at, api_key_id, status from exchanges \
+         where merchant_id = $1 order by id desc limit $3) as newest \
+         where api_key_id = $2 and status < 400 order by id desc limit 100000) as latest \
          group by client_ip order by calls desc, client_ip limit 1000",
     )
     .bind(merchant)
     .bind(key)
+    .bind(calls_max)
     .all()
     .await
 }

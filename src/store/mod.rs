@@ -30,6 +30,7 @@ pub mod idempotency;
 pub mod lease;
 pub mod merchants;
 mod migrate;
+pub mod names;
 mod outage;
 pub mod outbox;
 pub mod pool;
@@ -224,6 +225,11 @@ fn touched(table: &'static str, rows: u64, expected: u64) -> Result<(), StoreErr
 
 /// A pattern for `like ... escape '!'` that finds this text anywhere in a lower-case text.
 fn like(part: &str) -> String {
+    format!("%{}", beginning(part))
+}
+
+/// The same for a lower-case text that begins with this one.
+fn beginning(part: &str) -> String {
     let escaped = part.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
-    format!("%{escaped}%")
+    format!("{escaped}%")
 }

@@ -74,6 +74,45 @@ pub async fn list(
         .await
 }
 
+/// Which sessions to list. `None` means any.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub api_key_id: Option<ApiKeyId>,
+    /// The beginning of a client id.
+    pub client_id: Option<String>,
+    /// `active`, `expired` or `ended`.
+    pub state: Option<String>,
+}
+
+/// A page of those of a merchant's sessions that match, newest first, starting before `before`.
+pub async fn found(
+    db: &mut Connection,
+    merchant: MerchantId,
+    filter: &Filter,
+    before: Option<SessionId>,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Listed>, StoreError> {
+    const MATCHING: &str = concat!(
+        LISTED,
+        " where s.merchant_id = $1 and s.id < $2 and (c.api_key_id = $3 or $3 is null) \
+         and (c.client_id like $4 escape '!' or $4 is null) \
+         and (case when s.revoked_at is not null or s.epoch <> c.epoch then 'ended' \
+         when s.expires_at <= $6 then 'expired' else 'active' end = $5 or $5 is null) \
+         order by s.id desc limit $7"
+    );
+    db.query(MATCHING)
+        .bind(merchant)
+        .bind(before.unwrap_or(Id::max()))
+        .bind(filter.api_key_id)
+        .bind(filter.client_id.as_deref().map(super::beginning))
+        .bind(filter.state.clone())
+        .bind(now)
+        .bind(limit)
+        .all()
+        .await
+}
+
 /// How many sessions of a merchant are live. If a key or client is given, only its sessions count. Counting
 /// stops at `count_max`.
 pub async fn count_live(

@@ -32,6 +32,26 @@ pub async fn insert(
     touched("webhook_secrets", rows, 1)
 }
 
+/// A sealed secret and when it signs.
+#[derive(sqlx::FromRow)]
+pub struct SigningSecret {
+    #[sqlx(flatten)]
+    pub secret: SealedSecret,
+    pub created_at: Timestamp,
+    pub ends_at: Option<Timestamp>,
+}
+
+/// The newest 20 secrets of a key, including ended ones, newest first.
+pub async fn all(db: &mut Connection, key: ApiKeyId) -> Result<Vec<SigningSecret>, StoreError> {
+    db.query(
+        "select id, sealed, created_at, ends_at from webhook_secrets where api_key_id = $1 \
+         order by created_at desc, id desc limit 20",
+    )
+    .bind(key)
+    .all()
+    .await
+}
+
 /// The secrets of a key that sign now, newest first.
 pub async fn live(
     db: &mut Connection,

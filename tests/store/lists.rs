@@ -16,8 +16,9 @@ use crate::support::merchant::{Merchant, made, plain_key};
 use crate::support::{TestApp, each_engine_with};
 use crate::webhooks::to_this_machine;
 
-/// The most statements of a page: for the caller, for the object of the list, and for the list.
-const STATEMENTS_MAX: u64 = 12;
+/// The most statements of a page: for the caller, for the object of the list, and for the list. The page of a key
+/// has six lists.
+const STATEMENTS_MAX: u64 = 13;
 
 #[tokio::test]
 async fn a_page_of_fifty_rows_takes_as_many_statements_as_a_page_of_one() {
@@ -103,6 +104,7 @@ async fn statements_by_page(
         "/console/people".to_owned(),
         format!("/console/m/{id}"),
         format!("/console/m/{id}/api-keys"),
+        format!("/console/m/{id}/api-keys/{key_id}"),
         format!("/console/m/{id}/api-keys/{key_id}/tokens"),
         format!("/console/m/{id}/webhooks"),
         format!("/console/m/{id}/sessions"),

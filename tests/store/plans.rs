@@ -90,6 +90,11 @@ async fn a_page_of_a_long_list_reads_little_more_than_its_rows() {
         .await;
     holds(tx, "sessions", async |db| sessions::list(db, merchant, Some(middle), PAGE).await).await;
     holds(tx, "latest sessions", async |db| sessions::list(db, merchant, None, PAGE).await).await;
+    let of_key = sessions::Filter { api_key_id: Some(Id::first_of(at(1))), ..sessions::Filter::default() };
+    holds(tx, "a key's sessions", async |db| {
+        sessions::found(db, merchant, &of_key, None, at(ROWS), PAGE).await
+    })
+    .await;
     let middle = Some(Id::first_of(at(ROWS / 2)));
     holds(tx, "exchanges", async |db| exchanges::list(db, merchant, &any_call, middle, PAGE).await).await;
     holds(tx, "by time", async |db| exchanges::list(db, merchant, &time, None, PAGE).await).await;

@@ -139,7 +139,7 @@ pub async fn redeliver(
     Ok((StatusCode::ACCEPTED, JsonAnswer(delivery)).into_response())
 }
 
-/// Send every failed webhook again that was created at or after a time.
+/// Send failed webhooks again that were created at or after a time: up to 10,000 in one call, oldest first.
 #[utoipa::path(post, path = "/admin/v1/merchants/{id}/webhook-deliveries/redeliver-failed",
     tag = "webhooks", request_body = FailedSince, params(("id" = MerchantId, Path)),
     responses((status = 202, body = RedeliveredCount)))]
