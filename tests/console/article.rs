@@ -73,7 +73,7 @@ async fn follow_the_article(engine: Engine, screens: &str) {
 
     // "The API key is generated in the Account security > API secret key sub-menu."
     browser.click("API secret key").await;
-    browser.sees("No API key yet").await;
+    browser.sees("No API keys yet").await;
     browser.picture("02-no-key").await;
     browser.click("Generate API key").await;
 
@@ -86,7 +86,7 @@ async fn follow_the_article(engine: Engine, screens: &str) {
     // "Now click Save ... You will see your KEY is saved and active."
     browser.click("Save").await;
     browser.sees("Your key is saved and active").await;
-    browser.sees("Saved, active").await;
+    browser.sees("Active").await;
     let key = browser.read("#new-key").await;
     assert_eq!(key.len(), 64);
     browser.picture("04-saved").await;

@@ -1,7 +1,7 @@
 //! Drives a real Chromium as a person would, by the texts of labels and buttons.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use url::{ParseError, Url};
 /// Longer than any page takes on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The window sizes: a desktop and a phone.
-const SIZES: [(&str, u32, u32); 2] = [("desktop", 1280, 800), ("phone", 390, 844)];
+/// The window sizes. There are pictures of all but the tablet.
+const SIZES: [(&str, u32, u32); 3] = [("desktop", 1280, 800), ("tablet", 768, 1024), ("phone", 390, 844)];
 
 /// A browser with its own profile.
 pub(crate) struct Browser {
@@ -68,6 +68,15 @@ impl Browser {
 
     pub(crate) async fn goto(&self, path: &str) {
         self.client.goto(&format!("{}{path}", self.base)).await.expect("the page loads");
+    }
+
+    /// The browser's Back button.
+    pub(crate) async fn back(&self) {
+        self.client.back().await.expect("there is an earlier page");
+    }
+
+    pub(crate) async fn reload(&self) {
+        self.client.refresh().await.expect("the page loads");
     }
 
     pub(crate) async fn path(&self) -> String {
@@ -153,6 +162,9 @@ impl Browser {
             if size == "desktop" {
                 assert_eq!(self.run(cut).await, false, "a table of {name} is cut off on a {size}");
             }
+            if size == "tablet" {
+                continue;
+            }
             self.emulate("Emulation.setDeviceMetricsOverride", metrics(width, whole)).await;
             for scheme in ["light", "dark"] {
                 let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
@@ -164,6 +176,15 @@ impl Browser {
         }
         self.emulate("Emulation.clearDeviceMetricsOverride", json!({})).await;
         self.emulate("Emulation.setEmulatedMedia", json!({ "features": [] })).await;
+    }
+
+    /// Writes a picture of the top of the page, for the README.
+    pub(crate) async fn photograph(&self, path: &Path, scheme: &str) {
+        self.emulate("Emulation.setDeviceMetricsOverride", metrics(1280, 800)).await;
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.emulate("Emulation.setEmulatedMedia", json!({ "features": [feature] })).await;
+        let png = self.client.screenshot().await.expect("the page can be painted");
+        std::fs::write(path, png).expect("the folder can be written");
     }
 
     async fn emulate(&self, cmd: &'static str, params: Value) -> Value {

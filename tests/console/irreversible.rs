@@ -2,8 +2,11 @@
 //! happened.
 
 use tollgate::domain::admin::Role;
+use tollgate::flows::manage_credentials::RotatedBy;
+use tollgate::flows::principal::Principal;
 
 use super::people::Person;
+use crate::support::merchant::made;
 use crate::support::{TestApp, each_engine};
 
 const ADA: &str = "ada@harbour.example";
@@ -32,19 +35,19 @@ async fn switching_off_and_revoking_a_key_say_how_many_sessions_they_end() {
         let base = format!("/console/m/{}/api-keys/{}", merchant.id, merchant.key_id);
         let switch = format!("{base}/tokens/{}/switch", merchant.client_id);
         let question = app.page(&person, &format!("{switch}-off")).await;
-        assert!(question.contains("<dt>Live sessions</dt><dd>2</dd>"), "{question}");
+        assert!(question.contains("<dt>Active sessions</dt><dd>2</dd>"), "{question}");
         assert!(question.contains("<dt>Last used</dt><dd>just now"), "{question}");
         let before = app.page(&person, &format!("{base}/tokens")).await;
         assert!(before.contains("aria-checked=\"true\""), "asking switched it");
         let after = confirmed(&app, &person, &switch, &[("enabled", "false")]).await;
-        assert!(after.contains("Enhanced Security is OFF. 2 sessions have ended."), "{after}");
+        assert!(after.contains("Enhanced Security is OFF. 2 sessions ended."), "{after}");
         assert!(after.contains("the API key alone is enough"), "{after}");
 
         let on = app.send(person.post(&switch, &[("enabled", "true")])).await;
         assert!(on.header("location").is_some_and(|to| to.ends_with("done=switched-on")));
         app.tokens(&merchant).await;
         let after = confirmed(&app, &person, &format!("{base}/revoke"), &[]).await;
-        assert!(after.contains("The key is revoked. 1 session has ended."), "{after}");
+        assert!(after.contains("The key was revoked. 1 session ended."), "{after}");
     })
     .await;
 }
@@ -74,12 +77,43 @@ async fn ending_a_session_suspending_and_disabling_ask_first() {
         assert!(app.page(&operator, &end).await.contains(&merchant.client_id));
         app.send(merchant.refresh(&tokens.refresh)).await.tokens();
         assert!(
-            confirmed(&app, &operator, &end, &[]).await.contains("The session and its tokens have ended.")
+            confirmed(&app, &operator, &end, &[])
+                .await
+                .contains("The session ended. Its tokens no longer work.")
         );
 
         let disable = format!("{base}/people/users/{user}/disable");
         let after = confirmed(&app, &operator, &disable, &[("disabled", "true")]).await;
         assert!(after.contains("The user is disabled and signed out everywhere."), "{after}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ending_a_secret_asks_first_and_says_what_it_did() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        app.tokens(&merchant).await;
+        app.flush().await;
+        let by = Principal::command_line();
+        let key = made(app.core().rotate_api_key(&by, merchant.key_id, 3600).await).object;
+        let rotated = RotatedBy::Manager { client_id: &merchant.client_id };
+        let client = made(app.core().rotate_client_secret(&by, rotated, 3600).await).object;
+        let base = format!("/console/m/{}/api-keys/{}", merchant.id, merchant.key_id);
+        let clients = format!("{base}/tokens/{}", merchant.client_id);
+        for (base, secrets) in [(base, key.secrets), (clients, client.secrets)] {
+            let end = format!("{base}/secrets/{}/end", secrets[1].id);
+            let question = app.page(&person, &end).await;
+            assert!(question.contains("<dt>Last used</dt><dd>just now"), "{question}");
+            assert!(question.contains("This secret may still be in use."), "{question}");
+            let after = confirmed(&app, &person, &end, &[]).await;
+            assert!(after.contains("The secret ended. Calls with it are refused."), "{after}");
+            assert_eq!(app.send(person.get(&end)).await.status, 404, "it has ended");
+            let newest = format!("{base}/secrets/{}/end", secrets[0].id);
+            assert_eq!(app.send(person.get(&newest)).await.status, 404, "the newest cannot be ended");
+        }
+        app.send(merchant.authorize()).await.refused(401, "invalid_client");
     })
     .await;
 }

@@ -4,8 +4,11 @@
 mod addresses;
 mod article;
 mod browser;
+mod forms;
 mod irreversible;
+mod key_page;
 pub(crate) mod people;
+mod pictures;
 mod rules;
 mod scopes;
 mod screens;

@@ -125,7 +125,7 @@ async fn client_credentials_have_scopes_of_their_own_within_those_of_the_key() {
         let version = field(&app.page(&person, &path).await, "version");
         let fields = |scope| [("version", version.as_str()), ("scope_mode", "some"), ("scopes[]", scope)];
         let asked = app.send(person.post(&path, &fields("read"))).await;
-        assert!(asked.status == 200 && asked.text().contains("Take them away"), "{}", asked.text());
+        assert!(asked.status == 200 && asked.text().contains("Remove scopes"), "{}", asked.text());
         let confirmed = [&fields("read")[..], &[("confirmed", "narrow")]].concat();
         assert_eq!(app.send(person.post(&path, &confirmed)).await.status, 303);
         let issued = app.send(merchant.authorize()).await.json();

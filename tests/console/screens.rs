@@ -69,9 +69,9 @@ async fn a_denial_says_why_in_a_sentence_and_a_button_adds_the_address() {
         let id = denied.header("x-request-id").expect("every reply has an id");
         let path = format!("/console/m/{}/api-details", merchant.id);
         let page = app.page(&person, &format!("{path}?request_id={id}")).await;
-        let why = "203.0.113.7 is not in this key&#39;s allowed addresses; it came through 10.0.0.2.";
+        let why = "203.0.113.7 is not in this key&#39;s allowed addresses; the call came through 10.0.0.2.";
         assert!(page.contains(why), "{page}");
-        assert!(app.page(&person, &format!("{path}?request_id=other")).await.contains("No call matches"));
+        assert!(app.page(&person, &format!("{path}?request_id=other")).await.contains("No matching calls"));
 
         let fields = [("key", field(&page, "key")), ("address", field(&page, "address"))];
         let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -137,7 +137,7 @@ async fn ending_a_session_ends_its_tokens() {
         let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
         let page = app.page(&person, &format!("/console/m/{}/sessions", merchant.id)).await;
         let end =
-            page.split("action=\"").find_map(|rest| rest.split('"').next().filter(|to| to.ends_with("/end")));
+            page.split("href=\"").find_map(|rest| rest.split('"').next().filter(|to| to.ends_with("/end")));
         assert_eq!(app.send(person.post(end.expect("there is End"), &[])).await.status, 303);
         assert_eq!(app.send(merchant.refresh(&tokens.refresh)).await.status, 400);
     })
@@ -159,7 +159,7 @@ async fn the_overview_counts_what_happened() {
             let numbers: Vec<&str> =
                 page.split("figure-number\">").skip(1).filter_map(|rest| rest.split('<').next()).collect();
             assert_eq!(numbers[..3], ["2", "1", "1"], "{period}");
-            assert!(page.contains("The token is not one of ours, or was altered."), "{period}");
+            assert!(page.contains("The token is unknown or was altered."), "{period}");
         }
     })
     .await;
@@ -178,7 +178,7 @@ async fn a_webhook_sent_can_be_sent_again() {
             page.contains("api_key.created") && page.contains("https://receiver.example/hooks"),
             "{page}"
         );
-        assert!(app.page(&person, &format!("{path}?state=failed")).await.contains("Nothing sent"));
+        assert!(app.page(&person, &format!("{path}?state=failed")).await.contains("No matching webhooks"));
         let resend = page.split("action=\"").filter_map(|rest| rest.split('"').next());
         let resend = resend.filter(|to| to.ends_with("/resend")).last().expect("there is Resend");
         assert_eq!(app.send(person.post(resend, &[])).await.status, 303);
@@ -307,7 +307,7 @@ async fn the_overview_equals_a_count_of_the_calls_and_a_denial_leads_to_exactly_
             assert_eq!(listed, [3, 2, 1], "{period}: {hrefs:?}");
         }
         let from = |address: &str| format!("{base}/api-details?client_ip={address}");
-        assert!(app.page(&person, &from("192.0.2.99")).await.contains("No call matches"));
+        assert!(app.page(&person, &from("192.0.2.99")).await.contains("No matching calls"));
     })
     .await;
 }

@@ -271,7 +271,10 @@ async fn it_takes_a_code_to_remove_the_second_factor() {
         let (secret, _) = set_up(&app, &person).await;
         app.advance(TimeDelta::seconds(30));
         let path = "/console/account/second-factor/remove";
-        assert_eq!(app.send(person.post(path, &[("code", "000000")])).await.status, 422);
+        let question = app.page(&person, path).await;
+        assert!(question.contains("<dt>Recovery codes left</dt><dd>10</dd>"), "{question}");
+        let wrong = app.send(person.post(path, &[("code", "000000")])).await;
+        assert!(wrong.status == 422 && wrong.text().contains("id=\"code-mistake\""), "{}", wrong.text());
         assert_eq!(app.send(person.post(path, &[("code", &code(&secret, &app))])).await.status, 303);
         let reply = app.send(sign_in_form(ADA, PASSWORD)).await;
         assert!(reply.header("location").is_some_and(|to| to.starts_with("/console/welcome")));

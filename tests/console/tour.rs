@@ -2,6 +2,7 @@
 //! axe can tell, and a picture of each.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use tollgate::store::Engine;
@@ -39,8 +40,6 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     let database = Database::fresh(Engine::Sqlite).await;
     let (server, printed) = Server::demo(&database);
     let browser = Browser::open(&format!("http://{}", server.address), "tour").await;
-    let link = printed.split_whitespace().find(|word| word.contains("/console/once?token="));
-    let link = link.expect("the demo prints a link").split_once("/console/").expect("it is of the console").1;
     let visit = async |name: &str, path: &str| {
         browser.goto(path).await;
         must_be_usable(&browser, &axe, name).await;
@@ -48,21 +47,15 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     };
 
     visit("sign-in", "/console/sign-in").await;
-    visit("link", &format!("/console/{link}")).await;
+    visit("link", &one_time_link(&printed)).await;
     browser.click("Sign in").await;
-    browser.sees("Demo merchant").await;
+    browser.sees("Set your password").await;
     visit("merchants", "/console/merchants").await;
     browser.click("Demo merchant").await;
     browser.sees("Tokens issued").await;
     let base = browser.path().await;
     calls(&printed);
-    // No input may break a page.
-    browser.goto(&format!("{base}/api-keys/new")).await;
-    browser.fill("Name", &"W".repeat(100)).await;
-    browser.fill("Webhook URL", &format!("https://hooks.example/{}", "a".repeat(150))).await;
-    browser.click("Save").await;
-    browser.sees("Your key is saved and active").await;
-    browser.picture("long-names").await;
+    fill_with_long_texts(&browser, &base).await;
     for (name, rest) in [
         ("overview", ""),
         ("api-details", "/api-details"),
@@ -84,11 +77,19 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     visit("access-keys", &tokens).await;
     let key = tokens.trim_end_matches("/tokens").to_owned();
     visit("key", &key).await;
+    browser.goto(&format!("{base}/api-keys")).await;
+    browser.click(&LONG).await;
+    browser.sees("Audit trail of this key").await;
+    visit("key-with-long-texts", &browser.path().await).await;
+    browser.goto(&format!("{base}/webhooks")).await;
+    browser.click("api_key.created").await;
+    browser.sees("Attempts").await;
+    visit("webhook", &browser.path().await).await;
     visit("rotate", &format!("{key}/rotate")).await;
     visit("revoke", &format!("{key}/revoke")).await;
     browser.goto(&tokens).await;
     browser.press("[role=switch]").await;
-    browser.sees("Live sessions").await;
+    browser.sees("Active sessions").await;
     visit("switch-off", &browser.path().await).await;
     visit("operators", "/console/people").await;
     visit("platform-audit", "/console/audit").await;
@@ -100,8 +101,59 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     browser.close().await;
 }
 
+/// The path of the sign-in link that the demo prints.
+pub(super) fn one_time_link(printed: &str) -> String {
+    let link = printed.split_whitespace().find(|word| word.contains("/console/once?token="));
+    let link = link.expect("the demo prints a link").split_once("/console/").expect("it is of the console").1;
+    format!("/console/{link}")
+}
+
+/// A name that no browser can break.
+static LONG: LazyLock<String> = LazyLock::new(|| "W".repeat(100));
+
+/// Makes a key, a user and a token with long names, and gives the merchant one.
+async fn fill_with_long_texts(browser: &Browser, base: &str) {
+    browser.goto(&format!("{base}/api-keys/new")).await;
+    browser.fill("Name", &LONG).await;
+    browser.fill("Webhook URL", &format!("https://hooks.example/{}", "a".repeat(150))).await;
+    browser.click("Save").await;
+    browser.sees("Your key is saved and active").await;
+    browser.picture("long-names").await;
+    must_be_shown_once(browser, "#new-key").await;
+    browser.goto(&format!("{base}/people")).await;
+    browser.fill("E-mail", &format!("{}@{}.example", "w".repeat(60), "w".repeat(60))).await;
+    browser.click("Add user").await;
+    browser.sees("One-time sign-in link").await;
+    must_be_shown_once(browser, "#made").await;
+    browser.goto(&format!("{base}/people/tokens")).await;
+    browser.fill("Name", &LONG).await;
+    browser.click("Create token").await;
+    browser.sees("was created").await;
+    must_be_shown_once(browser, "#made").await;
+    browser.goto(&format!("{base}/account")).await;
+    browser.fill("Name", &LONG).await;
+    browser.click("Save").await;
+    browser.sees("Changes apply immediately").await;
+}
+
+/// Neither Back nor Reload shows a secret again, sends its form again, or ends in an error.
+async fn must_be_shown_once(browser: &Browser, css: &str) {
+    let secret = browser.read(css).await;
+    assert!(secret.len() > 20, "{css}: {secret:?}");
+    let must_be_gone = async || {
+        browser.sees("cannot be shown again").await;
+        assert!(!browser.text().await.contains(&secret), "{css} is shown again");
+    };
+    browser.goto("/console/account").await;
+    browser.sees("Your account").await;
+    browser.back().await;
+    must_be_gone().await;
+    browser.reload().await;
+    must_be_gone().await;
+}
+
 /// Some calls for the screens to show: the demo's own commands, and one with a wrong secret.
-fn calls(printed: &str) {
+pub(super) fn calls(printed: &str) {
     let commands: Vec<&str> = printed.split("\n\n").filter(|part| part.starts_with("curl")).collect();
     assert_eq!(commands.len(), 4, "the demo prints four commands");
     for command in &commands[..2] {

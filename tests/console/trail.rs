@@ -2,8 +2,11 @@
 
 use chrono::TimeDelta;
 use tollgate::domain::admin::Role;
+use tollgate::flows::manage_keys::NewApiKey;
 
 use super::people::Person;
+use crate::admin::admin_token;
+use crate::support::merchant::plain_key;
 use crate::support::{TestApp, each_engine};
 
 /// The rows of the trail at a path.
@@ -94,6 +97,35 @@ async fn a_merchants_trail_is_searched_and_shows_nothing_of_others() {
         assert_eq!(rows(&app, &admin, &path(&format!("object={}", own.key_id))).await.len(), 1);
         assert!(rows(&app, &admin, &path(&format!("object={}", other.key_id))).await.is_empty());
         assert!(!rows(&app, &admin, &path("of=platform")).await.is_empty(), "it has one meaning here");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn objects_are_named_but_not_those_of_another_merchant() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let other = NewApiKey { name: "Secret plans".to_owned(), ..plain_key() };
+        let other = app.merchant_with(other).await;
+        let admin = app.person("ada@harbour.example", Role::MerchantAdmin, Some(merchant.id)).await;
+        let revoke = |id| format!("/console/m/{}/api-keys/{id}/revoke", merchant.id);
+        assert_eq!(app.send(admin.post(&revoke(merchant.key_id), &[])).await.status, 303);
+        // That it was tried is on record, with the id.
+        let call = crate::support::Call::post(&format!("/admin/v1/api-keys/{}/rotate", other.key_id));
+        let token = admin_token(&app, Role::MerchantAdmin, Some(merchant.id), Vec::new()).await;
+        let call = call.header("authorization", format!("Bearer {token}")).json(&[]);
+        assert_eq!(app.send(call).await.status, 404);
+        app.flush().await;
+
+        let path = format!("/console/m/{}/audit", merchant.id);
+        let all = rows(&app, &admin, &path).await;
+        let named = |row: &&String| row.contains("API key revoked") && row.contains(">Till</p>");
+        assert!(all.iter().any(|row| named(&row)), "{all:?}");
+        let tried = all.iter().find(|row| row.contains(&other.key_id.to_string()));
+        assert!(tried.is_some_and(|row| !row.contains("Secret plans")), "{all:?}");
+        let operator = app.person("ops@gate.example", Role::Operator, None).await;
+        let all = rows(&app, &operator, "/console/audit").await;
+        assert!(all.iter().any(|row| row.contains("Secret plans")), "operators see every name");
     })
     .await;
 }

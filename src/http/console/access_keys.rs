@@ -6,13 +6,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::confirm::{ConfirmPage, costs};
+use super::confirm::{ConfirmPage, costs, ending_a_secret};
 use super::context::MerchantContext;
 use super::form::Form;
-use super::key::{OVERLAPS, RotatePage, Rotation, SecretRow, secret_rows};
 use super::keys::{KeyPath, NEW_KEY, Shown, Status};
 use super::listing::Listing;
 use super::page::{Page, Screen, answered, html, html_as};
+use super::secrets::{FROM_FIRST_USE, OVERLAPS, RotatePage, Rotation, SecretRow, ending, secret_rows};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
 use crate::domain::credential::Credential;
@@ -143,7 +143,7 @@ pub(super) async fn confirm_switch(
     let others = context.context.core().credentials(&context.context.principal, key.id).await?;
     let is_another_on = others.iter().any(|other| other.enabled && other.id != client.id);
     let after = if is_another_on {
-        "Calls with this API key still need an access token of the other access keys that are ON."
+        "All calls with this API key still need an access token, because other access keys are ON."
     } else {
         "After that, the API key alone is enough for every call."
     };
@@ -152,11 +152,12 @@ pub(super) async fn confirm_switch(
         page: context.page("Switch OFF", Screen::ApiKeys),
         heading: format!("Switch Enhanced Security OFF for {}?", client.client_id),
         consequence: format!(
-            "Every session of these access keys ends at once with all its tokens. This cannot be undone: switched \
-             ON again, the application has to ask for new tokens. {after}"
+            "All sessions of these access keys end immediately, with all their tokens. This cannot be undone. After \
+             you switch ON again, the application has to request new tokens. {after}"
         ),
         costs: costs(context.live(Whose::Client(client.id)).await?, last_used_at, context.context.now),
         hidden: vec![("enabled", "false".to_owned())],
+        code: None,
         button: "Switch OFF",
         action: format!("{base}/{}/switch", client.client_id),
         back: base,
@@ -227,7 +228,7 @@ async fn access_keys(
         key_name: key.name.clone(),
         key_status: Status::of(key, context.context.now),
         base: context.path(&format!("/api-keys/{}/tokens", key.id)),
-        back: context.path("/api-keys"),
+        back: context.path(&format!("/api-keys/{}", key.id)),
         may_change: context.may_change(),
         is_licensed: context.is_licensed(Product::EnhancedSecurity),
         once: context.context.new_once(),
@@ -277,6 +278,7 @@ fn rotate_page(context: &MerchantContext, key: &ApiKey, credential: &Credential)
         action: format!("{base}/{}/rotate", credential.client_id),
         back: base,
         once: context.context.new_once(),
+        explains: FROM_FIRST_USE,
         overlaps: &OVERLAPS,
         secret: None,
         error: None,
@@ -286,10 +288,12 @@ fn rotate_page(context: &MerchantContext, key: &ApiKey, credential: &Credential)
 pub(super) async fn show_rotate(
     context: MerchantContext,
     Path(path): Path<ClientPath>,
+    Query(listing): Query<Listing>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
     let credential = credentials_of(&context, &key, &path.client).await?;
-    html(&rotate_page(&context, &key, &credential))
+    let page = rotate_page(&context, &key, &credential);
+    html(&RotatePage { page: page.page.saying(listing.done.as_deref()), ..page })
 }
 
 pub(super) async fn rotate(
@@ -323,6 +327,29 @@ pub(super) struct ClientSecretPath {
     secret: SecretId,
 }
 
+/// The page that asks before an earlier client secret ends.
+pub(super) async fn confirm_end_secret(
+    context: MerchantContext,
+    Path(path): Path<ClientSecretPath>,
+) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
+    let credential = credentials_of(&context, &key, &path.client).await?;
+    let secret = ending(&credential.secrets, path.secret, context.context.now)?;
+    let (consequence, costs) = ending_a_secret("client", &credential.secrets, secret, context.context.now);
+    let base = context.path(&format!("/api-keys/{}/tokens", key.id));
+    html(&ConfirmPage {
+        page: context.page("End a secret", Screen::ApiKeys),
+        heading: format!("End the secret \u{2026}{} of {}?", secret.hint, credential.client_id),
+        consequence,
+        costs,
+        hidden: Vec::new(),
+        code: None,
+        button: "End this secret",
+        action: format!("{base}/{}/secrets/{}/end", credential.client_id, secret.id),
+        back: base,
+    })
+}
+
 pub(super) async fn end_secret(
     context: MerchantContext,
     Path(path): Path<ClientSecretPath>,
@@ -334,5 +361,6 @@ pub(super) async fn end_secret(
         .core()
         .end_client_secret(&context.context.principal, &credential.client_id, path.secret)
         .await?;
-    Ok(Redirect::to(&context.path(&format!("/api-keys/{}/tokens", key.id))).into_response())
+    let to = context.path(&format!("/api-keys/{}/tokens?done=secret-ended", key.id));
+    Ok(Redirect::to(&to).into_response())
 }

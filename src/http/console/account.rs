@@ -7,12 +7,13 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use qrcode::{Color, EcLevel, QrCode};
 use serde::Deserialize;
 
+use super::confirm::ConfirmPage;
 use super::context::UserContext;
 use super::form::Form;
+use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
-use super::words::{self, When};
+use super::words::When;
 use crate::domain::secret::PlainSecret;
-use crate::flows::error::Refused;
 use crate::flows::second_factor::Enrolment;
 use crate::http::admin::page::Query;
 use crate::http::error::Failure;
@@ -27,7 +28,7 @@ struct AccountPage {
     is_required_for_live: bool,
     signed_in: When,
     ends: When,
-    error: Option<String>,
+    mistakes: Mistakes,
 }
 
 #[derive(Template)]
@@ -38,7 +39,7 @@ struct EnrolPage {
     secret: String,
     sealed: String,
     needs_password: bool,
-    error: Option<String>,
+    mistakes: Mistakes,
 }
 
 #[derive(Template)]
@@ -54,11 +55,11 @@ pub(super) struct Asked {
 }
 
 pub(super) async fn show(context: UserContext, Query(asked): Query<Asked>) -> Result<Response, Failure> {
-    let page = account_page(&context, None).await?;
+    let page = account_page(&context, Mistakes::default()).await?;
     html(&AccountPage { page: page.page.saying(asked.done.as_deref()), ..page })
 }
 
-async fn account_page(context: &UserContext, error: Option<String>) -> Result<AccountPage, Failure> {
+async fn account_page(context: &UserContext, mistakes: Mistakes) -> Result<AccountPage, Failure> {
     let (core, who) = (context.core(), &context.who);
     Ok(AccountPage {
         page: account_frame(context, "Your account").await?,
@@ -68,7 +69,7 @@ async fn account_page(context: &UserContext, error: Option<String>) -> Result<Ac
         is_required_for_live: core.console.totp_required_for_live,
         signed_in: When(who.session.created_at),
         ends: When(who.session.expires_at),
-        error,
+        mistakes,
     })
 }
 
@@ -81,8 +82,8 @@ async fn account_frame(context: &UserContext, title: &'static str) -> Result<Pag
     Ok(Page::new(title, Screen::Account, &context.who, merchant.as_ref()))
 }
 
-async fn refused(context: &UserContext, refusal: &Refused) -> Result<Response, Failure> {
-    let page = account_page(context, Some(words::refusal(refusal))).await?;
+async fn refused(context: &UserContext, mistakes: Mistakes) -> Result<Response, Failure> {
+    let page = account_page(context, mistakes).await?;
     html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
@@ -99,13 +100,13 @@ pub(super) async fn set_password(
     Form(form): Form<NewPassword>,
 ) -> Result<Response, Failure> {
     if form.password != form.again {
-        let refusal = Refused::Conflict("the two new passwords differ".to_owned());
-        return refused(&context, &refusal).await;
+        let words = "The two new passwords are not the same.".to_owned();
+        return refused(&context, Mistakes::one("again", words)).await;
     }
     let (current, new) = (PlainSecret::new(form.current), PlainSecret::new(form.password));
     match answered(context.core().set_own_password(&context.principal, &context.who, current, new).await)? {
         Ok(()) => Ok(Redirect::to("/console/account?done=password-set").into_response()),
-        Err(refusal) => refused(&context, &refusal).await,
+        Err(refusal) => refused(&context, Mistakes::with_conflict_at("current", &refusal)).await,
     }
 }
 
@@ -116,13 +117,13 @@ pub(super) async fn end_others(context: UserContext) -> Result<Response, Failure
 
 pub(super) async fn enrol(context: UserContext) -> Result<Response, Failure> {
     let enrolment = context.core().begin_totp(context.who.user.id);
-    html(&enrol_page(&context, &enrolment, None).await?)
+    html(&enrol_page(&context, &enrolment, Mistakes::default()).await?)
 }
 
 async fn enrol_page(
     context: &UserContext,
     enrolment: &Enrolment,
-    error: Option<String>,
+    mistakes: Mistakes,
 ) -> Result<EnrolPage, Failure> {
     let secret = enrolment.secret.to_base32();
     let account = utf8_percent_encode(&context.who.user.email, NON_ALPHANUMERIC);
@@ -139,7 +140,7 @@ async fn enrol_page(
         secret: grouped.join(" "),
         sealed: hex::encode(&enrolment.sealed),
         needs_password: context.core().console.totp_required_for_live,
-        error,
+        mistakes,
     })
 }
 
@@ -173,7 +174,7 @@ pub(super) async fn confirm(
             let Some(enrolment) = core.resume_totp(context.who.user.id, &sealed) else {
                 return Ok(Redirect::to("/console/account/second-factor").into_response());
             };
-            let page = enrol_page(&context, &enrolment, Some(words::refusal(&refusal))).await?;
+            let page = enrol_page(&context, &enrolment, Mistakes::of(&refusal)).await?;
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
@@ -194,14 +195,44 @@ pub(super) struct Code {
 pub(super) async fn renew_codes(context: UserContext, Form(form): Form<Code>) -> Result<Response, Failure> {
     match answered(context.core().renew_recovery_codes(&context.principal, &context.who, &form.code).await)? {
         Ok(codes) => show_codes(&context, &codes).await,
-        Err(refusal) => refused(&context, &refusal).await,
+        Err(refusal) => refused(&context, Mistakes::of(&refusal)).await,
     }
+}
+
+/// The page that asks before the second factor is removed.
+pub(super) async fn confirm_remove(context: UserContext) -> Result<Response, Failure> {
+    html(&remove_page(&context, Mistakes::default()).await?)
+}
+
+async fn remove_page(context: &UserContext, mistakes: Mistakes) -> Result<ConfirmPage, Failure> {
+    let codes_left = context.core().recovery_codes_left(context.who.user.id).await?;
+    let mut consequence =
+        "You can then sign in with your password alone. Your recovery codes stop working. To have \
+                           a second factor again, you must set it up again."
+            .to_owned();
+    if context.core().console.totp_required_for_live {
+        consequence.push_str(" Without a second factor, you cannot create or rotate live keys.");
+    }
+    Ok(ConfirmPage {
+        page: account_frame(context, "Remove the second factor").await?,
+        heading: "Remove your second factor?".to_owned(),
+        consequence,
+        costs: vec![("Recovery codes left", codes_left.to_string())],
+        hidden: Vec::new(),
+        code: Some(mistakes),
+        button: "Remove second factor",
+        action: "/console/account/second-factor/remove".to_owned(),
+        back: "/console/account".to_owned(),
+    })
 }
 
 pub(super) async fn remove(context: UserContext, Form(form): Form<Code>) -> Result<Response, Failure> {
     match answered(context.core().remove_own_totp(&context.principal, &context.who, &form.code).await)? {
         Ok(()) => Ok(Redirect::to("/console/account?done=factor-removed").into_response()),
-        Err(refusal) => refused(&context, &refusal).await,
+        Err(refusal) => {
+            let page = remove_page(&context, Mistakes::of(&refusal)).await?;
+            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
     }
 }
 

@@ -1,16 +1,19 @@
 //! The audit trail, on a screen and as CSV for a spreadsheet.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::context::{MerchantContext, UserContext};
 use super::form::filled;
 use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
-use super::words::Exactly;
-use crate::domain::event::Outcome;
+use super::words::{self, Exactly};
+use crate::domain::event::{AuditEvent, Outcome};
 use crate::domain::ids::MerchantId;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
@@ -54,6 +57,9 @@ struct Row {
     what: String,
     action: String,
     object: String,
+    object_name: Option<String>,
+    /// The fields of the details that are ids of named objects, with the names.
+    named: Vec<(String, String)>,
     /// The merchant's name, and the path of its own trail.
     merchant: Option<(String, String)>,
     is_refused: bool,
@@ -117,7 +123,9 @@ pub(super) async fn list(
             wanted.to_read(),
         )
         .await?;
-    let listed = wanted.page(found, |chained| chained.seq, |chained| row(chained, None));
+    let principal = &context.context.principal;
+    let names = core.names(principal, Some(context.id()), ids_in(&found)).await?;
+    let listed = wanted.page(found, |chained| chained.seq, |chained| row(chained, None, &names));
     let carried = asked.carried();
     html(&AuditPage {
         page: context.page("Audit trail", Screen::AuditTrail),
@@ -137,12 +145,12 @@ pub(super) async fn of_platform(
 ) -> Result<Response, Failure> {
     let query = PageQuery { limit: None, cursor: asked.cursor.take() };
     let wanted = Wanted::new(context.core(), "console audit events".to_owned(), query)?;
-    let (found, names) = context
-        .core()
-        .latest_events(&context.principal, &asked.search(), wanted.before, wanted.to_read())
-        .await?;
+    let core = context.core();
+    let (found, merchants) =
+        core.latest_events(&context.principal, &asked.search(), wanted.before, wanted.to_read()).await?;
+    let names = core.names(&context.principal, None, ids_in(&found)).await?;
     let merchant = |id: MerchantId| {
-        let name = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        let name = merchants.get(&id).cloned().unwrap_or_else(|| id.to_string());
         (name, format!("/console/m/{id}/audit"))
     };
     let listed = wanted.page(
@@ -150,7 +158,7 @@ pub(super) async fn of_platform(
         |chained| chained.seq,
         |chained| {
             let merchant = chained.event.merchant_id.map(merchant);
-            row(chained, merchant)
+            row(chained, merchant, &names)
         },
     );
     let carried = asked.carried();
@@ -165,12 +173,28 @@ pub(super) async fn of_platform(
     })
 }
 
-fn row(chained: Chained, merchant: Option<(String, String)>) -> Row {
+/// The ids of the objects of these events, and of those that their details mention.
+fn ids_in(events: &[Chained]) -> Vec<Uuid> {
+    let objects = events.iter().filter_map(|chained| chained.event.object_id.as_deref()?.parse().ok());
+    let mentioned = events.iter().flat_map(|chained| mentioned(&chained.event)).map(|(_, id)| id);
+    objects.chain(mentioned).collect()
+}
+
+/// The fields of an event's details that are ids.
+fn mentioned(event: &AuditEvent) -> impl Iterator<Item = (&str, Uuid)> {
+    let fields = event.detail.as_object().into_iter().flatten();
+    fields.filter_map(|(field, value)| Some((field.as_str(), value.as_str()?.parse().ok()?)))
+}
+
+fn row(chained: Chained, merchant: Option<(String, String)>, names: &HashMap<Uuid, String>) -> Row {
     let event = chained.event;
+    let named = |id: Uuid| names.get(&id).cloned();
     Row {
+        object_name: event.object_id.as_deref().and_then(|id| named(id.parse().ok()?)),
+        named: mentioned(&event).filter_map(|(field, id)| Some((spaced(field), named(id)?))).collect(),
         at: Exactly(event.at),
-        who: event.actor.name.unwrap_or_else(|| spaced(<&str>::from(event.actor.kind))),
-        what: deed(&event.action),
+        who: words::actor(&event.actor),
+        what: title_of(&event.action),
         action: event.action,
         object: event.object_id.unwrap_or_default(),
         merchant,
@@ -191,7 +215,7 @@ fn action_of(text: &str) -> String {
 }
 
 /// Converts `api_key.created` to `API key created`.
-fn deed(action: &str) -> String {
+pub(super) fn title_of(action: &str) -> String {
     let words = spaced(action);
     let words = words.replacen("api key", "API key", 1);
     let mut letters = words.chars();

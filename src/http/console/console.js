@@ -58,7 +58,15 @@
     form.dataset.sent = "yes";
     for (const button of form.querySelectorAll("button")) button.setAttribute("aria-disabled", "true");
   });
-  addEventListener("pageshow", () => {
+  // A secret is shown once. Back and Reload get the page without it, and do not send the form again.
+  const once = document.querySelector("[data-once]");
+  if (once) history.replaceState(null, "", once.dataset.once);
+
+  // A form that was kept over a sign-in.
+  document.querySelector("form[data-resume]")?.requestSubmit();
+
+  addEventListener("pageshow", (event) => {
+    if (event.persisted && once) location.reload();
     for (const form of document.forms) {
       delete form.dataset.sent;
       for (const button of form.querySelectorAll("[aria-disabled]")) button.removeAttribute("aria-disabled");
@@ -69,9 +77,5 @@
   for (const time of document.querySelectorAll("time[datetime]")) {
     const date = new Date(time.dateTime);
     if (!Number.isNaN(date.valueOf())) time.title = date.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
-  }
-
-  for (const select of document.querySelectorAll("select[data-submit]")) {
-    select.addEventListener("change", () => select.form.requestSubmit());
   }
 })();

@@ -1,7 +1,5 @@
 //! "API details": every call with its answer, and a sentence that says why a call was refused.
 
-use std::collections::HashMap;
-
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
@@ -21,9 +19,6 @@ use crate::flows::manage_keys::ApiKeyChanges;
 use crate::http::admin::page::Query;
 use crate::http::error::Failure;
 use crate::store::exchanges::{Exchange, Filter};
-
-/// How many keys the filter offers and rows can name: as many as a merchant can have.
-const KEYS_MAX: i64 = 200;
 
 #[derive(Template)]
 #[template(path = "exchanges.html")]
@@ -55,7 +50,8 @@ struct Row {
     why: String,
     client_ip: String,
     hops: String,
-    key_name: String,
+    /// The path of the key, and its name.
+    key_name: Option<(String, String)>,
     client_id: String,
     latency: String,
     /// Set if a button can add the address to this key's allow list.
@@ -99,15 +95,15 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
     let found = core
         .exchanges(&context.context.principal, context.id(), &filter, wanted.before, wanted.to_read())
         .await?;
-    let keys = core.api_keys(&context.context.principal, context.id(), None, KEYS_MAX).await?;
-    let by_id: HashMap<ApiKeyId, &ApiKey> = keys.iter().map(|key| (key.id, key)).collect();
+    let keys = context.key_names(found.iter().filter_map(|exchange| exchange.api_key_id)).await?;
     let may_change = context.may_change();
     let listed = wanted.page(
         found,
         |exchange| exchange.id,
         |exchange| {
-            let key = exchange.api_key_id.and_then(|id| by_id.get(&id).copied());
-            row(exchange, key, may_change)
+            let name = exchange.api_key_id.map(|id| (context.path(&format!("/api-keys/{id}")), keys.of(id)));
+            let key = exchange.api_key_id.and_then(|id| keys.key(id));
+            row(exchange, name, key, may_change)
         },
     );
     let text = |value: Option<String>| value.unwrap_or_default();
@@ -132,7 +128,7 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         client_ip: text(asked.client_ip),
         from: local(filter.from),
         to: local(filter.to),
-        keys: keys.iter().map(|key| (key.id, key.name.clone())).collect(),
+        keys: keys.choices(),
         rows: listed.items,
         next: next_page(&carried, listed.next_cursor.as_deref()),
     })
@@ -150,7 +146,12 @@ fn local(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_rfc3339()[..16].to_owned()).unwrap_or_default()
 }
 
-fn row(exchange: Exchange, key: Option<&ApiKey>, may_change: bool) -> Row {
+fn row(
+    exchange: Exchange,
+    key_name: Option<(String, String)>,
+    key: Option<&ApiKey>,
+    may_change: bool,
+) -> Row {
     let is_outside = matches!(exchange.reason.as_deref(), Some("address_not_allowed" | "address_observed"));
     // If the address is allowed by now or the key is revoked, there is nothing to add.
     let may_allow = key.filter(|key| {
@@ -166,7 +167,7 @@ fn row(exchange: Exchange, key: Option<&ApiKey>, may_change: bool) -> Row {
             500.. => "bad",
             _ => "warn",
         },
-        key_name: key.map(|key| key.name.clone()).unwrap_or_default(),
+        key_name,
         client_id: exchange.client_id.unwrap_or_default(),
         latency: latency(exchange.latency_us),
         may_allow: may_allow.map(|key| key.id),

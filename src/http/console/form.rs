@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use url::form_urlencoded;
@@ -15,15 +15,41 @@ use crate::http::error::Failure;
 /// A hundred address ranges and a URL need much less.
 const BODY_BYTES_MAX: usize = 32 * 1024;
 
+/// The field that marks a form that comes back after a sign-in.
+pub(super) const RESTORED: &str = "restored";
+
 pub(super) struct Form<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let label = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-        let essence = label.split(|byte| *byte == b';').next().unwrap_or_default();
-        if !essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+        let form = RestorableForm::read(request).await?;
+        // A form that comes back must not do anything.
+        if form.is_restored {
+            return Err(Failure::invalid_request("this form cannot come back; open its page again"));
+        }
+        Ok(Self(form.fields))
+    }
+}
+
+/// A form that can come back after a sign-in. If it has, its page shows its values, and nothing is changed.
+pub(super) struct RestorableForm<T> {
+    pub(super) fields: T,
+    pub(super) is_restored: bool,
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for RestorableForm<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        Self::read(request).await
+    }
+}
+
+impl<T: DeserializeOwned> RestorableForm<T> {
+    async fn read(request: Request) -> Result<Self, Failure> {
+        if !is_form(request.headers()) {
             return Err(Failure::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
         let (parts, body) = request.into_parts();
@@ -31,12 +57,18 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
         if body.contains(&0) || body.windows(3).any(|encoded| encoded == b"%00") {
             return Err(Failure::refused(Reason::NulCharacter));
         }
-        let body = joined(&body);
+        let is_restored = form_urlencoded::parse(&body).any(|(name, _)| name == RESTORED);
         // Do not show the error: it would repeat the input, which may be a password.
-        serde_urlencoded::from_bytes(&body)
-            .map(Self)
-            .map_err(|_| Failure::invalid_request("the form has a missing or duplicate field"))
+        let fields = serde_urlencoded::from_bytes(&joined(&body))
+            .map_err(|_| Failure::invalid_request("the form has a missing or duplicate field"))?;
+        Ok(Self { fields, is_restored })
     }
+}
+
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    let label = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let essence = label.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
 /// Fields whose names end in `[]`, such as checkboxes, may occur several times. Their values are joined with

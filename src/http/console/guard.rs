@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::cookie;
+use super::kept_form::KeptForm;
+use super::{cookie, sign_in};
 use crate::domain::address::network_of;
 use crate::flows::principal::Origin;
 use crate::http::Shared;
@@ -50,7 +51,7 @@ pub async fn same_site(request: Request, next: Next) -> Response {
     }
     let mut failure = Failure::invalid_request_as(
         StatusCode::FORBIDDEN,
-        "this was sent by a page of another site; open the console and try again there",
+        "a page of another site sent this form; open the console and try again there",
     );
     failure.code = "cross_site";
     failure.into_response()
@@ -82,6 +83,8 @@ pub async fn counted(
 }
 
 /// Redirects users who are not signed in to the sign-in page, which sends them back here.
+///
+/// A form that can come back is kept over the sign-in.
 pub async fn signed_in(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let cookie = cookie::presented(request.headers());
     let found = match &cookie {
@@ -96,17 +99,32 @@ pub async fn signed_in(State(shared): State<Arc<Shared>>, mut request: Request, 
             request.extensions_mut().insert(who);
             next.run(request).await
         }
-        Ok(None) => Redirect::to(&sign_in_path(&request)).into_response(),
+        Ok(None) => ask_to_sign_in(request).await,
         Err(fault) => Failure::from(fault).into_response(),
     }
 }
 
-fn sign_in_path(request: &Request) -> String {
-    let wanted = request.uri().path_and_query().map_or("", |path| path.as_str());
-    if request.method() != Method::GET || wanted == "/console" {
-        return "/console/sign-in".to_owned();
+async fn ask_to_sign_in(request: Request) -> Response {
+    let wanted = match *request.method() {
+        Method::GET => request.uri().path_and_query().map(ToString::to_string),
+        // The page with the form.
+        _ => referring_page(request.headers()),
+    };
+    let wanted = wanted.filter(|path| path != "/console").unwrap_or_default();
+    if let Some(form) = KeptForm::of(request).await {
+        return sign_in::page_with(wanted, form).into_response();
     }
-    format!("/console/sign-in?next={}", utf8_percent_encode(wanted, NON_ALPHANUMERIC))
+    if wanted.is_empty() {
+        return Redirect::to("/console/sign-in").into_response();
+    }
+    let to = format!("/console/sign-in?next={}", utf8_percent_encode(&wanted, NON_ALPHANUMERIC));
+    Redirect::to(&to).into_response()
+}
+
+/// The path of the page that sent this request. The sign-in only leads to pages of the console.
+fn referring_page(headers: &HeaderMap) -> Option<String> {
+    let referer: Uri = headers.get(header::REFERER)?.to_str().ok()?.parse().ok()?;
+    referer.path_and_query().map(ToString::to_string)
 }
 
 /// Where a request comes from, for flows and the audit trail.

@@ -1,4 +1,4 @@
-//! One key: its settings, its secrets and their rotation.
+//! The page of one key: settings, secrets, access keys, use, sessions, addresses, webhook, and audit trail.
 
 use askama::Template;
 use axum::extract::Path;
@@ -6,92 +6,236 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::audit::title_of;
+use super::chart::{self, Chart, Column};
 use super::context::MerchantContext;
-use super::form::Form;
-use super::key_form::{KeyFields, KeyFormPage};
-use super::keys::{KeyPath, Shown, Status};
+use super::form::RestorableForm;
+use super::kept_form::FORM_RESTORED;
+use super::key_form::{KeyFields, KeyForm};
+use super::keys::{KeyPath, Status};
+use super::listing::encoded;
 use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
 use super::scopes::{self, Narrowing};
-use super::words::{self, When};
+use super::secrets::{SecretRow, secret_rows};
+use super::sessions::{self, SessionRow};
+use super::webhooks::{Tried, tried};
+use super::words::{self, Exactly, When};
 use crate::domain::api_key::ApiKey;
-use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, SecretId};
-use crate::domain::secret::StoredSecret;
+use crate::domain::credential::Credential;
+use crate::domain::event::Outcome;
+use crate::domain::licence::Product;
+use crate::domain::scope::Scopes;
+use crate::flows::key_activity::{CALLS_MAX, KeyActivity};
 use crate::flows::manage_keys::{ApiKeyChanges, ChangedApiKey};
-use crate::flows::rotation::is_safe_to_revoke;
+use crate::http::admin::page::Query;
 use crate::http::error::Failure;
+use crate::store::audit::Chained;
 
-const ROTATION: &str = "rotate api key";
+/// The most suggested addresses that the page shows.
+const SUGGESTED_MAX: usize = 20;
 
-/// The part of the page that only an existing key has.
-pub(super) struct Manage {
-    pub(super) base: String,
-    pub(super) status: Status,
-    pub(super) environment: &'static str,
-    pub(super) webhook_disabled: Option<When>,
-    pub(super) secrets: Vec<SecretRow>,
-    pub(super) may_change: bool,
+#[derive(Template)]
+#[template(path = "key.html")]
+struct KeyPage {
+    page: Page,
+    form: KeyForm,
+    base: String,
+    back: String,
+    status: Status,
+    environment: &'static str,
+    may_change: bool,
+    is_licensed_for_tokens: bool,
+    once: String,
+    secrets: Vec<SecretRow>,
+    clients: Vec<ClientRow>,
+    usage: Usage,
+    sessions: Vec<SessionRow>,
+    sessions_path: String,
+    suggested: Vec<Suggested>,
+    /// The form has the suggested addresses in it, and is not saved yet.
+    is_filled: bool,
+    webhook_disabled: Option<When>,
+    webhooks_path: String,
+    /// The result of a webhook test.
+    tried: Option<Tried>,
+    /// Shown once, with the first webhook URL.
+    webhook_secret: Option<String>,
+    events: Vec<EventRow>,
+    audit_path: String,
 }
 
-impl Manage {
-    pub(super) fn new(context: &MerchantContext, key: &ApiKey) -> Self {
-        Self {
-            base: context.path(&format!("/api-keys/{}", key.id)),
-            status: Status::of(key, context.context.now),
-            environment: words::environment(key.environment),
-            webhook_disabled: key.webhook_disabled_at.map(When),
-            secrets: secret_rows(&key.secrets, context.context.now),
-            may_change: context.may_change(),
-        }
+struct ClientRow {
+    client_id: String,
+    is_on: bool,
+    scopes: Option<String>,
+    last_used: Option<When>,
+}
+
+/// The calls of the last 24 hours.
+struct Usage {
+    answered: i64,
+    denied: i64,
+    chart: Chart,
+    denials: Vec<Denial>,
+    details_path: String,
+    /// Set if only the newest calls of the account were counted.
+    counted_max: Option<i64>,
+}
+
+struct Denial {
+    why: String,
+    path: String,
+    calls: i64,
+}
+
+struct Suggested {
+    range: String,
+    calls: i64,
+    last: When,
+    is_allowed: bool,
+}
+
+struct EventRow {
+    at: Exactly,
+    who: String,
+    what: String,
+    is_refused: bool,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct Asked {
+    done: Option<String>,
+    /// Puts the suggested addresses into the form.
+    #[serde(default)]
+    suggest: bool,
+}
+
+pub(super) async fn show(
+    context: MerchantContext,
+    Path(path): Path<KeyPath>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Failure> {
+    let key = context.key(path.key).await?;
+    let mut page = key_page(&context, &key, KeyFields::of(&key), Mistakes::default()).await?;
+    if asked.suggest && page.may_change {
+        let more = page.suggested.iter().filter(|one| !one.is_allowed).map(|one| one.range.as_str());
+        let now = page.form.fields.allowed_ips.lines();
+        page.form.fields.allowed_ips = now.chain(more).collect::<Vec<_>>().join("\n");
+        page.is_filled = true;
+    }
+    html(&KeyPage { page: page.page.saying(asked.done.as_deref()), ..page })
+}
+
+async fn key_page(
+    context: &MerchantContext,
+    key: &ApiKey,
+    fields: KeyFields,
+    mistakes: Mistakes,
+) -> Result<KeyPage, Failure> {
+    let now = context.context.now;
+    let activity = context.context.core().key_activity(&context.context.principal, key).await?;
+    let base = context.path(&format!("/api-keys/{}", key.id));
+    Ok(KeyPage {
+        page: context.page("API key", Screen::ApiKeys),
+        form: KeyForm::of(context, key, fields, mistakes),
+        back: context.path("/api-keys"),
+        status: Status::of(key, now),
+        environment: words::environment(key.environment),
+        may_change: context.may_change(),
+        is_licensed_for_tokens: context.is_licensed(Product::EnhancedSecurity),
+        once: context.context.new_once(),
+        secrets: secret_rows(&key.secrets, now),
+        usage: usage(context, key, &activity),
+        clients: activity.credentials.into_iter().map(client_row).collect(),
+        sessions: activity
+            .sessions
+            .iter()
+            .map(|one| sessions::row(one, key.name.clone(), &base, now))
+            .collect(),
+        sessions_path: context.path(&format!("/sessions?key={}", key.id)),
+        suggested: activity
+            .suggested
+            .into_iter()
+            .take(SUGGESTED_MAX)
+            .map(|one| Suggested {
+                is_allowed: key.allow_list.ranges().iter().any(|range| range.contains(&one.cidr)),
+                range: words::range(&one.cidr),
+                calls: one.calls,
+                last: When(one.last_seen_at),
+            })
+            .collect(),
+        is_filled: false,
+        webhook_disabled: key.webhook_disabled_at.map(When),
+        webhooks_path: context.path(&format!("/webhooks?key={}", key.id)),
+        tried: None,
+        webhook_secret: None,
+        events: activity.events.into_iter().map(event_row).collect(),
+        audit_path: context.path(&format!("/audit?object={}", key.id)),
+        base,
+    })
+}
+
+fn client_row(credential: Credential) -> ClientRow {
+    ClientRow {
+        is_on: credential.enabled,
+        scopes: credential.scopes.as_ref().map(Scopes::to_string),
+        last_used: credential.secrets.iter().filter_map(|secret| secret.last_used_at).max().map(When),
+        client_id: credential.client_id,
     }
 }
 
-/// A secret of a key or of credentials, without the secret itself.
-pub(super) struct SecretRow {
-    pub(super) id: SecretId,
-    pub(super) hint: String,
-    pub(super) created: When,
-    pub(super) last_used: Option<When>,
-    pub(super) last_used_ip: String,
-    pub(super) state: String,
-    pub(super) is_live: bool,
-    pub(super) is_newest: bool,
-    pub(super) is_safe_to_end: bool,
+fn usage(context: &MerchantContext, key: &ApiKey, activity: &KeyActivity) -> Usage {
+    let from = activity.hours.first().map(|hour| hour.start.to_rfc3339()).unwrap_or_default();
+    let details_path = format!("{}?key={}&from={}", context.path("/api-details"), key.id, encoded(&from));
+    let columns: Vec<Column> = activity
+        .hours
+        .iter()
+        .map(|hour| Column {
+            label: hour.start.to_published()[11..16].to_owned(),
+            values: vec![hour.answered, hour.denied],
+        })
+        .collect();
+    Usage {
+        answered: activity.hours.iter().map(|hour| hour.answered).sum(),
+        denied: activity.hours.iter().map(|hour| hour.denied).sum(),
+        chart: chart::bars("Calls answered and denied by hour, the last 24 hours", &columns),
+        denials: activity
+            .denials
+            .iter()
+            .map(|(reason, calls)| Denial {
+                why: words::reason(reason),
+                path: format!("{details_path}&denied={}", encoded(reason)),
+                calls: *calls,
+            })
+            .collect(),
+        counted_max: activity.is_partial.then_some(CALLS_MAX),
+        details_path,
+    }
 }
 
-pub(super) fn secret_rows(secrets: &[StoredSecret], now: Timestamp) -> Vec<SecretRow> {
-    let row = |(position, secret): (usize, &StoredSecret)| SecretRow {
-        id: secret.id,
-        hint: secret.hint.clone(),
-        created: When(secret.created_at),
-        last_used: secret.last_used_at.map(When),
-        last_used_ip: secret.last_used_ip.clone().unwrap_or_default(),
-        state: match (secret.is_live(now), secret.ends_at) {
-            (false, _) => "Ended".to_owned(),
-            (true, Some(end)) => format!("Active, ends {}", words::relative(end, now)),
-            (true, None) => "Active".to_owned(),
-        },
-        is_live: secret.is_live(now),
-        is_newest: position == 0,
-        is_safe_to_end: is_safe_to_revoke(secrets, secret),
-    };
-    secrets.iter().enumerate().map(row).collect()
-}
-
-pub(super) async fn show(context: MerchantContext, Path(path): Path<KeyPath>) -> Result<Response, Failure> {
-    let key = context.key(path.key).await?;
-    let fields = KeyFields::of(&key);
-    html(&KeyFormPage::change(&context, &key, fields, Mistakes::default()))
+fn event_row(chained: Chained) -> EventRow {
+    let event = chained.event;
+    EventRow {
+        at: Exactly(event.at),
+        who: words::actor(&event.actor),
+        what: title_of(&event.action),
+        is_refused: event.outcome == Outcome::Refused,
+    }
 }
 
 pub(super) async fn save(
     context: MerchantContext,
     Path(path): Path<KeyPath>,
-    Form(fields): Form<KeyFields>,
+    form: RestorableForm<KeyFields>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    let mistakes = match fields.to_changes(&key) {
+    let fields = form.fields;
+    if form.is_restored {
+        let page = key_page(&context, &key, fields, Mistakes::default()).await?;
+        return html(&KeyPage { page: page.page.saying(FORM_RESTORED), ..page });
+    }
+    let mistakes = match fields.to_changes(context.context.core(), &key) {
         Err(mistakes) => mistakes,
         Ok(changes) => {
             if let Some(asked) = ask_to_narrow(&context, &key, &fields, &changes).await? {
@@ -105,12 +249,12 @@ pub(super) async fn save(
                     .update_api_key(&context.context.principal, key.id, version, changes)
                     .await,
             )? {
-                Ok(changed) => return saved(&context, changed),
+                Ok(changed) => return saved(&context, changed).await,
                 Err(refused) => Mistakes::of(&refused),
             }
         }
     };
-    html_as(StatusCode::UNPROCESSABLE_ENTITY, &KeyFormPage::change(&context, &key, fields, mistakes))
+    html_as(StatusCode::UNPROCESSABLE_ENTITY, &key_page(&context, &key, fields, mistakes).await?)
 }
 
 async fn ask_to_narrow(
@@ -132,96 +276,40 @@ async fn ask_to_narrow(
     scopes::question(context, &fields.scopes, narrowing).await
 }
 
-/// Redirects to the list. If this was the first webhook URL, shows its signing secret once instead.
-fn saved(context: &MerchantContext, changed: ChangedApiKey) -> Result<Response, Failure> {
+/// Redirects to the page of the key. If this was the first webhook URL, shows its signing secret once instead.
+async fn saved(context: &MerchantContext, changed: ChangedApiKey) -> Result<Response, Failure> {
+    let key = changed.object;
     let Some(secret) = changed.webhook_secret else {
-        return Ok(Redirect::to(&context.path("/api-keys?done=saved")).into_response());
+        let to = context.path(&format!("/api-keys/{}?done=saved", key.id));
+        return Ok(Redirect::to(&to).into_response());
     };
-    let page =
-        KeyFormPage::change(context, &changed.object, KeyFields::of(&changed.object), Mistakes::default());
-    html(&page.with_webhook_secret(secret.expose()))
+    let page = key_page(context, &key, KeyFields::of(&key), Mistakes::default()).await?;
+    html(&KeyPage { webhook_secret: Some(secret.expose().to_owned()), ..page })
 }
 
-/// The choices for how long the previous secret keeps working.
-pub(super) const OVERLAPS: [(i64, &str); 5] = [
-    (0, "At once, when the new one is first used"),
-    (3600, "1 hour after the new one is first used"),
-    (24 * 3600, "1 day after the new one is first used"),
-    (7 * 24 * 3600, "7 days after the new one is first used"),
-    (30 * 24 * 3600, "30 days after the new one is first used"),
-];
-
-#[derive(Template)]
-#[template(path = "rotate.html")]
-pub(super) struct RotatePage {
-    pub(super) page: Page,
-    pub(super) heading: String,
-    pub(super) what: &'static str,
-    pub(super) action: String,
-    pub(super) back: String,
-    pub(super) once: String,
-    pub(super) overlaps: &'static [(i64, &'static str)],
-    /// The new secret. Only this page shows it.
-    pub(super) secret: Option<String>,
-    pub(super) error: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Rotation {
-    pub(super) overlap_secs: i64,
-    pub(super) once: String,
-}
-
-fn rotate_page(context: &MerchantContext, key: &ApiKey) -> RotatePage {
-    RotatePage {
-        page: context.page("Rotate the key", Screen::ApiKeys),
-        heading: format!("Rotate \u{201c}{}\u{201d}", key.name),
-        what: "API key",
-        action: context.path(&format!("/api-keys/{}/rotate", key.id)),
-        back: context.path(&format!("/api-keys/{}", key.id)),
-        once: context.context.new_once(),
-        overlaps: &OVERLAPS,
-        secret: None,
-        error: None,
-    }
-}
-
-pub(super) async fn show_rotate(
+/// Sends a test event to the key's webhook and shows the answer.
+pub(super) async fn test_webhook(
     context: MerchantContext,
     Path(path): Path<KeyPath>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    html(&rotate_page(&context, &key))
+    let shared = &context.context.shared;
+    let answer = shared
+        .core
+        .test_webhook(&context.context.principal, key.id, |message| shared.egress.send(message))
+        .await?;
+    let page = key_page(&context, &key, KeyFields::of(&key), Mistakes::default()).await?;
+    html(&KeyPage { tried: Some(tried(key.name, &answer)), ..page })
 }
 
-pub(super) async fn rotate(
+/// Enables the key's webhook again after it was disabled, with the same URL.
+pub(super) async fn enable_webhook(
     context: MerchantContext,
     Path(path): Path<KeyPath>,
-    Form(form): Form<Rotation>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
-    let principal = context.context.once(&form.once, ROTATION, key.id.uuid());
-    let page = rotate_page(&context, &key);
-    match answered(context.context.core().rotate_api_key(&principal, key.id, form.overlap_secs).await)? {
-        Ok(answer) => html(&RotatePage { secret: Some(Shown::parse(&answer.into_body())?.key), ..page }),
-        Err(refused) => {
-            let error = Some(words::refusal(&refused));
-            html_as(StatusCode::UNPROCESSABLE_ENTITY, &RotatePage { error, ..page })
-        }
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct SecretPath {
-    key: ApiKeyId,
-    secret: SecretId,
-}
-
-pub(super) async fn end_secret(
-    context: MerchantContext,
-    Path(path): Path<SecretPath>,
-) -> Result<Response, Failure> {
-    let key = context.key(path.key).await?;
-    context.context.core().end_api_key_secret(&context.context.principal, key.id, path.secret).await?;
-    Ok(Redirect::to(&context.path("/api-keys?done=secret-ended")).into_response())
+    let changes = ApiKeyChanges { webhook_url: Some(key.webhook_url.clone()), ..ApiKeyChanges::default() };
+    let core = context.context.core();
+    core.update_api_key(&context.context.principal, key.id, Some(key.version), changes).await?;
+    Ok(Redirect::to(&context.path(&format!("/api-keys/{}?done=webhook-enabled", key.id))).into_response())
 }

@@ -11,7 +11,9 @@ use super::page::{Page, Screen};
 use super::scopes::{Picker, ScopeFields, is_change};
 use crate::domain::api_key::{ApiKey, Environment, IpMode, MULTIPLE_JSON_GATEWAY, WebhookFormat};
 use crate::domain::clock::Timestamp;
-use crate::flows::manage_keys::{ApiKeyChanges, NewApiKey};
+use crate::flows::Core;
+use crate::flows::manage::check_name;
+use crate::flows::manage_keys::{ApiKeyChanges, NewApiKey, parse_allow_list};
 
 /// The fields as typed, or as shown.
 #[derive(Deserialize)]
@@ -73,15 +75,21 @@ impl KeyFields {
         }
     }
 
-    pub(super) fn to_new(&self) -> Result<NewApiKey, Mistakes> {
+    /// The new key, or all mistakes in the order of the form.
+    pub(super) fn to_new(&self, core: &Core) -> Result<NewApiKey, Mistakes> {
         let mut wrong = Mistakes::default();
+        wrong.check(check_name("name", self.name.trim()));
         let environment = wrong.take("environment", chosen("Environment", &self.environment));
-        let ip_mode = wrong.take("ip_mode", chosen("Outside the list", &self.ip_mode));
+        wrong.check(parse_allow_list(&entries(&self.allowed_ips)).map(drop));
+        let ip_mode = wrong.take("ip_mode", chosen("Calls from other addresses", &self.ip_mode));
         let webhook_format = wrong.take("webhook_format", chosen("Output type", &self.webhook_format));
+        wrong.check(self.webhook_url.as_deref().map_or(Ok(()), |url| core.check_webhook_url(url)));
         let scopes = wrong.take("scopes", self.scopes.wanted());
         let expires_at = wrong.take("expires_on", self.expires_at());
         match (environment, ip_mode, webhook_format, scopes, expires_at) {
-            (Some(environment), Some(ip_mode), Some(webhook_format), Some(scopes), Some(expires_at)) => {
+            (Some(environment), Some(ip_mode), Some(webhook_format), Some(scopes), Some(expires_at))
+                if wrong.is_empty() =>
+            {
                 Ok(NewApiKey {
                     name: self.name.trim().to_owned(),
                     environment,
@@ -97,24 +105,30 @@ impl KeyFields {
         }
     }
 
-    pub(super) fn to_changes(&self, key: &ApiKey) -> Result<ApiKeyChanges, Mistakes> {
+    /// The changes to a key, or all mistakes in the order of the form.
+    pub(super) fn to_changes(&self, core: &Core, key: &ApiKey) -> Result<ApiKeyChanges, Mistakes> {
         let now = Self::of(key);
         let mut wrong = Mistakes::default();
-        let ip_mode = wrong.take("ip_mode", chosen("Outside the list", &self.ip_mode));
+        wrong.check(check_name("name", self.name.trim()));
+        wrong.check(parse_allow_list(&entries(&self.allowed_ips)).map(drop));
+        let ip_mode = wrong.take("ip_mode", chosen("Calls from other addresses", &self.ip_mode));
         let webhook_format = wrong.take("webhook_format", chosen("Output type", &self.webhook_format));
+        wrong.check(self.webhook_url.as_deref().map_or(Ok(()), |url| core.check_webhook_url(url)));
         let scopes = wrong.take("scopes", self.scopes.wanted());
         let expires_at = wrong.take("expires_on", self.expires_at());
         match (ip_mode, webhook_format, scopes, expires_at) {
-            (Some(ip_mode), Some(webhook_format), Some(scopes), Some(expires_at)) => Ok(ApiKeyChanges {
-                name: Some(self.name.trim().to_owned()),
-                allowed_ips: Some(entries(&self.allowed_ips)),
-                ip_mode: Some(ip_mode),
-                webhook_format: Some(webhook_format),
-                // Only set what was changed: setting the URL again would enable it again.
-                webhook_url: (self.webhook_url != now.webhook_url).then(|| self.webhook_url.clone()),
-                scopes: is_change(scopes.as_ref(), key.scopes.as_ref()).then_some(scopes),
-                expires_at: (self.expires_on != now.expires_on).then_some(expires_at),
-            }),
+            (Some(ip_mode), Some(webhook_format), Some(scopes), Some(expires_at)) if wrong.is_empty() => {
+                Ok(ApiKeyChanges {
+                    name: Some(self.name.trim().to_owned()),
+                    allowed_ips: Some(entries(&self.allowed_ips)),
+                    ip_mode: Some(ip_mode),
+                    webhook_format: Some(webhook_format),
+                    // Only set what was changed: setting the URL again would enable it again.
+                    webhook_url: (self.webhook_url != now.webhook_url).then(|| self.webhook_url.clone()),
+                    scopes: is_change(scopes.as_ref(), key.scopes.as_ref()).then_some(scopes),
+                    expires_at: (self.expires_on != now.expires_on).then_some(expires_at),
+                })
+            }
             _ => Err(wrong),
         }
     }
@@ -164,69 +178,58 @@ pub(super) fn chosen<T: std::str::FromStr>(label: &str, name: &str) -> Result<T,
     name.parse().map_err(|_| format!("{label}: choose one."))
 }
 
-#[derive(Template)]
-#[template(path = "key_form.html")]
-pub(super) struct KeyFormPage {
-    page: Page,
-    fields: KeyFields,
-    mistakes: Mistakes,
-    action: String,
-    back: String,
-    is_new: bool,
-    may_have_multiple: bool,
-    gateway: String,
-    picker: Picker,
-    may_change: bool,
-    /// Shown once, with the first webhook URL.
-    webhook_secret: Option<String>,
-    /// Set for an existing key.
-    manage: Option<super::key::Manage>,
+/// The form, filled in.
+pub(super) struct KeyForm {
+    pub(super) fields: KeyFields,
+    pub(super) mistakes: Mistakes,
+    pub(super) action: String,
+    pub(super) picker: Picker,
+    pub(super) may_have_multiple: bool,
+    pub(super) gateway: String,
+    pub(super) is_new: bool,
 }
 
-impl KeyFormPage {
+impl KeyForm {
+    /// For the settings of an existing key.
+    pub(super) fn of(context: &MerchantContext, key: &ApiKey, fields: KeyFields, mistakes: Mistakes) -> Self {
+        let action = context.path(&format!("/api-keys/{}", key.id));
+        Self { action, is_new: false, ..Self::new(context, fields, mistakes) }
+    }
+
+    /// For a new key.
+    fn new(context: &MerchantContext, fields: KeyFields, mistakes: Mistakes) -> Self {
+        let gateway = &context.merchant.gateway;
+        Self {
+            picker: Picker::new(context, &fields.scopes, None),
+            fields,
+            mistakes,
+            action: context.path("/api-keys"),
+            may_have_multiple: gateway == MULTIPLE_JSON_GATEWAY,
+            gateway: gateway.clone(),
+            is_new: true,
+        }
+    }
+}
+
+/// "Generate API key".
+#[derive(Template)]
+#[template(path = "new_key.html")]
+pub(super) struct NewKeyPage {
+    page: Page,
+    form: KeyForm,
+    back: String,
+}
+
+impl NewKeyPage {
     pub(super) fn new(context: &MerchantContext, fields: KeyFields, mistakes: Mistakes) -> Self {
         Self {
             page: context.page("Generate API key", Screen::ApiKeys),
-            action: context.path("/api-keys"),
-            is_new: true,
-            manage: None,
-            ..Self::base(context, fields, mistakes)
-        }
-    }
-
-    pub(super) fn change(
-        context: &MerchantContext,
-        key: &ApiKey,
-        fields: KeyFields,
-        mistakes: Mistakes,
-    ) -> Self {
-        Self {
-            action: context.path(&format!("/api-keys/{}", key.id)),
-            manage: Some(super::key::Manage::new(context, key)),
-            ..Self::base(context, fields, mistakes)
-        }
-    }
-
-    pub(super) fn with_webhook_secret(mut self, secret: &str) -> Self {
-        self.webhook_secret = Some(secret.to_owned());
-        self
-    }
-
-    fn base(context: &MerchantContext, fields: KeyFields, mistakes: Mistakes) -> Self {
-        let gateway = &context.merchant.gateway;
-        Self {
-            page: context.page("API key settings", Screen::ApiKeys),
-            picker: Picker::new(context, &fields.scopes, None),
-            may_change: context.may_change(),
-            fields,
-            mistakes,
-            action: String::new(),
+            form: KeyForm::new(context, fields, mistakes),
             back: context.path("/api-keys"),
-            is_new: false,
-            may_have_multiple: gateway == MULTIPLE_JSON_GATEWAY,
-            gateway: gateway.clone(),
-            webhook_secret: None,
-            manage: None,
         }
+    }
+
+    pub(super) fn saying(self, done: Option<&str>) -> Self {
+        Self { page: self.page.saying(done), ..self }
     }
 }

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::confirm::{ConfirmPage, costs};
 use super::context::MerchantContext;
-use super::form::Form;
-use super::key_form::{KeyFields, KeyFormPage};
+use super::form::RestorableForm;
+use super::kept_form::FORM_RESTORED;
+use super::key_form::{KeyFields, NewKeyPage};
 use super::listing::{Listing, carried, next_page};
 use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
@@ -74,6 +75,7 @@ pub(super) struct Status {
     pub(super) label: &'static str,
     pub(super) class: &'static str,
     pub(super) is_active: bool,
+    pub(super) is_revoked: bool,
     pub(super) is_restorable: bool,
 }
 
@@ -86,10 +88,16 @@ impl Status {
         } else if key.is_expired(now) {
             ("Expired", "warn")
         } else {
-            ("Saved, active", "good")
+            ("Active", "good")
         };
         let is_active = key.revoked_at.is_none() && !key.is_expired(now);
-        Self { label, class, is_active, is_restorable: key.is_restorable(now) }
+        Self {
+            label,
+            class,
+            is_active,
+            is_revoked: key.revoked_at.is_some(),
+            is_restorable: key.is_restorable(now),
+        }
     }
 }
 
@@ -164,20 +172,23 @@ fn row(key: &ApiKey, now: Timestamp, clients: Clients) -> Row {
 }
 
 pub(super) async fn new(context: MerchantContext) -> Result<Response, Failure> {
-    html(&KeyFormPage::new(&context, KeyFields::fresh(context.context.new_once()), Mistakes::default()))
+    html(&NewKeyPage::new(&context, KeyFields::fresh(context.context.new_once()), Mistakes::default()))
 }
 
 /// Saves a new key. The answer is the list of keys with the new key's secret above it, shown only once.
 pub(super) async fn save(
     context: MerchantContext,
-    Form(fields): Form<KeyFields>,
+    form: RestorableForm<KeyFields>,
 ) -> Result<Response, Failure> {
-    let merchant = context.id();
+    let (merchant, fields) = (context.id(), form.fields);
+    if form.is_restored {
+        return html(&NewKeyPage::new(&context, fields, Mistakes::default()).saying(FORM_RESTORED));
+    }
     let principal = context.context.once(&fields.once, NEW_KEY, merchant.uuid());
-    let new = match fields.to_new() {
+    let new = match fields.to_new(context.context.core()) {
         Ok(new) => new,
         Err(mistakes) => {
-            let page = KeyFormPage::new(&context, fields, mistakes);
+            let page = NewKeyPage::new(&context, fields, mistakes);
             return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
@@ -185,7 +196,7 @@ pub(super) async fn save(
     let answer = match answered(core.create_api_key(&principal, merchant, new).await)? {
         Ok(answer) => answer,
         Err(refused) => {
-            let page = KeyFormPage::new(&context, fields, Mistakes::of(&refused));
+            let page = NewKeyPage::new(&context, fields, Mistakes::of(&refused));
             return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
@@ -229,15 +240,16 @@ pub(super) async fn confirm_revoke(
     html(&ConfirmPage {
         page: context.page("Revoke the key", Screen::ApiKeys),
         heading: format!("Revoke \u{201c}{}\u{201d}?", key.name),
-        consequence: "Every call with this key is refused at once, and every session started with it ends. You \
-                      can restore the key within 60 minutes. After that this cannot be undone: whatever still \
-                      uses the key needs a new one."
+        consequence: "All calls with this key are refused immediately, and all its sessions end. You can restore \
+                      the key within 60 minutes. After that, this cannot be undone, and applications that use \
+                      the key need a new one."
             .to_owned(),
         costs: costs(live, last_used_at(&key), context.context.now),
         hidden: Vec::new(),
+        code: None,
         button: "Revoke this key",
         action: context.path(&format!("/api-keys/{}/revoke", key.id)),
-        back: context.path("/api-keys"),
+        back: context.path(&format!("/api-keys/{}", key.id)),
     })
 }
 
@@ -254,5 +266,5 @@ pub(super) async fn restore(
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
     context.context.core().restore_api_key(&context.context.principal, key.id).await?;
-    Ok(Redirect::to(&context.path("/api-keys?done=restored")).into_response())
+    Ok(Redirect::to(&context.path(&format!("/api-keys/{}?done=restored", key.id))).into_response())
 }

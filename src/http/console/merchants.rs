@@ -8,17 +8,21 @@ use serde::Deserialize;
 
 use super::confirm::{ConfirmPage, costs};
 use super::context::{MerchantContext, UserContext};
-use super::form::{Form, filled};
+use super::form::{Form, RestorableForm, filled};
+use super::kept_form::FORM_RESTORED;
 use super::key_form::{chosen, day_of, end_of_day};
 use super::keys::last_used_at;
 use super::listing::{Listing, carried, next_page};
+use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
+use crate::flows::error::Refused;
 use crate::flows::live::Whose;
+use crate::flows::manage::check_name;
 use crate::flows::manage_merchants::MerchantChanges;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
@@ -33,9 +37,8 @@ struct MerchantsPage {
     rows: Vec<Row>,
     next: Option<String>,
     q: String,
-    error: Option<String>,
-    name: String,
-    gateway: String,
+    fields: MerchantFields,
+    mistakes: Mistakes,
 }
 
 struct Row {
@@ -118,32 +121,55 @@ async fn merchants_page(context: &UserContext, listing: Listing) -> Result<Merch
         rows: listed.items,
         next: next_page(&carried(&[("q", listing.q.as_deref())]), listed.next_cursor.as_deref()),
         q: listing.q.unwrap_or_default(),
-        error: None,
-        name: String::new(),
-        gateway: String::new(),
+        fields: MerchantFields::default(),
+        mistakes: Mistakes::default(),
     })
 }
 
-#[derive(Deserialize)]
-pub(super) struct NewMerchant {
+/// The form of a merchant, new or not.
+#[derive(Default, Deserialize)]
+pub(super) struct MerchantFields {
+    #[serde(default)]
     once: String,
+    #[serde(default)]
     name: String,
+    #[serde(default)]
     gateway: String,
+    /// The version that the form was filled from.
+    #[serde(default)]
+    version: i64,
 }
 
-pub(super) async fn add(context: UserContext, Form(form): Form<NewMerchant>) -> Result<Response, Failure> {
-    let principal = context.once(&form.once, NEW_MERCHANT, uuid::Uuid::nil());
-    let (name, gateway) = (form.name.trim().to_owned(), form.gateway.trim().to_owned());
-    let made = context.core().create_merchant(&principal, name.clone(), gateway.clone()).await;
-    match answered(made)? {
-        Ok(_) => Ok(Redirect::to("/console/merchants?done=merchant-made").into_response()),
-        Err(refusal) => {
-            let page = merchants_page(&context, Listing::default()).await?;
-            let error = Some(words::refusal(&refusal));
-            let page = MerchantsPage { error, name, gateway, ..page };
-            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
+impl MerchantFields {
+    /// What is wrong with them, as far as it can be told without the merchant.
+    fn mistakes(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        mistakes.check(check_name("name", self.name.trim()));
+        mistakes.check(check_name("gateway", self.gateway.trim()));
+        mistakes
+    }
+}
+
+pub(super) async fn add(
+    context: UserContext,
+    form: RestorableForm<MerchantFields>,
+) -> Result<Response, Failure> {
+    let fields = form.fields;
+    if form.is_restored {
+        let page = merchants_page(&context, Listing::default()).await?;
+        return html(&MerchantsPage { page: page.page.saying(FORM_RESTORED), fields, ..page });
+    }
+    let mut mistakes = fields.mistakes();
+    if mistakes.is_empty() {
+        let principal = context.once(&fields.once, NEW_MERCHANT, uuid::Uuid::nil());
+        let (name, gateway) = (fields.name.trim().to_owned(), fields.gateway.trim().to_owned());
+        match answered(context.core().create_merchant(&principal, name, gateway).await)? {
+            Ok(_) => return Ok(Redirect::to("/console/merchants?done=merchant-made").into_response()),
+            Err(refusal) => mistakes = Mistakes::of(&refusal),
         }
     }
+    let page = merchants_page(&context, Listing::default()).await?;
+    html_as(StatusCode::UNPROCESSABLE_ENTITY, &MerchantsPage { fields, mistakes, ..page })
 }
 
 #[derive(Template)]
@@ -152,30 +178,32 @@ struct MerchantPage {
     page: Page,
     base: String,
     id: MerchantId,
-    name: String,
-    gateway: String,
+    fields: MerchantFields,
     is_suspended: bool,
-    version: i64,
     created: When,
     licences: [LicenceState; 2],
     is_operator: bool,
-    error: Option<String>,
+    mistakes: Mistakes,
 }
 
-fn merchant_page(context: &MerchantContext, error: Option<String>) -> MerchantPage {
+fn merchant_page(context: &MerchantContext) -> MerchantPage {
     let merchant = &context.merchant;
+    let fields = MerchantFields {
+        once: String::new(),
+        name: merchant.name.clone(),
+        gateway: merchant.gateway.clone(),
+        version: merchant.version(),
+    };
     MerchantPage {
         page: context.page("Account and licences", Screen::Merchant),
         base: context.path("/account"),
         id: merchant.id,
-        name: merchant.name.clone(),
-        gateway: merchant.gateway.clone(),
+        fields,
         is_suspended: merchant.status == MerchantStatus::Suspended,
-        version: merchant.version(),
         created: When(merchant.created_at),
         licences: licence_states(&context.merchant, context.context.now),
         is_operator: context.context.is_operator(),
-        error,
+        mistakes: Mistakes::default(),
     }
 }
 
@@ -183,24 +211,32 @@ pub(super) async fn show(
     context: MerchantContext,
     Query(query): Query<Listing>,
 ) -> Result<Response, Failure> {
-    let page = merchant_page(&context, None);
+    let page = merchant_page(&context);
     html(&MerchantPage { page: page.page.saying(query.done.as_deref()), ..page })
 }
 
-#[derive(Deserialize)]
-pub(super) struct Changes {
-    name: String,
-    gateway: String,
-    version: i64,
-}
-
-pub(super) async fn save(context: MerchantContext, Form(form): Form<Changes>) -> Result<Response, Failure> {
-    let changes = MerchantChanges {
-        name: Some(form.name.trim().to_owned()),
-        gateway: Some(form.gateway.trim().to_owned()),
-        status: None,
-    };
-    change(&context, Some(form.version), changes, "saved").await
+pub(super) async fn save(
+    context: MerchantContext,
+    form: RestorableForm<MerchantFields>,
+) -> Result<Response, Failure> {
+    let fields = form.fields;
+    let page = merchant_page(&context);
+    if form.is_restored {
+        return html(&MerchantPage { page: page.page.saying(FORM_RESTORED), fields, ..page });
+    }
+    let mut mistakes = fields.mistakes();
+    if mistakes.is_empty() {
+        let changes = MerchantChanges {
+            name: Some(fields.name.trim().to_owned()),
+            gateway: Some(fields.gateway.trim().to_owned()),
+            status: None,
+        };
+        match change(&context, Some(fields.version), changes).await? {
+            Ok(()) => return Ok(Redirect::to(&context.path("/account?done=saved")).into_response()),
+            Err(refusal) => mistakes = Mistakes::with_conflict_at("gateway", &refusal),
+        }
+    }
+    html_as(StatusCode::UNPROCESSABLE_ENTITY, &MerchantPage { fields, mistakes, ..page })
 }
 
 #[derive(Deserialize)]
@@ -217,11 +253,12 @@ pub(super) async fn confirm_suspend(context: MerchantContext) -> Result<Response
         page: context.page("Suspend the account", Screen::Merchant),
         heading: format!("Suspend \u{201c}{}\u{201d}?", context.merchant.name),
         consequence:
-            "Every call with this account's keys is refused at once, and its tokens are inactive, until \
-                      you reinstate it. Its people can still sign in and look."
+            "All calls with this account's keys are refused immediately, and its tokens are inactive \
+                      until you reinstate it. Its users can still sign in and read."
                 .to_owned(),
         costs: costs(context.live(Whose::Merchant).await?, used, context.context.now),
         hidden: vec![("status", <&str>::from(MerchantStatus::Suspended).to_owned())],
+        code: None,
         button: "Suspend this account",
         action: context.path("/account/status"),
         back: context.path("/account"),
@@ -235,28 +272,25 @@ pub(super) async fn set_status(
     let status = chosen("Status", &form.status).map_err(Failure::invalid_request)?;
     let changes = MerchantChanges { status: Some(status), ..MerchantChanges::default() };
     let done = if status == MerchantStatus::Suspended { "suspended" } else { "reinstated" };
-    change(&context, None, changes, done).await
+    match change(&context, None, changes).await? {
+        Ok(()) => Ok(Redirect::to(&context.path(&format!("/account?done={done}"))).into_response()),
+        Err(refusal) => refused(&context, Mistakes::of(&refusal)),
+    }
 }
 
 async fn change(
     context: &MerchantContext,
     version: Option<i64>,
     changes: MerchantChanges,
-    done: &str,
-) -> Result<Response, Failure> {
-    match answered(
-        context
-            .context
-            .core()
-            .update_merchant(&context.context.principal, context.id(), version, changes)
-            .await,
-    )? {
-        Ok(_) => Ok(Redirect::to(&context.path(&format!("/account?done={done}"))).into_response()),
-        Err(refusal) => {
-            let page = merchant_page(context, Some(words::refusal(&refusal)));
-            html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
-        }
-    }
+) -> Result<Result<(), Refused>, Failure> {
+    let (core, principal) = (context.context.core(), &context.context.principal);
+    let changed = core.update_merchant(principal, context.id(), version, changes).await;
+    Ok(answered(changed)?.map(drop))
+}
+
+fn refused(context: &MerchantContext, mistakes: Mistakes) -> Result<Response, Failure> {
+    let page = MerchantPage { mistakes, ..merchant_page(context) };
+    html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
 #[derive(Deserialize)]
@@ -275,15 +309,34 @@ pub(super) struct LicenceForm {
 pub(super) async fn put_licence(
     context: MerchantContext,
     Path(path): Path<LicencePath>,
-    Form(form): Form<LicenceForm>,
+    form: RestorableForm<LicenceForm>,
 ) -> Result<Response, Failure> {
-    let expires_at =
-        form.expires_on.as_deref().map(end_of_day).transpose().map_err(Failure::invalid_request)?;
-    let licence = Licence { active: form.active, expires_at };
-    context
-        .context
-        .core()
-        .put_licence(&context.context.principal, context.id(), path.product, licence)
-        .await?;
-    Ok(Redirect::to(&context.path("/account?done=licence-saved")).into_response())
+    let (fields, name) = (form.fields, <&str>::from(path.product));
+    // The page as it was sent.
+    let page = || {
+        let mut page = merchant_page(&context);
+        for licence in page.licences.iter_mut().filter(|licence| licence.name == name) {
+            licence.is_active = fields.active;
+            licence.last_day = fields.expires_on.clone().unwrap_or_default();
+        }
+        page
+    };
+    if form.is_restored {
+        let page = page();
+        return html(&MerchantPage { page: page.page.saying(FORM_RESTORED), ..page });
+    }
+    let (core, principal) = (context.context.core(), &context.context.principal);
+    let mistakes = match fields.expires_on.as_deref().map(end_of_day).transpose() {
+        Err(words) => Mistakes::one(name, words),
+        Ok(expires_at) => {
+            let licence = Licence { active: fields.active, expires_at };
+            match answered(core.put_licence(principal, context.id(), path.product, licence).await)? {
+                Ok(_) => {
+                    return Ok(Redirect::to(&context.path("/account?done=licence-saved")).into_response());
+                }
+                Err(refusal) => Mistakes::one(name, words::refusal(&refusal)),
+            }
+        }
+    };
+    html_as(StatusCode::UNPROCESSABLE_ENTITY, &MerchantPage { mistakes, ..page() })
 }

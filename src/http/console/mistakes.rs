@@ -32,6 +32,21 @@ impl Mistakes {
         Self(vec![(field, words::refusal(refused))])
     }
 
+    /// The same for a form in which a conflict is about this field.
+    pub(super) fn with_conflict_at(field: &'static str, refused: &Refused) -> Self {
+        match refused {
+            Refused::Conflict(_) => Self::one(field, words::refusal(refused)),
+            _ => Self::of(refused),
+        }
+    }
+
+    /// Records what a check refuses at its field.
+    pub(super) fn check(&mut self, checked: Result<(), Refused>) {
+        if let Err(refused) = checked {
+            self.0.extend(Self::of(&refused).0);
+        }
+    }
+
     pub(super) fn one(field: &'static str, words: String) -> Self {
         Self(vec![(field, words)])
     }

@@ -16,8 +16,10 @@ mod exchanges;
 mod form;
 pub mod guard;
 mod health;
+mod kept_form;
 mod key;
 mod key_form;
+mod key_secrets;
 mod keys;
 mod listing;
 mod merchants;
@@ -26,9 +28,11 @@ mod overview;
 mod page;
 mod people;
 mod scopes;
+mod secrets;
 mod sessions;
 mod sign_in;
 mod tokens;
+mod webhook;
 mod webhooks;
 mod words;
 
@@ -74,7 +78,7 @@ fn account_routes() -> Router<Arc<Shared>> {
         .route("/console/account/password", get(up::<1>).post(account::set_password))
         .route("/console/account/end-others", post(account::end_others))
         .route("/console/account/second-factor", get(account::enrol).post(account::confirm))
-        .route("/console/account/second-factor/remove", get(up::<2>).post(account::remove))
+        .route("/console/account/second-factor/remove", get(account::confirm_remove).post(account::remove))
         .route("/console/account/recovery-codes", get(up::<1>).post(account::renew_codes))
 }
 
@@ -92,7 +96,10 @@ fn people_routes(base: &str) -> Router<Arc<Shared>> {
         .route(&at("/users"), get(up::<1>).post(people::add_user))
         .route(&at("/users/{user}/link"), get(up::<3>).post(people::link))
         .route(&at("/users/{user}/disable"), get(people::confirm_disable).post(people::disable))
-        .route(&at("/users/{user}/remove-factor"), post(people::remove_factor))
+        .route(
+            &at("/users/{user}/remove-factor"),
+            get(people::confirm_remove_factor).post(people::remove_factor),
+        )
         .route(&at("/tokens"), get(tokens::list).post(tokens::add))
         .route(&at("/tokens/{token}/rotate"), get(tokens::show_rotate).post(tokens::rotate))
         .route(&at("/tokens/{token}/revoke"), get(tokens::confirm_revoke).post(tokens::revoke))
@@ -109,7 +116,8 @@ fn merchant_routes() -> Router<Arc<Shared>> {
             &at("/webhooks/resend-failed"),
             get(webhooks::confirm_resend_failed).post(webhooks::resend_failed),
         )
-        .route(&at("/webhooks/{delivery}/resend"), post(webhooks::resend))
+        .route(&at("/webhooks/{delivery}"), get(webhook::show))
+        .route(&at("/webhooks/{delivery}/resend"), get(up::<1>).post(webhooks::resend))
         .route(&at("/webhooks/ping/{key}"), get(up::<2>).post(webhooks::send_ping))
         .route(&at("/sessions"), get(sessions::list))
         .route(&at("/sessions/{session}/end"), get(sessions::confirm_end).post(sessions::end))
@@ -130,14 +138,26 @@ fn key_routes() -> Router<Arc<Shared>> {
         .route(&at("/api-keys/{key}"), get(key::show).post(key::save))
         .route(&at("/api-keys/{key}/revoke"), get(keys::confirm_revoke).post(keys::revoke))
         .route(&at("/api-keys/{key}/restore"), post(keys::restore))
-        .route(&at("/api-keys/{key}/rotate"), get(key::show_rotate).post(key::rotate))
-        .route(&at("/api-keys/{key}/secrets/{secret}/end"), post(key::end_secret))
+        .route(&at("/api-keys/{key}/rotate"), get(key_secrets::show_rotate).post(key_secrets::rotate))
+        .route(
+            &at("/api-keys/{key}/secrets/{secret}/end"),
+            get(key_secrets::confirm_end_secret).post(key_secrets::end_secret),
+        )
+        .route(&at("/api-keys/{key}/test-webhook"), get(up::<1>).post(key::test_webhook))
+        .route(&at("/api-keys/{key}/enable-webhook"), get(up::<1>).post(key::enable_webhook))
+        .route(
+            &at("/api-keys/{key}/webhook-secret"),
+            get(key_secrets::show_rotate_webhook).post(key_secrets::rotate_webhook),
+        )
         .route(&tokens(""), get(access_keys::show).post(access_keys::generate))
         .route(&tokens("/{client}/switch"), get(up::<2>).post(access_keys::switch))
         .route(&tokens("/{client}/switch-off"), get(access_keys::confirm_switch))
         .route(&tokens("/{client}/scopes"), get(scopes::show_client).post(scopes::save_client))
         .route(&tokens("/{client}/rotate"), get(access_keys::show_rotate).post(access_keys::rotate))
-        .route(&tokens("/{client}/secrets/{secret}/end"), post(access_keys::end_secret))
+        .route(
+            &tokens("/{client}/secrets/{secret}/end"),
+            get(access_keys::confirm_end_secret).post(access_keys::end_secret),
+        )
 }
 
 /// Some forms are answered with a page at their own path. If the user loads that page again, this redirects

@@ -164,9 +164,7 @@ fn row(bucket: &Bucket, period: Period) -> Option<Row> {
 fn denials(figures: &Figures, listed: &str) -> Vec<Denial> {
     let most = figures.denials.first().map_or(1, |(_, calls)| (*calls).max(1));
     let denial = |(reason, calls): &(String, i64)| Denial {
-        why: reason
-            .parse()
-            .map_or_else(|_| "Other failures".to_owned(), |reason| words::why(reason).to_owned()),
+        why: words::reason(reason),
         href: format!("{listed}&denied={}", encoded(reason)),
         calls: *calls,
         share: (calls * 100 / most).max(1),
@@ -192,7 +190,7 @@ fn warnings(context: &MerchantContext, keys: &[ApiKey], figures: &Figures) -> Ve
     for (client, sessions) in &figures.storms {
         warnings.push(format!(
             "The client {client} started {sessions} sessions within the last hour. It should keep its refresh token \
-             and use that."
+             and use it."
         ));
     }
     warnings

@@ -159,6 +159,19 @@ pub(super) fn html_as(status: StatusCode, template: &impl Template) -> Result<Re
     Ok((status, [(header::CONTENT_TYPE, content_type)], text).into_response())
 }
 
+/// The frame of the pages before the sign-in.
+pub(super) struct SignedOutFrame {
+    pub(super) style: String,
+    pub(super) script: String,
+    pub(super) icon: String,
+}
+
+impl SignedOutFrame {
+    pub(super) fn new() -> Self {
+        Self { style: assets::style_url(), script: assets::script_url(), icon: assets::icon_url() }
+    }
+}
+
 /// The page for an error. It has no navigation, because the user may not be signed in.
 #[derive(Template)]
 #[template(path = "failed.html")]
@@ -175,7 +188,7 @@ pub fn failure_body(failure: &Failure, request_id: &str) -> String {
     let heading = match failure.status {
         StatusCode::NOT_FOUND => "Page not found",
         StatusCode::FORBIDDEN => "Not allowed",
-        StatusCode::CONFLICT => "That cannot be done now",
+        StatusCode::CONFLICT => "This is not possible now",
         StatusCode::SERVICE_UNAVAILABLE => "Service unavailable",
         StatusCode::TOO_MANY_REQUESTS => "Too many requests",
         status if status.is_server_error() => "Something went wrong",

@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use super::confirm::{ConfirmPage, last_used};
 use super::context::{MerchantContext, UserContext};
-use super::form::Form;
+use super::form::{Form, RestorableForm};
+use super::kept_form::FORM_RESTORED;
 use super::key_form::chosen;
+use super::listing::next_page;
+use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::admin::{Role, User};
@@ -19,6 +22,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, UserId};
 use crate::domain::merchant::Merchant;
 use crate::domain::secret::PlainSecret;
+use crate::flows::error::Refused;
 use crate::flows::manage_users::{NewUser, UserChanges};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
@@ -97,10 +101,11 @@ struct PeoplePage {
     may_change: bool,
     roles: Vec<(&'static str, &'static str)>,
     users: Vec<UserRow>,
-    next_cursor: Option<String>,
+    next: Option<String>,
     /// A secret that was just made, shown once.
     made: Option<Made>,
-    error: Option<String>,
+    fields: Invitation,
+    mistakes: Mistakes,
 }
 
 struct Made {
@@ -131,14 +136,15 @@ pub(super) struct Asked {
 }
 
 pub(super) async fn list(people: People, Query(asked): Query<Asked>) -> Result<Response, Failure> {
-    html(&people_page(&people, asked, None, None).await?)
+    html(&people_page(&people, asked, None, Invitation::default(), Mistakes::default()).await?)
 }
 
 async fn people_page(
     people: &People,
     asked: Asked,
     made: Option<Made>,
-    error: Option<String>,
+    fields: Invitation,
+    mistakes: Mistakes,
 ) -> Result<PeoplePage, Failure> {
     let (core, now, own) = (people.context.core(), people.context.now, people.context.who.user.id);
     let query = PageQuery { limit: None, cursor: asked.cursor };
@@ -152,9 +158,10 @@ async fn people_page(
         may_change: people.may_change(),
         roles: people.roles(),
         users: listed.items,
-        next_cursor: listed.next_cursor,
+        next: next_page("", listed.next_cursor.as_deref()),
         made,
-        error,
+        fields,
+        mistakes,
     })
 }
 
@@ -162,7 +169,7 @@ fn user_row(user: User, now: Timestamp, own: UserId) -> UserRow {
     let (state, class) = if user.disabled_at.is_some() {
         ("Disabled", "bad")
     } else if user.locked_until.is_some_and(|until| now < until) {
-        ("Locked for now", "warn")
+        ("Locked", "warn")
     } else {
         ("Active", "good")
     };
@@ -180,33 +187,42 @@ fn user_row(user: User, now: Timestamp, own: UserId) -> UserRow {
     }
 }
 
-#[derive(Deserialize)]
+/// The form for a new user.
+#[derive(Clone, Default, Deserialize)]
 pub(super) struct Invitation {
+    #[serde(default)]
     email: String,
+    #[serde(default)]
     role: String,
 }
 
 /// Makes a user with a random password that nobody knows, and a sign-in link with which they can set their
 /// own.
-pub(super) async fn add_user(people: People, Form(form): Form<Invitation>) -> Result<Response, Failure> {
-    let core = people.context.core();
+pub(super) async fn add_user(people: People, form: RestorableForm<Invitation>) -> Result<Response, Failure> {
+    if form.is_restored {
+        let page = people_page(&people, Asked::default(), None, form.fields, Mistakes::default()).await?;
+        return html(&PeoplePage { page: page.page.saying(FORM_RESTORED), ..page });
+    }
+    let (core, form) = (people.context.core(), form.fields);
     let role = match chosen("Role", &form.role) {
         Ok(role) => role,
-        Err(words) => return refused(&people, words).await,
+        Err(words) => return refused(&people, form, Mistakes::one("role", words)).await,
     };
     let password = PlainSecret::console(&core.entropy);
-    let new = NewUser { email: form.email, role, merchant_id: people.merchant, password };
+    let new = NewUser { email: form.email.clone(), role, merchant_id: people.merchant, password };
     let user = match answered(core.create_user(&people.context.principal, new).await)? {
         Ok(answer) => {
             answer.made().ok_or_else(|| Failure::fault("a user made without a name was repeated"))?
         }
-        Err(refusal) => return refused(&people, words::refusal(&refusal)).await,
+        Err(refusal) => {
+            return refused(&people, form, Mistakes::with_conflict_at("email", &refusal)).await;
+        }
     };
-    with_link(&people, user.id, format!("{} can sign in", user.email)).await
+    with_link(&people, user.id, format!("The user {} was added", user.email)).await
 }
 
-async fn refused(people: &People, words: String) -> Result<Response, Failure> {
-    let page = people_page(people, Asked::default(), None, Some(words)).await?;
+async fn refused(people: &People, fields: Invitation, mistakes: Mistakes) -> Result<Response, Failure> {
+    let page = people_page(people, Asked::default(), None, fields, mistakes).await?;
     html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
@@ -215,12 +231,13 @@ async fn with_link(people: &People, user: UserId, heading: String) -> Result<Res
     let link = core.make_sign_in_link(&people.context.principal, user).await?;
     let made = Made {
         heading,
-        words: "Send this link to them, and to nobody else. It signs in once, within the hour; they set a \
-                password afterwards. It is shown only once.",
+        words: "Send this link to the user and to nobody else. It works once, within one hour. The user \
+                then sets a password. It is shown only once.",
         label: "One-time sign-in link",
         secret: format!("{}/console/once?token={}", core.issuer, link.expose()),
     };
-    html(&people_page(people, Asked::default(), Some(made), None).await?)
+    let page = people_page(people, Asked::default(), Some(made), Invitation::default(), Mistakes::default());
+    html(&page.await?)
 }
 
 #[derive(Deserialize)]
@@ -244,13 +261,14 @@ pub(super) async fn confirm_disable(people: People, Path(path): Path<UserPath>) 
         page: people.page("Disable a user", Screen::People, Screen::Platform),
         heading: format!("Disable {}?", user.email),
         consequence:
-            "They are signed out everywhere at once, and cannot sign in until they are enabled again."
+            "The user is signed out everywhere immediately, and cannot sign in until you enable them again."
                 .to_owned(),
         costs: vec![
             ("Role", words::role(user.role).to_owned()),
             ("Last sign-in", last_used(user.last_login_at, people.context.now)),
         ],
         hidden: vec![("disabled", "true".to_owned())],
+        code: None,
         button: "Disable this user",
         action: people.path(&format!("/users/{}/disable", user.id)),
         back: people.path(""),
@@ -263,7 +281,8 @@ pub(super) async fn disable(
     Form(form): Form<Disable>,
 ) -> Result<Response, Failure> {
     if path.user == people.context.who.user.id {
-        return refused(&people, "You cannot disable yourself.".to_owned()).await;
+        let mistakes = Mistakes::one("", "You cannot disable yourself.".to_owned());
+        return refused(&people, Invitation::default(), mistakes).await;
     }
     let changes = UserChanges { disabled: Some(form.disabled), password: None };
     people.context.core().update_user(&people.context.principal, path.user, None, changes).await?;
@@ -271,7 +290,35 @@ pub(super) async fn disable(
     Ok(Redirect::to(&people.path(&format!("?done={done}"))).into_response())
 }
 
+/// The page that asks before a user's second factor is removed.
+pub(super) async fn confirm_remove_factor(
+    people: People,
+    Path(path): Path<UserPath>,
+) -> Result<Response, Failure> {
+    let user = people.context.core().user(&people.principal(), path.user).await?;
+    if !user.has_totp {
+        return Err(Refused::Conflict("the user has no second factor".to_owned()).into());
+    }
+    html(&ConfirmPage {
+        page: people.page("Remove a second factor", Screen::People, Screen::Platform),
+        heading: format!("Remove the second factor of {}?", user.email),
+        consequence:
+            "The user can then sign in with the password alone. Their recovery codes stop working. To \
+                      have a second factor again, they must set it up again."
+                .to_owned(),
+        costs: vec![
+            ("Role", words::role(user.role).to_owned()),
+            ("Last sign-in", last_used(user.last_login_at, people.context.now)),
+        ],
+        hidden: Vec::new(),
+        code: None,
+        button: "Remove second factor",
+        action: people.path(&format!("/users/{}/remove-factor", user.id)),
+        back: people.path(""),
+    })
+}
+
 pub(super) async fn remove_factor(people: People, Path(path): Path<UserPath>) -> Result<Response, Failure> {
     people.context.core().remove_totp_of(&people.context.principal, path.user).await?;
-    Ok(Redirect::to(&people.path("?done=factor-removed")).into_response())
+    Ok(Redirect::to(&people.path("?done=factor-removed-of")).into_response())
 }

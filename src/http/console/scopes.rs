@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::access_keys::{ClientPath, credentials_of};
 use super::context::MerchantContext;
-use super::form::Form;
+use super::form::RestorableForm;
+use super::kept_form::FORM_RESTORED;
 use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
 use super::words::When;
@@ -49,7 +50,7 @@ impl ScopeFields {
     /// For users who may only read.
     pub(super) fn as_text(&self) -> String {
         let names = self.names();
-        if names.is_empty() { "Everything".to_owned() } else { names.join(" ") }
+        if names.is_empty() { "All scopes".to_owned() } else { names.join(" ") }
     }
 
     fn names(&self) -> Vec<String> {
@@ -61,7 +62,7 @@ impl ScopeFields {
         let names = self.names();
         match self.scope_mode.as_str() {
             "all" => Ok(None),
-            "some" if names.is_empty() => Err("Scopes: choose one at least, or everything.".to_owned()),
+            "some" if names.is_empty() => Err("Scopes: choose at least one, or all scopes.".to_owned()),
             _ => Ok((!names.is_empty()).then_some(names)),
         }
     }
@@ -116,7 +117,7 @@ impl Picker {
             allows: match core.scope_descriptions.get(&name) {
                 Some(words) => words.clone(),
                 None if exist.contains(&name) => String::new(),
-                None => "Not one of those that exist now.".to_owned(),
+                None => "This scope no longer exists.".to_owned(),
             },
             is_chosen: chosen.contains(&name),
             name,
@@ -124,7 +125,7 @@ impl Picker {
         let is_listed = !exist.is_empty();
         Self {
             is_all: fields.scope_mode != "some" && chosen.is_empty(),
-            all: if within.is_some() { "Everything that the key may do" } else { "Everything" },
+            all: if within.is_some() { "All scopes of the API key" } else { "All scopes" },
             typed: (!is_listed).then(|| chosen.join(" ")),
             known: if is_listed {
                 exist.iter().cloned().chain(gone).map(known).collect()
@@ -198,8 +199,8 @@ pub(super) async fn question(
         last: When(one.last_at),
     });
     let page = NarrowPage {
-        page: context.page("Take scopes away", Screen::ApiKeys),
-        heading: format!("Take scopes away from {}?", narrowing.name),
+        page: context.page("Remove scopes", Screen::ApiKeys),
+        heading: format!("Remove scopes from {}?", narrowing.name),
         taken,
         left: wanted.to_strings(),
         rows: rows.collect(),
@@ -263,10 +264,16 @@ pub(super) async fn show_client(
 pub(super) async fn save_client(
     context: MerchantContext,
     Path(path): Path<ClientPath>,
-    Form(form): Form<ClientScopes>,
+    form: RestorableForm<ClientScopes>,
 ) -> Result<Response, Failure> {
     let key = context.key(path.key).await?;
     let client = credentials_of(&context, &key, &path.client).await?;
+    let is_restored = form.is_restored;
+    let form = form.fields;
+    if is_restored {
+        let page = client_page(&context, key.scopes.as_ref(), &client, &form.scopes, Mistakes::default());
+        return html(&ClientScopesPage { page: page.page.saying(FORM_RESTORED), ..page });
+    }
     let refused = |mistakes| {
         let page = client_page(&context, key.scopes.as_ref(), &client, &form.scopes, mistakes);
         html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)

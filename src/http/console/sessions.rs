@@ -7,37 +7,45 @@ use serde::Deserialize;
 
 use super::confirm::{ConfirmPage, last_used};
 use super::context::MerchantContext;
-use super::listing::Listing;
+use super::form::filled;
+use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
 use super::words::When;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::SessionId;
+use crate::domain::ids::{ApiKeyId, SessionId};
 use crate::flows::error::Refused;
 use crate::http::admin::page::Query;
 use crate::http::error::Failure;
-use crate::store::sessions::Listed;
+use crate::store::sessions::{Filter, Listed};
 
 #[derive(Template)]
 #[template(path = "sessions.html")]
 struct SessionsPage {
     page: Page,
     base: String,
-    keys: String,
+    keys_path: String,
     may_change: bool,
-    rows: Vec<Row>,
-    next_cursor: Option<String>,
+    keys: Vec<(ApiKeyId, String)>,
+    key: String,
+    client_id: String,
+    state: String,
+    is_filtered: bool,
+    rows: Vec<SessionRow>,
+    next: Option<String>,
 }
 
-struct Row {
-    id: SessionId,
-    client_id: String,
-    state: &'static str,
-    class: &'static str,
-    is_live: bool,
-    refreshes: i64,
-    started: When,
-    rotated: When,
-    expires: When,
+pub(super) struct SessionRow {
+    pub(super) id: SessionId,
+    pub(super) client_id: String,
+    pub(super) key_name: String,
+    pub(super) key_path: String,
+    pub(super) state: &'static str,
+    pub(super) class: &'static str,
+    pub(super) is_live: bool,
+    pub(super) refreshes: i64,
+    pub(super) started: When,
+    pub(super) rotated: When,
+    pub(super) expires: When,
 }
 
 #[derive(Deserialize)]
@@ -45,38 +53,72 @@ pub(super) struct SessionPath {
     session: SessionId,
 }
 
-pub(super) async fn list(
-    context: MerchantContext,
-    Query(query): Query<Listing>,
-) -> Result<Response, Failure> {
-    let wanted = context.wanted("sessions", query.cursor)?;
-    let core = context.context.core();
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default, deserialize_with = "filled")]
+    key: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    client_id: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    state: Option<String>,
+    cursor: Option<String>,
+    done: Option<String>,
+}
+
+pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -> Result<Response, Failure> {
+    let wanted = context.wanted("sessions", asked.cursor)?;
+    let (core, principal) = (context.context.core(), &context.context.principal);
+    let filter = Filter {
+        api_key_id: asked.key.as_deref().and_then(|key| key.parse().ok()),
+        client_id: asked.client_id.clone(),
+        state: asked.state.clone(),
+    };
     let found =
-        core.sessions(&context.context.principal, context.id(), wanted.before, wanted.to_read()).await?;
+        core.found_sessions(principal, context.id(), &filter, wanted.before, wanted.to_read()).await?;
+    let keys = context.key_names(found.iter().map(|session| session.api_key_id)).await?;
     let now = context.context.now;
-    let listed = wanted.page(found, |session| session.id, |session| row(&session, now));
+    let listed = wanted.page(
+        found,
+        |session| session.id,
+        |session| {
+            let path = context.path(&format!("/api-keys/{}", session.api_key_id));
+            row(&session, keys.of(session.api_key_id), &path, now)
+        },
+    );
+    let carried = carried(&[
+        ("key", asked.key.as_deref()),
+        ("client_id", asked.client_id.as_deref()),
+        ("state", asked.state.as_deref()),
+    ]);
     html(&SessionsPage {
-        page: context.page("Sessions", Screen::Sessions).saying(query.done.as_deref()),
+        page: context.page("Sessions", Screen::Sessions).saying(asked.done.as_deref()),
         base: context.path("/sessions"),
-        keys: context.path("/api-keys"),
+        keys_path: context.path("/api-keys"),
         may_change: context.may_change(),
+        keys: keys.choices(),
+        key: asked.key.unwrap_or_default(),
+        client_id: asked.client_id.unwrap_or_default(),
+        state: asked.state.unwrap_or_default(),
+        is_filtered: !carried.is_empty(),
         rows: listed.items,
-        next_cursor: listed.next_cursor,
+        next: next_page(&carried, listed.next_cursor.as_deref()),
     })
 }
 
-fn row(session: &Listed, now: Timestamp) -> Row {
+pub(super) fn row(session: &Listed, key_name: String, key_path: &str, now: Timestamp) -> SessionRow {
     let (state, class) = match session.revoked_reason.as_deref() {
-        Some("replayed") => ("Ended: a token was replayed", "bad"),
+        Some("replayed") => ("Ended: refresh token reused", "bad"),
         Some("ended_by_admin") => ("Ended by an administrator", ""),
         _ if session.revoked_at.is_some() => ("Revoked by the client", ""),
-        _ if session.expires_at <= now => ("Expired", ""),
         _ if session.epoch != session.credential_epoch => ("Ended: switched OFF", ""),
+        _ if session.expires_at <= now => ("Expired", ""),
         _ => ("Active", "good"),
     };
-    Row {
+    SessionRow {
         id: session.id,
         client_id: session.client_id.clone(),
+        key_name,
+        key_path: key_path.to_owned(),
         state,
         class,
         is_live: state == "Active",
@@ -100,7 +142,7 @@ pub(super) async fn confirm_end(
         page: context.page("End a session", Screen::Sessions),
         heading: "End this session?".to_owned(),
         consequence:
-            "Its refresh token and every access token of it stop working at once. This cannot be undone. \
+            "Its refresh token and all its access tokens stop working immediately. This cannot be undone. \
                       The application can start another session with its Client ID and Client Secret."
                 .to_owned(),
         costs: vec![
@@ -109,6 +151,7 @@ pub(super) async fn confirm_end(
             ("Last refreshed", last_used((session.generation > 1).then_some(session.rotated_at), now)),
         ],
         hidden: Vec::new(),
+        code: None,
         button: "End this session",
         action: context.path(&format!("/sessions/{}/end", session.id)),
         back: context.path("/sessions"),

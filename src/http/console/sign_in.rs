@@ -13,8 +13,9 @@ use serde::Deserialize;
 use super::context::UserContext;
 use super::form::Form;
 use super::guard::origin;
-use super::page::{html, html_as};
-use super::{assets, cookie, words};
+use super::kept_form::{KeptForm, ResumePage};
+use super::page::{SignedOutFrame, html, html_as};
+use super::{cookie, words};
 use crate::domain::ids::UserId;
 use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
@@ -27,41 +28,31 @@ use crate::http::admin::page::Query;
 use crate::http::context::RequestContext;
 use crate::http::error::Failure;
 
-/// The frame of the pages before the sign-in.
-struct Door {
-    style: String,
-    script: String,
-    icon: String,
-}
-
-impl Door {
-    fn new() -> Self {
-        Self { style: assets::style_url(), script: assets::script_url(), icon: assets::icon_url() }
-    }
-}
-
 #[derive(Template)]
 #[template(path = "sign_in.html")]
 struct SignInPage {
-    door: Door,
+    frame: SignedOutFrame,
     email: String,
     next: String,
+    form: KeptForm,
     error: Option<&'static str>,
 }
 
 #[derive(Template)]
 #[template(path = "sign_in_code.html")]
 struct CodePage {
-    door: Door,
+    frame: SignedOutFrame,
     next: String,
+    form: KeptForm,
     error: Option<&'static str>,
 }
 
 #[derive(Template)]
 #[template(path = "sign_in_merchant.html")]
 struct MerchantPage {
-    door: Door,
+    frame: SignedOutFrame,
     next: String,
+    form: KeptForm,
     sealed: String,
     choices: Vec<ChoiceRow>,
 }
@@ -75,7 +66,7 @@ struct ChoiceRow {
 #[derive(Template)]
 #[template(path = "sign_in_link.html")]
 struct LinkPage {
-    door: Door,
+    frame: SignedOutFrame,
     token: String,
     error: Option<&'static str>,
 }
@@ -94,6 +85,8 @@ pub(super) struct Password {
     password: String,
     #[serde(default)]
     next: String,
+    #[serde(flatten)]
+    form: KeptForm,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +95,8 @@ pub(super) struct Chosen {
     sealed: String,
     #[serde(default)]
     next: String,
+    #[serde(flatten)]
+    form: KeptForm,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +104,8 @@ pub(super) struct Code {
     code: String,
     #[serde(default)]
     next: String,
+    #[serde(flatten)]
+    form: KeptForm,
 }
 
 #[derive(Deserialize)]
@@ -116,19 +113,24 @@ pub(super) struct Link {
     token: String,
 }
 
+/// Where a one-time link leads: the page on which the user sets a password.
+const AFTER_LINK: &str = "/console/account";
+
 /// The text is the same for every cause, so that it does not reveal whether an account exists.
-const REFUSED: &str = "That e-mail address and password were not accepted. After ten failures an account is \
+const REFUSED: &str = "The e-mail address or the password is wrong. After ten failed attempts, an account is \
      locked for 30 minutes.";
-const CODE_REFUSED: &str = "That code was not accepted. Each code works once; wait for the next one, or use a \
-     recovery code.";
-const COOKIE_LOST: &str = "Your browser did not keep the sign-in cookie. Use HTTPS, or, on this computer alone, \
-     Chromium or Firefox.";
-const CHOICE_REFUSED: &str = "That took too long, or your account was changed meanwhile. Sign in again.";
+const CODE_REFUSED: &str =
+    "The code is wrong or was already used. Wait for the next code, or use a recovery code.";
+const COOKIE_LOST: &str = "Your browser did not keep the sign-in cookie. Use HTTPS. On this computer, Chromium and \
+     Firefox also work without HTTPS.";
+const CHOICE_REFUSED: &str = "This took too long, or your account has changed. Sign in again.";
+const SIGNED_OUT: &str = "You were signed out. Sign in again to continue. Your form is kept.";
 const LINK_REFUSED: &str = "This link has expired or was already used. Ask for a new one.";
 
 pub(super) async fn show(Query(query): Query<Next>) -> Result<Response, Failure> {
     let error = (!query.lost.is_empty()).then_some(COOKIE_LOST);
-    html(&SignInPage { door: Door::new(), email: String::new(), next: query.next, error })
+    let form = KeptForm::default();
+    html(&SignInPage { frame: SignedOutFrame::new(), email: String::new(), next: query.next, form, error })
 }
 
 pub(super) async fn submit(
@@ -141,12 +143,17 @@ pub(super) async fn submit(
     let origin = origin(&context);
     let attempt = shared.core.sign_in(&form.email, password, &origin);
     match counted(&shared, &context, attempt).await? {
-        SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
-        SignIn::NeedsSecondFactor(secret) => Ok(ask_for_code(&secret, &form.next)),
-        SignIn::Choose(choices) => ask_for_merchant(choices, form.next),
+        SignIn::Done(secret) => enter(&secret, &form.next, &form.form),
+        SignIn::NeedsSecondFactor(secret) => ask_for_code(&secret, form.next, form.form),
+        SignIn::Choose(choices) => ask_for_merchant(choices, form.next, form.form),
         SignIn::Refused => {
-            let page =
-                SignInPage { door: Door::new(), email: form.email, next: form.next, error: Some(REFUSED) };
+            let page = SignInPage {
+                frame: SignedOutFrame::new(),
+                email: form.email,
+                next: form.next,
+                form: form.form,
+                error: Some(REFUSED),
+            };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
@@ -162,32 +169,39 @@ pub(super) async fn submit_merchant(
     let (sealed, origin) = (PlainSecret::new(form.sealed), origin(&context));
     let attempt = shared.core.sign_in_as(&sealed, form.user, &origin);
     match counted(&shared, &context, attempt).await? {
-        SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
-        SignIn::NeedsSecondFactor(secret) => Ok(ask_for_code(&secret, &form.next)),
+        SignIn::Done(secret) => enter(&secret, &form.next, &form.form),
+        SignIn::NeedsSecondFactor(secret) => ask_for_code(&secret, form.next, form.form),
         SignIn::Choose(_) | SignIn::Refused => {
-            let error = Some(CHOICE_REFUSED);
-            let page = SignInPage { door: Door::new(), email: String::new(), next: form.next, error };
+            let page = SignInPage {
+                frame: SignedOutFrame::new(),
+                email: String::new(),
+                next: form.next,
+                form: form.form,
+                error: Some(CHOICE_REFUSED),
+            };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
 }
 
-fn ask_for_merchant(choices: Choices, next: String) -> Result<Response, Failure> {
+fn ask_for_merchant(choices: Choices, next: String, form: KeptForm) -> Result<Response, Failure> {
     let row = |choice: Choice| ChoiceRow {
         user: choice.user,
         merchant: choice.merchant.unwrap_or_else(|| "The platform".to_owned()),
         role: words::role(choice.role),
     };
     html(&MerchantPage {
-        door: Door::new(),
+        frame: SignedOutFrame::new(),
         next,
+        form,
         sealed: choices.sealed.expose().to_owned(),
         choices: choices.users.into_iter().map(row).collect(),
     })
 }
 
 pub(super) async fn show_code(Query(query): Query<Next>) -> Result<Response, Failure> {
-    html(&CodePage { door: Door::new(), next: query.next, error: None })
+    let form = KeptForm::default();
+    html(&CodePage { frame: SignedOutFrame::new(), next: query.next, form, error: None })
 }
 
 pub(super) async fn submit_code(
@@ -203,9 +217,14 @@ pub(super) async fn submit_code(
     let origin = origin(&context);
     let attempt = shared.core.sign_in_second_factor(&pending, &form.code, &origin);
     match counted(&shared, &context, attempt).await? {
-        SignIn::Done(secret) => Ok(enter(&secret, &form.next)),
+        SignIn::Done(secret) => enter(&secret, &form.next, &form.form),
         SignIn::NeedsSecondFactor(_) | SignIn::Choose(_) | SignIn::Refused => {
-            let page = CodePage { door: Door::new(), next: form.next, error: Some(CODE_REFUSED) };
+            let page = CodePage {
+                frame: SignedOutFrame::new(),
+                next: form.next,
+                form: form.form,
+                error: Some(CODE_REFUSED),
+            };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
@@ -213,7 +232,7 @@ pub(super) async fn submit_code(
 
 /// Only shows a button, because a mail scanner may open the link and must not use it up.
 pub(super) async fn show_link(Query(link): Query<Link>) -> Result<Response, Failure> {
-    html(&LinkPage { door: Door::new(), token: link.token, error: None })
+    html(&LinkPage { frame: SignedOutFrame::new(), token: link.token, error: None })
 }
 
 pub(super) async fn submit_link(
@@ -225,10 +244,13 @@ pub(super) async fn submit_link(
     let (link, origin) = (PlainSecret::new(form.token), origin(&context));
     let attempt = shared.core.sign_in_by_link(&link, &origin);
     match counted(&shared, &context, attempt).await? {
-        SignIn::Done(secret) => Ok(enter(&secret, "")),
-        SignIn::NeedsSecondFactor(secret) => Ok(ask_for_code(&secret, "")),
+        SignIn::Done(secret) => enter(&secret, AFTER_LINK, &KeptForm::default()),
+        SignIn::NeedsSecondFactor(secret) => {
+            ask_for_code(&secret, AFTER_LINK.to_owned(), KeptForm::default())
+        }
         SignIn::Choose(_) | SignIn::Refused => {
-            let page = LinkPage { door: Door::new(), token: String::new(), error: Some(LINK_REFUSED) };
+            let page =
+                LinkPage { frame: SignedOutFrame::new(), token: String::new(), error: Some(LINK_REFUSED) };
             html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
@@ -292,14 +314,36 @@ pub(super) async fn sign_out(context: UserContext) -> Result<Response, Failure> 
     Ok(([(header::SET_COOKIE, cookie::clear())], Redirect::to("/console/sign-in")).into_response())
 }
 
-fn ask_for_code(secret: &PlainSecret, next: &str) -> Response {
-    let to = format!("/console/sign-in/code?next={}", encoded(next));
-    ([(header::SET_COOKIE, cookie::set(secret))], Redirect::to(&to)).into_response()
+fn ask_for_code(secret: &PlainSecret, next: String, form: KeptForm) -> Result<Response, Failure> {
+    let to = format!("/console/sign-in/code?next={}", encoded(&next));
+    let answer = if form.is_empty() {
+        Redirect::to(&to).into_response()
+    } else {
+        // A redirect could not carry the form.
+        html(&CodePage { frame: SignedOutFrame::new(), next, form, error: None })?
+    };
+    Ok(with_cookie(secret, answer))
 }
 
-fn enter(secret: &PlainSecret, next: &str) -> Response {
+fn enter(secret: &PlainSecret, next: &str, form: &KeptForm) -> Result<Response, Failure> {
     let to = format!("/console/welcome?next={}", encoded(within(next)));
-    ([(header::SET_COOKIE, cookie::set(secret))], Redirect::to(&to)).into_response()
+    let answer = if form.is_empty() {
+        Redirect::to(&to).into_response()
+    } else {
+        html(&ResumePage::new(within(&form.path), &form.fields))?
+    };
+    Ok(with_cookie(secret, answer))
+}
+
+fn with_cookie(secret: &PlainSecret, mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::SET_COOKIE, cookie::set(secret));
+    answer
+}
+
+/// The sign-in page for a form that was sent without a session.
+pub(super) fn page_with(next: String, form: KeptForm) -> Result<Response, Failure> {
+    let error = Some(SIGNED_OUT);
+    html(&SignInPage { frame: SignedOutFrame::new(), email: String::new(), next, form, error })
 }
 
 fn encoded(path: &str) -> String {

@@ -8,17 +8,21 @@ use serde::Deserialize;
 use strum::VariantArray;
 
 use super::confirm::{ConfirmPage, last_used};
-use super::form::{Form, filled};
-use super::key::{OVERLAPS, RotatePage, Rotation};
+use super::form::{Form, RestorableForm, filled};
+use super::kept_form::FORM_RESTORED;
 use super::key_form::{chosen, end_of_day, entries};
+use super::listing::next_page;
 use super::mistakes::Mistakes;
 use super::page::{Page, Screen, answered, html, html_as};
 use super::people::People;
+use super::secrets::{FROM_FIRST_USE, OVERLAPS, RotatePage, Rotation};
 use super::words::{self, When};
 use crate::domain::admin::{AdminToken, Permission, Role};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::AdminTokenId;
 use crate::flows::error::Refused;
+use crate::flows::manage::check_name;
+use crate::flows::manage_keys::parse_allow_list;
 use crate::flows::manage_tokens::NewAdminToken;
 use crate::flows::token_advice::Advice;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
@@ -38,7 +42,7 @@ struct TokensPage {
     permissions: Vec<PermissionChoice>,
     fields: TokenFields,
     rows: Vec<Row>,
-    next_cursor: Option<String>,
+    next: Option<String>,
     /// The name and secret of a new token, for the only page that shows the secret.
     made: Option<MadeToken>,
     mistakes: Mistakes,
@@ -137,7 +141,7 @@ async fn tokens_page(
         permissions: permissions(people, &fields.permissions),
         fields: TokenFields { once: people.context.new_once(), ..fields },
         rows: listed.items,
-        next_cursor: listed.next_cursor,
+        next: next_page("", listed.next_cursor.as_deref()),
         made,
         mistakes,
     })
@@ -166,7 +170,9 @@ fn row(token: AdminToken, advice: Option<Advice>, now: Timestamp) -> Row {
         ("Expired", "warn")
     };
     let earlier_ends = token.overlap.and_then(|overlap| match overlap.earlier_ends_at {
-        None => Some("when the new secret is first used, and the overlap is over".to_owned()),
+        None => {
+            Some("when the overlap ends. The overlap starts when the new secret is first used".to_owned())
+        }
         Some(end) => (now < end).then(|| words::relative(end, now)),
     });
     Row {
@@ -186,8 +192,12 @@ fn row(token: AdminToken, advice: Option<Advice>, now: Timestamp) -> Row {
     }
 }
 
-pub(super) async fn add(people: People, Form(fields): Form<TokenFields>) -> Result<Response, Failure> {
-    let core = people.context.core();
+pub(super) async fn add(people: People, form: RestorableForm<TokenFields>) -> Result<Response, Failure> {
+    let (core, fields) = (people.context.core(), form.fields);
+    if form.is_restored {
+        let page = tokens_page(&people, Asked::default(), fields, None, Mistakes::default()).await?;
+        return html(&TokensPage { page: page.page.saying(FORM_RESTORED), ..page });
+    }
     let new = match wanted_token(&people, &fields) {
         Ok(new) => new,
         Err(mistakes) => return refused(&people, fields, mistakes).await,
@@ -215,18 +225,22 @@ fn made(body: &[u8]) -> Result<MadeToken, Failure> {
 
 fn wanted_token(people: &People, fields: &TokenFields) -> Result<NewAdminToken, Mistakes> {
     let mut mistakes = Mistakes::default();
+    mistakes.check(check_name("name", fields.name.trim()));
     let role: Option<Role> = mistakes.take("role", chosen("Role", &fields.role));
-    let expires_at = mistakes.take("expires_on", fields.expires_on.as_deref().map(end_of_day).transpose());
     let named: Option<Vec<Permission>> =
         fields.permissions.split_whitespace().map(|name| name.parse().ok()).collect();
-    let named = mistakes.take("permissions", named.ok_or_else(|| "Permissions: choose of these.".to_owned()));
+    let named =
+        mistakes.take("permissions", named.ok_or_else(|| "Permissions: choose from the list.".to_owned()));
+    let allowed_ips = entries(&fields.allowed_ips);
+    mistakes.check(parse_allow_list(&allowed_ips).map(drop));
+    let expires_at = mistakes.take("expires_on", fields.expires_on.as_deref().map(end_of_day).transpose());
     match (role, expires_at, named) {
         (Some(role), Some(expires_at), Some(permissions)) if mistakes.is_empty() => Ok(NewAdminToken {
             name: fields.name.trim().to_owned(),
             role,
             merchant_id: people.merchant,
             permissions,
-            allowed_ips: entries(&fields.allowed_ips),
+            allowed_ips,
             expires_at,
         }),
         _ => Err(mistakes),
@@ -246,15 +260,21 @@ fn rotate_page(people: &People, token: &AdminToken) -> RotatePage {
         action: people.path(&format!("/tokens/{}/rotate", token.id)),
         back: people.path("/tokens"),
         once: people.context.new_once(),
+        explains: FROM_FIRST_USE,
         overlaps: &OVERLAPS,
         secret: None,
         error: None,
     }
 }
 
-pub(super) async fn show_rotate(people: People, Path(path): Path<TokenPath>) -> Result<Response, Failure> {
+pub(super) async fn show_rotate(
+    people: People,
+    Path(path): Path<TokenPath>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Failure> {
     let token = token_of(&people, path.token).await?;
-    html(&rotate_page(&people, &token))
+    let page = rotate_page(&people, &token);
+    html(&RotatePage { page: page.page.saying(asked.done.as_deref()), ..page })
 }
 
 pub(super) async fn rotate(
@@ -284,14 +304,15 @@ pub(super) async fn confirm_revoke(people: People, Path(path): Path<TokenPath>) 
         page: people.page("Revoke the token", Screen::Tokens, Screen::PlatformTokens),
         heading: format!("Revoke \u{201c}{}\u{201d}?", token.name),
         consequence:
-            "Every call with this token is refused from then on. This cannot be undone: whatever uses \
-                      it needs another token."
+            "All calls with this token are refused immediately. This cannot be undone. Programs that use \
+                      it need another token."
                 .to_owned(),
         costs: vec![
             ("Role", words::role(token.role).to_owned()),
             ("Last used", last_used(token.last_used_at, people.context.now)),
         ],
         hidden: Vec::new(),
+        code: None,
         button: "Revoke this token",
         action: people.path(&format!("/tokens/{}/revoke", token.id)),
         back: people.path("/tokens"),

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
+
 use crate::domain::admin::{Permission, Role};
 use crate::domain::api_key::{Environment, WebhookFormat};
 use crate::domain::clock::Timestamp;
+use crate::domain::event::{Actor, ActorKind};
 use crate::domain::licence::Product;
 use crate::domain::reason::Reason;
 use crate::flows::error::Refused;
@@ -86,13 +89,13 @@ pub(super) const fn permission(permission: Permission) -> &'static str {
     match permission {
         Permission::Introspect => "See whether a token of any client is valid.",
         Permission::Revoke => "Revoke tokens and end sessions.",
-        Permission::EventsWrite => "Hand in events that webhooks deliver.",
+        Permission::EventsWrite => "Publish events that webhooks deliver.",
         Permission::ExchangesRead => "Read API details, sessions and webhook deliveries.",
         Permission::AuditRead => "Read the audit trail.",
         Permission::LeaksReport => "Report secrets that were found in public.",
-        Permission::MerchantsWrite => "Make and change merchants.",
+        Permission::MerchantsWrite => "Create and change merchants.",
         Permission::LicencesWrite => "Grant and end licences.",
-        Permission::KeysWrite => "Make and change API keys, credentials and webhook settings.",
+        Permission::KeysWrite => "Create and change API keys, credentials and webhook settings.",
     }
 }
 
@@ -100,7 +103,7 @@ pub(super) const fn permission(permission: Permission) -> &'static str {
 pub(super) const fn advice(advice: Advice) -> &'static str {
     match advice {
         Advice::OnlyIntrospects => {
-            "It may introspect and has changed nothing. A service token with introspect is enough."
+            "It is only used to introspect. A service token with the permission introspect is enough."
         }
         Advice::ChangesNothing => "It has changed nothing in 30 days. A service token may be enough.",
         Advice::NeverUsed => "It was never used.",
@@ -115,36 +118,44 @@ pub(super) fn done(name: &str) -> Option<String> {
         None => (name, 0),
     };
     let sessions = match count {
-        0 => "No session was live.".to_owned(),
-        1 => "1 session has ended.".to_owned(),
+        0 => "No session was active.".to_owned(),
+        1 => "1 session ended.".to_owned(),
         count if i64::from(count) > SESSIONS_COUNTED_MAX => {
-            format!("More than {SESSIONS_COUNTED_MAX} sessions have ended.")
+            format!("More than {SESSIONS_COUNTED_MAX} sessions ended.")
         }
-        count => format!("{count} sessions have ended."),
+        count => format!("{count} sessions ended."),
     };
     let words = match name {
         "saved" => "Saved. Changes apply immediately.",
+        "shown" => "This was shown once and cannot be shown again. If you did not copy it, create a new one.",
+        "form-restored" => {
+            "You were signed out before you saved. Your values are below. Check them, and save again."
+        }
         "revoked" => {
             return Some(format!(
-                "The key is revoked. {sessions} You can restore the key within 60 minutes."
+                "The key was revoked. {sessions} You can restore the key within 60 minutes."
             ));
         }
-        "restored" => "The key is restored and active.",
-        "secret-ended" => "The earlier secret has ended.",
-        "session-ended" => "The session and its tokens have ended.",
+        "webhook-enabled" => "The webhook is enabled again. New events are sent immediately.",
+        "restored" => "The key was restored and is active.",
+        "secret-ended" => "The secret ended. Calls with it are refused.",
+        "session-ended" => "The session ended. Its tokens no longer work.",
         "switched-on" => "Enhanced Security is ON.",
         "switched-off" => return Some(format!("Enhanced Security is OFF. {sessions}")),
-        "suspended" => "The account is suspended. Every call with its keys is refused.",
+        "suspended" => "The account is suspended. All calls with its keys are refused.",
         "reinstated" => "The account is active. Calls with its keys work again.",
         "address-added" => "The address was added to the key's allowed addresses.",
         "user-disabled" => "The user is disabled and signed out everywhere.",
         "user-enabled" => "The user can sign in again.",
-        "token-revoked" => "The token is revoked.",
-        "password-set" => "Your password is set. Your other sessions have ended.",
-        "factor-removed" => "The second factor is removed.",
-        "others-ended" => "Your other sessions have ended.",
-        "merchant-made" => "The merchant is created. Grant it a licence so that it can make API keys.",
-        "licence-saved" => "The licence is saved. The change applies immediately.",
+        "token-revoked" => "The token was revoked.",
+        "password-set" => "Your password was saved. All other browsers are signed out.",
+        "factor-removed" => "Your second factor was removed. You now sign in with your password alone.",
+        "factor-removed-of" => {
+            "The second factor was removed. The user now signs in with the password alone."
+        }
+        "others-ended" => "All other browsers are signed out.",
+        "merchant-made" => "The merchant was added. Grant it a licence for API keys next.",
+        "licence-saved" => "The licence was saved. The change applies immediately.",
         "resent" => "The webhook is being sent again.",
         "all-resent" if count == 1 => "1 webhook is being sent again.",
         "all-resent" => return Some(format!("{count} webhooks are being sent again.")),
@@ -179,9 +190,9 @@ pub(super) fn refusal(refused: &Refused) -> String {
         Refused::NotLicensed(missing) => {
             format!("This account has no active licence for {}.", product(*missing).to_lowercase())
         }
-        Refused::NotFound => "That does not exist, or no longer exists.".to_owned(),
+        Refused::NotFound => "This does not exist, or no longer exists.".to_owned(),
         Refused::VersionMismatch => {
-            "Somebody else has changed this in the meantime. Reload the page to see the current values."
+            "Somebody else changed this in the meantime. Reload the page to see the current values."
                 .to_owned()
         }
         Refused::Forbidden(why) => sentence(why),
@@ -202,7 +213,7 @@ pub(super) fn exchange(exchange: &Exchange) -> String {
     let ip = &exchange.client_ip;
     let through = match exchange.hops.as_slice() {
         [] => String::new(),
-        hops => format!("; it came through {}", hops.join(", ")),
+        hops => format!("; the call came through {}", hops.join(", ")),
     };
     match exchange.reason.as_deref() {
         None if exchange.status < 400 => "OK".to_owned(),
@@ -211,7 +222,9 @@ pub(super) fn exchange(exchange: &Exchange) -> String {
             format!("{ip} is not in this key's allowed addresses{through}.")
         }
         Some(OBSERVED) => {
-            format!("{ip} is not in this key's allowed addresses{through}. It passed: the key only observes.")
+            format!(
+                "{ip} is not in this key's allowed addresses{through}. The call was allowed, because this key only records such calls."
+            )
         }
         Some(name) => {
             name.parse().map_or_else(|_| format!("Refused: {name}."), |reason| why(reason).to_owned())
@@ -219,50 +232,73 @@ pub(super) fn exchange(exchange: &Exchange) -> String {
     }
 }
 
+/// A reason by its name. `other` is a failure without a reason.
+pub(super) fn reason(name: &str) -> String {
+    name.parse().map_or_else(|_| "Other failures".to_owned(), |reason| why(reason).to_owned())
+}
+
+/// Who did something.
+pub(super) fn actor(actor: &Actor) -> String {
+    match (&actor.name, actor.kind) {
+        (Some(name), _) => name.clone(),
+        (None, ActorKind::CommandLine) => "Command line".to_owned(),
+        (None, ActorKind::Server) => "Tollgate".to_owned(),
+        (None, ActorKind::Anonymous) => "Not signed in".to_owned(),
+        (None, ActorKind::AdminToken | ActorKind::User | ActorKind::Client) => {
+            actor.id.clone().unwrap_or_default()
+        }
+    }
+}
+
+/// A range of addresses. A range of one is that address.
+pub(super) fn range(range: &IpNet) -> String {
+    if range.prefix_len() == range.max_prefix_len() { range.addr().to_string() } else { range.to_string() }
+}
+
 /// A reason as a sentence.
 pub(super) const fn why(reason: Reason) -> &'static str {
     match reason {
         Reason::KeyMissing => "The call had no X-API-KEY header.",
         Reason::KeyRepeated => "The call had two X-API-KEY headers.",
-        Reason::KeyUnknown => "The API key is not one of ours.",
-        Reason::KeyReplaced => "The API key was rotated, and the old one has ended.",
+        Reason::KeyUnknown => "The API key is unknown.",
+        Reason::KeyReplaced => "The API key was rotated, and this secret has ended.",
         Reason::KeyRevoked => "The API key is revoked.",
         Reason::KeyExpired => "The API key has expired.",
         Reason::MerchantSuspended => "The account is suspended.",
         Reason::ApiKeysLicenceInactive => "The account has no active licence for API keys.",
-        Reason::AddressUnreadable => "A proxy did not say which address the call came from.",
+        Reason::AddressUnreadable => "A proxy did not send the address of the caller.",
         Reason::AddressNotAllowed => "The address is not in this key's allowed addresses.",
-        Reason::ClientMissing => "The call had neither client ID nor client secret.",
+        Reason::ClientMissing => "The call had no client ID and client secret.",
         Reason::ClientUnknown => "The client ID does not exist.",
         Reason::ClientOfAnotherKey => "The client ID belongs to another API key.",
         Reason::ClientSecretWrong => "The client secret is wrong.",
-        Reason::ClientSecretReplaced => "The client secret was rotated, and the old one has ended.",
+        Reason::ClientSecretReplaced => "The client secret was rotated, and this one has ended.",
         Reason::EnhancedSecurityOff => "Enhanced Security is switched OFF for this client ID.",
         Reason::EnhancedSecurityLicenceInactive => "The account has no active licence for enhanced security.",
-        Reason::ServiceTokenUnknown => "The service token does not exist, or has ended.",
+        Reason::ServiceTokenUnknown => "The service token does not exist or has ended.",
         Reason::SignInRefused => "The sign-in was refused.",
         Reason::TokenMissing => "The call had no token.",
-        Reason::TokenUnknown => "The token is not one of ours, or was altered.",
+        Reason::TokenUnknown => "The token is unknown or was altered.",
         Reason::TokenOfAnotherClient => "The token belongs to another client ID.",
         Reason::TokenExpired => "The token has expired.",
-        Reason::TokenReplayed => "The refresh token was used before, so its session was ended.",
+        Reason::TokenReplayed => "The refresh token was already used, so its session ended.",
         Reason::SessionRevoked => "The token's session was revoked.",
         Reason::SessionExpired => "The token's session has expired.",
-        Reason::ScopeInvalid => "The scope that was asked for is malformed, or does not exist.",
-        Reason::ScopeNotAllowed => "The client asked for more scopes than it may have.",
-        Reason::ScopeNotGranted => "The refresh asked for other scopes than its session has.",
-        Reason::ScopeInsufficient => "The key or token lacks a scope that the resource needs.",
+        Reason::ScopeInvalid => "The requested scope is malformed or does not exist.",
+        Reason::ScopeNotAllowed => "The client requested more scopes than it may have.",
+        Reason::ScopeNotGranted => "The refresh requested scopes that its session does not have.",
+        Reason::ScopeInsufficient => "The key or token does not have the scope that the resource needs.",
         Reason::ScopesTakenAway => {
             "The key and client ID have lost every scope that the session was granted."
         }
         Reason::SessionEnded => "The token's session ended when Enhanced Security was switched OFF.",
         Reason::GrantTypeUnsupported => "The grant_type is neither client_credentials nor refresh_token.",
-        Reason::NulCharacter => "A field had a NUL character in it.",
+        Reason::NulCharacter => "A field contained a NUL character.",
         Reason::RequestInvalid => "The request was malformed.",
-        Reason::TooManyFailures => "Too many failed calls came from this address.",
-        Reason::TooManyCalls => "Too many calls came with this API key.",
+        Reason::TooManyFailures => "Too many failed calls from this address.",
+        Reason::TooManyCalls => "Too many calls with this API key.",
         Reason::TooManySessions => {
-            "This client ID started too many sessions; it should use its refresh token."
+            "This client ID started too many sessions. It should use its refresh token."
         }
     }
 }
