@@ -11,9 +11,9 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use crate::domain::address::network_of;
 use crate::domain::clock::Timestamp;
 use crate::flows::SharedCore;
-use crate::store::{Engine, StoreError};
 use crate::store::call_counts;
 use crate::store::exchanges::{self, Call, Exchange};
+use crate::store::{Engine, StoreError};
 
 /// The most waiting records: about a second of a busy server. Further records are dropped and counted,
 /// because they must not delay calls.

@@ -5,8 +5,8 @@
 
 use std::io::{self, Write};
 use std::mem;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
