@@ -82,5 +82,22 @@ impl Core {
 
 /// Whether an attempt failed before there was a connection to send anything on.
 const fn is_before_sending(error: Option<SendError>) -> bool {
-    matches!(error, Some(SendError::UrlNotAllowed | SendError::SecretMissing))
+    match error {
+        None | Some(SendError::ConnectionLost | SendError::AnswerMalformed | SendError::TimedOut) => false,
+        Some(
+            SendError::UrlNotAllowed
+            | SendError::NameNotResolved
+            | SendError::AddressNotAllowed
+            | SendError::ConnectionRefused
+            | SendError::ConnectFailed
+            | SendError::TlsFailed
+            | SendError::TlsNameMismatch
+            | SendError::TlsCertificateExpired
+            | SendError::TlsUnknownAuthority
+            | SendError::TlsProtocol
+            | SendError::ProxyUnreachable
+            | SendError::ProxyRefused
+            | SendError::SecretMissing,
+        ) => true,
+    }
 }

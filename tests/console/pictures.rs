@@ -24,7 +24,7 @@ const A_DAY: [&str; 3] = [
      select unhex(printf('%012x', (p.slot + c.n * 60000000) / 1000) || '70008000' || printf('%012x', c.n)), k.merchant_id, \
      p.slot + c.n * 60000000, '', 'POST', '/api/authorize', iif(c.n % 9 = 8, 401, 200), \
      iif(c.n % 9 = 8, 'client_secret_wrong', null), iif(c.n % 3 = 0, '203.0.113.7', '198.51.100.20'), '[]', k.id, \
-     r.client_id, 900 + c.n * 13 from past p, (select value as n from generate_series(1, 59)) c, api_keys k \
+     r.client_id, 900 + c.n * 13 from past p, (with recursive c(n) as (select 1 union all select n + 1 from c where n < 59) select n from c) c, api_keys k \
      join credentials r on r.api_key_id = k.id where c.n < 12 + p.n * 7 % 17",
 ];
 
@@ -48,7 +48,10 @@ async fn the_readme_gets_its_pictures_if_they_are_asked_for() {
     let browser = Browser::open(&format!("http://{}", server.address), "pictures").await;
     browser.goto(&one_time_link(&printed)).await;
     browser.click("Sign in").await;
-    browser.sees("Your account").await;
+    browser.fill("New password", "correct horse battery").await;
+    browser.fill("Repeat new password", "correct horse battery").await;
+    browser.click("Save password").await;
+    browser.sees("Your password was saved").await;
     browser.goto("/console/merchants").await;
     browser.click("Demo merchant").await;
     browser.sees("Tokens issued").await;

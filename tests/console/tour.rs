@@ -132,7 +132,7 @@ async fn fill_with_long_texts(browser: &Browser, base: &str) {
     must_be_shown_once(browser, "#made").await;
     browser.goto(&format!("{base}/account")).await;
     browser.fill("Name", &LONG).await;
-    browser.click("Save").await;
+    browser.click("Save account").await;
     browser.sees("Changes apply immediately").await;
 }
 

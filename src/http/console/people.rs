@@ -1,12 +1,14 @@
 //! Users of the console and tokens of the admin API, for one merchant or for the whole platform.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::{FromRequestParts, Path, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
-use std::sync::Arc;
 
 use super::confirm::{ConfirmPage, last_used};
 use super::context::{MerchantContext, UserContext};
@@ -124,8 +126,8 @@ struct UserRow {
     is_disabled: bool,
     has_totp: bool,
     is_self: bool,
-    /// Set on the page of the whole platform.
-    merchant: Option<MerchantId>,
+    /// The path of the merchant's users, and its name.
+    merchant: Option<(String, String)>,
     last_login: Option<When>,
 }
 
@@ -150,7 +152,22 @@ async fn people_page(
     let query = PageQuery { limit: None, cursor: asked.cursor };
     let wanted = Wanted::new(core, format!("console people of {:?}", people.merchant), query)?;
     let found = core.users(&people.principal(), wanted.before, wanted.to_read()).await?;
-    let listed = wanted.page(found, |user| user.id, |user| user_row(user, now, own));
+    let names = match people.merchant {
+        Some(_) => HashMap::new(),
+        None => {
+            let merchants = found.iter().filter_map(|user| user.merchant_id).map(MerchantId::uuid);
+            core.names(&people.context.principal, None, merchants).await?
+        }
+    };
+    let merchant = |id: MerchantId| {
+        let name = names.get(&id.uuid()).cloned().unwrap_or_else(|| id.to_string());
+        (format!("/console/m/{id}/people"), name)
+    };
+    let row = |user: User| {
+        let merchant = user.merchant_id.map(merchant);
+        user_row(user, merchant, now, own)
+    };
+    let listed = wanted.page(found, |user| user.id, row);
     Ok(PeoplePage {
         page: people.page("Users", Screen::People, Screen::Platform).saying(asked.done.as_deref()),
         base: people.path(""),
@@ -165,7 +182,7 @@ async fn people_page(
     })
 }
 
-fn user_row(user: User, now: Timestamp, own: UserId) -> UserRow {
+fn user_row(user: User, merchant: Option<(String, String)>, now: Timestamp, own: UserId) -> UserRow {
     let (state, class) = if user.disabled_at.is_some() {
         ("Disabled", "bad")
     } else if user.locked_until.is_some_and(|until| now < until) {
@@ -178,7 +195,7 @@ fn user_row(user: User, now: Timestamp, own: UserId) -> UserRow {
         is_self: user.id == own,
         is_disabled: user.disabled_at.is_some(),
         has_totp: user.has_totp,
-        merchant: user.merchant_id,
+        merchant,
         role: words::role(user.role),
         state,
         class,

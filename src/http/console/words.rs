@@ -23,7 +23,12 @@ pub(super) struct When(pub(super) Timestamp);
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (machine, person) = (self.0.to_rfc3339(), self.0.to_published());
-        write!(f, "<time datetime=\"{machine}\">{}</time>", &person[..16])
+        // A narrow column breaks it between the day and the time, and nowhere else.
+        let (day, time) = (&person[..10], &person[11..16]);
+        write!(
+            f,
+            "<time datetime=\"{machine}\"><span class=\"nowrap\">{day}</span> <span class=\"nowrap\">{time}</span></time>"
+        )
     }
 }
 
