@@ -346,6 +346,19 @@ async fn a_viewer_sees_the_settings_of_a_key_as_text() {
     each_engine(async |app| {
         let merchant = app.merchant().await;
         let viewer = app.person(ADA, Role::MerchantViewer, Some(merchant.id)).await;
+        let keys = format!("/console/m/{}/api-keys", merchant.id);
+        let client = format!("{}/tokens/{}", merchant.key_id, merchant.client_id);
+        for path in [
+            "/new".to_owned(),
+            format!("/{}/revoke", merchant.key_id),
+            format!("/{}/rotate", merchant.key_id),
+            format!("/{}/webhook-secret", merchant.key_id),
+            format!("/{client}/scopes"),
+            format!("/{client}/rotate"),
+            format!("/{client}/switch-off"),
+        ] {
+            assert_eq!(app.send(viewer.get(&format!("{keys}{path}"))).await.status, 403, "{path}");
+        }
         for path in [format!("/{}", merchant.key_id), format!("/{}/tokens", merchant.key_id)] {
             let page = app.page(&viewer, &format!("/console/m/{}/api-keys{path}", merchant.id)).await;
             let main = page.split("<main").nth(1).expect("there is a page");

@@ -265,6 +265,30 @@ async fn the_second_step_has_five_minutes_and_a_session_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_form_is_kept_over_both_steps_of_a_sign_in() {
+    each_engine(async |app| {
+        let person = app.person(ADA, Role::Operator, None).await;
+        let (secret, _) = set_up(&app, &person).await;
+        app.advance(TimeDelta::hours(13));
+        let asked =
+            app.send(person.post("/console/merchants", &[("name", "Quay"), ("gateway", "demo")])).await;
+        let kept =
+            |page: &str| ["form_path", "form_fields"].map(|name| field(page, name).replace("&#38;", "&"));
+        let [path, fields] = kept(&asked.text());
+        let form = [("email", ADA), ("password", PASSWORD), ("form_path", &path), ("form_fields", &fields)];
+        let first = app.send(from_a_page("/console/sign-in", &form)).await;
+        let half = Person { cookie: cookie_of(&first), ..person };
+        let [path, fields] = kept(&first.text());
+        let code = code(&secret, &app);
+        let form = [("code", code.as_str()), ("form_path", &path), ("form_fields", &fields)];
+        let page = app.send(half.post("/console/sign-in/code", &form)).await.text();
+        assert!(page.contains("action=\"/console/merchants\"") && page.contains("value=\"Quay\""), "{page}");
+        assert_eq!(app.number("select count(*) from merchants").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn it_takes_a_code_to_remove_the_second_factor() {
     each_engine(async |app| {
         let person = app.person(ADA, Role::Operator, None).await;

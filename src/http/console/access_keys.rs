@@ -145,7 +145,7 @@ pub(super) async fn confirm_switch(
     let after = if is_another_on {
         "All calls with this API key still need an access token, because other access keys are ON."
     } else {
-        "After that, the API key alone is enough for every call."
+        "While it is OFF, the API key alone is enough for every call."
     };
     let last_used_at = client.secrets.iter().filter_map(|secret| secret.last_used_at).max();
     html(&ConfirmPage {

@@ -12,6 +12,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::kept_form::KeptForm;
 use super::{cookie, sign_in};
 use crate::domain::address::network_of;
+use crate::domain::admin::Role;
+use crate::flows::console_session::SignedIn;
+use crate::flows::error::Refused;
 use crate::flows::principal::Origin;
 use crate::http::Shared;
 use crate::http::context::RequestContext;
@@ -102,6 +105,17 @@ pub async fn signed_in(State(shared): State<Arc<Shared>>, mut request: Request, 
         Ok(None) => ask_to_sign_in(request).await,
         Err(fault) => Failure::from(fault).into_response(),
     }
+}
+
+/// Refuses the pages with forms for changes to viewers. Their attempts to change something go on to the flows,
+/// which refuse and record them.
+pub async fn must_not_only_look(request: Request, next: Next) -> Response {
+    let who = request.extensions().get::<SignedIn>();
+    let only_looks = who.is_none_or(|who| who.user.role == Role::MerchantViewer);
+    if only_looks && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Failure::from(Refused::Forbidden("this role can only read")).into_response();
+    }
+    next.run(request).await
 }
 
 async fn ask_to_sign_in(request: Request) -> Response {

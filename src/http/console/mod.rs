@@ -42,7 +42,7 @@ use axum::Router;
 use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 
 use self::context::UserContext;
 use super::Shared;
@@ -95,14 +95,14 @@ fn people_routes(base: &str) -> Router<Arc<Shared>> {
         .route(base, get(people::list))
         .route(&at("/users"), get(up::<1>).post(people::add_user))
         .route(&at("/users/{user}/link"), get(up::<3>).post(people::link))
-        .route(&at("/users/{user}/disable"), get(people::confirm_disable).post(people::disable))
+        .route(&at("/users/{user}/disable"), changing(get(people::confirm_disable).post(people::disable)))
         .route(
             &at("/users/{user}/remove-factor"),
-            get(people::confirm_remove_factor).post(people::remove_factor),
+            changing(get(people::confirm_remove_factor).post(people::remove_factor)),
         )
         .route(&at("/tokens"), get(tokens::list).post(tokens::add))
-        .route(&at("/tokens/{token}/rotate"), get(tokens::show_rotate).post(tokens::rotate))
-        .route(&at("/tokens/{token}/revoke"), get(tokens::confirm_revoke).post(tokens::revoke))
+        .route(&at("/tokens/{token}/rotate"), changing(get(tokens::show_rotate).post(tokens::rotate)))
+        .route(&at("/tokens/{token}/revoke"), changing(get(tokens::confirm_revoke).post(tokens::revoke)))
 }
 
 fn merchant_routes() -> Router<Arc<Shared>> {
@@ -114,13 +114,13 @@ fn merchant_routes() -> Router<Arc<Shared>> {
         .route(&at("/webhooks"), get(webhooks::list))
         .route(
             &at("/webhooks/resend-failed"),
-            get(webhooks::confirm_resend_failed).post(webhooks::resend_failed),
+            changing(get(webhooks::confirm_resend_failed).post(webhooks::resend_failed)),
         )
         .route(&at("/webhooks/{delivery}"), get(webhook::show))
         .route(&at("/webhooks/{delivery}/resend"), get(up::<1>).post(webhooks::resend))
         .route(&at("/webhooks/ping/{key}"), get(up::<2>).post(webhooks::send_ping))
         .route(&at("/sessions"), get(sessions::list))
-        .route(&at("/sessions/{session}/end"), get(sessions::confirm_end).post(sessions::end))
+        .route(&at("/sessions/{session}/end"), changing(get(sessions::confirm_end).post(sessions::end)))
         .route(&at("/audit"), get(audit::list))
         .route(&at("/audit.csv"), get(audit::csv))
         .route(&at("/account"), get(merchants::show).post(merchants::save))
@@ -134,30 +134,38 @@ fn key_routes() -> Router<Arc<Shared>> {
     let tokens = |rest: &str| format!("{base}/api-keys/{{key}}/tokens{rest}");
     Router::new()
         .route(&at("/api-keys"), get(keys::list).post(keys::save))
-        .route(&at("/api-keys/new"), get(keys::new))
+        .route(&at("/api-keys/new"), changing(get(keys::new)))
         .route(&at("/api-keys/{key}"), get(key::show).post(key::save))
-        .route(&at("/api-keys/{key}/revoke"), get(keys::confirm_revoke).post(keys::revoke))
+        .route(&at("/api-keys/{key}/revoke"), changing(get(keys::confirm_revoke).post(keys::revoke)))
         .route(&at("/api-keys/{key}/restore"), post(keys::restore))
-        .route(&at("/api-keys/{key}/rotate"), get(key_secrets::show_rotate).post(key_secrets::rotate))
+        .route(
+            &at("/api-keys/{key}/rotate"),
+            changing(get(key_secrets::show_rotate).post(key_secrets::rotate)),
+        )
         .route(
             &at("/api-keys/{key}/secrets/{secret}/end"),
-            get(key_secrets::confirm_end_secret).post(key_secrets::end_secret),
+            changing(get(key_secrets::confirm_end_secret).post(key_secrets::end_secret)),
         )
         .route(&at("/api-keys/{key}/test-webhook"), get(up::<1>).post(key::test_webhook))
         .route(&at("/api-keys/{key}/enable-webhook"), get(up::<1>).post(key::enable_webhook))
         .route(
             &at("/api-keys/{key}/webhook-secret"),
-            get(key_secrets::show_rotate_webhook).post(key_secrets::rotate_webhook),
+            changing(get(key_secrets::show_rotate_webhook).post(key_secrets::rotate_webhook)),
         )
         .route(&tokens(""), get(access_keys::show).post(access_keys::generate))
         .route(&tokens("/{client}/switch"), get(up::<2>).post(access_keys::switch))
-        .route(&tokens("/{client}/switch-off"), get(access_keys::confirm_switch))
-        .route(&tokens("/{client}/scopes"), get(scopes::show_client).post(scopes::save_client))
-        .route(&tokens("/{client}/rotate"), get(access_keys::show_rotate).post(access_keys::rotate))
+        .route(&tokens("/{client}/switch-off"), changing(get(access_keys::confirm_switch)))
+        .route(&tokens("/{client}/scopes"), changing(get(scopes::show_client).post(scopes::save_client)))
+        .route(&tokens("/{client}/rotate"), changing(get(access_keys::show_rotate).post(access_keys::rotate)))
         .route(
             &tokens("/{client}/secrets/{secret}/end"),
-            get(access_keys::confirm_end_secret).post(access_keys::end_secret),
+            changing(get(access_keys::confirm_end_secret).post(access_keys::end_secret)),
         )
+}
+
+/// Pages that only lead to a change, so viewers do not get them.
+fn changing(pages: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
+    pages.route_layer(from_fn(guard::must_not_only_look))
 }
 
 /// Some forms are answered with a page at their own path. If the user loads that page again, this redirects
