@@ -98,6 +98,7 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     visit("account", "/console/account").await;
     visit("second-factor", "/console/account/second-factor").await;
     visit("not-found", "/console/nothing").await;
+    must_come_back_after_a_sign_in(&browser, &base).await;
     browser.close().await;
 }
 
@@ -134,6 +135,31 @@ async fn fill_with_long_texts(browser: &Browser, base: &str) {
     browser.fill("Name", &LONG).await;
     browser.click("Save account").await;
     browser.sees("Changes apply immediately").await;
+}
+
+/// A form that is sent after the session has ended comes back, and a mistake in it gets the focus.
+async fn must_come_back_after_a_sign_in(browser: &Browser, base: &str) {
+    let password = "correct horse battery";
+    browser.goto("/console/account").await;
+    browser.fill("New password", password).await;
+    browser.fill("Repeat new password", password).await;
+    browser.click("Save password").await;
+    browser.sees("Your password was saved").await;
+    browser.goto(&format!("{base}/api-keys/new")).await;
+    browser.fill("Name", "Kept over the sign-in").await;
+    browser.fill("Webhook URL", "ftp://receiver.example").await;
+    browser.lose_the_session().await;
+    browser.click("Save").await;
+    browser.sees("You were signed out.").await;
+    browser.fill("E-mail", "demo@tollgate.example").await;
+    browser.fill("Password", password).await;
+    browser.click("Sign in").await;
+    browser.sees("Your values are below.").await;
+    let name = "return document.getElementById('name').value";
+    assert_eq!(browser.run(name).await, "Kept over the sign-in");
+    browser.click("Save").await;
+    browser.sees("Webhook URL: ").await;
+    assert_eq!(browser.run("return document.activeElement.id").await, "webhook_url");
 }
 
 /// Neither Back nor Reload shows a secret again, sends its form again, or ends in an error.
