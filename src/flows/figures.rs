@@ -11,7 +11,7 @@ use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId};
 use crate::store::call_counts::{self, LONG_SECS, Latencies, SHORT_SECS};
-use crate::store::figures::{self, Count};
+use crate::store::figures::{self, BusyClient, Count};
 
 /// If a client starts this many sessions in an hour, it is probably a mistake: with refresh tokens, one would
 /// be enough.
@@ -67,8 +67,8 @@ pub struct Figures {
     /// Why calls were refused, most frequent first.
     pub denials: Vec<(String, i64)>,
     pub calls: i64,
-    /// Client ids, each with the number of sessions it started within the last hour.
-    pub storms: Vec<(String, i64)>,
+    /// Clients that started at least [`STORM_SESSIONS`] sessions within the last hour.
+    pub storms: Vec<BusyClient>,
 }
 
 impl Core {

@@ -58,7 +58,7 @@
     form.dataset.sent = "yes";
     for (const button of form.querySelectorAll("button")) button.setAttribute("aria-disabled", "true");
   });
-  // A secret is shown once. Back and Reload get the page without it, and do not send the form again.
+  // A secret or a result is shown once. Back and Reload get the page without it, and do not send the form again.
   const once = document.querySelector("[data-once]");
   if (once) history.replaceState(null, "", once.dataset.once);
 

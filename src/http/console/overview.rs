@@ -187,10 +187,11 @@ fn warnings(context: &MerchantContext, keys: &[ApiKey], figures: &Figures) -> Ve
             warnings.push(format!("Webhooks of the key \u{201c}{}\u{201d} are disabled.", key.name));
         }
     }
-    for (client, sessions) in &figures.storms {
+    for client in &figures.storms {
         warnings.push(format!(
-            "The client {client} started {sessions} sessions within the last hour. It should keep its refresh token \
-             and use it."
+            "The client {} of the key \u{201c}{}\u{201d} started {} sessions within the last hour. It should keep its \
+             refresh token and use it.",
+            client.client_id, client.key_name, client.sessions
         ));
     }
     warnings
