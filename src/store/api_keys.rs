@@ -2,7 +2,8 @@
 
 use constcat::concat;
 
-use super::driver::{Connection, Tx};
+use super::columns::Column;
+use super::driver::{Connection, Sql, Tx};
 use super::secrets::{ByOwner, Owner};
 use super::{StoreError, like, secrets, touched};
 use crate::domain::api_key::{ApiKey, WebhookFormat};
@@ -173,17 +174,21 @@ pub async fn count_live_with_format(
     .map(|(count,)| count)
 }
 
-/// The keys of a merchant that are not revoked. Moves their secrets out of `secrets`.
-pub(super) async fn of_merchant(
+const OF_MERCHANTS: Sql = Sql {
+    postgres: concat!(SELECT, " where merchant_id = any($1::uuid[]) and revoked_at is null order by id"),
+    sqlite: concat!(
+        SELECT,
+        " where merchant_id in (select unhex(value ->> 0) from jsonb_each($1)) and revoked_at is null order by id"
+    ),
+};
+
+/// The keys of merchants that are not revoked. Moves their secrets out of `secrets`.
+pub(super) async fn of_merchants(
     db: &mut Connection,
-    merchant: MerchantId,
+    merchants: &[MerchantId],
     secrets: &mut ByOwner,
 ) -> Result<Vec<ApiKey>, StoreError> {
-    let mut keys = db
-        .query(concat!(SELECT, " where merchant_id = $1 and revoked_at is null order by id"))
-        .bind(merchant)
-        .all()
-        .await?;
+    let mut keys = db.batch(&OF_MERCHANTS, vec![Column::ids(merchants.iter().copied())]).all().await?;
     take_secrets(&mut keys, secrets);
     Ok(keys)
 }

@@ -118,18 +118,25 @@ pub async fn end_sessions_of_key(tx: &mut Tx, key: ApiKeyId) -> Result<u64, Stor
     tx.query("update credentials set epoch = epoch + 1 where api_key_id = $1").bind(key).execute().await
 }
 
-/// The credentials of a merchant's keys that are not revoked. Moves their secrets out of `secrets`.
-pub(super) async fn of_merchant(
+const OF_WORKING_KEYS: &str = " and exists (select 1 from api_keys where api_keys.id = credentials.api_key_id \
+                               and api_keys.revoked_at is null) order by id";
+
+const OF_MERCHANTS: Sql = Sql {
+    postgres: concat!(SELECT, " where merchant_id = any($1::uuid[])", OF_WORKING_KEYS),
+    sqlite: concat!(
+        SELECT,
+        " where merchant_id in (select unhex(value ->> 0) from jsonb_each($1))",
+        OF_WORKING_KEYS
+    ),
+};
+
+/// The credentials of merchants' keys that are not revoked. Moves their secrets out of `secrets`.
+pub(super) async fn of_merchants(
     db: &mut Connection,
-    merchant: MerchantId,
+    merchants: &[MerchantId],
     secrets: &mut ByOwner,
 ) -> Result<Vec<Credential>, StoreError> {
-    const OF_MERCHANT: &str = concat!(
-        SELECT,
-        " where merchant_id = $1 and api_key_id in \
-         (select id from api_keys where merchant_id = $1 and revoked_at is null) order by id"
-    );
-    let mut credentials = db.query(OF_MERCHANT).bind(merchant).all().await?;
+    let mut credentials = db.batch(&OF_MERCHANTS, vec![Column::ids(merchants.iter().copied())]).all().await?;
     take_secrets(&mut credentials, secrets);
     Ok(credentials)
 }

@@ -5,8 +5,8 @@
 
 mod sessions;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -224,24 +224,20 @@ async fn records(
     db: &mut Connection,
     wanted: &[(MerchantId, Timestamp)],
 ) -> Result<Vec<Option<Arc<MerchantRecord>>>, StoreError> {
-    let mut loaded: HashMap<MerchantId, Option<Arc<MerchantRecord>>> = HashMap::new();
-    for (id, now) in wanted {
-        if let Entry::Vacant(entry) = loaded.entry(*id) {
-            entry.insert(merchants::record(db, *id, *now).await?.map(Arc::new));
-        }
-    }
-    Ok(wanted.iter().map(|(id, _)| loaded.get(id).cloned().flatten()).collect())
+    let ids: BTreeSet<_> = wanted.iter().map(|(id, _)| *id).collect();
+    // A secret that was live at the earliest of these times is in the record, and each call decides with its own.
+    let Some(now) = wanted.iter().map(|(_, now)| *now).min() else { return Ok(Vec::new()) };
+    let loaded = merchants::records(db, &Vec::from_iter(ids), now).await?;
+    let loaded: HashMap<_, _> = loaded.into_iter().map(|(id, record)| (id, Arc::new(record))).collect();
+    Ok(wanted.iter().map(|(id, _)| loaded.get(id).cloned()).collect())
 }
 
 async fn key_owners(
     db: &mut Connection,
     hashes: &[SecretHash],
 ) -> Result<Vec<Option<(MerchantId, ApiKeyId)>>, StoreError> {
-    let mut owners = Vec::with_capacity(hashes.len());
-    for hash in hashes {
-        owners.push(secrets::merchant_of_api_key(db, *hash).await?);
-    }
-    Ok(owners)
+    let owners = secrets::owners_of_api_keys(db, hashes).await?;
+    Ok(hashes.iter().map(|hash| owners.get(hash).copied()).collect())
 }
 
 /// Reads each token of a batch once, because a busy service always uses the same one.

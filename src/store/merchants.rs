@@ -153,21 +153,37 @@ pub async fn put_licence(
     touched("licences", rows, 1)
 }
 
-/// A merchant with everything that decides its calls.
+const BY_IDS: Sql = Sql {
+    postgres: concat!(SELECT, " where id = any($1::uuid[])"),
+    sqlite: concat!(SELECT, " where id in (select unhex(value ->> 0) from jsonb_each($1))"),
+};
+
+/// Merchants with everything that decides their calls, in four statements however many they are.
 ///
-/// The revision is read first, so the rest is of that revision or a later one. If it is of a later one, the
+/// The revisions are read first, so the rest is of these revisions or later ones. If it is of a later one, the
 /// statement that compares revisions rejects the record.
-pub async fn record(
+pub async fn records(
     db: &mut Connection,
-    id: MerchantId,
+    ids: &[MerchantId],
     now: Timestamp,
-) -> Result<Option<MerchantRecord>, StoreError> {
-    let Some(merchant) = by_id(db, id).await? else { return Ok(None) };
-    let since = now.minus(REMEMBERED);
-    let mut secrets = secrets::of_merchant(db, id, since, now).await?;
-    Ok(Some(MerchantRecord {
-        merchant,
-        api_keys: api_keys::of_merchant(db, id, &mut secrets).await?,
-        credentials: credentials::of_merchant(db, id, &mut secrets).await?,
-    }))
+) -> Result<HashMap<MerchantId, MerchantRecord>, StoreError> {
+    let merchants: Vec<Merchant> = db.batch(&BY_IDS, vec![Column::ids(ids.iter().copied())]).all().await?;
+    let mut records: HashMap<_, _> = merchants
+        .into_iter()
+        .map(|merchant| {
+            (merchant.id, MerchantRecord { merchant, api_keys: Vec::new(), credentials: Vec::new() })
+        })
+        .collect();
+    let mut secrets = secrets::of_merchants(db, ids, now.minus(REMEMBERED), now).await?;
+    for key in api_keys::of_merchants(db, ids, &mut secrets).await? {
+        if let Some(record) = records.get_mut(&key.merchant_id) {
+            record.api_keys.push(key);
+        }
+    }
+    for credential in credentials::of_merchants(db, ids, &mut secrets).await? {
+        if let Some(record) = records.get_mut(&credential.merchant_id) {
+            record.credentials.push(credential);
+        }
+    }
+    Ok(records)
 }

@@ -78,28 +78,41 @@ pub async fn insert(
 /// How many of an owner's newest secrets are read even if they have ended.
 const NEWEST: i64 = 8;
 
-/// The secrets of a merchant's keys that are not revoked, and of their credentials, newest first. These are
-/// all live secrets, and those among the [`NEWEST`] of their owner that ended after `since`.
-pub async fn of_merchant(
+const OWNERS: &str = "owners as \
+     (select api_keys.id from api_keys join wanted on wanted.id = merchant_id where revoked_at is null union all \
+     select credentials.id from credentials join wanted on wanted.id = credentials.merchant_id \
+     join api_keys on api_keys.id = credentials.api_key_id where api_keys.revoked_at is null) ";
+
+const LIVE_OR_NEW: &str = concat!(
+    SELECT,
+    " join owners on owners.id = owner_id join wanted on wanted.id = merchant_id \
+     where ends_at is null or ends_at > $3 union all ",
+    "select ",
+    COLUMNS,
+    " from owners join secrets on owner_id = owners.id and number > \
+     (select max(number) from secrets as newest where newest.owner_id = owners.id) - $4 \
+     where ends_at > $2 and ends_at <= $3 order by number desc"
+);
+
+const OF_MERCHANTS: Sql = Sql {
+    postgres: concat!("with wanted as (select unnest($1::uuid[]) as id), ", OWNERS, LIVE_OR_NEW),
+    sqlite: concat!(
+        "with wanted as (select unhex(value ->> 0) as id from jsonb_each($1)), ",
+        OWNERS,
+        LIVE_OR_NEW
+    ),
+};
+
+/// The secrets of merchants' keys that are not revoked, and of their credentials, newest first. These are all
+/// live secrets, and those among the [`NEWEST`] of their owner that ended after `since`.
+pub async fn of_merchants(
     db: &mut Connection,
-    merchant: MerchantId,
+    merchants: &[MerchantId],
     since: Timestamp,
     now: Timestamp,
 ) -> Result<ByOwner, StoreError> {
-    const OF_MERCHANT: &str = concat!(
-        "with owners as \
-         (select id from api_keys where merchant_id = $1 and revoked_at is null union all \
-         select credentials.id from credentials join api_keys on api_keys.id = credentials.api_key_id \
-         where credentials.merchant_id = $1 and api_keys.revoked_at is null) ",
-        SELECT,
-        " join owners on owners.id = owner_id where merchant_id = $1 and (ends_at is null or ends_at > $3) union all ",
-        "select ",
-        COLUMNS,
-        " from owners join secrets on owner_id = owners.id and number > \
-         (select max(number) from secrets as newest where newest.owner_id = owners.id) - $4 \
-         where ends_at > $2 and ends_at <= $3 order by number desc"
-    );
-    Ok(by_owner(db.query(OF_MERCHANT).bind(merchant).bind(since).bind(now).bind(NEWEST).all().await?))
+    let ids = vec![Column::ids(merchants.iter().copied())];
+    Ok(by_owner(db.batch(&OF_MERCHANTS, ids).bind(since).bind(now).bind(NEWEST).all().await?))
 }
 
 /// How many of an owner's newest secrets are shown even if they have ended.
@@ -142,15 +155,21 @@ fn by_owner(rows: Vec<Owned>) -> ByOwner {
     by_owner
 }
 
-/// The merchant and the id of an API key, by its hash.
-pub async fn merchant_of_api_key(
+const OWNERS_OF_HASHES: Sql = Sql {
+    postgres: "select hash, merchant_id, owner_id from secrets \
+               where hash = any($1::bytea[]) and owner_kind = 'api_key'",
+    sqlite: "select hash, merchant_id, owner_id from secrets \
+             where hash in (select unhex(value ->> 0) from jsonb_each($1)) and owner_kind = 'api_key'",
+};
+
+/// The merchants and ids of API keys, by their hashes.
+pub async fn owners_of_api_keys(
     db: &mut Connection,
-    hash: SecretHash,
-) -> Result<Option<(MerchantId, ApiKeyId)>, StoreError> {
-    db.query("select merchant_id, owner_id from secrets where hash = $1 and owner_kind = 'api_key'")
-        .bind(hash)
-        .optional()
-        .await
+    hashes: &[SecretHash],
+) -> Result<HashMap<SecretHash, (MerchantId, ApiKeyId)>, StoreError> {
+    let hashes = vec![Column::bytes(hashes.iter().map(|hash| hash.bytes().as_slice()))];
+    let rows = db.batch(&OWNERS_OF_HASHES, hashes).all::<(SecretHash, MerchantId, ApiKeyId)>().await?;
+    Ok(rows.into_iter().map(|(hash, merchant, key)| (hash, (merchant, key))).collect())
 }
 
 /// Hashes of live API keys with ids after `after`, newest first, with their merchant and key.

@@ -3,6 +3,7 @@
 mod batch;
 mod lists;
 mod plans;
+mod records;
 mod rows;
 mod schema;
 mod statements;
