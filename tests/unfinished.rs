@@ -1,32 +1,33 @@
 //! Requests and connections that wait for their client share a limited memory. The ones that have waited longest give it up.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tollgate::config::Settings;
 use tollgate::store::Engine;
 
 use super::support::TestApp;
 use super::transport::{PATIENCE, read_to_end};
 
-/// More than one MiB takes of any kind of these.
+/// More than one MiB takes of heads or bodies.
 const MANY: usize = 100;
+
+const ATTACKER: [u8; 4] = [127, 0, 0, 2];
 
 fn small(settings: &mut Settings) {
     settings.server.limits.unfinished_bytes_max = 1024 * 1024;
 }
 
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-fn small_and_soon_idle(settings: &mut Settings) {
-    small(settings);
-    settings.server.limits.idle_timeout = IDLE_TIMEOUT;
+/// A client of 127.0.0.1.
+async fn connected(address: SocketAddr, sent: &[u8]) -> TcpStream {
+    connected_from([127, 0, 0, 1], address, sent).await
 }
 
-async fn connected(address: SocketAddr, sent: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
+async fn connected_from(source: [u8; 4], address: SocketAddr, sent: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((source, 0).into()).expect("every 127.x.y.z is this machine");
+    let mut stream = socket.connect(address).await.expect("it listens");
     stream.write_all(sent).await.expect("it reads");
     stream
 }
@@ -89,33 +90,49 @@ async fn bodies_that_do_not_go_on_are_answered_503_to_make_room_for_those_that_d
 async fn silent_connections_make_room_for_new_ones() {
     let served = TestApp::with(Engine::Sqlite, small).await.serve().await;
     let mut held = Vec::new();
-    for _ in 0..MANY {
+    for _ in 0..6 * MANY {
         held.push(connected(served.address, b"").await);
     }
-    for mut stream in held.drain(..MANY / 4) {
+    for mut stream in held.drain(..MANY / 2) {
         let ended = tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("it is ended");
         assert!(ended.is_err(), "without an answer");
     }
     let answer =
-        finished(&mut held[MANY / 2], b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        finished(&mut held[5 * MANY], b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     served.stop().await;
 }
 
 #[tokio::test]
-async fn idle_connections_make_room_before_their_time_is_over() {
-    let served = TestApp::with(Engine::Sqlite, small_and_soon_idle).await.serve().await;
-    let started = Instant::now();
+async fn an_address_that_fills_the_memory_takes_nothing_from_others() {
+    let app = TestApp::with(Engine::Sqlite, small).await;
+    let merchant = app.merchant().await;
+    let served = app.serve().await;
+    let form = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
+    let head = format!(
+        "POST /api/authorize HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\nconnection: close\r\ncontent-length: {}\r\n\
+         content-type: application/x-www-form-urlencoded\r\n\r\n",
+        merchant.key,
+        form.len()
+    );
+    // They began to wait before the attacker did.
+    let mut silent = connected(served.address, b"").await;
+    let mut half_a_head = connected(served.address, &head.as_bytes()[..60]).await;
+    let mut half_a_body =
+        connected(served.address, [head.as_bytes(), &form.as_bytes()[..9]].concat().as_slice()).await;
+    let half = [b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: ".as_slice(), &[b'x'; 20_000]].concat();
     let mut held = Vec::new();
     for _ in 0..MANY {
-        let mut stream = connected(served.address, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        assert_eq!(stream.read_u8().await.ok(), Some(b'H'), "it is answered");
-        held.push(stream);
+        held.push(connected_from(ATTACKER, served.address, &half).await);
     }
-    tokio::time::timeout(PATIENCE, read_to_end(&mut held[0])).await.expect("the first is ended");
-    assert!(started.elapsed() < IDLE_TIMEOUT, "it was ended for its time, not for its memory");
-    let call = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-    let answer = finished(&mut held[MANY - 1], call).await;
-    assert!(answer.contains("HTTP/1.1 200 "), "{answer}");
+    let ended =
+        tokio::time::timeout(PATIENCE, held[0].read_u8()).await.expect("the attacker's first is ended");
+    assert!(ended.is_err(), "without an answer");
+    let whole = head.clone() + &form;
+    let rests = [whole.as_bytes(), &whole.as_bytes()[60..], &whole.as_bytes()[head.len() + 9..]];
+    for (stream, rest) in [&mut silent, &mut half_a_head, &mut half_a_body].into_iter().zip(rests) {
+        let answer = finished(stream, rest).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
     served.stop().await;
 }

@@ -7,6 +7,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use argon2::password_hash::phc::{Output, ParamsString, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version, password_hash};
@@ -33,6 +34,9 @@ const BYTES_MAX: usize = 256;
 /// The most calls that hash or wait. They take about half a second together.
 const CALLS_MAX: usize = 16;
 
+/// How long the buffer is kept for the next hash.
+const BUFFER_KEPT: Duration = Duration::from_secs(1);
+
 /// Limits how many passwords are hashed at a time.
 pub struct Hashing {
     places: Semaphore,
@@ -47,10 +51,14 @@ type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 fn start_thread() -> mpsc::Sender<Job> {
     let (jobs, waiting) = mpsc::channel::<Job>();
     let work = move || {
-        let mut memory = Vec::new();
-        for job in waiting {
-            // A panic drops the answer's sender, so the caller learns of it. The next job must still run.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+        // Waits for the first of some jobs without a buffer, and for each next one with it.
+        while let Ok(first) = waiting.recv() {
+            let (mut memory, mut next) = (Vec::new(), Some(first));
+            while let Some(job) = next {
+                // A panic drops the answer's sender, so the caller learns of it. The next job must still run.
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+                next = waiting.recv_timeout(BUFFER_KEPT).ok();
+            }
         }
     };
     thread::Builder::new().name("passwords".to_owned()).spawn(work).expect("the system can start a thread");

@@ -15,7 +15,7 @@ use tower::{Service, ServiceExt};
 use super::context::Peer;
 use super::head::{self, Refused};
 use super::rest;
-use super::unfinished::{CONNECTION_BYTES, Unfinished, Wait};
+use super::unfinished::Unfinished;
 
 /// We check this many times per idle limit. So a connection may stay open longer by this fraction of the
 /// limit.
@@ -49,26 +49,14 @@ impl Activity {
         self.is_rest_unread.store(true, Ordering::Relaxed);
     }
 
-    /// Returns when there has been no request for `limit`, or up to a quarter longer. Returns earlier if the
-    /// connection is idle and its memory is needed.
-    pub async fn idle_for(&self, limit: Duration, unfinished: &Arc<Unfinished>) {
+    /// Returns when there has been no request for `limit`, or up to a quarter longer.
+    pub async fn idle_for(&self, limit: Duration) {
         let moves = || (self.begun(), self.ended.load(Ordering::Relaxed));
         let (mut seen, mut quiet) = (moves(), 0);
-        let mut wait: Option<Wait> = None;
         while quiet < QUIET_PARTS {
-            let needed = tokio::select! {
-                () = tokio::time::sleep(limit / QUIET_PARTS) => false,
-                () = async { wait.as_mut().expect("there is one").await }, if wait.is_some() => true,
-            };
+            tokio::time::sleep(limit / QUIET_PARTS).await;
             let now = moves();
-            if !self.is_quiet() || now != seen {
-                (quiet, wait) = (0, None);
-            } else if needed {
-                return;
-            } else {
-                quiet += 1;
-                wait.get_or_insert_with(|| unfinished.wait(CONNECTION_BYTES));
-            }
+            quiet = if self.is_quiet() && now == seen { quiet + 1 } else { 0 };
             seen = now;
         }
     }
@@ -118,7 +106,7 @@ pub fn service(
         let (body, rest) = if body.is_end_stream() {
             (Body::empty(), None)
         } else {
-            let (body, rest) = rest::watch(&head, body, &unfinished);
+            let (body, rest) = rest::watch(&head, body, client.ip, &unfinished);
             (Body::new(body), Some(rest))
         };
         let answer = router.clone().oneshot(Request::from_parts(head, body));

@@ -7,6 +7,7 @@
 //! which ends with NO_ERROR after the limit (RFC 9113 8.1).
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -50,6 +51,7 @@ pub struct Watched {
     body: Option<Incoming>,
     /// The memory of the request so far.
     bytes: usize,
+    client: IpAddr,
     unfinished: Arc<Unfinished>,
     wait: Option<Wait>,
     back: Option<oneshot::Sender<Left>>,
@@ -64,12 +66,13 @@ pub struct Rest {
 }
 
 /// Wraps a body that is not empty.
-pub fn watch(head: &Parts, body: Incoming, unfinished: &Arc<Unfinished>) -> (Watched, Rest) {
+pub fn watch(head: &Parts, body: Incoming, client: IpAddr, unfinished: &Arc<Unfinished>) -> (Watched, Rest) {
     let (handed, back) = oneshot::channel();
     let is_unasked = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
     let watched = Watched {
         body: Some(body),
         bytes: REQUEST_BYTES + head::bytes_of(&head.headers, ""),
+        client,
         unfinished: Arc::clone(unfinished),
         wait: None,
         back: Some(handed),
@@ -147,7 +150,7 @@ impl Body for Watched {
         this.is_unasked = false;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-            let wait = this.wait.get_or_insert_with(|| this.unfinished.wait(this.bytes));
+            let wait = this.wait.get_or_insert_with(|| this.unfinished.wait(this.client, this.bytes));
             ready!(Pin::new(wait).poll(cx));
             this.is_broken = true;
             return Poll::Ready(Some(Err(Ended.into())));

@@ -24,7 +24,7 @@ use super::proxy_protocol::{self, MissingHeaders};
 use super::refusal::Refuser;
 use super::stream::Stream;
 use super::tls::Tls;
-use super::unfinished::{CONNECTION_BYTES, Unfinished};
+use super::unfinished::{HANDSHAKE_BYTES, Unfinished};
 use crate::domain::address::canonical;
 
 /// How long to wait after `accept` failed, for example because there are no file descriptors left.
@@ -49,7 +49,7 @@ pub struct ListenerLimits {
     /// The most open connections of one address (or IPv6 /64). Zero means no limit. Trusted proxies have no
     /// limit.
     pub connections_per_address_max: u32,
-    /// The most memory of all unfinished requests and idle connections together.
+    /// The most memory of all unfinished requests together.
     pub unfinished_bytes_max: usize,
     /// How long each of these may take: a PROXY header, a TLS handshake, the head of a request.
     pub header_timeout: Duration,
@@ -162,7 +162,7 @@ impl Listener {
     /// Serves a connection. Errors of the connection are not logged: each request has its own log line.
     async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer.ip());
-        let Some(client) = self.in_time(self.client(&mut stream, peer)).await else { return };
+        let Some(client) = self.in_time(peer, self.client(&mut stream, peer)).await else { return };
         let is_proxy = self.transport.trusted_proxies.iter().any(|net| net.contains(&client.ip));
         let place = if is_proxy { None } else { Some(self.places.take(client.ip)) };
         if let Some(None) = place {
@@ -171,7 +171,7 @@ impl Listener {
         match &self.transport.tls {
             None => self.http(stream, client, is_proxy).await,
             Some(tls) => {
-                if let Some(stream) = self.in_time(tls.acceptor().accept(stream)).await {
+                if let Some(stream) = self.in_time(client.ip, tls.acceptor().accept(stream)).await {
                     self.http(stream, client, is_proxy).await;
                 }
             }
@@ -180,7 +180,7 @@ impl Listener {
 
     /// Runs a step before HTTP. `None` if it fails, takes longer than the header time-out, its memory is
     /// needed, or the listener stops.
-    async fn in_time<T>(&self, step: impl Future<Output = std::io::Result<T>>) -> Option<T> {
+    async fn in_time<T>(&self, client: IpAddr, step: impl Future<Output = std::io::Result<T>>) -> Option<T> {
         tokio::select! {
             done = tokio::time::timeout(self.limits.header_timeout, step) => match done {
                 Ok(Ok(done)) => Some(done),
@@ -190,7 +190,7 @@ impl Listener {
                 }
                 Err(_) => None,
             },
-            () = self.unfinished.wait(CONNECTION_BYTES) => None,
+            () = self.unfinished.wait(client, HANDSHAKE_BYTES) => None,
             () = self.stopped() => None,
         }
     }
@@ -233,7 +233,7 @@ impl Listener {
         let mut connection = pin!(self.builder.serve_connection(stream, TowerToHyperService::new(service)));
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = activity.idle_for(idle_timeout, &self.unfinished) => {
+            () = activity.idle_for(idle_timeout) => {
                 connection.as_mut().graceful_shutdown();
                 // There is no open request, so we only wait for the client to close.
                 let _ = tokio::time::timeout(header_timeout, connection).await;

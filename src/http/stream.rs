@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::connection::Activity;
 use super::refusal::{Refuser, Start};
-use super::unfinished::{CONNECTION_BYTES, Unfinished, Wait};
+use super::unfinished::{Unfinished, Wait, head_bytes};
 
 /// The first line of HTTP/2's preface.
 const HTTP2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r";
@@ -128,10 +128,9 @@ impl<S> Stream<S> {
         let timeout = if is_silent { self.silence_timeout } else { self.head_timeout };
         let awaited = self.awaited.get_or_insert_with(|| Awaited {
             deadline: Box::pin(tokio::time::sleep(timeout)),
-            wait: self.unfinished.wait(CONNECTION_BYTES),
+            wait: self.unfinished.wait(self.refuser.client.ip, head_bytes(0)),
         });
-        // hyper doubles its buffer when a read fills it.
-        awaited.wait.holds(CONNECTION_BYTES + 2 * self.head_bytes);
+        awaited.wait.holds(head_bytes(self.head_bytes));
         awaited.deadline.as_mut().poll(cx).is_ready() || Pin::new(&mut awaited.wait).poll(cx).is_ready()
     }
 }
