@@ -60,14 +60,14 @@ fn what_was_made_is_listed_and_found_by_id_or_name() {
     for engine in engines() {
         let store = Store::new(engine);
         let operator = store.json(&["operator", "add", "Ada"]);
-        let made = store.onboard("Corner shop");
+        let made = store.onboard("Ärzte & Söhne");
         let (merchant, key, user) = (id(&made["merchant"]), id(&made["api_key"]), id(&made["user"]));
         let client = made["credentials"]["client_id"].as_str().expect("there is one");
 
         for list in [
             &["token", "list"][..],
             &["merchant", "list"],
-            &["key", "list", "Corner shop"],
+            &["key", "list", "Ärzte & Söhne"],
             &["credentials", "list", "Default"],
             &["user", "list"],
         ] {
@@ -79,7 +79,7 @@ fn what_was_made_is_listed_and_found_by_id_or_name() {
         for token in ["Ada", id(&operator)] {
             assert_eq!(id(&store.json(&["token", "show", token])), id(&operator));
         }
-        for name in ["Corner shop", merchant] {
+        for name in ["Ärzte & Söhne", merchant] {
             assert_eq!(id(&store.json(&["merchant", "show", name])), merchant);
         }
         for name in ["Default", key] {

@@ -10,7 +10,7 @@ use tollgate::domain::merchant::Merchant;
 
 use super::CommandLine;
 
-/// How many objects are read at a time to find one by its name.
+/// How many tokens are read at a time to find one by its name.
 const PAGE: i64 = 200;
 
 #[derive(Args)]
@@ -36,18 +36,8 @@ impl CommandLine {
         if let Ok(id) = text.parse::<MerchantId>() {
             return Ok(self.core.merchant(&self.principal, id).await?);
         }
-        only(self.merchants_called(text).await?, "merchant", text, |merchant| merchant.id.to_string())
-    }
-
-    /// All merchants with exactly this name.
-    pub(super) async fn merchants_called(&self, name: &str) -> anyhow::Result<Vec<Merchant>> {
-        let (mut before, mut found) = (None, Vec::new());
-        loop {
-            let page = self.core.merchants_named(&self.principal, name, before, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(found) };
-            before = Some(last.id);
-            found.extend(page.into_iter().filter(|merchant| merchant.name == name));
-        }
+        let found = self.core.merchants_called(&self.principal, text).await?;
+        only(found, "merchant", text, |merchant| merchant.id.to_string())
     }
 
     pub(super) async fn merchant_if_any(&self, text: Option<&str>) -> anyhow::Result<Option<MerchantId>> {

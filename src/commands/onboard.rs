@@ -46,7 +46,7 @@ pub(crate) struct Onboarding {
 }
 
 pub(super) async fn run(line: &CommandLine, wanted: Onboarding) -> anyhow::Result<()> {
-    let existing = line.merchants_called(&wanted.name).await?;
+    let existing = line.core.merchants_called(&line.principal, &wanted.name).await?;
     if !existing.is_empty() {
         let merchant = only(existing, "merchant", &wanted.name, |merchant| merchant.id.to_string())?;
         return show_existing(line, &merchant, wanted.output).await;

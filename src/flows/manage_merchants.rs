@@ -73,6 +73,12 @@ impl Core {
         Ok(merchants::named(&mut db, part, before, limit).await?)
     }
 
+    /// Merchants with exactly this name. Only for operators.
+    pub async fn merchants_called(&self, principal: &Principal, name: &str) -> Managed<Vec<Merchant>> {
+        principal.must_be_operator()?;
+        Ok(merchants::called(&mut self.store.read().await?, name).await?)
+    }
+
     /// Renames, suspends or reinstates a merchant.
     pub async fn update_merchant(
         &self,

@@ -133,7 +133,7 @@ pub async fn named(
 ) -> Result<Vec<ApiKey>, StoreError> {
     const NAMED: &str = concat!(
         SELECT,
-        " where merchant_id = $1 and id < $2 and (lower(name) like $3 escape '!' or id in (\
+        " where merchant_id = $1 and id < $2 and (lower(name) like lower($3) escape '!' or id in (\
          select owner_id from secrets where merchant_id = $1 and owner_kind = 'api_key' and hint = $4)) \
          order by id desc limit $5"
     );

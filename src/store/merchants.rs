@@ -76,12 +76,21 @@ pub async fn named(
     before: Option<MerchantId>,
     limit: i64,
 ) -> Result<Vec<Merchant>, StoreError> {
-    db.query(concat!(SELECT, " where id < $1 and lower(name) like $2 escape '!' order by id desc limit $3"))
-        .bind(before.unwrap_or(Id::max()))
-        .bind(like(part))
-        .bind(limit)
-        .all()
-        .await
+    db.query(concat!(
+        SELECT,
+        " where id < $1 and lower(name) like lower($2) escape '!' order by id desc limit $3"
+    ))
+    .bind(before.unwrap_or(Id::max()))
+    .bind(like(part))
+    .bind(limit)
+    .all()
+    .await
+}
+
+/// Merchants with exactly this name, newest first, at most 100. Reads the whole table, so it is only for the command
+/// line.
+pub async fn called(db: &mut Connection, name: &str) -> Result<Vec<Merchant>, StoreError> {
+    db.query(concat!(SELECT, " where name = $1 order by id desc limit 100")).bind(name.to_owned()).all().await
 }
 
 /// The names of some merchants.

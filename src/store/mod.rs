@@ -223,13 +223,14 @@ fn touched(table: &'static str, rows: u64, expected: u64) -> Result<(), StoreErr
     }
 }
 
-/// A pattern for `like ... escape '!'` that finds this text anywhere in a lower-case text.
+/// A pattern for `lower(...) like lower(...) escape '!'` that finds this text anywhere in another one. The database
+/// makes both lower-case, because SQLite and Rust differ in which letters they know.
 fn like(part: &str) -> String {
     format!("%{}", beginning(part))
 }
 
-/// The same for a lower-case text that begins with this one.
+/// The same for a text that begins with this one.
 fn beginning(part: &str) -> String {
-    let escaped = part.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    let escaped = part.replace('!', "!!").replace('%', "!%").replace('_', "!_");
     format!("{escaped}%")
 }

@@ -96,7 +96,7 @@ pub async fn found(
     const MATCHING: &str = concat!(
         LISTED,
         " where s.merchant_id = $1 and s.id < $2 and (c.api_key_id = $3 or $3 is null) \
-         and (c.client_id like $4 escape '!' or $4 is null) \
+         and (c.client_id like lower($4) escape '!' or $4 is null) \
          and (case when s.revoked_at is not null or s.epoch <> c.epoch then 'ended' \
          when s.expires_at <= $6 then 'expired' else 'active' end = $5 or $5 is null) \
          order by s.id desc limit $7"
