@@ -13,6 +13,7 @@ use crate::flows::Core;
 use crate::flows::authorize::PresentedClient;
 use crate::flows::error::{Error, Refused};
 use crate::flows::manage_keys::NewApiKey;
+use crate::flows::manage_merchants::NewMerchant;
 use crate::flows::manage_users::NewUser;
 use crate::flows::onboard::{Account, NewAccount};
 use crate::flows::principal::Principal;
@@ -44,8 +45,7 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
     }
     let principal = Principal::command_line();
     let new = NewAccount {
-        name: MERCHANT_NAME.to_owned(),
-        gateway: "demo_gateway".to_owned(),
+        merchant: NewMerchant { name: MERCHANT_NAME.to_owned(), gateway: "demo_gateway".to_owned() },
         key: NewApiKey::named("Demo key", Environment::Sandbox),
         admin_email: None,
     };

@@ -6,7 +6,7 @@ use tollgate::domain::clock::Timestamp;
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
 use tollgate::flows::idempotency::Rendered;
-use tollgate::flows::manage_merchants::MerchantChanges;
+use tollgate::flows::manage_merchants::{MerchantChanges, NewMerchant};
 use tollgate::http::admin::body;
 
 use super::onboard::{self, Onboarding};
@@ -117,7 +117,7 @@ impl MerchantJob {
 pub(super) async fn run(line: &CommandLine, job: MerchantJob) -> anyhow::Result<()> {
     match job {
         MerchantJob::Add { name, gateway, output } => {
-            let made = line.core.create_merchant(&line.principal, name, gateway).await?;
+            let made = line.core.create_merchant(&line.principal, NewMerchant { name, gateway }).await?;
             output.show(&made_now(made)?.body())
         }
         MerchantJob::Onboard(onboarding) => onboard::run(line, onboarding).await,

@@ -9,6 +9,7 @@ use tollgate::domain::credential::Credential;
 use tollgate::domain::merchant::Merchant;
 use tollgate::flows::idempotency::Rendered;
 use tollgate::flows::manage_keys::NewApiKey;
+use tollgate::flows::manage_merchants::NewMerchant;
 use tollgate::flows::onboard::{Account, NewAccount};
 use tollgate::flows::principal::Principal;
 use tollgate::http::admin::api_keys::ApiKeyView;
@@ -53,7 +54,7 @@ pub(super) async fn run(line: &CommandLine, wanted: Onboarding) -> anyhow::Resul
     }
     let Onboarding { name, gateway, admin, environment, key_name, allowed_ips, output } = wanted;
     let key = NewApiKey { allowed_ips, ..NewApiKey::named(key_name, environment.into()) };
-    let new = NewAccount { name, gateway, key, admin_email: admin };
+    let new = NewAccount { merchant: NewMerchant { name, gateway }, key, admin_email: admin };
     let account = line.core.onboard(&line.principal, new).await?;
     let link = account.admin.as_ref().map(|(_, secret)| link_to(line, secret));
     if !output.json {

@@ -16,6 +16,14 @@ use crate::domain::licence::{Licence, Licences, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
 use crate::store::{StoreError, api_keys, merchants};
 
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewMerchant {
+    pub name: String,
+    /// Any name; `worldpay_corporate` allows `multiple_json`.
+    pub gateway: String,
+}
+
 /// Missing fields are not changed.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -30,11 +38,9 @@ impl Core {
     pub async fn create_merchant(
         &self,
         principal: &Principal,
-        name: String,
-        gateway: String,
+        new: NewMerchant,
     ) -> Managed<Answer<Merchant>> {
-        self.create(principal, EventType::MerchantCreated, async |change| create(change, name, gateway).await)
-            .await
+        self.create(principal, EventType::MerchantCreated, async |change| create(change, new).await).await
     }
 
     pub async fn merchant(&self, principal: &Principal, id: MerchantId) -> Managed<Merchant> {
@@ -117,12 +123,13 @@ impl Core {
     }
 }
 
-async fn create(change: &mut Change<'_>, name: String, gateway: String) -> Managed<Merchant> {
+async fn create(change: &mut Change<'_>, new: NewMerchant) -> Managed<Merchant> {
     change.principal.must_be_of_platform()?;
     if change.principal.merchant_id.is_some() {
         // A service token of one merchant could not see the new merchant.
         return Err(Refused::InsufficientPermission.into());
     }
+    let NewMerchant { name, gateway } = new;
     check_name("name", &name)?;
     check_name("gateway", &gateway)?;
     let now = change.event.at;

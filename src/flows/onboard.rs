@@ -7,6 +7,7 @@ use super::idempotency::Answer;
 use super::manage::check_name;
 use super::manage_credentials::CredentialChanges;
 use super::manage_keys::{MadeApiKey, NewApiKey, WithSecret, parse_allow_list};
+use super::manage_merchants::NewMerchant;
 use super::manage_users::{NewUser, check_email};
 use super::principal::Principal;
 use crate::domain::admin::{Role, User};
@@ -17,8 +18,7 @@ use crate::domain::secret::PlainSecret;
 
 #[derive(Debug)]
 pub struct NewAccount {
-    pub name: String,
-    pub gateway: String,
+    pub merchant: NewMerchant,
     pub key: NewApiKey,
     /// The e-mail address of the merchant's first user. `None` makes no user.
     pub admin_email: Option<String>,
@@ -37,8 +37,8 @@ pub struct Account {
 impl Core {
     pub async fn onboard(&self, principal: &Principal, new: NewAccount) -> Managed<Account> {
         check(&new)?;
-        let NewAccount { name, gateway, key, admin_email } = new;
-        let merchant = made(self.create_merchant(principal, name, gateway).await?)?;
+        let NewAccount { merchant, key, admin_email } = new;
+        let merchant = made(self.create_merchant(principal, merchant).await?)?;
         for product in [Product::ApiKeys, Product::EnhancedSecurity] {
             let licence = Licence { active: true, expires_at: None };
             self.put_licence(principal, merchant.id, product, licence).await?;
@@ -71,8 +71,8 @@ impl Core {
 
 /// Finds mistakes before the first step, so that no half of an account is made because of them.
 fn check(new: &NewAccount) -> Result<(), Refused> {
-    check_name("name", &new.name)?;
-    check_name("gateway", &new.gateway)?;
+    check_name("name", &new.merchant.name)?;
+    check_name("gateway", &new.merchant.gateway)?;
     check_name("key name", &new.key.name)?;
     parse_allow_list(&new.key.allowed_ips)?;
     new.admin_email.as_deref().map(check_email).transpose().map(drop)

@@ -7,6 +7,7 @@ use serde_json::json;
 use tollgate::domain::admin::{Role, User};
 use tollgate::domain::ids::UserId;
 use tollgate::flows::manage_keys::NewApiKey;
+use tollgate::flows::manage_merchants::NewMerchant;
 use tollgate::flows::principal::Principal;
 use tollgate::store::users;
 
@@ -43,7 +44,8 @@ async fn a_page_of_fifty_rows_takes_as_many_statements_as_a_page_of_one() {
 async fn add_a_row_to_each_list(app: &TestApp, admin: &Admin<'_>, merchant: &Merchant, number: usize) {
     let by = Principal::command_line();
     let (core, plain) = (app.core(), plain_key());
-    made(core.create_merchant(&by, format!("Shop {number}"), "demo".to_owned()).await);
+    let new = NewMerchant { name: format!("Shop {number}"), gateway: "demo".to_owned() };
+    made(core.create_merchant(&by, new).await);
     let key = made(core.create_api_key(&by, merchant.id, plain).await).object.id;
     made(core.rotate_api_key(&by, key, 3600).await);
     made(core.generate_credentials(&by, key, None).await);

@@ -8,7 +8,7 @@ use tollgate::flows::error::Managed;
 use tollgate::flows::idempotency::Answer;
 use tollgate::flows::manage_credentials::CredentialChanges;
 use tollgate::flows::manage_keys::NewApiKey;
-use tollgate::flows::manage_merchants::MerchantChanges;
+use tollgate::flows::manage_merchants::{MerchantChanges, NewMerchant};
 use tollgate::flows::principal::Principal;
 
 use super::{Call, TestApp, Tokens};
@@ -81,9 +81,8 @@ impl TestApp {
 
     pub(crate) async fn merchant_with(&self, key: NewApiKey) -> Merchant {
         let (core, by) = (self.core(), Principal::command_line());
-        let name = "Corner shop".to_owned();
-        let gateway = "demo_gateway".to_owned();
-        let merchant = made(core.create_merchant(&by, name, gateway).await);
+        let new = NewMerchant { name: "Corner shop".to_owned(), gateway: "demo_gateway".to_owned() };
+        let merchant = made(core.create_merchant(&by, new).await);
         for product in [Product::ApiKeys, Product::EnhancedSecurity] {
             self.put_licence(merchant.id, product, Licence { active: true, expires_at: None }).await;
         }

@@ -15,18 +15,10 @@ use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::Merchant;
 use crate::flows::idempotency::Rendered;
-use crate::flows::manage_merchants::MerchantChanges;
+use crate::flows::manage_merchants::{MerchantChanges, NewMerchant};
 use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewMerchant {
-    name: String,
-    /// Any name; `worldpay_corporate` allows `multiple_json`.
-    gateway: String,
-}
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -49,7 +41,7 @@ pub async fn create(
     State(shared): State<Arc<Shared>>,
     Creation { body, principal }: Creation<NewMerchant>,
 ) -> Result<Response, Failure> {
-    let answer = shared.core.create_merchant(&principal, body.name, body.gateway).await?;
+    let answer = shared.core.create_merchant(&principal, body).await?;
     Ok(created(answer))
 }
 

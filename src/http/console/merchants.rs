@@ -23,7 +23,7 @@ use crate::domain::merchant::{Merchant, MerchantStatus};
 use crate::flows::error::Refused;
 use crate::flows::live::Whose;
 use crate::flows::manage::check_name;
-use crate::flows::manage_merchants::MerchantChanges;
+use crate::flows::manage_merchants::{self, MerchantChanges};
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 
@@ -163,7 +163,8 @@ pub(super) async fn add(
     if mistakes.is_empty() {
         let principal = context.once(&fields.once, NEW_MERCHANT, uuid::Uuid::nil());
         let (name, gateway) = (fields.name.trim().to_owned(), fields.gateway.trim().to_owned());
-        match answered(context.core().create_merchant(&principal, name, gateway).await)? {
+        let new = manage_merchants::NewMerchant { name, gateway };
+        match answered(context.core().create_merchant(&principal, new).await)? {
             Ok(_) => return Ok(Redirect::to("/console/merchants?done=merchant-made").into_response()),
             Err(refusal) => mistakes = Mistakes::of(&refusal),
         }
