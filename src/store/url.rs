@@ -288,6 +288,20 @@ mod tests {
     }
 
     #[test]
+    fn a_database_is_described_without_its_password() {
+        for (url, text) in [
+            ("sqlite://data/tollgate.db?mode=rwc", "SQLite, data/tollgate.db"),
+            (
+                "postgres://me:p%23ss@a:1,b/books?target_session_attrs=read-write",
+                "PostgreSQL, database books at a:1, b:5432 as me",
+            ),
+            ("postgres://me@/books?host=/run/pg&password=ss", "PostgreSQL, database books at /run/pg as me"),
+        ] {
+            assert_eq!(describe(url).as_deref(), Ok(text), "{url}");
+        }
+    }
+
+    #[test]
     fn the_forms_of_libpq_are_understood() {
         let one = &servers("postgres://me:p%23%40ss@db.example:6432/tollgate?sslmode=require")[0];
         assert_eq!((one.get_host(), one.get_port(), one.get_username()), ("db.example", 6432, "me"));
