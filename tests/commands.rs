@@ -89,6 +89,8 @@ fn what_was_made_is_listed_and_found_by_id_or_name() {
             assert_eq!(id(&store.json(&["user", "show", name])), user);
         }
         assert_eq!(store.json(&["credentials", "show", client])["enabled"], true);
+        let token_key = store.json(&["keys", "list"])["items"][0].clone();
+        assert_eq!(store.json(&["keys", "show", id(&token_key)]), token_key);
         let error = store.refusal(&["merchant", "show", "Nobody"]);
         assert!(error.contains("there is no merchant \"Nobody\""), "{error}");
     }

@@ -15,7 +15,8 @@ use tollgate::flows::token_keys::KeyReport;
 use tollgate::store::Engine;
 use zeroize::Zeroizing;
 
-use super::{Needs, print};
+use super::Needs;
+use super::output::{Output, print};
 
 #[derive(Args)]
 pub(crate) struct Keys {
@@ -25,11 +26,16 @@ pub(crate) struct Keys {
     json: bool,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Subcommand)]
 enum Job {
     /// List the token keys: which one signs, what still needs each key, and whether it can be removed. The
     /// default.
     List,
+    /// Show one token key.
+    Show {
+        /// 16 hexadecimal digits.
+        id: String,
+    },
     /// Add a new key to the key file. It signs once every replica has it. No restart is needed.
     Rotate,
     /// Seal webhook secrets and second factors again with the key that signs.
@@ -39,7 +45,7 @@ enum Job {
 impl Keys {
     pub(super) const fn needs(&self) -> Needs {
         match self.job {
-            None | Some(Job::List) => Needs::Reading,
+            None | Some(Job::List | Job::Show { .. }) => Needs::Reading,
             Some(Job::Rotate | Job::Reseal) => Needs::Changing,
         }
     }
@@ -69,6 +75,12 @@ pub(crate) async fn run(
     must_be_here(settings, core)?;
     match args.job.unwrap_or(Job::List) {
         Job::List => list(core, args.json).await,
+        Job::Show { id } => {
+            let views = views(core).await?;
+            let found = views.into_iter().find(|view| view["id"] == *id);
+            let view = found.with_context(|| format!("there is no token key {id:?}"))?;
+            Output { json: args.json }.show(view.to_string().as_bytes())
+        }
         Job::Rotate => rotate(settings, core, args.json),
         Job::Reseal => {
             let resealed = core.reseal_secrets(principal).await?;
@@ -80,10 +92,14 @@ pub(crate) async fn run(
     }
 }
 
-async fn list(core: &Core, as_json: bool) -> anyhow::Result<()> {
+async fn views(core: &Core) -> anyhow::Result<Vec<Value>> {
     let signing = core.keyring.signing().id();
     let reports = core.token_key_reports().await?;
-    let views: Vec<_> = reports.iter().map(|report| view(report, signing == report.id)).collect();
+    Ok(reports.iter().map(|report| view(report, signing == report.id)).collect())
+}
+
+async fn list(core: &Core, as_json: bool) -> anyhow::Result<()> {
+    let views = views(core).await?;
     if as_json {
         return print(&json!({ "items": views }).to_string());
     }
