@@ -1,6 +1,7 @@
 //! `tollgate key`: API keys and their webhook secrets.
 
 use clap::{Args, Subcommand, ValueEnum};
+use tollgate::app::Create;
 use tollgate::config::Settings;
 use tollgate::domain::api_key::{ApiKey, Environment};
 use tollgate::flows::idempotency::Rendered;
@@ -10,7 +11,7 @@ use tollgate::http::admin::body;
 
 use super::find::WhichKey;
 use super::output::{Listing, Output};
-use super::{CommandLine, Needs, made_now, token_keys};
+use super::{CommandLine, made_now, token_keys};
 
 #[derive(Subcommand)]
 pub(crate) enum KeyJob {
@@ -108,15 +109,15 @@ impl From<EnvironmentName> for Environment {
 }
 
 impl KeyJob {
-    pub(super) const fn needs(&self) -> Needs {
+    pub(super) const fn creates(&self) -> Create {
         match self {
-            Self::List { .. } | Self::Show { .. } => Needs::Reading,
+            Self::List { .. } | Self::Show { .. } => Create::Nothing,
             Self::Add { .. }
             | Self::Rename { .. }
             | Self::Rotate { .. }
             | Self::RotateWebhookSecret { .. }
             | Self::Restore { .. }
-            | Self::Revoke { .. } => Needs::Changing,
+            | Self::Revoke { .. } => Create::Beside,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `tollgate credentials`: client ids and secrets, and the Enhanced Security switch.
 
 use clap::Subcommand;
+use tollgate::app::Create;
 use tollgate::domain::credential::Credential;
 use tollgate::flows::idempotency::Rendered;
 use tollgate::flows::manage_credentials::{CredentialChanges, RotatedBy};
@@ -10,7 +11,7 @@ use tollgate::http::admin::credentials::CredentialView;
 use super::api_keys::Overlap;
 use super::find::WhichKey;
 use super::output::{Listing, Output};
-use super::{CommandLine, Needs, made_now};
+use super::{CommandLine, made_now};
 
 #[derive(Subcommand)]
 pub(crate) enum CredentialsJob {
@@ -57,10 +58,10 @@ pub(crate) enum CredentialsJob {
 }
 
 impl CredentialsJob {
-    pub(super) const fn needs(&self) -> Needs {
+    pub(super) const fn creates(&self) -> Create {
         match self {
-            Self::List { .. } | Self::Show { .. } => Needs::Reading,
-            Self::Add { .. } | Self::Rotate { .. } | Self::On { .. } | Self::Off { .. } => Needs::Changing,
+            Self::List { .. } | Self::Show { .. } => Create::Nothing,
+            Self::Add { .. } | Self::Rotate { .. } | Self::On { .. } | Self::Off { .. } => Create::Beside,
         }
     }
 }

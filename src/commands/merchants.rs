@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 use clap::{Subcommand, ValueEnum};
+use tollgate::app::Create;
 use tollgate::domain::clock::Timestamp;
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
@@ -11,7 +12,7 @@ use tollgate::http::admin::body;
 
 use super::onboard::{self, Onboarding};
 use super::output::{Listing, Output};
-use super::{CommandLine, Needs, made_now};
+use super::{CommandLine, made_now};
 
 #[derive(Subcommand)]
 pub(crate) enum MerchantJob {
@@ -105,11 +106,11 @@ impl From<ProductName> for Product {
 }
 
 impl MerchantJob {
-    pub(super) const fn needs(&self) -> Needs {
+    pub(super) const fn creates(&self) -> Create {
         match self {
-            Self::Add { .. } | Self::Onboard(_) => Needs::Starting,
-            Self::List { .. } | Self::Show { .. } => Needs::Reading,
-            Self::Rename { .. } | Self::Suspend { .. } | Self::Restore { .. } => Needs::Changing,
+            Self::Add { .. } | Self::Onboard(_) => Create::First,
+            Self::List { .. } | Self::Show { .. } => Create::Nothing,
+            Self::Rename { .. } | Self::Suspend { .. } | Self::Restore { .. } => Create::Beside,
         }
     }
 }

@@ -60,30 +60,20 @@ pub(crate) enum Job {
     Keys(token_keys::Keys),
 }
 
-/// What a command needs of the store.
-#[derive(Clone, Copy)]
-enum Needs {
-    /// It only reads, so it creates nothing.
-    Reading,
-    /// It changes what is there. A new store would be of no use to it.
-    Changing,
-    /// It may be the first command on a new store.
-    Starting,
-}
-
 impl Job {
-    const fn needs(&self) -> Needs {
+    /// What the command may create. A new store is of use only to commands that can be the first on it.
+    const fn creates(&self) -> Create {
         match self {
-            Self::Operator(_) => Needs::Starting,
-            Self::Merchant(job) => job.needs(),
-            Self::Licence(_) => Needs::Changing,
-            Self::Key(job) => job.needs(),
-            Self::Credentials(job) => job.needs(),
-            Self::User(job) => job.needs(),
-            Self::Audit(_) => Needs::Reading,
-            Self::Token(job) => job.needs(),
-            Self::Session(job) => job.needs(),
-            Self::Keys(keys) => keys.needs(),
+            Self::Operator(_) => Create::First,
+            Self::Merchant(job) => job.creates(),
+            Self::Licence(_) => Create::Beside,
+            Self::Key(job) => job.creates(),
+            Self::Credentials(job) => job.creates(),
+            Self::User(job) => job.creates(),
+            Self::Audit(_) => Create::Nothing,
+            Self::Token(job) => job.creates(),
+            Self::Session(job) => job.creates(),
+            Self::Keys(keys) => keys.creates(),
         }
     }
 }
@@ -96,12 +86,7 @@ struct CommandLine {
 
 /// Runs a command and prints its result.
 pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
-    let create = match job.needs() {
-        Needs::Reading => Create::Nothing,
-        Needs::Changing => Create::Beside,
-        Needs::Starting => Create::First,
-    };
-    let core = open_core(settings, create, Clock::System, Entropy::System).await?;
+    let core = open_core(settings, job.creates(), Clock::System, Entropy::System).await?;
     core.follow_token_key().await?;
     let line = CommandLine { core, principal: Principal::command_line() };
     let done = perform(settings, &line, job).await;

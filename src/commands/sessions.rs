@@ -1,12 +1,13 @@
 //! `tollgate session`.
 
 use clap::Subcommand;
+use tollgate::app::Create;
 use tollgate::domain::ids::SessionId;
 use tollgate::http::admin::body;
 use tollgate::http::admin::sessions::SessionView;
 
+use super::CommandLine;
 use super::output::{Listing, Output};
-use super::{CommandLine, Needs};
 
 #[derive(Subcommand)]
 pub(crate) enum SessionJob {
@@ -32,10 +33,10 @@ pub(crate) enum SessionJob {
 }
 
 impl SessionJob {
-    pub(super) const fn needs(&self) -> Needs {
+    pub(super) const fn creates(&self) -> Create {
         match self {
-            Self::List { .. } | Self::Show { .. } => Needs::Reading,
-            Self::End { .. } => Needs::Changing,
+            Self::List { .. } | Self::Show { .. } => Create::Nothing,
+            Self::End { .. } => Create::Beside,
         }
     }
 }

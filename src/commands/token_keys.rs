@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tollgate::app::{BuildError, key_file};
+use tollgate::app::{BuildError, Create, key_file};
 use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::keyring::{KeyState, ServerKey, name_of};
 use tollgate::flows::Core;
@@ -15,7 +15,6 @@ use tollgate::flows::token_keys::KeyReport;
 use tollgate::store::Engine;
 use zeroize::Zeroizing;
 
-use super::Needs;
 use super::output::{Output, print};
 
 #[derive(Args)]
@@ -43,10 +42,10 @@ enum Job {
 }
 
 impl Keys {
-    pub(super) const fn needs(&self) -> Needs {
+    pub(super) const fn creates(&self) -> Create {
         match self.job {
-            None | Some(Job::List | Job::Show { .. }) => Needs::Reading,
-            Some(Job::Rotate | Job::Reseal) => Needs::Changing,
+            None | Some(Job::List | Job::Show { .. }) => Create::Nothing,
+            Some(Job::Rotate | Job::Reseal) => Create::Beside,
         }
     }
 }

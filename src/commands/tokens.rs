@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::json;
+use tollgate::app::Create;
 use tollgate::domain::admin::{AdminToken, Permission, Role};
 use tollgate::flows::idempotency::Rendered;
 use tollgate::flows::manage_tokens::NewAdminToken;
@@ -11,7 +12,7 @@ use tollgate::http::admin::body;
 
 use super::api_keys::Overlap;
 use super::output::{Listing, Output, print};
-use super::{CommandLine, Needs, made_now};
+use super::{CommandLine, made_now};
 
 #[derive(Subcommand)]
 pub(crate) enum OperatorJob {
@@ -60,10 +61,10 @@ pub(crate) enum TokenJob {
 }
 
 impl TokenJob {
-    pub(super) const fn needs(&self) -> Needs {
+    pub(super) const fn creates(&self) -> Create {
         match self {
-            Self::List { .. } | Self::Show { .. } => Needs::Reading,
-            Self::Rotate { .. } | Self::Revoke { .. } => Needs::Changing,
+            Self::List { .. } | Self::Show { .. } => Create::Nothing,
+            Self::Rotate { .. } | Self::Revoke { .. } => Create::Beside,
         }
     }
 }

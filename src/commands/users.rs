@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
+use tollgate::app::Create;
 use tollgate::domain::admin::Role;
 use tollgate::domain::ids::UserId;
 use tollgate::domain::secret::PlainSecret;
@@ -13,7 +14,7 @@ use tollgate::http::admin::body;
 
 use super::find::WhichUser;
 use super::output::{Listing, Output, print};
-use super::{CommandLine, Needs, made_now};
+use super::{CommandLine, made_now};
 
 #[derive(Subcommand)]
 pub(crate) enum UserJob {
@@ -87,11 +88,11 @@ impl From<RoleName> for Role {
 }
 
 impl UserJob {
-    pub(super) const fn needs(&self) -> Needs {
+    pub(super) const fn creates(&self) -> Create {
         match self {
-            Self::Add { .. } => Needs::Starting,
-            Self::List { .. } | Self::Show { .. } => Needs::Reading,
-            Self::Link { .. } | Self::Disable { .. } | Self::Restore { .. } => Needs::Changing,
+            Self::Add { .. } => Create::First,
+            Self::List { .. } | Self::Show { .. } => Create::Nothing,
+            Self::Link { .. } | Self::Disable { .. } | Self::Restore { .. } => Create::Beside,
         }
     }
 }
