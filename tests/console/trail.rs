@@ -38,6 +38,11 @@ async fn operators_see_what_concerns_no_merchant_and_find_it_by_who_what_object_
         let count = async |query: &str| rows(&app, &operator, &format!("/console/audit?{query}")).await.len();
         assert_eq!(count("action=user.created&who=ops%40gate.example").await, 1);
         assert_eq!(count("action=User+created&who=ops%40gate.example").await, 1, "as the page says it");
+        assert_eq!(
+            count("action=Sign-in+link+created&who=ops%40gate.example").await,
+            1,
+            "as the page says it"
+        );
         assert_eq!(count("action=user.created&who=nobody").await, 0);
         assert_eq!(count(&format!("object={}", operator.id)).await, all_of(&all, &operator.id.to_string()));
         assert_eq!(count("outcome=refused&action=user.created").await, 0);

@@ -205,8 +205,27 @@ fn row(chained: Chained, merchant: Option<(String, String)>, names: &HashMap<Uui
     }
 }
 
+/// Actions whose names do not make a good title.
+const TITLES: [(&str, &str); 12] = [
+    ("admin_token.too_broad", "Admin token has too many permissions"),
+    ("audit_events.read", "Audit trail viewed"),
+    ("event.handed_in", "Event published"),
+    ("leak.not_ours", "Leak report of an unknown secret"),
+    ("session.replay_detected", "Refresh token reused"),
+    ("user.other_sessions_ended", "Other browsers signed out"),
+    ("user.password_set", "Password changed"),
+    ("user.recovery_codes_made", "Recovery codes created"),
+    ("user.second_factor_set", "Second factor set up"),
+    ("user.sign_in_link_made", "Sign-in link created"),
+    ("webhook_delivery.failed_redelivered", "Failed webhooks resent"),
+    ("webhook_delivery.redelivered", "Webhook resent"),
+];
+
 /// Converts `API key created`, as the page shows it, to `api_key.created`.
 fn action_of(text: &str) -> String {
+    if let Some((action, _)) = TITLES.iter().find(|(_, title)| title.eq_ignore_ascii_case(text.trim())) {
+        return (*action).to_owned();
+    }
     let lower = text.trim().to_lowercase();
     match lower.rsplit_once(' ') {
         Some((object, verb)) => format!("{}.{verb}", object.replace(' ', "_")),
@@ -216,6 +235,9 @@ fn action_of(text: &str) -> String {
 
 /// Converts `api_key.created` to `API key created`.
 pub(super) fn title_of(action: &str) -> String {
+    if let Some((_, title)) = TITLES.iter().find(|(of, _)| *of == action) {
+        return (*title).to_owned();
+    }
     let words = spaced(action);
     let words = words.replacen("api key", "API key", 1);
     let mut letters = words.chars();
