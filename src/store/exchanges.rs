@@ -141,6 +141,8 @@ const IN_RANGE: &str = concat!(
      and (status = $6 or $6 is null) and (api_key_id = $7 or $7 is null) and (client_ip = $8 or $8 is null) \
      and ((status >= 400 and (coalesce(reason, 'other') = $9 or $9 = 'any')) or $9 is null)"
 );
+/// The condition of the index of refused calls.
+const REFUSED: &str = " and status >= 400";
 const NAMED: &str = " and id in (select id from exchanges where merchant_id = $1 and request_id = $11 and request_id <> '' \
      union all select id from exchanges where merchant_id = $1 and id = $12 and request_id = '')";
 const NEWEST_FIRST: &str = " order by id desc limit $10";
@@ -154,15 +156,18 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Exchange>, StoreError> {
     // Ids begin with the time. Both ends of the range are always bound: PostgreSQL keeps one plan for all calls,
-    // and in that plan a condition that may be absent cannot use an index. For the same reason a request id,
-    // which has an index of its own, has a statement of its own. It may also be the id of the record.
+    // and in that plan a condition that may be absent cannot use an index. For the same reason a request id, and
+    // refused calls, which have an index of their own, have a statement of their own. A request id may also be the
+    // id of the record.
     let from = filter.from.unwrap_or(Timestamp::MIN);
     let to = filter.to.unwrap_or(Timestamp::MAX);
     let end = before.unwrap_or(Id::max()).min(filter.to.map_or(Id::max(), Id::first_after));
     let own_id = |request_id: &String| request_id.parse().unwrap_or(ExchangeId::nil());
-    let sql = match filter.request_id {
-        Some(_) => concat!(IN_RANGE, NAMED, NEWEST_FIRST),
-        None => concat!(IN_RANGE, NEWEST_FIRST),
+    let is_of_refused = filter.denied.is_some() || filter.status.is_some_and(|status| status >= 400);
+    let sql = match (&filter.request_id, is_of_refused) {
+        (Some(_), _) => concat!(IN_RANGE, NAMED, NEWEST_FIRST),
+        (None, true) => concat!(IN_RANGE, REFUSED, NEWEST_FIRST),
+        (None, false) => concat!(IN_RANGE, NEWEST_FIRST),
     };
     let query = db
         .query(sql)

@@ -39,7 +39,8 @@ const FILL: [&str; 9] = [
      rotated_at, expires_at) select id_of(n), id_of(1), id_of(1), 1, 1, 'secret', 1, n * 1000, n * 1000, n * 2000 \
      from generate_series(1, 50000) n",
     "insert into exchanges (id, merchant_id, at, request_id, method, path, status, client_ip, hops, latency_us) \
-     select id_of(n), id_of(1), n * 1000, 'request ' || n, 'POST', '/api/authorize', 200, '192.0.2.1', '[]', 900 \
+     select id_of(n), id_of(1), n * 1000, 'request ' || n, 'POST', '/api/authorize', \
+     case n % 1000 when 7 then 403 else 200 end, '192.0.2.1', '[]', 900 \
      from generate_series(1, 50000) n",
     "insert into audit_events (seq, id, at, merchant_id, actor_kind, action, object_kind, outcome, detail, hash) \
      select n, id_of(n), n * 1000, case n % 3 when 0 then id_of(1) when 1 then null else id_of(n % 500 + 2) end, 'server', 'api_key.created', \
@@ -80,6 +81,8 @@ async fn a_page_of_a_long_list_reads_little_more_than_its_rows() {
     let request =
         exchanges::Filter { request_id: Some("request 7".to_owned()), ..exchanges::Filter::default() };
     let rare = audit::Filter { merchant: Some(MerchantId::first_of(at(2))), ..audit::Filter::default() };
+    let forbidden = exchanges::Filter { status: Some(403), ..exchanges::Filter::default() };
+    let denied = exchanges::Filter { denied: Some("other".to_owned()), ..exchanges::Filter::default() };
     let (any_call, any_event) = (exchanges::Filter::default(), audit::Filter::default());
     let any_delivery = delivery_log::Filter::default();
 
@@ -99,6 +102,8 @@ async fn a_page_of_a_long_list_reads_little_more_than_its_rows() {
     holds(tx, "exchanges", async |db| exchanges::list(db, merchant, &any_call, middle, PAGE).await).await;
     holds(tx, "by time", async |db| exchanges::list(db, merchant, &time, None, PAGE).await).await;
     holds(tx, "by request", async |db| exchanges::list(db, merchant, &request, None, PAGE).await).await;
+    holds(tx, "by status", async |db| exchanges::list(db, merchant, &forbidden, None, PAGE).await).await;
+    holds(tx, "denied", async |db| exchanges::list(db, merchant, &denied, None, PAGE).await).await;
     let own = audit::Search { merchant: Some(merchant), ..audit::Search::default() };
     let platform = audit::Search { of_platform: true, ..audit::Search::default() };
     let anything = audit::Search::default();
