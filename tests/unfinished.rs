@@ -136,3 +136,38 @@ async fn an_address_that_fills_the_memory_takes_nothing_from_others() {
     }
     served.stop().await;
 }
+
+#[tokio::test]
+async fn a_trusted_proxy_with_many_clients_is_not_who_holds_the_most() {
+    let app = TestApp::with(Engine::Sqlite, |settings| {
+        small(settings);
+        settings.server.edge.trusted_proxies = vec!["127.0.0.3/32".parse().expect("a network")];
+    })
+    .await;
+    let merchant = app.merchant().await;
+    let served = app.serve().await;
+    let form = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
+    let head = format!(
+        "POST /api/authorize HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 203.0.113.9\r\nx-api-key: {}\r\n\
+         connection: close\r\ncontent-length: {}\r\ncontent-type: application/x-www-form-urlencoded\r\n\r\n",
+        merchant.key,
+        form.len()
+    );
+    let mut through_proxy = Vec::new();
+    for _ in 0..MANY / 2 {
+        through_proxy.push(connected_from([127, 0, 0, 3], served.address, head.as_bytes()).await);
+    }
+    let half = [b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: ".as_slice(), &[b'x'; 10_000]].concat();
+    let mut held = Vec::new();
+    for _ in 0..MANY {
+        held.push(connected_from(ATTACKER, served.address, &half).await);
+    }
+    let ended =
+        tokio::time::timeout(PATIENCE, held[0].read_u8()).await.expect("the attacker's first is ended");
+    assert!(ended.is_err(), "without an answer");
+    for stream in &mut through_proxy {
+        let answer = finished(stream, form.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    served.stop().await;
+}

@@ -15,7 +15,7 @@ use tower::{Service, ServiceExt};
 use super::context::Peer;
 use super::head::{self, Refused};
 use super::rest;
-use super::unfinished::Unfinished;
+use super::unfinished::Waits;
 
 /// We check this many times per idle limit. So a connection may stay open longer by this fraction of the
 /// limit.
@@ -89,7 +89,7 @@ pub fn service(
     router: Router,
     client: Peer,
     activity: Arc<Activity>,
-    unfinished: Arc<Unfinished>,
+    waits: Waits,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response,
@@ -106,7 +106,7 @@ pub fn service(
         let (body, rest) = if body.is_end_stream() {
             (Body::empty(), None)
         } else {
-            let (body, rest) = rest::watch(&head, body, client.ip, &unfinished);
+            let (body, rest) = rest::watch(&head, body, &waits);
             (Body::new(body), Some(rest))
         };
         let answer = router.clone().oneshot(Request::from_parts(head, body));

@@ -7,9 +7,7 @@
 //! which ends with NO_ERROR after the limit (RFC 9113 8.1).
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::connection::UnderWay;
 use super::head;
-use super::unfinished::{Ended, REQUEST_BYTES, Unfinished, Wait};
+use super::unfinished::{Ended, REQUEST_BYTES, Wait, Waits};
 
 /// Sixteen times the largest body. A caller that sends more is surely not using our API.
 const REST_BYTES_MAX: u64 = 256 * 1024;
@@ -51,8 +49,7 @@ pub struct Watched {
     body: Option<Incoming>,
     /// The memory of the request so far.
     bytes: usize,
-    client: IpAddr,
-    unfinished: Arc<Unfinished>,
+    waits: Waits,
     wait: Option<Wait>,
     back: Option<oneshot::Sender<Left>>,
     is_unasked: bool,
@@ -66,14 +63,13 @@ pub struct Rest {
 }
 
 /// Wraps a body that is not empty.
-pub fn watch(head: &Parts, body: Incoming, client: IpAddr, unfinished: &Arc<Unfinished>) -> (Watched, Rest) {
+pub fn watch(head: &Parts, body: Incoming, waits: &Waits) -> (Watched, Rest) {
     let (handed, back) = oneshot::channel();
     let is_unasked = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
     let watched = Watched {
         body: Some(body),
         bytes: REQUEST_BYTES + head::bytes_of(&head.headers, ""),
-        client,
-        unfinished: Arc::clone(unfinished),
+        waits: waits.clone(),
         wait: None,
         back: Some(handed),
         is_unasked,
@@ -150,7 +146,7 @@ impl Body for Watched {
         this.is_unasked = false;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-            let wait = this.wait.get_or_insert_with(|| this.unfinished.wait(this.client, this.bytes));
+            let wait = this.wait.get_or_insert_with(|| this.waits.begin(this.bytes));
             ready!(Pin::new(wait).poll(cx));
             this.is_broken = true;
             return Poll::Ready(Some(Err(Ended.into())));

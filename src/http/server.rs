@@ -24,8 +24,8 @@ use super::proxy_protocol::{self, MissingHeaders};
 use super::refusal::Refuser;
 use super::stream::Stream;
 use super::tls::Tls;
-use super::unfinished::{HANDSHAKE_BYTES, Unfinished};
-use crate::domain::address::canonical;
+use super::unfinished::{SILENT_BYTES, TLS_BYTES, Unfinished};
+use crate::domain::address::{canonical, network_of};
 
 /// How long to wait after `accept` failed, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -65,7 +65,7 @@ pub struct Transport {
     pub tls: Option<Arc<Tls>>,
     /// These peers must begin each connection with a PROXY header. All others must not.
     pub proxy_protocol_from: Arc<[IpNet]>,
-    /// Connections of these peers are not counted by address, because all clients come through them.
+    /// Connections of these peers are not counted by address, because many clients come through them.
     pub trusted_proxies: Arc<[IpNet]>,
 }
 
@@ -162,17 +162,25 @@ impl Listener {
     /// Serves a connection. Errors of the connection are not logged: each request has its own log line.
     async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer.ip());
-        let Some(client) = self.in_time(peer, self.client(&mut stream, peer)).await else { return };
+        let client = if self.transport.proxy_protocol_from.iter().any(|net| net.contains(&peer)) {
+            let Some(client) = self.in_time(None, SILENT_BYTES, self.named(&mut stream, peer)).await else {
+                return;
+            };
+            client
+        } else {
+            Peer::client(peer)
+        };
         let is_proxy = self.transport.trusted_proxies.iter().any(|net| net.contains(&client.ip));
+        let network = (!is_proxy).then(|| network_of(client.ip));
         let place = if is_proxy { None } else { Some(self.places.take(client.ip)) };
         if let Some(None) = place {
             return;
         }
         match &self.transport.tls {
-            None => self.http(stream, client, is_proxy).await,
+            None => self.http(stream, client, network, SILENT_BYTES).await,
             Some(tls) => {
-                if let Some(stream) = self.in_time(client.ip, tls.acceptor().accept(stream)).await {
-                    self.http(stream, client, is_proxy).await;
+                if let Some(stream) = self.in_time(network, TLS_BYTES, tls.acceptor().accept(stream)).await {
+                    self.http(stream, client, network, SILENT_BYTES + TLS_BYTES).await;
                 }
             }
         }
@@ -180,7 +188,12 @@ impl Listener {
 
     /// Runs a step before HTTP. `None` if it fails, takes longer than the header time-out, its memory is
     /// needed, or the listener stops.
-    async fn in_time<T>(&self, client: IpAddr, step: impl Future<Output = std::io::Result<T>>) -> Option<T> {
+    async fn in_time<T>(
+        &self,
+        network: Option<IpAddr>,
+        bytes: usize,
+        step: impl Future<Output = std::io::Result<T>>,
+    ) -> Option<T> {
         tokio::select! {
             done = tokio::time::timeout(self.limits.header_timeout, step) => match done {
                 Ok(Ok(done)) => Some(done),
@@ -190,16 +203,13 @@ impl Listener {
                 }
                 Err(_) => None,
             },
-            () = self.unfinished.wait(client, HANDSHAKE_BYTES) => None,
+            () = self.unfinished.waits_of(network).begin(bytes) => None,
             () = self.stopped() => None,
         }
     }
 
-    /// The client of a connection: the one that a trusted proxy names, otherwise the peer.
-    async fn client(&self, stream: &mut TcpStream, peer: IpAddr) -> std::io::Result<Peer> {
-        if !self.transport.proxy_protocol_from.iter().any(|net| net.contains(&peer)) {
-            return Ok(Peer::client(peer));
-        }
+    /// The client that a proxy names in its PROXY header, or the proxy itself.
+    async fn named(&self, stream: &mut TcpStream, peer: IpAddr) -> std::io::Result<Peer> {
         let said =
             proxy_protocol::read(stream).await.inspect_err(|error| self.missing_headers.note(error, peer))?;
         Ok(said.map_or(Peer::proxy(peer), |client| Peer::client(canonical(client))))
@@ -209,17 +219,15 @@ impl Listener {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         client: Peer,
-        is_proxy: bool,
+        network: Option<IpAddr>,
+        own_bytes: usize,
     ) {
         let ListenerLimits { header_timeout, idle_timeout, .. } = self.limits;
-        let silence_timeout = if is_proxy { idle_timeout } else { header_timeout };
+        // Only a trusted proxy counts for no network.
+        let silence_timeout = if network.is_none() { idle_timeout } else { header_timeout };
         let activity = Arc::new(Activity::default());
-        let service = connection::service(
-            self.router.clone(),
-            client,
-            Arc::clone(&activity),
-            Arc::clone(&self.unfinished),
-        );
+        let waits = self.unfinished.waits_of(network);
+        let service = connection::service(self.router.clone(), client, Arc::clone(&activity), waits.clone());
         let refuser = Refuser { router: self.router.clone(), client };
         let stream = Stream::new(
             stream,
@@ -227,7 +235,8 @@ impl Listener {
             refuser,
             header_timeout,
             silence_timeout,
-            Arc::clone(&self.unfinished),
+            waits,
+            own_bytes,
         );
         let stream = TokioIo::new(stream);
         let mut connection = pin!(self.builder.serve_connection(stream, TowerToHyperService::new(service)));

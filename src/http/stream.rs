@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::connection::Activity;
 use super::refusal::{Refuser, Start};
-use super::unfinished::{Unfinished, Wait, head_bytes};
+use super::unfinished::{Wait, Waits, head_bytes};
 
 /// The first line of HTTP/2's preface.
 const HTTP2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r";
@@ -43,7 +43,9 @@ pub struct Stream<S> {
     head_timeout: Duration,
     /// The time for the first byte.
     silence_timeout: Duration,
-    unfinished: Arc<Unfinished>,
+    waits: Waits,
+    /// What the connection itself takes while it waits.
+    own_bytes: usize,
     /// Set while we wait for the rest of a head.
     awaited: Option<Awaited>,
     start: Start,
@@ -75,7 +77,8 @@ impl<S> Stream<S> {
         refuser: Refuser,
         head_timeout: Duration,
         silence_timeout: Duration,
-        unfinished: Arc<Unfinished>,
+        waits: Waits,
+        own_bytes: usize,
     ) -> Self {
         Self {
             io,
@@ -83,7 +86,8 @@ impl<S> Stream<S> {
             refuser,
             head_timeout,
             silence_timeout,
-            unfinished,
+            waits,
+            own_bytes,
             awaited: None,
             start: Start::default(),
             head_bytes: 0,
@@ -128,9 +132,9 @@ impl<S> Stream<S> {
         let timeout = if is_silent { self.silence_timeout } else { self.head_timeout };
         let awaited = self.awaited.get_or_insert_with(|| Awaited {
             deadline: Box::pin(tokio::time::sleep(timeout)),
-            wait: self.unfinished.wait(self.refuser.client.ip, head_bytes(0)),
+            wait: self.waits.begin(self.own_bytes),
         });
-        awaited.wait.holds(head_bytes(self.head_bytes));
+        awaited.wait.holds(self.own_bytes + head_bytes(self.head_bytes));
         awaited.deadline.as_mut().poll(cx).is_ready() || Pin::new(&mut awaited.wait).poll(cx).is_ready()
     }
 }

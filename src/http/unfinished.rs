@@ -1,10 +1,13 @@
-//! Bounds the memory of everything that has begun and is not complete: silent connections, handshakes, heads and
-//! bodies.
+//! Bounds the memory of what has begun and is not complete: silent connections, handshakes, heads and bodies.
 //!
 //! Each of them counts with an estimate of its memory while it waits for its client. If all of them together
 //! need more than they may, we take an address (or IPv6 /64) that holds the most, and end what has waited
-//! longest there. So whoever fills the memory loses it to the others. Where all hold as little, the oldest one
-//! is ended: an honest client sends a request within milliseconds, and an attacker keeps it open.
+//! longest there. So whoever fills the memory loses it to the others. Where all hold the same, the oldest one is
+//! ended, because an honest client goes on soon and an attacker does not.
+//!
+//! Connections of trusted proxies are from many clients, so each of their waits counts as of an address of its
+//! own. Not counted are connections after their first request, also if they speak HTTP/2: their number is limited
+//! ([`super::places`]).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -12,17 +15,15 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
-
-use crate::domain::address::network_of;
 
 /// What a connection takes before its first byte. Its buffers come with that byte.
 pub const SILENT_BYTES: usize = 2 * 1024;
 
-/// What a TLS handshake or a PROXY header takes.
-pub const HANDSHAKE_BYTES: usize = 16 * 1024;
+/// What a TLS session takes, during the handshake and after it. It may hold part of a record.
+pub const TLS_BYTES: usize = 8 * 1024;
 
 /// What a request takes while its body arrives, without its head and body.
 pub const REQUEST_BYTES: usize = 8 * 1024;
@@ -31,7 +32,7 @@ pub const REQUEST_BYTES: usize = 8 * 1024;
 pub const fn head_bytes(bytes: usize) -> usize {
     /// hyper's first buffer. hyper doubles it when a read fills it.
     const BUFFER: usize = 8 * 1024;
-    if bytes == 0 { SILENT_BYTES } else { SILENT_BYTES + BUFFER + 2 * bytes }
+    if bytes == 0 { 0 } else { BUFFER + 2 * bytes }
 }
 
 /// Why a body ended early.
@@ -47,12 +48,19 @@ pub struct Unfinished {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    holders: HashMap<IpAddr, Holder>,
+    holders: HashMap<Whose, Holder>,
     bytes: usize,
     /// The number of the next wait.
     next: u64,
     /// How many were ended early.
     ended: u64,
+}
+
+/// An address (or IPv6 /64), or a single wait of a trusted proxy by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    Network(IpAddr),
+    Wait(u64),
 }
 
 /// What waits for the clients of one address.
@@ -70,12 +78,20 @@ struct Entry {
     _end: oneshot::Sender<()>,
 }
 
+/// Where the waits for one client are counted.
+#[derive(Clone)]
+pub struct Waits {
+    unfinished: Arc<Unfinished>,
+    network: Option<IpAddr>,
+}
+
 /// Counts until it is dropped. As a future, it resolves if the memory is needed for others.
 pub struct Wait {
     unfinished: Arc<Unfinished>,
-    network: IpAddr,
+    whose: Whose,
     number: u64,
-    end: oneshot::Receiver<()>,
+    /// `None` once it has ended.
+    end: Option<oneshot::Receiver<()>>,
 }
 
 impl Unfinished {
@@ -83,19 +99,23 @@ impl Unfinished {
         Arc::new(Self { bytes_max, waiting: Mutex::default() })
     }
 
-    /// Counts something that starts to wait for its client.
-    pub fn wait(self: &Arc<Self>, client: IpAddr, bytes: usize) -> Wait {
+    /// For a client of this network. `None` for a trusted proxy.
+    pub fn waits_of(self: &Arc<Self>, network: Option<IpAddr>) -> Waits {
+        Waits { unfinished: Arc::clone(self), network }
+    }
+
+    fn wait(self: &Arc<Self>, network: Option<IpAddr>, bytes: usize) -> Wait {
         let (end_of_entry, end) = oneshot::channel();
-        let network = network_of(client);
         let mut waiting = self.waiting();
         let number = waiting.next;
         waiting.next += 1;
-        let holder = waiting.holders.entry(network).or_default();
+        let whose = network.map_or(Whose::Wait(number), Whose::Network);
+        let holder = waiting.holders.entry(whose).or_default();
         holder.waits.insert(number, Entry { bytes, _end: end_of_entry });
         holder.bytes += bytes;
         waiting.bytes += bytes;
         waiting.make_room(self.bytes_max);
-        Wait { unfinished: Arc::clone(self), network, number, end }
+        Wait { unfinished: Arc::clone(self), whose, number, end: Some(end) }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -110,28 +130,35 @@ impl Waiting {
             let most = self.holders.iter().max_by_key(|(_, holder)| {
                 (holder.bytes, holder.waits.first_key_value().map(|(oldest, _)| Reverse(*oldest)))
             });
-            let Some((oldest, network)) = most.and_then(|(network, holder)| {
-                holder.waits.first_key_value().map(|(oldest, _)| (*oldest, *network))
+            let Some((oldest, whose)) = most.and_then(|(whose, holder)| {
+                holder.waits.first_key_value().map(|(oldest, _)| (*oldest, *whose))
             }) else {
                 return;
             };
-            self.remove(network, oldest);
+            self.remove(whose, oldest);
             self.ended += 1;
             if self.ended.is_power_of_two() {
                 let ended = self.ended;
-                tracing::warn!(client_ip = %network, ended, "unfinished requests ended: they hold too much memory");
+                tracing::warn!(?whose, ended, "unfinished requests ended: they hold too much memory");
             }
         }
     }
 
-    fn remove(&mut self, network: IpAddr, number: u64) {
-        let Some(holder) = self.holders.get_mut(&network) else { return };
+    fn remove(&mut self, whose: Whose, number: u64) {
+        let Some(holder) = self.holders.get_mut(&whose) else { return };
         let Some(entry) = holder.waits.remove(&number) else { return };
         holder.bytes -= entry.bytes;
         self.bytes -= entry.bytes;
         if holder.waits.is_empty() {
-            self.holders.remove(&network);
+            self.holders.remove(&whose);
         }
+    }
+}
+
+impl Waits {
+    /// Counts something that starts to wait for the client.
+    pub fn begin(&self, bytes: usize) -> Wait {
+        self.unfinished.wait(self.network, bytes)
     }
 }
 
@@ -139,7 +166,7 @@ impl Wait {
     /// Counts `bytes` from now on, instead of what it counted before.
     pub fn holds(&self, bytes: usize) {
         let mut waiting = self.unfinished.waiting();
-        let Some(holder) = waiting.holders.get_mut(&self.network) else { return };
+        let Some(holder) = waiting.holders.get_mut(&self.whose) else { return };
         let Some(entry) = holder.waits.get_mut(&self.number) else { return };
         let before = std::mem::replace(&mut entry.bytes, bytes);
         holder.bytes = holder.bytes - before + bytes;
@@ -152,12 +179,15 @@ impl Future for Wait {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.end).poll(cx).map(drop)
+        let Some(end) = &mut self.end else { return Poll::Ready(()) };
+        ready!(Pin::new(end).poll(cx)).ok();
+        self.end = None;
+        Poll::Ready(())
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.unfinished.waiting().remove(self.network, self.number);
+        self.unfinished.waiting().remove(self.whose, self.number);
     }
 }
