@@ -194,13 +194,14 @@ impl Keyring {
         })
     }
 
-    /// The key of a signer, as far as it is known.
+    /// The key of a signer. If nobody is known to have such a key, we cannot tell the forms apart, and this is
+    /// the signer's own id.
     pub fn key_of(&self, id: SignerId) -> ServerKeyId {
         let ring = self.0.load();
         let of_current = !id;
         let is_known =
             |id| ring.keys.iter().any(|key| key.id == id) || ring.absent.iter().any(|key| key.id == id);
-        if is_known(of_current) { of_current } else { id }
+        if !is_known(id) && is_known(of_current) { of_current } else { id }
     }
 
     pub fn by_id(&self, id: ServerKeyId) -> Option<Arc<ServerKey>> {
@@ -248,6 +249,15 @@ impl Keyring {
         if place != old.signing || form != old.form || absent != old.absent {
             self.0.store(Arc::new(Ring { keys: old.keys.clone(), signing: place, form, absent }));
         }
+    }
+
+    /// Sets only which keys there are elsewhere.
+    pub fn learn(&self, absent: impl IntoIterator<Item = Absent>) {
+        let (signing, form) = {
+            let ring = self.0.load();
+            (ring.keys[ring.signing].id, ring.form)
+        };
+        self.settle(signing, form, absent);
     }
 
     /// Encrypts with XChaCha20-Poly1305: `key id(8) | nonce(24) | ciphertext and tag`. `purpose` and `owner`
@@ -304,6 +314,7 @@ pub enum Purpose<'a> {
     Cursor,
     TotpSecret,
     SignInChoice,
+    KeptForm,
     AuditAnchor,
     AuditHead,
 }
@@ -315,6 +326,7 @@ fn cipher(key: &ServerKey, purpose: Purpose<'_>) -> XChaCha20Poly1305 {
         Purpose::Cursor => (SEAL, b"cursor"),
         Purpose::TotpSecret => (SEAL, b"totp secret"),
         Purpose::SignInChoice => (SEAL, b"sign-in choice"),
+        Purpose::KeptForm => (SEAL, b"kept form"),
         Purpose::AuditAnchor => (SEAL, b"audit anchor"),
         Purpose::AuditHead => (SEAL, b"audit head"),
     };

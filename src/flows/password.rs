@@ -51,7 +51,7 @@ type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 fn start_thread() -> mpsc::Sender<Job> {
     let (jobs, waiting) = mpsc::channel::<Job>();
     let work = move || {
-        // Waits for the first of some jobs without a buffer, and for each next one with it.
+        // An idle thread keeps no buffer.
         while let Ok(first) = waiting.recv() {
             let (mut memory, mut next) = (Vec::new(), Some(first));
             while let Some(job) = next {

@@ -154,8 +154,7 @@ impl Core {
         if self.keyring.signing().id() != signing {
             tracing::info!(key = name_of(signing), "another token key signs");
         }
-        let absent = known.iter().map(|key| Absent { id: key.id, is_lost: key.lost_at.is_some() });
-        self.keyring.settle(signing, form, absent);
+        self.keyring.settle(signing, form, absent(known));
     }
 
     /// Tells the other replicas that this one stops.
@@ -242,6 +241,8 @@ impl Core {
     /// What needs each key. Reads all sessions, in steps.
     async fn held(&self, db: &mut Connection) -> Result<BTreeMap<ServerKeyId, Held>, StoreError> {
         let (now, mut held) = (self.now(), BTreeMap::<ServerKeyId, Held>::new());
+        // To tell a key of the current form from one of the first.
+        self.keyring.learn(absent(&token_keys::known(db, 0).await?));
         for sealed in token_keys::sealed_secrets(db, now).await? {
             let Some(id) = sealer(&sealed.key) else { continue };
             let entry = held.entry(id).or_default();
@@ -348,6 +349,10 @@ fn choose(may_sign: &[ServerKeyId], known: &[Known], others: &[Vec<ServerKeyId>]
         .find(|id| signs(*id) || may_begin(*id))
         .or_else(|| may_sign.iter().rev().copied().find(|id| is_everywhere(*id)))
         .or_else(|| may_sign.last().copied())
+}
+
+fn absent(known: &[Known]) -> impl Iterator<Item = Absent> {
+    known.iter().map(|key| Absent { id: key.id, is_lost: key.lost_at.is_some() })
 }
 
 fn keys_of(replica: &Replica) -> Vec<ServerKeyId> {
