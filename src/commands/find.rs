@@ -1,7 +1,7 @@
 //! Finds the object that an argument names, by its id or by its name. If a name fits several objects, the error
 //! lists their ids.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::Args;
 use tollgate::domain::admin::{AdminToken, User};
 use tollgate::domain::api_key::ApiKey;
@@ -48,19 +48,29 @@ impl CommandLine {
     }
 
     pub(super) async fn key(&self, which: &WhichKey) -> anyhow::Result<ApiKey> {
-        if let Ok(id) = which.key.parse::<ApiKeyId>() {
-            return Ok(self.core.api_key(&self.principal, id).await?);
-        }
         let merchant = self.merchant_if_any(which.merchant.as_deref()).await?;
+        if let Ok(id) = which.key.parse::<ApiKeyId>() {
+            let key = self.core.api_key(&self.principal, id).await?;
+            ensure!(
+                merchant.is_none_or(|id| id == key.merchant_id),
+                "the API key {id} is of another merchant"
+            );
+            return Ok(key);
+        }
         let found = self.core.api_keys_called(&self.principal, merchant, &which.key).await?;
         only(found, "API key", &which.key, |key| format!("{} (merchant {})", key.id, key.merchant_id))
     }
 
     pub(super) async fn user(&self, which: &WhichUser) -> anyhow::Result<User> {
-        if let Ok(id) = which.user.parse::<UserId>() {
-            return Ok(self.core.user(&self.principal, id).await?);
-        }
         let merchant = self.merchant_if_any(which.merchant.as_deref()).await?;
+        if let Ok(id) = which.user.parse::<UserId>() {
+            let user = self.core.user(&self.principal, id).await?;
+            ensure!(
+                merchant.is_none_or(|id| user.merchant_id == Some(id)),
+                "the user {id} is of another merchant"
+            );
+            return Ok(user);
+        }
         let mut found = self.core.users_by_email(&self.principal, &which.user).await?;
         found.retain(|user| merchant.is_none_or(|id| user.merchant_id == Some(id)));
         only(found, "user", &which.user, |user| match user.merchant_id {
