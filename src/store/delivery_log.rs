@@ -128,9 +128,10 @@ pub async fn redeliver_failed(
     now: Timestamp,
     limit: i64,
 ) -> Result<u64, StoreError> {
+    // The outer condition is checked again on PostgreSQL after a wait for a row that another call has made due.
     const REDELIVER: &str = concat!(
         "update webhook_deliveries set state = 'pending', next_attempt_at = $4, tries = 0, \
-         began_at = null, finished_at = null where id in (select id from webhook_deliveries where ",
+         began_at = null, finished_at = null where state = 'failed' and id in (select id from webhook_deliveries where ",
         STILL_FAILED,
         " order by id limit $5)"
     );
