@@ -48,6 +48,13 @@ impl Core {
         Ok(Some(SignedIn { user, session }))
     }
 
+    /// The user of a session, even if it has ended. This gives no rights: it only says for whom something may be
+    /// kept over a sign-in.
+    pub async fn last_user(&self, cookie: &PlainSecret) -> Result<Option<UserId>, StoreError> {
+        let found = sessions::session(&mut self.store.read().await?, cookie.hash()).await?;
+        Ok(found.map(|(user, _)| user))
+    }
+
     /// The principal for a signed-in user.
     pub fn by_user(&self, signed_in: &SignedIn, origin: Origin) -> Principal {
         let lacks_second_factor = self.console.totp_required_for_live && !signed_in.user.has_totp;

@@ -57,9 +57,9 @@ impl Core {
         };
         let url = key.webhook_url.as_deref().and_then(|url| WebhookUrl::parse(url, self.destinations).ok());
         let attempt = |attempt: &Attempt| {
-            let signers = self.signers(&secrets, attempt.at);
-            let was_sent = !signers.is_empty() && !is_before_sending(attempt.error);
-            let message = url.clone().filter(|_| was_sent).map(|url| {
+            let signers = self.signers(&secrets, attempt.at).filter(|signers| !signers.is_empty());
+            let was_sent = !is_before_sending(attempt.error);
+            let message = url.clone().filter(|_| was_sent).zip(signers).map(|(url, signers)| {
                 SignedMessage::new(url, &event, key.webhook_format, &signers, attempt.at.unix_secs())
             });
             SentAttempt { attempt: attempt.clone(), message, may_differ: key.updated_at > attempt.at }
@@ -73,10 +73,10 @@ impl Core {
         })
     }
 
-    /// The secrets that signed at a time, newest first.
-    fn signers(&self, secrets: &[SigningSecret], at: Timestamp) -> Vec<WebhookSecret> {
+    /// The secrets that signed at a time, newest first. `None` if one of them cannot be opened.
+    fn signers(&self, secrets: &[SigningSecret], at: Timestamp) -> Option<Vec<WebhookSecret>> {
         let signed = |one: &&SigningSecret| one.created_at <= at && one.ends_at.is_none_or(|end| at < end);
-        secrets.iter().filter(signed).filter_map(|one| self.open_webhook_secret(&one.secret)).collect()
+        secrets.iter().filter(signed).map(|one| self.open_webhook_secret(&one.secret)).collect()
     }
 }
 

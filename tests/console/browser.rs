@@ -70,11 +70,6 @@ impl Browser {
         self.client.goto(&format!("{}{path}", self.base)).await.expect("the page loads");
     }
 
-    /// As if the session had ended.
-    pub(crate) async fn lose_the_session(&self) {
-        self.client.delete_all_cookies().await.expect("cookies can be deleted");
-    }
-
     /// The browser's Back button.
     pub(crate) async fn back(&self) {
         self.client.back().await.expect("there is an earlier page");

@@ -7,6 +7,7 @@ use super::people::{PASSWORD, Person, cookie_of, field, from_a_page};
 use crate::support::{Reply, TestApp, each_engine};
 
 const ADA: &str = "ada@harbour.example";
+const BEA: &str = "bea@harbour.example";
 
 #[tokio::test]
 async fn every_mistake_is_at_its_field_and_all_values_are_kept() {
@@ -67,9 +68,9 @@ async fn every_mistake_is_at_its_field_and_all_values_are_kept() {
 }
 
 /// Signs in on the page that a reply shows, with all its hidden fields.
-async fn sign_in_on(app: &TestApp, page: &str) -> Reply {
-    let hidden = ["next", "form_path", "form_fields"].map(|name| (name, unescaped(&field(page, name))));
-    let mut fields = vec![("email", ADA), ("password", PASSWORD)];
+async fn sign_in_on(app: &TestApp, email: &str, page: &str) -> Reply {
+    let hidden = ["next", "form"].map(|name| (name, unescaped(&field(page, name))));
+    let mut fields = vec![("email", email), ("password", PASSWORD)];
     fields.extend(hidden.iter().map(|(name, value)| (*name, value.as_str())));
     app.send(from_a_page("/console/sign-in", &fields)).await
 }
@@ -94,7 +95,11 @@ async fn a_form_comes_back_with_its_values_after_a_sign_in_that_became_necessary
         ];
         let asked = app.send(person.post(&path, &fields)).await;
         assert_eq!(asked.status, 200, "the sign-in page");
-        let signed_in = sign_in_on(&app, &asked.text()).await;
+        assert!(!asked.text().contains("Tills"), "what was typed is sealed");
+        app.person(BEA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let other = sign_in_on(&app, BEA, &asked.text()).await;
+        assert_eq!(other.status, 303, "somebody else does not get the form");
+        let signed_in = sign_in_on(&app, ADA, &asked.text()).await;
         let person = Person { cookie: cookie_of(&signed_in), ..person };
         let page = signed_in.text();
         assert!(page.contains(&format!("action=\"{path}\"")), "{page}");

@@ -12,6 +12,7 @@ use crate::support::receiver::{Answering, Receiver};
 use crate::webhooks::to_this_machine;
 
 const ADA: &str = "ada@harbour.example";
+const BEA: &str = "bea@harbour.example";
 
 /// The section of a page with this id.
 fn section<'a>(page: &'a str, id: &str) -> &'a str {
@@ -98,7 +99,8 @@ async fn a_webhook_that_was_sent_is_shown_with_the_headers_that_its_receiver_got
         receiver.answer(Answering::With { status: 500, headers: Vec::new(), body });
         let key = NewApiKey { webhook_url: Some(receiver.url()), ..plain_key() };
         let merchant = app.merchant_with(key).await;
-        let person = app.person(ADA, Role::MerchantViewer, Some(merchant.id)).await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let viewer = app.person(BEA, Role::MerchantViewer, Some(merchant.id)).await;
         app.deliver().await;
         let hooks = receiver.until_received(1).await;
         // The secret that signed has ended by now.
@@ -123,7 +125,9 @@ async fn a_webhook_that_was_sent_is_shown_with_the_headers_that_its_receiver_got
             page.contains("The receiver answered 500.") && page.contains("&#60;b&#62;out of order"),
             "{page}"
         );
-        assert!(!page.contains("/resend"), "a viewer can only read");
+        let seen = app.page(&viewer, &path).await;
+        assert!(seen.contains(&sent) && !seen.contains("/resend"), "a viewer can only read");
+        assert!(!seen.contains(hook.header("webhook-signature")), "and not pass it on as ours");
         let foreign = app.merchant().await;
         let crossed = path.replace(&merchant.id.to_string(), &foreign.id.to_string());
         let operator = app.person("ops@gate.example", Role::Operator, None).await;

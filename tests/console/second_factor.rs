@@ -272,15 +272,13 @@ async fn a_form_is_kept_over_both_steps_of_a_sign_in() {
         app.advance(TimeDelta::hours(13));
         let asked =
             app.send(person.post("/console/merchants", &[("name", "Quay"), ("gateway", "demo")])).await;
-        let kept =
-            |page: &str| ["form_path", "form_fields"].map(|name| field(page, name).replace("&#38;", "&"));
-        let [path, fields] = kept(&asked.text());
-        let form = [("email", ADA), ("password", PASSWORD), ("form_path", &path), ("form_fields", &fields)];
+        let kept = field(&asked.text(), "form");
+        let form = [("email", ADA), ("password", PASSWORD), ("form", &kept)];
         let first = app.send(from_a_page("/console/sign-in", &form)).await;
         let half = Person { cookie: cookie_of(&first), ..person };
-        let [path, fields] = kept(&first.text());
+        let kept = field(&first.text(), "form");
         let code = code(&secret, &app);
-        let form = [("code", code.as_str()), ("form_path", &path), ("form_fields", &fields)];
+        let form = [("code", code.as_str()), ("form", &kept)];
         let page = app.send(half.post("/console/sign-in/code", &form)).await.text();
         assert!(page.contains("action=\"/console/merchants\"") && page.contains("value=\"Quay\""), "{page}");
         assert_eq!(app.number("select count(*) from merchants").await, 0);

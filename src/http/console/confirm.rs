@@ -51,7 +51,7 @@ pub(super) fn last_used(at: Option<Timestamp>, now: Timestamp) -> String {
     )
 }
 
-/// What ending an earlier secret costs: `what` is what it is a secret of.
+/// What ending an earlier secret costs: `what` names its owner, such as `API key`.
 pub(super) fn ending_a_secret(
     what: &str,
     secrets: &[StoredSecret],

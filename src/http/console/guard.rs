@@ -102,7 +102,7 @@ pub async fn signed_in(State(shared): State<Arc<Shared>>, mut request: Request, 
             request.extensions_mut().insert(who);
             next.run(request).await
         }
-        Ok(None) => ask_to_sign_in(request).await,
+        Ok(None) => ask_to_sign_in(&shared, request).await,
         Err(fault) => Failure::from(fault).into_response(),
     }
 }
@@ -118,14 +118,14 @@ pub async fn must_not_only_look(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn ask_to_sign_in(request: Request) -> Response {
+async fn ask_to_sign_in(shared: &Arc<Shared>, request: Request) -> Response {
     let wanted = match *request.method() {
         Method::GET => request.uri().path_and_query().map(ToString::to_string),
         // The page with the form.
         _ => referring_page(request.headers()),
     };
     let wanted = wanted.filter(|path| path != "/console").unwrap_or_default();
-    if let Some(form) = KeptForm::of(request).await {
+    if let Some(form) = KeptForm::of(shared, request).await {
         return sign_in::page_with(wanted, form).into_response();
     }
     if wanted.is_empty() {

@@ -1,17 +1,28 @@
 //! A form that was sent after the session had ended. The pages of the sign-in carry it, and afterwards it comes
 //! back with its values. Nothing is changed until the user sends it again.
+//!
+//! It is sealed for the user of the ended session. So it comes back to nobody else who signs in on this browser,
+//! and nobody can make up a form for another user to send.
+
+use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use url::form_urlencoded;
 
+use super::cookie;
 use super::form::{RESTORED, is_form};
 use super::page::SignedOutFrame;
-use crate::http::body;
+use crate::domain::ids::UserId;
+use crate::domain::keyring::Purpose;
+use crate::flows::Core;
+use crate::http::{Shared, body};
 
-/// The routes whose forms can come back. None of these forms has a password or another secret.
+/// The routes whose forms can come back. None of these forms has a password.
 const ROUTES: [&str; 10] = [
     "/console/merchants",
     "/console/people/users",
@@ -34,29 +45,38 @@ pub(super) const FORM_RESTORED: Option<&str> = Some("form-restored");
 /// A form as the pages of the sign-in carry it.
 #[derive(Clone, Default, Deserialize)]
 pub(super) struct KeptForm {
-    /// Its path. Empty if there is no form.
-    #[serde(default, rename = "form_path")]
-    pub(super) path: String,
-    /// Its fields, URL-encoded.
-    #[serde(default, rename = "form_fields")]
-    pub(super) fields: String,
+    /// Its path and its URL-encoded fields. Empty if there is no form.
+    #[serde(default, rename = "form")]
+    pub(super) sealed: String,
 }
 
 impl KeptForm {
     /// The form of a request without a session, if it can come back.
-    pub(super) async fn of(request: Request) -> Option<Self> {
+    pub(super) async fn of(shared: &Arc<Shared>, request: Request) -> Option<Self> {
         let route = request.extensions().get::<MatchedPath>()?.as_str();
         if *request.method() != Method::POST || !ROUTES.contains(&route) || !is_form(request.headers()) {
             return None;
         }
+        let cookie = cookie::presented(request.headers())?;
+        let user = shared.core.last_user(&cookie).await.ok()??;
         let path = request.uri().path().to_owned();
         let (parts, body) = request.into_parts();
         let fields = body::read(&parts.headers, body, BYTES_MAX).await.ok()?;
-        Some(Self { path, fields: String::from_utf8(fields.to_vec()).ok()? })
+        let plain = serde_json::to_vec(&(path, str::from_utf8(&fields).ok()?)).ok()?;
+        let core = &shared.core;
+        let sealed = core.keyring.seal(Purpose::KeptForm, user.uuid().as_bytes(), &plain, &core.entropy);
+        Some(Self { sealed: URL_SAFE_NO_PAD.encode(sealed) })
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.path.is_empty()
+        self.sealed.is_empty()
+    }
+
+    /// Its path and fields, if it is of this user.
+    pub(super) fn opened(&self, core: &Core, user: UserId) -> Option<(String, String)> {
+        let sealed = URL_SAFE_NO_PAD.decode(&self.sealed).ok()?;
+        let plain = core.keyring.open(Purpose::KeptForm, user.uuid().as_bytes(), &sealed)?;
+        serde_json::from_slice(&plain).ok()
     }
 }
 

@@ -39,6 +39,8 @@ const SUGGESTED_MAX: usize = 20;
 #[template(path = "key.html")]
 struct KeyPage {
     page: Page,
+    /// The settings as they are stored.
+    current: KeyFields,
     form: KeyForm,
     base: String,
     back: String,
@@ -138,6 +140,7 @@ async fn key_page(
     let base = context.path(&format!("/api-keys/{}", key.id));
     Ok(KeyPage {
         page: context.page("API key", Screen::ApiKeys),
+        current: KeyFields::of(key),
         form: KeyForm::of(context, key, fields, mistakes),
         back: context.path("/api-keys"),
         status: Status::of(key, now),
@@ -249,7 +252,7 @@ pub(super) async fn save(
                     .update_api_key(&context.context.principal, key.id, version, changes)
                     .await,
             )? {
-                Ok(changed) => return saved(&context, changed).await,
+                Ok(changed) => return saved(&context, changed, "saved").await,
                 Err(refused) => Mistakes::of(&refused),
             }
         }
@@ -276,11 +279,11 @@ async fn ask_to_narrow(
     scopes::question(context, &fields.scopes, narrowing).await
 }
 
-/// Redirects to the page of the key. If this was the first webhook URL, shows its signing secret once instead.
-async fn saved(context: &MerchantContext, changed: ChangedApiKey) -> Result<Response, Failure> {
+/// Redirects to the page of the key. If its webhook has a new signing secret, shows it once instead.
+async fn saved(context: &MerchantContext, changed: ChangedApiKey, done: &str) -> Result<Response, Failure> {
     let key = changed.object;
     let Some(secret) = changed.webhook_secret else {
-        let to = context.path(&format!("/api-keys/{}?done=saved", key.id));
+        let to = context.path(&format!("/api-keys/{}?done={done}", key.id));
         return Ok(Redirect::to(&to).into_response());
     };
     let page = key_page(context, &key, KeyFields::of(&key), Mistakes::default()).await?;
@@ -310,6 +313,7 @@ pub(super) async fn enable_webhook(
     let key = context.key(path.key).await?;
     let changes = ApiKeyChanges { webhook_url: Some(key.webhook_url.clone()), ..ApiKeyChanges::default() };
     let core = context.context.core();
-    core.update_api_key(&context.context.principal, key.id, Some(key.version), changes).await?;
-    Ok(Redirect::to(&context.path(&format!("/api-keys/{}?done=webhook-enabled", key.id))).into_response())
+    let changed = core.update_api_key(&context.context.principal, key.id, Some(key.version), changes).await?;
+    // Without a live secret, it has got a new one.
+    saved(&context, changed, "webhook-enabled").await
 }

@@ -125,7 +125,7 @@ fn merchant_routes() -> Router<Arc<Shared>> {
         .route(&at("/audit.csv"), get(audit::csv))
         .route(&at("/account"), get(merchants::show).post(merchants::save))
         .route(&at("/account/status"), get(merchants::confirm_suspend).post(merchants::set_status))
-        .route(&at("/account/licences/{product}"), post(merchants::put_licence))
+        .route(&at("/account/licences/{product}"), get(up::<2>).post(merchants::put_licence))
 }
 
 fn key_routes() -> Router<Arc<Shared>> {

@@ -53,6 +53,9 @@ pub(super) struct SessionPath {
     session: SessionId,
 }
 
+/// The states to search for.
+const STATES: [&str; 3] = ["active", "expired", "ended"];
+
 #[derive(Deserialize)]
 pub(super) struct Asked {
     #[serde(default, deserialize_with = "filled")]
@@ -71,7 +74,7 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
     let filter = Filter {
         api_key_id: asked.key.as_deref().and_then(|key| key.parse().ok()),
         client_id: asked.client_id.clone(),
-        state: asked.state.clone(),
+        state: asked.state.clone().filter(|state| STATES.contains(&state.as_str())),
     };
     let found =
         core.found_sessions(principal, context.id(), &filter, wanted.before, wanted.to_read()).await?;

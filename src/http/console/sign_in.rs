@@ -143,7 +143,7 @@ pub(super) async fn submit(
     let origin = origin(&context);
     let attempt = shared.core.sign_in(&form.email, password, &origin);
     match counted(&shared, &context, attempt).await? {
-        SignIn::Done(secret) => enter(&secret, &form.next, &form.form),
+        SignIn::Done(secret) => enter(&shared, &secret, &form.next, &form.form).await,
         SignIn::NeedsSecondFactor(secret) => ask_for_code(&secret, form.next, form.form),
         SignIn::Choose(choices) => ask_for_merchant(choices, form.next, form.form),
         SignIn::Refused => {
@@ -169,7 +169,7 @@ pub(super) async fn submit_merchant(
     let (sealed, origin) = (PlainSecret::new(form.sealed), origin(&context));
     let attempt = shared.core.sign_in_as(&sealed, form.user, &origin);
     match counted(&shared, &context, attempt).await? {
-        SignIn::Done(secret) => enter(&secret, &form.next, &form.form),
+        SignIn::Done(secret) => enter(&shared, &secret, &form.next, &form.form).await,
         SignIn::NeedsSecondFactor(secret) => ask_for_code(&secret, form.next, form.form),
         SignIn::Choose(_) | SignIn::Refused => {
             let page = SignInPage {
@@ -217,7 +217,7 @@ pub(super) async fn submit_code(
     let origin = origin(&context);
     let attempt = shared.core.sign_in_second_factor(&pending, &form.code, &origin);
     match counted(&shared, &context, attempt).await? {
-        SignIn::Done(secret) => enter(&secret, &form.next, &form.form),
+        SignIn::Done(secret) => enter(&shared, &secret, &form.next, &form.form).await,
         SignIn::NeedsSecondFactor(_) | SignIn::Choose(_) | SignIn::Refused => {
             let page = CodePage {
                 frame: SignedOutFrame::new(),
@@ -244,7 +244,7 @@ pub(super) async fn submit_link(
     let (link, origin) = (PlainSecret::new(form.token), origin(&context));
     let attempt = shared.core.sign_in_by_link(&link, &origin);
     match counted(&shared, &context, attempt).await? {
-        SignIn::Done(secret) => enter(&secret, AFTER_LINK, &KeptForm::default()),
+        SignIn::Done(secret) => enter(&shared, &secret, AFTER_LINK, &KeptForm::default()).await,
         SignIn::NeedsSecondFactor(secret) => {
             ask_for_code(&secret, AFTER_LINK.to_owned(), KeptForm::default())
         }
@@ -325,12 +325,16 @@ fn ask_for_code(secret: &PlainSecret, next: String, form: KeptForm) -> Result<Re
     Ok(with_cookie(secret, answer))
 }
 
-fn enter(secret: &PlainSecret, next: &str, form: &KeptForm) -> Result<Response, Failure> {
-    let to = format!("/console/welcome?next={}", encoded(within(next)));
-    let answer = if form.is_empty() {
-        Redirect::to(&to).into_response()
-    } else {
-        html(&ResumePage::new(within(&form.path), &form.fields))?
+async fn enter(
+    shared: &Shared,
+    secret: &PlainSecret,
+    next: &str,
+    form: &KeptForm,
+) -> Result<Response, Failure> {
+    let user = if form.is_empty() { None } else { shared.core.signed_in(secret).await? };
+    let answer = match user.and_then(|who| form.opened(&shared.core, who.user.id)) {
+        Some((path, fields)) => html(&ResumePage::new(&path, &fields))?,
+        None => Redirect::to(&format!("/console/welcome?next={}", encoded(within(next)))).into_response(),
     };
     Ok(with_cookie(secret, answer))
 }

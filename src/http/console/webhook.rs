@@ -70,13 +70,14 @@ pub(super) async fn show(
         class,
         next: next_attempt(&delivery, context.context.now),
         body,
-        attempts: attempts.into_iter().map(attempt_row).collect(),
+        attempts: attempts.into_iter().map(|sent| attempt_row(sent, context.may_change())).collect(),
         may_change: context.may_change(),
         event_type: delivery.event_type,
     })
 }
 
-fn attempt_row(sent: SentAttempt) -> AttemptRow {
+/// A signature is valid for some minutes, so viewers do not see it.
+fn attempt_row(sent: SentAttempt, shows_signature: bool) -> AttemptRow {
     let attempt = sent.attempt;
     let headers = sent.message.map(|message| {
         format!(
@@ -85,7 +86,7 @@ fn attempt_row(sent: SentAttempt) -> AttemptRow {
             message.url.as_str(),
             message.id,
             message.timestamp_secs,
-            message.signature
+            if shows_signature { &*message.signature } else { "(not shown to viewers)" }
         )
     });
     AttemptRow {
