@@ -40,6 +40,7 @@ pub const fn head_bytes(bytes: usize) -> usize {
 #[error("its memory was needed for other requests")]
 pub struct Ended;
 
+/// Everything that waits for a client, on one listener.
 #[derive(Debug)]
 pub struct Unfinished {
     bytes_max: usize,
