@@ -3,6 +3,8 @@
 use chrono::TimeDelta;
 use serde_json::json;
 use tollgate::domain::admin::Role;
+use tollgate::domain::clock::Timestamp;
+use tollgate::store::{Engine, Tx, delivery_log};
 
 use super::{Call, Hooked, each, ok};
 use crate::support::receiver::{Answering, Receiver};
@@ -131,6 +133,39 @@ async fn the_log_of_another_merchant_does_not_exist() {
             let rotated = app.send(actor.key_call(Call::post, "/rotate-webhook-secret")).await;
             assert_eq!(rotated.status, may_rotate, "{}", rotated.text());
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_who_send_all_failed_again_at_once_send_each_once() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        let hooked = app.hooked(&receiver.url()).await;
+        app.publish(&hooked, "payment.settled").await;
+        app.run_sql("update webhook_deliveries set state = 'failed', finished_at = created_at").await;
+        let redeliver = async |tx: &mut Tx| {
+            let (since, now) = (Timestamp::from_unix_secs(0), app.now());
+            let made_due = delivery_log::redeliver_failed(tx, hooked.merchant, None, since, now, 100).await;
+            made_due.expect("the store answers")
+        };
+        let store = &app.core().store;
+        let mut first = store.begin().await.expect("the store answers");
+        assert_eq!(redeliver(&mut first).await, 2);
+        let second = async {
+            let mut second = store.begin().await.expect("the store answers");
+            let made_due = redeliver(&mut second).await;
+            second.commit().await.expect("the store answers");
+            made_due
+        };
+        let first_ends = async {
+            // On SQLite the second one cannot begin before the first ends.
+            let waits = "select count(*) from pg_stat_activity where datname = current_database() \
+                         and wait_event_type = 'Lock'";
+            while app.database.engine == Engine::Postgres && app.number(waits).await == 0 {}
+            first.commit().await.expect("the store answers");
+        };
+        assert_eq!(tokio::join!(second, first_ends).0, 0);
     })
     .await;
 }
