@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tollgate::config::Settings;
 use tollgate::store::Engine;
 
-use super::support::TestApp;
+use super::support::{Merchant, TestApp};
 use super::transport::{PATIENCE, read_to_end};
 
 /// More than one MiB takes of heads or bodies.
@@ -30,6 +30,21 @@ async fn connected_from(source: [u8; 4], address: SocketAddr, sent: &[u8]) -> Tc
     let mut stream = socket.connect(address).await.expect("it listens");
     stream.write_all(sent).await.expect("it reads");
     stream
+}
+
+const LAST: &str = "connection: close\r\n";
+
+fn form_of(merchant: &Merchant) -> String {
+    format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret)
+}
+
+/// The head of a call for tokens, with `more` fields and the length of its body.
+fn head_of(merchant: &Merchant, more: &str, bytes: usize) -> String {
+    format!(
+        "POST /api/authorize HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n{more}content-length: {bytes}\r\n\
+         content-type: application/x-www-form-urlencoded\r\n\r\n",
+        merchant.key
+    )
 }
 
 /// Sends the rest of a request, and returns all of the answer.
@@ -63,20 +78,12 @@ async fn bodies_that_do_not_go_on_are_answered_503_to_make_room_for_those_that_d
     let app = TestApp::with(Engine::Sqlite, small).await;
     let merchant = app.merchant().await;
     let served = app.serve().await;
-    let form = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
-    let head = |more: &str, bytes: usize| {
-        format!(
-            "POST /api/authorize HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n{more}content-length: {bytes}\r\n\
-             content-type: application/x-www-form-urlencoded\r\n\r\n",
-            merchant.key
-        )
-    };
-    let half = head("", 16_000) + &"a=b&".repeat(3_000);
+    let form = form_of(&merchant);
+    let half = head_of(&merchant, "", 16_000) + &"a=b&".repeat(3_000);
     let mut held = Vec::new();
     for _ in 0..MANY {
         held.push(connected(served.address, half.as_bytes()).await);
-        let mut honest =
-            connected(served.address, head("connection: close\r\n", form.len()).as_bytes()).await;
+        let mut honest = connected(served.address, head_of(&merchant, LAST, form.len()).as_bytes()).await;
         let answer = finished(&mut honest, form.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
@@ -108,13 +115,8 @@ async fn an_address_that_fills_the_memory_takes_nothing_from_others() {
     let app = TestApp::with(Engine::Sqlite, small).await;
     let merchant = app.merchant().await;
     let served = app.serve().await;
-    let form = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
-    let head = format!(
-        "POST /api/authorize HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\nconnection: close\r\ncontent-length: {}\r\n\
-         content-type: application/x-www-form-urlencoded\r\n\r\n",
-        merchant.key,
-        form.len()
-    );
+    let form = form_of(&merchant);
+    let head = head_of(&merchant, LAST, form.len());
     // They began to wait before the attacker did.
     let mut silent = connected(served.address, b"").await;
     let mut half_a_head = connected(served.address, &head.as_bytes()[..60]).await;
@@ -146,13 +148,9 @@ async fn a_trusted_proxy_with_many_clients_is_not_who_holds_the_most() {
     .await;
     let merchant = app.merchant().await;
     let served = app.serve().await;
-    let form = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
-    let head = format!(
-        "POST /api/authorize HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 203.0.113.9\r\nx-api-key: {}\r\n\
-         connection: close\r\ncontent-length: {}\r\ncontent-type: application/x-www-form-urlencoded\r\n\r\n",
-        merchant.key,
-        form.len()
-    );
+    let form = form_of(&merchant);
+    let through = format!("x-forwarded-for: 203.0.113.9\r\n{LAST}");
+    let head = head_of(&merchant, &through, form.len());
     let mut through_proxy = Vec::new();
     for _ in 0..MANY / 2 {
         through_proxy.push(connected_from([127, 0, 0, 3], served.address, head.as_bytes()).await);

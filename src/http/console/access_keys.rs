@@ -11,7 +11,7 @@ use super::context::MerchantContext;
 use super::form::Form;
 use super::keys::{KeyPath, NEW_KEY, Shown, Status};
 use super::listing::Listing;
-use super::page::{Page, Screen, answered, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as, stored};
 use super::secrets::{FROM_FIRST_USE, OVERLAPS, RotatePage, Rotation, SecretRow, ending, secret_rows};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
@@ -205,7 +205,7 @@ async fn access_keys(
     let made: Option<MadeCredentials> = made.and_then(|body| serde_json::from_slice(&body).ok());
     let key_secret = kept(context, &remembered.key_once, NEW_KEY, context.id().uuid()).await?;
     let key_secret = key_secret
-        .and_then(|body| Shown::parse(&body).ok())
+        .and_then(|body| stored::<Shown>(&body).ok())
         .filter(|shown| shown.id == key.id.to_string())
         .map(|shown| shown.key);
     let row = |credential: Credential| AccessKey {
@@ -307,17 +307,8 @@ pub(super) async fn rotate(
     let page = rotate_page(&context, &key, &credential);
     let core = context.context.core();
     let by = RotatedBy::Manager { client_id: &credential.client_id };
-    match answered(core.rotate_client_secret(&principal, by, form.overlap_secs).await)? {
-        Ok(answer) => {
-            let made: MadeCredentials = serde_json::from_slice(&answer.into_body())
-                .map_err(|_| Failure::fault("a kept answer is not one to this form"))?;
-            html(&RotatePage { secret: Some(made.client_secret), ..page })
-        }
-        Err(refused) => {
-            let error = Some(words::refusal(&refused));
-            html_as(StatusCode::UNPROCESSABLE_ENTITY, &RotatePage { error, ..page })
-        }
-    }
+    let rotated = core.rotate_client_secret(&principal, by, form.overlap_secs).await;
+    page.after(rotated, |body| Ok(stored::<MadeCredentials>(body)?.client_secret))
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,6 @@
 //! The secrets of one key: rotating them, ending an earlier one, and rotating the secret of its webhook.
 
 use axum::extract::Path;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
@@ -10,9 +9,8 @@ use super::context::MerchantContext;
 use super::form::Form;
 use super::keys::{KeyPath, Shown};
 use super::listing::Listing;
-use super::page::{Screen, answered, html, html_as};
+use super::page::{Screen, html, stored};
 use super::secrets::{FROM_FIRST_USE, OVERLAPS, RotatePage, Rotation, ending};
-use super::words;
 use crate::domain::api_key::ApiKey;
 use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::http::admin::page::Query;
@@ -62,13 +60,8 @@ pub(super) async fn rotate(
     let key = context.key(path.key).await?;
     let principal = context.context.once(&form.once, ROTATION, key.id.uuid());
     let page = rotate_page(&context, &key);
-    match answered(context.context.core().rotate_api_key(&principal, key.id, form.overlap_secs).await)? {
-        Ok(answer) => html(&RotatePage { secret: Some(Shown::parse(&answer.into_body())?.key), ..page }),
-        Err(refused) => {
-            let error = Some(words::refusal(&refused));
-            html_as(StatusCode::UNPROCESSABLE_ENTITY, &RotatePage { error, ..page })
-        }
-    }
+    let rotated = context.context.core().rotate_api_key(&principal, key.id, form.overlap_secs).await;
+    page.after(rotated, |body| Ok(stored::<Shown>(body)?.key))
 }
 
 fn webhook_rotate_page(context: &MerchantContext, key: &ApiKey) -> RotatePage {
@@ -108,18 +101,8 @@ pub(super) async fn rotate_webhook(
     let key = context.key(path.key).await?;
     let principal = context.context.once(&form.once, WEBHOOK_ROTATION, key.id.uuid());
     let page = webhook_rotate_page(&context, &key);
-    match answered(context.context.core().rotate_webhook_secret(&principal, key.id, form.overlap_secs).await)?
-    {
-        Ok(answer) => {
-            let made: RotatedWebhookSecret = serde_json::from_slice(&answer.into_body())
-                .map_err(|_| Failure::fault("a kept answer is not one to this form"))?;
-            html(&RotatePage { secret: Some(made.webhook_secret), ..page })
-        }
-        Err(refused) => {
-            let error = Some(words::refusal(&refused));
-            html_as(StatusCode::UNPROCESSABLE_ENTITY, &RotatePage { error, ..page })
-        }
-    }
+    let rotated = context.context.core().rotate_webhook_secret(&principal, key.id, form.overlap_secs).await;
+    page.after(rotated, |body| Ok(stored::<RotatedWebhookSecret>(body)?.webhook_secret))
 }
 
 #[derive(Deserialize)]

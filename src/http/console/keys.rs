@@ -13,7 +13,7 @@ use super::kept_form::FORM_RESTORED;
 use super::key_form::{KeyFields, NewKeyPage};
 use super::listing::{Listing, carried, next_page};
 use super::mistakes::Mistakes;
-use super::page::{Page, Screen, answered, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as, stored};
 use super::words::{self, When};
 use crate::domain::api_key::ApiKey;
 use crate::domain::clock::Timestamp;
@@ -200,7 +200,7 @@ pub(super) async fn save(
             return html_as(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
-    let shown = Shown::parse(&answer.into_body())?;
+    let shown: Shown = stored(&answer.into_body())?;
     let new = NewKey {
         id: shown.id,
         name: shown.name,
@@ -218,12 +218,6 @@ pub(super) struct Shown {
     pub(super) name: String,
     pub(super) key: String,
     pub(super) webhook_secret: Option<String>,
-}
-
-impl Shown {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
-        serde_json::from_slice(body).map_err(|_| Failure::fault("a kept answer is not one to this form"))
-    }
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 
 use super::{assets, words};
 use crate::domain::admin::Role;
@@ -146,6 +147,11 @@ pub(super) fn answered<T>(result: Managed<T>) -> Result<Result<T, Refused>, Fail
         Err(Error::Refused(refused)) => Ok(Err(refused)),
         Err(fault) => Err(fault.into()),
     }
+}
+
+/// The stored answer to a form, both for the first time and for a repetition.
+pub(super) fn stored<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|_| Failure::fault("a kept answer is not one to this form"))
 }
 
 /// A page as an answer. The browser must not store it, because it may show a secret and the signed-in user.

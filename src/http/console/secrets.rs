@@ -1,14 +1,17 @@
 //! Secrets of keys, credentials and tokens: the list of them, their rotation, and ending an earlier one.
 
 use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 
-use super::page::Page;
+use super::page::{Page, answered, html, html_as};
 use super::words::{self, When};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SecretId;
 use crate::domain::secret::StoredSecret;
-use crate::flows::error::Refused;
+use crate::flows::error::{Managed, Refused};
+use crate::flows::idempotency::{Answer, Rendered};
 use crate::flows::rotation::is_safe_to_revoke;
 use crate::http::error::Failure;
 
@@ -82,6 +85,24 @@ pub(super) struct RotatePage {
     /// The new secret. Only this page shows it.
     pub(super) secret: Option<String>,
     pub(super) error: Option<String>,
+}
+
+impl RotatePage {
+    /// The page after a rotation: with the new secret, which `secret_in` reads from the stored answer, or with
+    /// the reason why there is none.
+    pub(super) fn after<T: Rendered>(
+        self,
+        rotated: Managed<Answer<T>>,
+        secret_in: impl FnOnce(&[u8]) -> Result<String, Failure>,
+    ) -> Result<Response, Failure> {
+        match answered(rotated)? {
+            Ok(answer) => html(&Self { secret: Some(secret_in(&answer.into_body())?), ..self }),
+            Err(refused) => {
+                let error = Some(words::refusal(&refused));
+                html_as(StatusCode::UNPROCESSABLE_ENTITY, &Self { error, ..self })
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use super::kept_form::FORM_RESTORED;
 use super::key_form::{chosen, end_of_day, entries};
 use super::listing::next_page;
 use super::mistakes::Mistakes;
-use super::page::{Page, Screen, answered, html, html_as};
+use super::page::{Page, Screen, answered, html, html_as, stored};
 use super::people::People;
 use super::secrets::{FROM_FIRST_USE, OVERLAPS, RotatePage, Rotation};
 use super::words::{self, When};
@@ -206,7 +206,7 @@ pub(super) async fn add(people: People, form: RestorableForm<TokenFields>) -> Re
     let principal = people.context.once(&fields.once, NEW_TOKEN, object);
     match answered(core.create_admin_token(&principal, new).await)? {
         Ok(answer) => {
-            let made = made(&answer.into_body())?;
+            let made: MadeToken = stored(&answer.into_body())?;
             let fields = TokenFields::default();
             html(&tokens_page(&people, Asked::default(), fields, Some(made), Mistakes::default()).await?)
         }
@@ -217,10 +217,6 @@ pub(super) async fn add(people: People, form: RestorableForm<TokenFields>) -> Re
 async fn refused(people: &People, fields: TokenFields, mistakes: Mistakes) -> Result<Response, Failure> {
     let page = tokens_page(people, Asked::default(), fields, None, mistakes).await?;
     html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
-}
-
-fn made(body: &[u8]) -> Result<MadeToken, Failure> {
-    serde_json::from_slice(body).map_err(|_| Failure::fault("a kept answer is not one to this form"))
 }
 
 fn wanted_token(people: &People, fields: &TokenFields) -> Result<NewAdminToken, Mistakes> {
@@ -286,13 +282,8 @@ pub(super) async fn rotate(
     let principal = people.context.once(&form.once, ROTATION, token.id.uuid());
     let page = rotate_page(&people, &token);
     let core = people.context.core();
-    match answered(core.rotate_admin_token(&principal, token.id, form.overlap_secs).await)? {
-        Ok(answer) => html(&RotatePage { secret: Some(made(&answer.into_body())?.token), ..page }),
-        Err(refused) => {
-            let error = Some(words::refusal(&refused));
-            html_as(StatusCode::UNPROCESSABLE_ENTITY, &RotatePage { error, ..page })
-        }
-    }
+    let rotated = core.rotate_admin_token(&principal, token.id, form.overlap_secs).await;
+    page.after(rotated, |body| Ok(stored::<MadeToken>(body)?.token))
 }
 
 pub(super) async fn confirm_revoke(people: People, Path(path): Path<TokenPath>) -> Result<Response, Failure> {
