@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Settings};
+use crate::domain::cell::CellId;
 use crate::domain::clock::Clock;
 use crate::domain::entropy::Entropy;
 use crate::flows::SharedCore;
@@ -65,6 +66,13 @@ pub enum BuildError {
          and set tokens.keys_file or TOLLGATE__TOKENS__KEYS_FILE"
     )]
     NoTokenKeys,
+    #[error("the database belongs to {}, and the settings are for {}: look at database.url and [cell]", name_of(*.of), name_of(*.wanted))]
+    ForeignCell { of: Option<CellId>, wanted: Option<CellId> },
+    #[error(
+        "the database has merchants from before there were cells, so it can only be the default cell: set \
+         cell.default to true"
+    )]
+    NotDefaultCell,
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     #[error("traces: {0}")]
@@ -78,6 +86,10 @@ pub enum BuildError {
          any more, start once with --allow-missing-token-keys: everything that they sealed is then lost for good"
     )]
     MissingTokenKeys(String),
+}
+
+fn name_of(cell: Option<CellId>) -> String {
+    cell.map_or("no cell".to_owned(), |cell| format!("cell {}", cell.number()))
 }
 
 /// The application, ready to run.

@@ -22,6 +22,7 @@ pub use mistakes::{Mistake, Mistakes};
 pub use reader::read_secret;
 pub use values::{BadValue, DatabaseUrl, ProxyUrl, TokenKeys};
 
+use crate::domain::cell::{Cell, CellId};
 use crate::domain::destination::{DestinationRules, WebhookUrl};
 use crate::domain::session::Lifetimes;
 use crate::domain::webhook::WebhookSecret;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub console: Console,
     pub log: Log,
     pub traces: Traces,
+    /// `[cell]`. `None` if there are no cells.
+    pub cell: Option<Cell>,
     origins: Vec<Origin>,
     warnings: Vec<String>,
 }
@@ -175,6 +178,7 @@ impl Settings {
             console: Console::read(&mut reader),
             log: Log::read(&mut reader),
             traces: Traces::read(&mut reader),
+            cell: cell(&mut reader),
             server,
             origins: Vec::new(),
             warnings: near_misses(&sources.environment),
@@ -355,6 +359,14 @@ fn retention(reader: &mut Reader) -> Retention {
         audit: reader.days("retention.audit_days", 1..=3650),
         exchanges: reader.days("retention.exchanges_days", 1..=3650),
     }
+}
+
+fn cell(reader: &mut Reader) -> Option<Cell> {
+    let id = reader.number_if_any("cell.id", CellId::MAX.into());
+    let is_default = reader.switch("cell.default");
+    reader.relate("cell.default", "needs", "cell.id", id.is_some() || !is_default);
+    let id = CellId::new(id?.try_into().ok()?)?;
+    Some(Cell { id, is_default })
 }
 
 impl Console {

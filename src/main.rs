@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -22,7 +22,7 @@ use tollgate::process::{descriptors, service_manager};
 use tollgate::store::backup::backup;
 use tollgate::{store, telemetry};
 
-use commands::{Job, note, print};
+use commands::{Job, NamedCell, note, print};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,6 +54,9 @@ struct Common {
     /// sqlite://FILE or postgres://...; also from DATABASE_URL.
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
+    /// Run a command on this cell, NAME=URL or NAME=FILE with the URL in it. Commands that only read take several.
+    #[arg(long = "cell", global = true, value_name = "NAME=URL")]
+    cells: Vec<NamedCell>,
 }
 
 #[derive(Subcommand)]
@@ -113,7 +116,7 @@ fn in_one_line(error: &anyhow::Error) -> String {
     })
 }
 
-async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
+async fn run(mut cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
     if let Command::KeyGen = cli.command {
         // Do not load the settings: they may name the file that this key is for, which does not exist yet.
         print(&hex::encode(Entropy::System.bytes::<32>()))?;
@@ -121,6 +124,7 @@ async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
     }
     forbid_core_dumps();
     let tells_password = cli.common.database_url.as_deref().is_some_and(has_password);
+    let cells = std::mem::take(&mut cli.common.cells);
     let mut settings = Settings::load(&sources(cli.common))?;
     let _logging = telemetry::start(&settings.log).context("cannot start to log")?;
     for warning in settings.warnings() {
@@ -138,6 +142,11 @@ async fn run(cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
             serve(settings, signals).await?;
         }
         Command::Demo => run_demo(settings, signals).await?,
+        Command::Job(job) if !cells.is_empty() => tokio::select! {
+            done = commands::run_on_cells(settings, cells, job) => done?,
+            code = signals.stopped() => return Ok(ExitCode::from(code)),
+        },
+        _ if !cells.is_empty() => bail!("--cell is for commands that read or change what is in a store"),
         command => tokio::select! {
             done = run_command(command, &settings) => done?,
             code = signals.stopped() => return Ok(ExitCode::from(code)),

@@ -6,6 +6,7 @@ mod audit_chain;
 mod backup;
 mod bounds;
 mod budget;
+mod cells;
 mod command_line;
 mod commands;
 mod concurrency;

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use super::{BuildError, Create};
 use crate::config::{self, DatabaseUrl, Settings, TokenKeys};
+use crate::domain::cell::Cell;
 use crate::domain::clock::Clock;
 use crate::domain::entropy::Entropy;
 use crate::domain::keyring::{Keyring, ServerKey};
@@ -21,6 +22,7 @@ use crate::flows::trail::Readers;
 use crate::flows::usage::Usage;
 use crate::flows::{self, Core};
 use crate::store::audit_head::Sealer;
+use crate::store::cell;
 use crate::store::postgres::ReadAgain;
 use crate::store::{Engine, Make, Options, Store};
 
@@ -57,6 +59,11 @@ pub async fn open_core(
     entropy: Entropy,
 ) -> Result<Core, BuildError> {
     let store = open_store(settings, create).await?;
+    settle_cell(&store, settings.cell, create).await?;
+    let entropy = match settings.cell {
+        Some(cell) => entropy.of_cell(cell.id),
+        None => entropy,
+    };
     let keys_file = key_file(settings);
     let keyring = match Keyring::of(server_keys(&settings.tokens.keys)) {
         Some(keyring) => keyring,
@@ -79,6 +86,7 @@ pub async fn open_core(
             wanted: Notify::new(),
         },
         entropy,
+        cell: settings.cell,
         lifetimes: settings.tokens.lifetimes,
         known_scopes: settings.tokens.scopes.clone(),
         scope_descriptions: settings.tokens.scope_descriptions.clone(),
@@ -94,6 +102,26 @@ pub async fn open_core(
         refusals: Refusals::default(),
         console: Console::new(settings.console.totp_required_for_live),
     })
+}
+
+/// Makes sure that the database belongs to the cell of the settings. The first command that may change a new
+/// database gives it to the cell.
+async fn settle_cell(store: &Store, wanted: Option<Cell>, create: Create) -> Result<(), BuildError> {
+    let mut of = cell::read(&mut store.read().await?).await?;
+    if let (None, Some(wanted)) = (of, wanted) {
+        if !wanted.is_default && cell::has_merchants(&mut store.read().await?).await? {
+            return Err(BuildError::NotDefaultCell);
+        }
+        if create == Create::Nothing {
+            return Ok(());
+        }
+        let mut tx = store.begin().await?;
+        cell::claim(&mut tx, wanted.id).await?;
+        tx.commit().await?;
+        of = cell::read(&mut store.read().await?).await?;
+    }
+    let wanted = wanted.map(|cell| cell.id);
+    if of == wanted { Ok(()) } else { Err(BuildError::ForeignCell { of, wanted }) }
 }
 
 fn reads_again(url_file: &Path) -> ReadAgain {

@@ -13,7 +13,7 @@ use super::find::WhichKey;
 use super::output::{Listing, Output};
 use super::{CommandLine, made_now, token_keys};
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum KeyJob {
     /// Make an API key. It is printed once.
     Add {
@@ -85,7 +85,7 @@ pub(crate) enum KeyJob {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Overlap {
     /// How many seconds the previous secret still works after the first use of the new one.
     #[arg(long, value_name = "SECS", default_value_t = 86_400)]

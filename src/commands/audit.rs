@@ -18,7 +18,7 @@ use tollgate::store::audit_head::Head;
 
 use super::print;
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum Job {
     /// Verify the hash chain. Exits with 0 if it is intact.
     Verify {

@@ -13,7 +13,7 @@ use super::find::WhichKey;
 use super::output::{Listing, Output};
 use super::{CommandLine, made_now};
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum CredentialsJob {
     /// Generate a client id and secret for a key, switched OFF. The secret is printed once.
     Add {

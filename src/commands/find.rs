@@ -13,7 +13,7 @@ use super::CommandLine;
 /// How many tokens are read at a time to find one by its name.
 const PAGE: i64 = 200;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct WhichKey {
     /// Id or name of the API key.
     key: String,
@@ -22,7 +22,7 @@ pub(crate) struct WhichKey {
     merchant: Option<String>,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct WhichUser {
     /// Id or e-mail address of the user.
     user: String,
@@ -94,6 +94,11 @@ impl CommandLine {
     }
 }
 
+/// There is no object of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Absent(String);
+
 /// The object, if there is exactly one.
 pub(super) fn only<T>(
     mut found: Vec<T>,
@@ -102,7 +107,7 @@ pub(super) fn only<T>(
     id: impl Fn(&T) -> String,
 ) -> anyhow::Result<T> {
     match (found.pop(), found.len()) {
-        (None, _) => bail!("there is no {what} {name:?}"),
+        (None, _) => Err(Absent(format!("there is no {what} {name:?}")).into()),
         (Some(only), 0) => Ok(only),
         (Some(last), others) => {
             found.push(last);

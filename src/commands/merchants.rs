@@ -14,7 +14,7 @@ use super::onboard::{self, Onboarding};
 use super::output::{Listing, Output};
 use super::{CommandLine, made_now};
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum MerchantJob {
     /// Make a merchant.
     Add {
@@ -66,7 +66,7 @@ pub(crate) enum MerchantJob {
     },
 }
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum LicenceJob {
     /// Grant a licence, or extend it.
     Grant {

@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod audit;
+mod cells;
 mod credentials;
 mod find;
 mod merchants;
@@ -25,9 +26,10 @@ use tollgate::flows::Core;
 use tollgate::flows::idempotency::Answer;
 use tollgate::flows::principal::Principal;
 
+pub(crate) use cells::{NamedCell, run as run_on_cells};
 pub(crate) use output::{note, print};
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum Job {
     /// Operators, who may administer every merchant.
     #[command(subcommand)]

@@ -24,7 +24,7 @@ use super::users::link_to;
 /// More keys or users than a new merchant has.
 const SHOWN_MAX: i64 = 200;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Onboarding {
     /// The name of the merchant.
     name: String,

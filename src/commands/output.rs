@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// How an object is printed.
 #[derive(Args, Clone, Copy)]
@@ -36,7 +36,7 @@ impl Output {
 }
 
 /// How a list is printed.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Listing {
     /// Print only the newest ones, up to this number.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(i64).range(1..=100_000))]
@@ -78,9 +78,28 @@ fn table(items: &[Value], columns: &[&str]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints to standard output, with exactly one newline at the end.
+tokio::task_local! {
+    /// The name of the cell that the command runs on, if it was given with `--cell`.
+    pub(super) static CELL: String;
+}
+
+/// Prints to standard output, with exactly one newline at the end. With `--cell`, each line names the cell.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write to standard output")
+    let text = text.trim_end();
+    let text = CELL.try_with(|cell| of_cell(cell, text)).unwrap_or_else(|_| text.to_owned());
+    writeln!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")
+}
+
+/// A JSON object gets another field. Other lines begin with the cell's name.
+fn of_cell(cell: &str, text: &str) -> String {
+    let line = |line: &str| match serde_json::from_str::<Map<String, Value>>(line) {
+        Ok(mut object) => {
+            object.insert("cell".to_owned(), cell.into());
+            Value::Object(object).to_string()
+        }
+        Err(_) => format!("{cell}: {line}"),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Tells the operator something beside the result.

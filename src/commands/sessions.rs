@@ -9,7 +9,7 @@ use tollgate::http::admin::sessions::SessionView;
 use super::CommandLine;
 use super::output::{Listing, Output};
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum SessionJob {
     /// List a merchant's sessions, newest first.
     List {

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::output::{Output, print};
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Keys {
     #[command(subcommand)]
     job: Option<Job>,
@@ -25,7 +25,7 @@ pub(crate) struct Keys {
     json: bool,
 }
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 enum Job {
     /// List the token keys: which one signs, what still needs each key, and whether it can be removed. The
     /// default.

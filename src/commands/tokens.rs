@@ -14,7 +14,7 @@ use super::api_keys::Overlap;
 use super::output::{Listing, Output, print};
 use super::{CommandLine, made_now};
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum OperatorJob {
     /// Make an operator token. It is printed once.
     Add {
@@ -28,7 +28,7 @@ pub(crate) enum OperatorJob {
     },
 }
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum TokenJob {
     /// List admin tokens, newest first.
     List {

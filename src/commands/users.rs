@@ -16,7 +16,7 @@ use super::find::WhichUser;
 use super::output::{Listing, Output, print};
 use super::{CommandLine, made_now};
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 pub(crate) enum UserJob {
     /// Make a user. Without a password file, a one-time sign-in link is printed.
     Add {

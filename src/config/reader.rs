@@ -70,6 +70,18 @@ impl Reader {
         })
     }
 
+    /// A number from 0 to `max`. `None` if it is -1.
+    pub(super) fn number_if_any(&mut self, key: &'static str, max: u32) -> Option<u32> {
+        self.read(key, |value| match value {
+            Value::Number(-1) => Some(Ok(None)),
+            Value::Number(number) => Some(match u32::try_from(*number) {
+                Ok(fitting) if fitting <= max => Ok(Some(fitting)),
+                _ => Err(BadValue(format!("{number} is not in the range from -1 to {max}"))),
+            }),
+            _ => None,
+        })
+    }
+
     /// A number of seconds.
     pub(super) fn duration(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Duration {
         Duration::from_secs(self.number(key, range).into())

@@ -15,7 +15,7 @@ use super::secret::StoredSecret;
 pub struct Credential {
     #[serde(skip)]
     pub id: CredentialId,
-    /// 32 hex characters. It is not a secret.
+    /// 32 hex characters, after the three digits of the cell if there is one. It is not a secret.
     pub client_id: String,
     pub merchant_id: MerchantId,
     pub api_key_id: ApiKeyId,
@@ -39,7 +39,7 @@ pub struct Credential {
     pub secrets: Vec<StoredSecret>,
 }
 
-/// A new client id: 32 hex characters from the CSPRNG.
+/// A new client id: the digits of the cell, if there is one, then 32 hex characters from the CSPRNG.
 pub fn generate_client_id(entropy: &Entropy) -> String {
-    hex::encode(entropy.bytes::<16>())
+    format!("{}{}", entropy.cell_digits(), hex::encode(entropy.bytes::<16>()))
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng, TryRng};
 
+use super::cell::CellId;
+
 /// The source of every secret and id.
 #[derive(Clone, Debug, Default)]
 pub enum Entropy {
@@ -13,6 +15,8 @@ pub enum Entropy {
     #[default]
     System,
     Seeded(Arc<Mutex<StdRng>>),
+    /// Ids and keys made from this source show the cell.
+    OfCell(CellId, Arc<Entropy>),
 }
 
 impl Entropy {
@@ -21,9 +25,27 @@ impl Entropy {
         Self::Seeded(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
     }
 
+    /// The same source, for what a cell makes.
+    pub fn of_cell(self, cell: CellId) -> Self {
+        Self::OfCell(cell, Arc::new(self))
+    }
+
+    pub(super) const fn cell(&self) -> Option<CellId> {
+        match self {
+            Self::OfCell(cell, _) => Some(*cell),
+            Self::System | Self::Seeded(_) => None,
+        }
+    }
+
+    /// What a secret of a cell begins with: the cell's digits. Empty without cells.
+    pub(super) fn cell_digits(&self) -> String {
+        self.cell().map(|cell| cell.to_string()).unwrap_or_default()
+    }
+
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         match self {
+            Self::OfCell(_, source) => return source.bytes(),
             // Panics, because a server without random bytes must not issue anything.
             Self::System => SysRng
                 .try_fill_bytes(&mut bytes)

@@ -1,5 +1,5 @@
 //! One type for each kind of id. All are UUIDv7 (RFC 9562 5.7): unique without coordination, and ordered
-//! by the time they were made.
+//! by the time they were made. Those that a cell makes show it, see [`super::cell`].
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -45,7 +45,11 @@ pub type AdminTokenId = Id<OfAdminToken>;
 
 impl<T> Id<T> {
     pub fn generate(now: Timestamp, entropy: &Entropy) -> Self {
-        Self::from_uuid(Builder::from_unix_timestamp_millis(millis(now), &entropy.bytes()).into_uuid())
+        let mut random = entropy.bytes();
+        if let Some(cell) = entropy.cell() {
+            cell.stamp(&mut random);
+        }
+        Self::from_uuid(Builder::from_unix_timestamp_millis(millis(now), &random).into_uuid())
     }
 
     /// The smallest id that can be made at `time`.

@@ -7,6 +7,7 @@ pub mod address;
 pub mod admin;
 pub mod allow_list;
 pub mod api_key;
+pub mod cell;
 pub mod clock;
 pub mod console;
 pub mod credential;

@@ -29,6 +29,8 @@ pub enum Reason {
     KeyMissing,
     KeyRepeated,
     KeyUnknown,
+    /// The key is unknown here, and shows that another cell made it.
+    KeyOfAnotherCell,
     KeyReplaced,
     KeyRevoked,
     KeyExpired,
@@ -85,6 +87,7 @@ impl Reason {
             Self::KeyMissing
             | Self::KeyRepeated
             | Self::KeyUnknown
+            | Self::KeyOfAnotherCell
             | Self::KeyReplaced
             | Self::KeyRevoked
             | Self::KeyExpired
@@ -130,6 +133,7 @@ impl Reason {
         matches!(
             self,
             Self::KeyUnknown
+                | Self::KeyOfAnotherCell
                 | Self::KeyReplaced
                 | Self::KeyRevoked
                 | Self::KeyExpired

@@ -1,7 +1,7 @@
 //! Secrets: the plain text, which is shown once and never stored, and its hash, which is stored.
 //!
 //! Every secret is 32 random bytes, so nobody can guess it and a plain SHA-256 is enough: a slow hash would
-//! only add latency. Passwords of users are different, see [`crate::flows::password`].
+//! only add latency. API keys and admin tokens that a cell makes also show the cell, see [`super::cell`]. Passwords of users are different, see [`crate::flows::password`].
 
 use std::fmt;
 
@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
+use super::cell::CELL_DIGITS;
 use super::clock::Timestamp;
 use super::entropy::Entropy;
 use super::ids::SecretId;
@@ -21,7 +22,11 @@ use super::ids::SecretId;
 /// Every admin token begins with this, so that secret scanners can find it.
 pub const ADMIN_TOKEN_PREFIX: &str = "tga_";
 
+/// Without the digits of a cell.
 pub const ADMIN_TOKEN_CHARS: usize = 47;
+
+/// Without the digits of a cell.
+pub const API_KEY_CHARS: usize = 64;
 
 /// The length of the secret in the console's cookie or in a one-time sign-in link.
 pub const CONSOLE_SECRET_CHARS: usize = 43;
@@ -43,9 +48,9 @@ impl PlainSecret {
         Self(Zeroizing::new(text))
     }
 
-    /// An API key: 64 lower-case hex characters.
+    /// An API key: the digits of the cell, if there is one, then 64 lower-case hex characters.
     pub fn api_key(entropy: &Entropy) -> Self {
-        Self::new(hex::encode(entropy.bytes::<32>()))
+        Self::new(format!("{}{}", entropy.cell_digits(), *Zeroizing::new(hex::encode(entropy.bytes::<32>()))))
     }
 
     /// A client secret: 43 characters of base64url.
@@ -53,9 +58,11 @@ impl PlainSecret {
         Self::new(URL_SAFE_NO_PAD.encode(entropy.bytes::<32>()))
     }
 
-    /// An admin token: [`ADMIN_TOKEN_PREFIX`], then 43 characters of base64url.
+    /// An admin token: [`ADMIN_TOKEN_PREFIX`], the digits of the cell, if there is one, then 43 characters of
+    /// base64url.
     pub fn admin_token(entropy: &Entropy) -> Self {
-        Self::new(format!("{ADMIN_TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(entropy.bytes::<32>())))
+        let (cell, random) = (entropy.cell_digits(), URL_SAFE_NO_PAD.encode(entropy.bytes::<32>()));
+        Self::new(format!("{ADMIN_TOKEN_PREFIX}{cell}{random}"))
     }
 
     /// For the console's cookie or a one-time sign-in link: 43 characters of base64url.
@@ -86,7 +93,17 @@ impl fmt::Debug for PlainSecret {
 
 /// Whether `text` has the form of an API key. Anything else is refused without a query.
 pub fn looks_like_api_key(text: &[u8]) -> bool {
-    text.len() == 64 && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    has_chars(text.len(), API_KEY_CHARS) && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether `text` has the form of an admin token. Anything else is refused without a query.
+pub fn looks_like_admin_token(text: &str) -> bool {
+    text.starts_with(ADMIN_TOKEN_PREFIX) && has_chars(text.len(), ADMIN_TOKEN_CHARS)
+}
+
+/// Whether a secret is as long as its kind, with or without a cell.
+const fn has_chars(length: usize, chars: usize) -> bool {
+    length == chars || length == chars + CELL_DIGITS
 }
 
 /// SHA-256 of a secret.

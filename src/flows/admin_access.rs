@@ -8,8 +8,9 @@ use super::Core;
 use super::error::Decided;
 use super::failures::Surface;
 use crate::domain::admin::{AdminToken, TokenOverlap};
+use crate::domain::cell::CellId;
 use crate::domain::reason::Reason;
-use crate::domain::secret::{ADMIN_TOKEN_CHARS, ADMIN_TOKEN_PREFIX, PlainSecret};
+use crate::domain::secret::{PlainSecret, looks_like_admin_token};
 use crate::store::StoreError;
 use crate::store::admin_tokens::{self, Presented};
 
@@ -45,12 +46,15 @@ impl Core {
         presented: &PlainSecret,
         fit: impl Fn(&AdminToken) -> bool,
     ) -> Result<Option<AdminToken>, StoreError> {
-        let text = presented.expose();
-        if text.len() != ADMIN_TOKEN_CHARS || !text.starts_with(ADMIN_TOKEN_PREFIX) {
+        if !looks_like_admin_token(presented.expose()) {
             return Ok(None);
         }
         let now = self.now();
         let found = self.store.hot().admin_token(presented.hash()).await?;
+        if found.is_none() {
+            let shown = CellId::of_admin_token(presented.expose());
+            self.is_of_another_cell(shown, &self.counters.wrong_cell.admin_token);
+        }
         let Some(found) = found.filter(|found| found.is_live(now) && fit(&found.token)) else {
             return Ok(None);
         };

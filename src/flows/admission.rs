@@ -13,6 +13,7 @@ use super::failures::Surface;
 use crate::domain::access::{self, AddressVerdict};
 use crate::domain::address::ClientAddress;
 use crate::domain::api_key::ApiKey;
+use crate::domain::cell::CellId;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
 use crate::domain::merchant::MerchantRecord;
@@ -46,7 +47,7 @@ impl Core {
     /// Finds the merchant and key of an `X-API-KEY`, without checking whether the key works.
     pub async fn recognise(&self, key: &[u8], address: ClientAddress) -> Decided<Caller> {
         match hash_of(key) {
-            Some(hash) => Ok(self.caller_of(hash, address).await?.ok_or(Reason::KeyUnknown)?),
+            Some(hash) => Ok(self.caller_of(hash, address).await?.ok_or_else(|| self.unknown_key(key))?),
             None => Err(Reason::KeyUnknown.into()),
         }
     }
@@ -118,12 +119,20 @@ impl Core {
         }
         let attempt = async {
             let hash = hash.ok_or(Reason::KeyUnknown)?;
-            let mut caller = self.caller_of(hash, address).await?.ok_or(Reason::KeyUnknown)?;
+            let mut caller = self.caller_of(hash, address).await?.ok_or_else(|| self.unknown_key(key))?;
             note(caller.owner());
             self.decide(&mut caller, |caller, now| caller.admit_key(now)).await?;
             Ok(caller)
         };
         self.guard(Surface::Api, ip, attempt).await
+    }
+
+    fn unknown_key(&self, key: &[u8]) -> Reason {
+        let shown = std::str::from_utf8(key).ok().and_then(CellId::of_api_key);
+        if self.is_of_another_cell(shown, &self.counters.wrong_cell.key) {
+            return Reason::KeyOfAnotherCell;
+        }
+        Reason::KeyUnknown
     }
 
     /// Whether the key may be used from the caller's address.

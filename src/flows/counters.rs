@@ -20,6 +20,15 @@ impl Count {
     }
 }
 
+/// By what the call carried.
+#[derive(Debug, Default)]
+pub struct WrongCell {
+    pub key: Count,
+    pub token: Count,
+    pub admin_token: Count,
+    pub id: Count,
+}
+
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Sessions started, each with a pair of tokens.
@@ -30,4 +39,6 @@ pub struct Counters {
     pub repeated: Count,
     /// Sessions that ended because an old refresh token was used again.
     pub replayed: Count,
+    /// Calls that came to this cell with something that is not here and that another cell made.
+    pub wrong_cell: WrongCell,
 }

@@ -52,6 +52,7 @@ pub mod verify;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::domain::cell::{Cell, CellId};
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::destination::DestinationRules;
 use crate::domain::entropy::Entropy;
@@ -71,6 +72,8 @@ pub struct Core {
     pub key_source: token_keys::KeySource,
     pub clock: Clock,
     pub entropy: Entropy,
+    /// The cell that this is. `None` if there are no cells.
+    pub cell: Option<Cell>,
     pub lifetimes: Lifetimes,
     /// The scopes that exist, from `[tokens] scopes`. Empty means any name.
     pub known_scopes: Vec<String>,
@@ -94,6 +97,15 @@ pub struct Core {
 impl Core {
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Counts something that is not here, if it shows that it was made in another cell. Returns whether it does.
+    fn is_of_another_cell(&self, shown: Option<CellId>, count: &counters::Count) -> bool {
+        let is_elsewhere = self.cell.is_some_and(|cell| cell.is_elsewhere(shown));
+        if is_elsewhere {
+            count.add_one();
+        }
+        is_elsewhere
     }
 }
 

@@ -14,6 +14,7 @@ use super::error::{Decided, Fault, commit_then_refuse};
 use super::{Core, DECISIONS_MAX};
 use crate::domain::access;
 use crate::domain::address::ClientAddress;
+use crate::domain::cell::CellId;
 use crate::domain::event::{Actor, ActorKind, EventType, WebhookEvent};
 use crate::domain::ids::CredentialId;
 use crate::domain::reason::Reason;
@@ -133,7 +134,9 @@ impl Core {
 
     /// The session of a token, if we sealed the token.
     pub(super) async fn genuine_session(&self, token: SealedToken) -> Result<Option<Found>, Fault> {
-        let Some(found) = self.store.hot().look_up_session(token.claims().session).await? else {
+        let id = token.claims().session;
+        let Some(found) = self.store.hot().look_up_session(id).await? else {
+            self.is_of_another_cell(CellId::of_id(id.uuid()), &self.counters.wrong_cell.token);
             return Ok(None);
         };
         Ok(self.is_genuine(token, &found.session)?.then_some(found))

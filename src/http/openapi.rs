@@ -77,7 +77,10 @@ pub fn base() -> Document {
         let http = |scheme, description: &str| {
             SecurityScheme::Http(HttpBuilder::new().scheme(scheme).description(Some(description)).build())
         };
-        let key = ApiKeyValue::with_description("X-API-KEY", "An API key: 64 hex characters.");
+        let key = ApiKeyValue::with_description(
+            "X-API-KEY",
+            "An API key: 64 hex characters, or 67 if the server is a cell.",
+        );
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
         let client = "A client id and secret (RFC 6749 2.3.1). They may stand in the body instead.";
         components.add_security_scheme("client", http(HttpAuthScheme::Basic, client));

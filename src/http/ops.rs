@@ -137,6 +137,23 @@ fn flows(core: &Core, registry: &mut Registry) {
     registry.register("token_pairs", "Pairs of tokens given out", tokens);
     let replayed = ConstCounter::new(core.counters.replayed.get());
     registry.register("replays", "Sessions ended by the replay of an earlier generation", replayed);
+    if core.cell.is_some() {
+        let wrong_cell = &core.counters.wrong_cell;
+        let wrong = Family::<Labels<1>, Counter>::default();
+        for (carried, count) in [
+            ("key", &wrong_cell.key),
+            ("token", &wrong_cell.token),
+            ("admin_token", &wrong_cell.admin_token),
+            ("id", &wrong_cell.id),
+        ] {
+            wrong.get_or_create(&[("carried", carried.to_owned())]).inc_by(count.get());
+        }
+        registry.register(
+            "wrong_cell_calls",
+            "Calls with something that another cell made and that is not here",
+            wrong,
+        );
+    }
     let tracked = ConstGauge::new(core.limits.tracked() as u64);
     registry.register("limits_tracked", "Addresses, keys and clients that limits keep in memory", tracked);
 }

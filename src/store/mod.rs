@@ -11,6 +11,7 @@ pub mod audit_head;
 pub mod backup;
 pub mod batch;
 pub mod call_counts;
+pub mod cell;
 pub mod client_activity;
 pub mod clock;
 pub mod columns;

@@ -2,6 +2,7 @@
 
 mod address;
 mod allow_list;
+mod cells;
 mod properties;
 mod sessions;
 mod tokens;

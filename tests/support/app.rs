@@ -68,7 +68,11 @@ impl TestApp {
 
     /// On a database that the test has prepared.
     pub(crate) async fn over(database: Arc<Database>) -> Self {
-        Self::on(database, Clock::manual(START), |_| {}).await
+        Self::over_with(database, |_| {}).await
+    }
+
+    pub(crate) async fn over_with(database: Arc<Database>, configure: fn(&mut Settings)) -> Self {
+        Self::on(database, Clock::manual(START), configure).await
     }
 
     async fn on(database: Arc<Database>, clock: Clock, configure: fn(&mut Settings)) -> Self {

@@ -20,6 +20,8 @@ struct Tally {
     acknowledged: AtomicU64,
     unavailable: AtomicU64,
     stop: AtomicBool,
+    /// Whether callers whose connection ended connect again.
+    reconnects: bool,
 }
 
 /// Several callers, each in its own task and with its own connection.
@@ -41,7 +43,17 @@ pub(crate) struct Outcome {
 impl Load {
     /// Starts `callers` tasks that authorize and refresh until they are stopped or the server is gone.
     pub(crate) fn start(address: SocketAddr, merchant: &Merchant, callers: usize) -> Self {
-        let tally = Arc::new(Tally::default());
+        Self::of(Tally::default(), address, merchant, callers)
+    }
+
+    /// Like [`Load::start`], but callers connect again until they are stopped. A call without an answer counts
+    /// as refused, with status 0.
+    pub(crate) fn that_reconnects(address: SocketAddr, merchant: &Merchant, callers: usize) -> Self {
+        Self::of(Tally { reconnects: true, ..Tally::default() }, address, merchant, callers)
+    }
+
+    fn of(tally: Tally, address: SocketAddr, merchant: &Merchant, callers: usize) -> Self {
+        let tally = Arc::new(tally);
         let (progressed, progress) = watch::channel(());
         let progressed = Arc::new(progressed);
         let callers = (0..callers)
@@ -94,7 +106,14 @@ async fn call_on(
 ) -> Outcome {
     let mut outcome = Outcome::default();
     // A caller ends with its connection. It does not know the result of a call without an answer.
-    let _ = call_until_gone(address, &merchant, &tally, &progressed, &mut outcome).await;
+    while call_until_gone(address, &merchant, &tally, &progressed, &mut outcome).await.is_err()
+        && tally.reconnects
+        && !tally.stop.load(Ordering::SeqCst)
+    {
+        outcome.refused.push((0, "no answer".to_owned()));
+        // As a client would, and so that this machine has time for the servers.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     outcome
 }
 

@@ -32,9 +32,14 @@ impl Client {
 
     /// Sends a call and reads the complete reply, so that its result counts as acknowledged.
     pub(crate) async fn send(&mut self, call: Call) -> Result<Reply, Gone> {
+        self.send_to(&self.address.to_string(), call).await
+    }
+
+    /// Like [`Client::send`], with another name in `Host`.
+    pub(crate) async fn send_to(&mut self, host: &str, call: Call) -> Result<Reply, Gone> {
         self.sender.ready().await.map_err(|_| Gone)?;
         let mut request = call.into_request();
-        let host = HeaderValue::from_str(&self.address.to_string()).expect("an address is plain ASCII");
+        let host = HeaderValue::from_str(host).expect("a host is plain ASCII");
         request.headers_mut().insert(header::HOST, host);
         let response = self.sender.send_request(request).await.map_err(|_| Gone)?;
         let (parts, body) = response.into_parts();

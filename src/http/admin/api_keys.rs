@@ -69,7 +69,7 @@ impl<K: Borrow<ApiKey>> ApiKeyView<K> {
 /// A key with its secret, which is shown only once.
 #[derive(Serialize, ToSchema)]
 pub struct ApiKeyCreated {
-    /// The `X-API-KEY`: 64 hex characters.
+    /// The `X-API-KEY`: 64 hex characters, after the three digits of the cell if there is one.
     key: String,
     /// The secret that verifies webhooks: `whsec_` and base64. Present only when the first webhook URL is
     /// set.

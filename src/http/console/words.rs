@@ -266,6 +266,7 @@ pub(super) const fn why(reason: Reason) -> &'static str {
         Reason::KeyMissing => "The call had no X-API-KEY header.",
         Reason::KeyRepeated => "The call had two X-API-KEY headers.",
         Reason::KeyUnknown => "The API key is unknown.",
+        Reason::KeyOfAnotherCell => "The API key is unknown, and was made in another cell.",
         Reason::KeyReplaced => "The API key was rotated, and this secret has ended.",
         Reason::KeyRevoked => "The API key is revoked.",
         Reason::KeyExpired => "The API key has expired.",

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::service_token::bearer;
 use crate::domain::admin::AdminToken;
 use crate::domain::reason::Reason;
+use crate::flows::Core;
 use crate::flows::error::{Error, Refused};
 use crate::flows::failures::Surface;
 use crate::flows::principal::Principal;
@@ -42,11 +43,28 @@ pub async fn admin_token(
             let principal =
                 Principal::admin_token(&token, context.ip().to_string(), context.request_id().to_owned());
             request.extensions_mut().insert(principal);
-            next.run(request).await
+            let path = core.cell.map(|_| request.uri().path().to_owned());
+            let response = next.run(request).await;
+            match path {
+                Some(path) if response.status() == StatusCode::NOT_FOUND => not_here(core, &path, response),
+                _ => response,
+            }
         }
         Err(Error::Refused(reason)) if reason != Reason::TooManyFailures => unknown().into_response(),
         Err(error) => Failure::from(error).into_response(),
     }
+}
+
+/// Says which cell made the id of the path, if it was another one. The caller knows that from the id itself.
+fn not_here(core: &Core, path: &str, response: Response) -> Response {
+    let Some((cell, shown)) = core.cell.and_then(|cell| Some((cell, cell.elsewhere_in(path)?))) else {
+        return response;
+    };
+    core.counters.wrong_cell.id.add_one();
+    let made_in = shown.map_or("the default cell".to_owned(), |shown| format!("cell {}", shown.number()));
+    let mut failure = Failure::from(Refused::NotFound);
+    failure.description = format!("not in cell {}: the id was made in {made_in}", cell.id.number()).into();
+    failure.into_response()
 }
 
 fn unknown() -> Failure {

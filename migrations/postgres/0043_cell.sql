@@ -1,0 +1,5 @@
+-- The cell that this database belongs to, written at the first start of a replica with [cell] id. Empty without cells.
+create table cell (
+    id     bigint not null primary key check (id = 1),
+    number bigint not null
+);

@@ -1,0 +1,114 @@
+//! The proxies of `config/cells`, with their own files, in front of servers of a test.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::RunningCell;
+
+const HAPROXY: &str = include_str!("../../config/cells/haproxy.cfg");
+const NGINX: &str = include_str!("../../config/cells/nginx.conf");
+const MAPS: [(&str, &str); 3] = [
+    ("cells.map", include_str!("../../config/cells/cells.map")),
+    ("hosts.map", include_str!("../../config/cells/hosts.map")),
+    ("moved.map", include_str!("../../config/cells/moved.map")),
+];
+
+/// A proxy in front of three cells, stopped when this is dropped.
+pub(super) struct Proxy {
+    pub(super) address: SocketAddr,
+    child: Child,
+    _directory: TempDir,
+}
+
+impl Proxy {
+    pub(super) fn haproxy(cells: &[RunningCell]) -> Self {
+        let (directory, address) = (tempfile::tempdir().expect("a directory can be made"), free_address());
+        for (name, map) in MAPS {
+            fs::write(directory.path().join(name), map).expect("the directory can be written to");
+        }
+        let maps = directory.path().to_str().expect("temporary directories have plain names");
+        let config = replaced(
+            &with_servers(HAPROXY, cells, |line| line.contains("-b 10.0.")),
+            &[
+                (":8443 ssl crt /etc/haproxy/tls.pem alpn h2,http/1.1", &address.to_string()),
+                ("/etc/haproxy/cells", maps),
+            ],
+        );
+        let path = directory.path().join("haproxy.cfg");
+        fs::write(&path, config).expect("the directory can be written to");
+        let mut command = Command::new("/usr/sbin/haproxy");
+        command.arg("-db").arg("-f").arg(path);
+        Self::start(command, address, directory)
+    }
+
+    pub(super) fn nginx(cells: &[RunningCell]) -> Self {
+        let (directory, address) = (tempfile::tempdir().expect("a directory can be made"), free_address());
+        let config = replaced(
+            &with_servers(NGINX, cells, |line| line.contains(".12:8080") || line.contains("ssl_certificate")),
+            &[("8443 ssl", &address.to_string())],
+        );
+        let path = directory.path().join("nginx.conf");
+        fs::write(&path, in_context(&config, directory.path())).expect("the directory can be written to");
+        let mut command = Command::new("/usr/sbin/nginx");
+        command.arg("-p").arg(directory.path()).arg("-c").arg(path).args(["-e", "stderr"]);
+        Self::start(command, address, directory)
+    }
+
+    fn start(mut command: Command, address: SocketAddr, directory: TempDir) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("tests/run installs the proxies");
+        let proxy = Self { address, child, _directory: directory };
+        let started = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(30), "the proxy does not listen");
+        }
+        proxy
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // SIGTERM lets nginx end its workers too.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the system has a free port");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+/// The example with one server for each cell, without the lines of second servers.
+fn with_servers(example: &str, cells: &[RunningCell], leave_out: impl Fn(&str) -> bool) -> String {
+    let lines: Vec<_> = example.lines().filter(|line| !leave_out(line)).collect();
+    let mut config = lines.join("\n") + "\n";
+    for (number, cell) in (1..).zip(cells) {
+        config = replaced(&config, &[(&format!("10.0.{number}.11:8080"), &cell.server.address.to_string())]);
+    }
+    config
+}
+
+fn replaced(example: &str, pairs: &[(&str, &str)]) -> String {
+    pairs.iter().fold(example.to_owned(), |config, (from, to)| {
+        assert!(config.contains(from), "the example no longer has {from:?}");
+        config.replace(from, to)
+    })
+}
+
+/// The rest of a configuration of nginx, which writes only below `directory`.
+fn in_context(config: &str, directory: &Path) -> String {
+    let directory = directory.display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|what| format!("{what}_temp_path {directory}/{what};\n"))
+        .collect();
+    format!(
+        "daemon off;\npid {directory}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{config}}}\n"
+    )
+}
