@@ -15,7 +15,7 @@ use crate::flows::error::{Error, Refused};
 use crate::flows::manage_keys::NewApiKey;
 use crate::flows::manage_merchants::NewMerchant;
 use crate::flows::manage_users::NewUser;
-use crate::flows::onboard::{Account, NewAccount};
+use crate::flows::onboard::{NewAccount, Object, Step};
 use crate::flows::principal::Principal;
 use crate::store::{StoreError, api_keys, credentials, merchants};
 
@@ -45,22 +45,34 @@ pub async fn prepare(core: &Core, listen: SocketAddr) -> Result<String, DemoErro
     }
     let principal = Principal::command_line();
     let new = NewAccount {
+        existing: None,
         merchant: NewMerchant { name: MERCHANT_NAME.to_owned(), gateway: "demo_gateway".to_owned() },
         key: NewApiKey::named("Demo key", Environment::Sandbox),
         admin_email: None,
     };
-    let Account { key, client, .. } = core.onboard(&principal, new).await?;
+    let (mut key, mut client) = (None, None);
+    let note = |step: Step| {
+        match step.object {
+            Object::Key(_) => key = step.secret,
+            Object::Client(made) => client = step.secret.map(|secret| (made.client_id, secret)),
+            _ => {}
+        }
+        Ok::<(), DemoError>(())
+    };
+    core.onboard(&principal, new, note).await?;
+    let key = key.ok_or(DemoError::MadeBefore)?;
+    let (client_id, client_secret) = client.ok_or(DemoError::MadeBefore)?;
 
     let home = ClientAddress::direct(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let mut caller = core.recognise(key.secret.expose().as_bytes(), home).await?;
-    let presented = PresentedClient::new(client.object.client_id.clone(), &client.secret);
+    let mut caller = core.recognise(key.expose().as_bytes(), home).await?;
+    let presented = PresentedClient::new(client_id.clone(), &client_secret);
     let pair = core.authorize(&mut caller, &presented, None).await?.pair;
     Ok(commands_text(&Printed {
         base: &base,
         console: &console_text(core, &base).await?,
-        key: &key.secret,
-        client_id: &client.object.client_id,
-        client_secret: &client.secret,
+        key: &key,
+        client_id: &client_id,
+        client_secret: &client_secret,
         refresh_token: &pair.refresh,
     }))
 }

@@ -22,13 +22,13 @@ use tollgate::process::{descriptors, service_manager};
 use tollgate::store::backup::backup;
 use tollgate::{store, telemetry};
 
-use commands::{Job, NamedCell, note, print};
+use commands::{Job, NamedCell, SecretsLost, note, print};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong arguments.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong arguments; \
+     3 (onboard) done, but secrets that were made earlier cannot be shown again.";
 
 /// Issues and verifies API credentials for the merchants of a payment platform.
 #[derive(Parser)]
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     });
     ended.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr().lock(), "tollgate: {}", in_one_line(&error));
-        ExitCode::FAILURE
+        if error.is::<SecretsLost>() { ExitCode::from(3) } else { ExitCode::FAILURE }
     })
 }
 

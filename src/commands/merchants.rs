@@ -1,9 +1,8 @@
 //! `tollgate merchant` and `tollgate licence`.
 
-use chrono::DateTime;
 use clap::{Subcommand, ValueEnum};
 use tollgate::app::Create;
-use tollgate::domain::clock::Timestamp;
+use tollgate::config::Settings;
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
 use tollgate::flows::idempotency::Rendered;
@@ -11,7 +10,7 @@ use tollgate::flows::manage_merchants::{MerchantChanges, NewMerchant};
 use tollgate::http::admin::body;
 
 use super::onboard::{self, Onboarding};
-use super::output::{Listing, Output};
+use super::output::{Listing, Output, Time, timestamp};
 use super::{CommandLine, made_now};
 
 #[derive(Clone, Subcommand)]
@@ -27,7 +26,8 @@ pub(crate) enum MerchantJob {
     },
     /// Make a merchant with all that it needs: licences, API key, credentials, and a user.
     ///
-    /// If there is a merchant with this name, nothing is made, and the command shows what the merchant has.
+    /// A second run, for example after one that failed, makes only what is missing. The exit code is 3 if
+    /// everything is there, but secrets that an earlier run made were never used. They cannot be shown again.
     Onboard(Onboarding),
     /// List merchants, newest first.
     List {
@@ -75,7 +75,7 @@ pub(crate) enum LicenceJob {
         product: ProductName,
         /// When the licence expires (RFC 3339). Without this it does not expire.
         #[arg(long)]
-        expires_at: Option<DateTime<chrono::FixedOffset>>,
+        expires_at: Option<Time>,
         #[command(flatten)]
         output: Output,
     },
@@ -115,13 +115,13 @@ impl MerchantJob {
     }
 }
 
-pub(super) async fn run(line: &CommandLine, job: MerchantJob) -> anyhow::Result<()> {
+pub(super) async fn run(settings: &Settings, line: &CommandLine, job: MerchantJob) -> anyhow::Result<()> {
     match job {
         MerchantJob::Add { name, gateway, output } => {
             let made = line.core.create_merchant(&line.principal, NewMerchant { name, gateway }).await?;
             output.show(&made_now(made)?.body())
         }
-        MerchantJob::Onboard(onboarding) => onboard::run(line, onboarding).await,
+        MerchantJob::Onboard(onboarding) => onboard::run(settings, line, onboarding).await,
         MerchantJob::List { listing } => {
             let found = line.core.merchants(&line.principal, None, listing.limit).await?;
             listing.print(&found, &["id", "name", "gateway", "status"])
@@ -157,7 +157,7 @@ async fn change(
 pub(super) async fn run_licence(line: &CommandLine, job: LicenceJob) -> anyhow::Result<()> {
     let (merchant, product, licence, output) = match job {
         LicenceJob::Grant { merchant, product, expires_at, output } => {
-            let expires_at = expires_at.map(|at| Timestamp::from_micros(at.timestamp_micros()));
+            let expires_at = expires_at.map(timestamp);
             (merchant, product, Licence { active: true, expires_at }, output)
         }
         LicenceJob::End { merchant, product, output } => {

@@ -27,6 +27,7 @@ use tollgate::flows::idempotency::Answer;
 use tollgate::flows::principal::Principal;
 
 pub(crate) use cells::{NamedCell, run as run_on_cells};
+pub(crate) use onboard::SecretsLost;
 pub(crate) use output::{note, print};
 
 #[derive(Clone, Subcommand)]
@@ -99,7 +100,7 @@ pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
 async fn perform(settings: &Settings, line: &CommandLine, job: Job) -> anyhow::Result<()> {
     match job {
         Job::Operator(job) => tokens::run_operator(line, job).await,
-        Job::Merchant(job) => merchants::run(line, job).await,
+        Job::Merchant(job) => merchants::run(settings, line, job).await,
         Job::Licence(job) => merchants::run_licence(line, job).await,
         Job::Key(job) => api_keys::run(settings, line, job).await,
         Job::Credentials(job) => credentials::run(line, job).await,

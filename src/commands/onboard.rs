@@ -1,28 +1,22 @@
-//! `tollgate merchant onboard`: makes all that a new merchant needs, and prints its first call.
+//! `tollgate merchant onboard`: makes all that a new merchant needs, and prints its first call. Each step is
+//! printed when it is done, so that no secret is lost if a later step fails.
 
 use clap::Args;
-use serde::Serialize;
 use serde_json::{Value, json};
-use tollgate::domain::admin::User;
+use tollgate::config::Settings;
 use tollgate::domain::api_key::ApiKey;
-use tollgate::domain::credential::Credential;
-use tollgate::domain::merchant::Merchant;
-use tollgate::flows::idempotency::Rendered;
+use tollgate::domain::secret::StoredSecret;
 use tollgate::flows::manage_keys::NewApiKey;
 use tollgate::flows::manage_merchants::NewMerchant;
-use tollgate::flows::onboard::{Account, NewAccount};
-use tollgate::flows::principal::Principal;
+use tollgate::flows::onboard::{NewAccount, Object, Step};
 use tollgate::http::admin::api_keys::ApiKeyView;
 use tollgate::http::admin::credentials::CredentialView;
 
-use super::CommandLine;
 use super::api_keys::EnvironmentName;
 use super::find::only;
 use super::output::{Output, print};
 use super::users::link_to;
-
-/// More keys or users than a new merchant has.
-const SHOWN_MAX: i64 = 200;
+use super::{CommandLine, token_keys};
 
 #[derive(Args, Clone)]
 pub(crate) struct Onboarding {
@@ -42,125 +36,208 @@ pub(crate) struct Onboarding {
     /// An address or CIDR range that the key may be used from. Can be given several times.
     #[arg(long = "allow", value_name = "CIDR")]
     allowed_ips: Vec<String>,
+    /// Where the key's webhooks are sent.
+    #[arg(long, value_name = "URL")]
+    webhook_url: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
-pub(super) async fn run(line: &CommandLine, wanted: Onboarding) -> anyhow::Result<()> {
-    let existing = line.core.merchants_called(&line.principal, &wanted.name).await?;
-    if !existing.is_empty() {
-        let merchant = only(existing, "merchant", &wanted.name, |merchant| merchant.id.to_string())?;
-        return show_existing(line, &merchant, wanted.output).await;
-    }
-    let Onboarding { name, gateway, admin, environment, key_name, allowed_ips, output } = wanted;
-    let key = NewApiKey { allowed_ips, ..NewApiKey::named(key_name, environment.into()) };
-    let new = NewAccount { merchant: NewMerchant { name, gateway }, key, admin_email: admin };
-    let account = line.core.onboard(&line.principal, new).await?;
-    let link = account.admin.as_ref().map(|(_, secret)| link_to(line, secret));
-    if !output.json {
-        return print(&account_text(&account, link.as_deref(), &line.core.issuer));
-    }
-    let answer = json!({
-        "created": true,
-        "merchant": account.merchant,
-        "api_key": parsed(&account.key)?,
-        "credentials": parsed(&account.client)?,
-        "user": account.admin.as_ref().map(|(user, _)| user),
-        "sign_in_link": link,
-    });
-    print(&answer.to_string())
-}
+/// Everything is there, but nobody may have some of its secrets. The exit code is 3.
+#[derive(Debug, thiserror::Error)]
+#[error("the merchant has all that it needs, but an earlier run made secrets that were never used: {0}")]
+pub(crate) struct SecretsLost(String);
 
-fn parsed(object: &impl Rendered) -> anyhow::Result<Value> {
-    Ok(serde_json::from_slice(&object.body())?)
-}
-
-fn account_text(account: &Account, link: Option<&str>, issuer: &str) -> String {
-    let Account { merchant, key, client, admin } = account;
-    let (secret, client_secret) = (key.secret.expose(), client.secret.expose());
-    let client_id = &client.object.client_id;
-    let mut text = format!(
-        "The merchant has all that it needs.\n\n{}{}{}{}{}{}",
-        row("merchant", format!("{}  {}", merchant.id, merchant.name)),
-        row("licences", "api_keys, enhanced_security"),
-        row("API key", format!("{}  {}", key.object.id, key.object.name)),
-        row("X-API-KEY", secret),
-        row("client_id", format!("{client_id}  Enhanced Security ON")),
-        row("client_secret", client_secret),
-    );
-    if let (Some((user, _)), Some(link)) = (admin, link) {
-        text += &row("user", format!("{}  {}", user.id, user.email));
-        text += &row("sign-in link", link);
-    }
-    text += &format!(
-        "\nThe key, the secret and the link are shown this once. The link works once, within an hour.\n\
-         The first token:\n\n\
-         curl '{issuer}/api/authorize' \\\n\
-         --header 'X-API-KEY: {secret}' \\\n\
-         --data 'client_id={client_id}' --data 'client_secret={client_secret}'\n"
-    );
-    text
-}
-
-fn row(name: &str, value: impl AsRef<str>) -> String {
-    format!("{name:<14} {}\n", value.as_ref())
-}
-
-/// What a merchant has that was onboarded before.
-#[derive(Serialize)]
-struct Existing<'a> {
-    created: bool,
-    merchant: &'a Merchant,
-    api_keys: Vec<ApiKeyView<&'a ApiKey>>,
-    credentials: Vec<CredentialView<&'a Credential>>,
-    users: &'a [User],
-}
-
-async fn show_existing(line: &CommandLine, merchant: &Merchant, output: Output) -> anyhow::Result<()> {
-    let CommandLine { core, principal } = line;
-    let keys = core.api_keys(principal, merchant.id, None, SHOWN_MAX).await?;
-    let mut credentials = Vec::new();
-    for key in &keys {
-        credentials.extend(core.credentials(principal, key.id).await?);
-    }
-    let of_merchant = Principal { merchant_id: Some(merchant.id), ..principal.clone() };
-    let users = core.users(&of_merchant, None, SHOWN_MAX).await?;
-    if !output.json {
-        return print(&existing_text(merchant, &keys, &credentials, &users));
-    }
-    let now = core.now();
-    let existing = Existing {
-        created: false,
-        merchant,
-        api_keys: keys.iter().map(|key| ApiKeyView::new(key, now)).collect(),
-        credentials: credentials.iter().map(|one| CredentialView::new(one, now)).collect(),
-        users: &users,
+pub(super) async fn run(settings: &Settings, line: &CommandLine, wanted: Onboarding) -> anyhow::Result<()> {
+    let found = line.core.merchants_called(&line.principal, &wanted.name).await?;
+    let existing = match found.is_empty() {
+        true => None,
+        false => Some(only(found, "merchant", &wanted.name, |merchant| merchant.id.to_string())?),
     };
-    print(&serde_json::to_string(&existing)?)
+    let Onboarding { name, gateway, admin, environment, key_name, allowed_ips, webhook_url, output } = wanted;
+    if webhook_url.is_some() {
+        // The secret of the webhook is sealed, and the server must be able to open it.
+        token_keys::must_be_here(settings, &line.core)?;
+    }
+    let key = NewApiKey { allowed_ips, webhook_url, ..NewApiKey::named(key_name, environment.into()) };
+    let new = NewAccount { existing, merchant: NewMerchant { name, gateway }, key, admin_email: admin };
+    let mut report = Report { line, output, steps: Vec::new() };
+    let ended = line.core.onboard(&line.principal, new, |step| report.tell(step)).await;
+    report.end(ended).await
 }
 
-fn existing_text(merchant: &Merchant, keys: &[ApiKey], credentials: &[Credential], users: &[User]) -> String {
-    let licences = [
-        ("api_keys", merchant.licences.api_keys),
-        ("enhanced_security", merchant.licences.enhanced_security),
-    ];
-    let active = licences.iter().filter(|(_, licence)| licence.is_some_and(|licence| licence.active));
-    let active: Vec<_> = active.map(|(name, _)| *name).collect();
-    let mut text = format!(
-        "There is a merchant with this name already, so nothing was made. It has:\n\n{}{}",
-        row("merchant", format!("{}  {}", merchant.id, merchant.name)),
-        row("licences", if active.is_empty() { "none".to_owned() } else { active.join(", ") }),
-    );
-    for key in keys {
-        let revoked = if key.revoked_at.is_some() { "  revoked" } else { "" };
-        text += &row("API key", format!("{}  {}{revoked}", key.id, key.name));
+/// Prints each step as text when it is done, or all of them in one line of JSON at the end.
+struct Report<'a> {
+    line: &'a CommandLine,
+    output: Output,
+    steps: Vec<Step>,
+}
+
+impl Report<'_> {
+    fn tell(&mut self, step: Step) -> anyhow::Result<()> {
+        if !self.output.json {
+            print(&self.rows(&step))?;
+        }
+        self.steps.push(step);
+        Ok(())
     }
-    for one in credentials {
-        let switch = if one.enabled { "ON" } else { "OFF" };
-        text += &row("client_id", format!("{}  Enhanced Security {switch}", one.client_id));
+
+    fn rows(&self, step: &Step) -> String {
+        let addresses = |key: &ApiKey| match key.allow_list.to_strings() {
+            list if list.is_empty() => "any address".to_owned(),
+            list => list.join(", "),
+        };
+        let (name, text, secret_name) = match &step.object {
+            Object::Merchant(merchant) => ("merchant", format!("{}  {}", merchant.id, merchant.name), ""),
+            Object::Licence(product) => ("licence", <&str>::from(*product).to_owned(), ""),
+            Object::Key(key) => ("API key", format!("{}  {}", key.id, key.name), "X-API-KEY"),
+            Object::Addresses(key) => ("addresses", addresses(key), ""),
+            Object::Webhook(key) => {
+                ("webhook", key.webhook_url.clone().unwrap_or_default(), "webhook secret")
+            }
+            Object::Client(client) => ("client_id", client.client_id.clone(), "client_secret"),
+            Object::Switch(_) => ("switch", "Enhanced Security ON".to_owned(), ""),
+            Object::User(user) => ("user", format!("{}  {}", user.id, user.email), "sign-in link"),
+        };
+        let did = if step.was_made { "made" } else { "already there" };
+        let row = format!("{name:<14} {did:<13}  {text}");
+        match self.secret_of(step) {
+            Some(secret) => format!("{row}\n{secret_name:<14} {:<13}  {secret}", ""),
+            None => row,
+        }
     }
-    for user in users {
-        text += &row("user", format!("{}  {}", user.id, user.email));
+
+    fn secret_of(&self, step: &Step) -> Option<String> {
+        let secret = step.secret.as_ref()?;
+        Some(match step.object {
+            Object::User(_) => link_to(self.line, secret),
+            _ => secret.expose().to_owned(),
+        })
     }
-    text
+
+    /// Prints what remains to be said, also about a run that has failed.
+    async fn end(&self, ended: anyhow::Result<()>) -> anyhow::Result<()> {
+        let lost = self.lost();
+        if self.output.json {
+            print(&self.json(ended.is_ok(), &lost).await?.to_string())?;
+        } else if ended.is_ok() {
+            print(&self.closing())?;
+        }
+        ended?;
+        if lost.is_empty() { Ok(()) } else { Err(SecretsLost(lost.join("; ")).into()) }
+    }
+
+    /// The commands that replace the secrets that were made earlier and never used.
+    fn lost(&self) -> Vec<String> {
+        let is_unused = |secrets: &[StoredSecret]| secrets.iter().all(|one| one.last_used_at.is_none());
+        let rotation = |step: &Step| match &step.object {
+            Object::Key(key) if is_unused(&key.secrets) => Some(format!("tollgate key rotate {}", key.id)),
+            Object::Client(client) if is_unused(&client.secrets) => {
+                Some(format!("tollgate credentials rotate {}", client.client_id))
+            }
+            _ => None,
+        };
+        self.steps.iter().filter(|step| !step.was_made).filter_map(rotation).collect()
+    }
+
+    fn closing(&self) -> String {
+        let mut text = String::new();
+        if self.steps.iter().all(|step| !step.was_made) {
+            text += "\nThe merchant had all of it already, so nothing was made.\n";
+        }
+        let secret_kept = |step: &Step| step.secret.is_none() && !step.was_made;
+        for step in self.steps.iter().filter(|step| secret_kept(step)) {
+            text += &match &step.object {
+                Object::Key(key) => format!(
+                    "\nThe API key cannot be shown again. A new one: tollgate key rotate {}\n",
+                    key.id
+                ),
+                Object::Webhook(key) => format!(
+                    "\nThe webhook secret cannot be shown again. A new one: tollgate key rotate-webhook-secret {}\n",
+                    key.id
+                ),
+                Object::Client(client) => format!(
+                    "\nThe client secret cannot be shown again. A new one: tollgate credentials rotate {}\n",
+                    client.client_id
+                ),
+                _ => String::new(),
+            };
+        }
+        if self.steps.iter().any(|step| step.secret.is_some()) {
+            text += "\nSecrets and links are shown this once. A link works once, within an hour.\n";
+        }
+        text + &self.first_call().unwrap_or_default()
+    }
+
+    /// The command for the first token, if this run has made both secrets.
+    fn first_call(&self) -> Option<String> {
+        let key = self.steps.iter().find_map(|step| match &step.object {
+            Object::Key(_) => step.secret.as_ref(),
+            _ => None,
+        })?;
+        let (client_id, secret) = self.steps.iter().find_map(|step| match &step.object {
+            Object::Client(client) => Some((&client.client_id, step.secret.as_ref()?)),
+            _ => None,
+        })?;
+        Some(format!(
+            "\nThe first token:\n\n\
+             curl '{}/api/authorize' \\\n\
+             --header 'X-API-KEY: {}' \\\n\
+             --data 'client_id={client_id}' --data 'client_secret={}'\n",
+            self.line.core.issuer,
+            key.expose(),
+            secret.expose()
+        ))
+    }
+
+    /// Each object as the admin API shows it, with its secret where it was made.
+    async fn json(&self, is_complete: bool, lost: &[String]) -> anyhow::Result<Value> {
+        let now = self.line.core.now();
+        let mut answer = json!({ "created": false, "complete": is_complete, "lost": lost });
+        let mut steps = Vec::new();
+        for step in &self.steps {
+            let secret = self.secret_of(step);
+            let name = match &step.object {
+                Object::Merchant(merchant) => {
+                    answer["created"] = step.was_made.into();
+                    // With its new licences. If the store has failed in the meantime, the secrets matter more.
+                    let read = self.line.core.merchant(&self.line.principal, merchant.id).await;
+                    answer["merchant"] = serde_json::to_value(read.as_ref().unwrap_or(merchant))?;
+                    "merchant"
+                }
+                Object::Licence(product) => <&str>::from(*product),
+                Object::Key(key) => {
+                    answer["api_key"] = serde_json::to_value(ApiKeyView::new(key, now))?;
+                    answer["api_key"]["key"] = secret.into();
+                    "api_key"
+                }
+                Object::Addresses(key) => {
+                    answer["api_key"]["allowed_ips"] = serde_json::to_value(&key.allow_list)?;
+                    "allowed_ips"
+                }
+                Object::Webhook(key) => {
+                    answer["api_key"]["webhook_url"] = key.webhook_url.clone().into();
+                    answer["api_key"]["webhook_secret"] = secret.into();
+                    "webhook"
+                }
+                Object::Client(client) => {
+                    answer["credentials"] = serde_json::to_value(CredentialView::new(client, now))?;
+                    answer["credentials"]["client_secret"] = secret.into();
+                    "credentials"
+                }
+                Object::Switch(client) => {
+                    answer["credentials"]["enabled"] = client.enabled.into();
+                    "enhanced_security_on"
+                }
+                Object::User(user) => {
+                    answer["user"] = serde_json::to_value(user)?;
+                    answer["sign_in_link"] = secret.into();
+                    "user"
+                }
+            };
+            steps.push(json!({ "step": name, "made": step.was_made }));
+        }
+        answer["steps"] = steps.into();
+        Ok(answer)
+    }
 }

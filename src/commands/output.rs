@@ -3,9 +3,18 @@
 use std::io::Write;
 
 use anyhow::{Context, bail};
+use chrono::{DateTime, FixedOffset};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tollgate::domain::clock::Timestamp;
+
+/// A time as an argument, in RFC 3339.
+pub(super) type Time = DateTime<FixedOffset>;
+
+pub(super) fn timestamp(time: Time) -> Timestamp {
+    Timestamp::from_micros(time.timestamp_micros())
+}
 
 /// How an object is printed.
 #[derive(Args, Clone, Copy)]
