@@ -10,9 +10,6 @@ use tollgate::domain::merchant::Merchant;
 
 use super::CommandLine;
 
-/// How many tokens are read at a time to find one by its name.
-const PAGE: i64 = 200;
-
 #[derive(Args, Clone)]
 pub(crate) struct WhichKey {
     /// Id or name of the API key.
@@ -20,6 +17,13 @@ pub(crate) struct WhichKey {
     /// Id or name of its merchant. Needed if keys of several merchants have this name.
     #[arg(long)]
     merchant: Option<String>,
+}
+
+impl WhichKey {
+    /// A key of this merchant, by its id or name.
+    pub(super) fn of(merchant: MerchantId, key: String) -> Self {
+        Self { key, merchant: Some(merchant.to_string()) }
+    }
 }
 
 #[derive(Args, Clone)]
@@ -47,7 +51,17 @@ impl CommandLine {
         })
     }
 
+    /// A key. Among keys with the same name, those that are not revoked come first.
     pub(super) async fn key(&self, which: &WhichKey) -> anyhow::Result<ApiKey> {
+        self.key_where(which, |key| key.revoked_at.is_none()).await
+    }
+
+    /// The same for a command that restores a key.
+    pub(super) async fn revoked_key(&self, which: &WhichKey) -> anyhow::Result<ApiKey> {
+        self.key_where(which, |key| key.revoked_at.is_some()).await
+    }
+
+    async fn key_where(&self, which: &WhichKey, better: impl Fn(&ApiKey) -> bool) -> anyhow::Result<ApiKey> {
         let merchant = self.merchant_if_any(which.merchant.as_deref()).await?;
         if let Ok(id) = which.key.parse::<ApiKeyId>() {
             let key = self.core.api_key(&self.principal, id).await?;
@@ -57,11 +71,25 @@ impl CommandLine {
             );
             return Ok(key);
         }
-        let found = self.core.api_keys_called(&self.principal, merchant, &which.key).await?;
-        only(found, "API key", &which.key, |key| format!("{} (merchant {})", key.id, key.merchant_id))
+        let found =
+            preferred(self.core.api_keys_called(&self.principal, merchant, &which.key).await?, better);
+        only(found, "API key", &which.key, |key| {
+            let revoked = if key.revoked_at.is_some() { ", revoked" } else { "" };
+            format!("{} (merchant {}{revoked})", key.id, key.merchant_id)
+        })
     }
 
+    /// A user. Among users of the same address, those that are not disabled come first.
     pub(super) async fn user(&self, which: &WhichUser) -> anyhow::Result<User> {
+        self.user_where(which, |user| user.disabled_at.is_none()).await
+    }
+
+    /// The same for a command that enables a user.
+    pub(super) async fn disabled_user(&self, which: &WhichUser) -> anyhow::Result<User> {
+        self.user_where(which, |user| user.disabled_at.is_some()).await
+    }
+
+    async fn user_where(&self, which: &WhichUser, better: impl Fn(&User) -> bool) -> anyhow::Result<User> {
         let merchant = self.merchant_if_any(which.merchant.as_deref()).await?;
         if let Ok(id) = which.user.parse::<UserId>() {
             let user = self.core.user(&self.principal, id).await?;
@@ -73,24 +101,24 @@ impl CommandLine {
         }
         let mut found = self.core.users_by_email(&self.principal, &which.user).await?;
         found.retain(|user| merchant.is_none_or(|id| user.merchant_id == Some(id)));
-        only(found, "user", &which.user, |user| match user.merchant_id {
-            Some(merchant) => format!("{} (merchant {merchant})", user.id),
-            None => format!("{} (operator)", user.id),
+        only(preferred(found, better), "user", &which.user, |user| {
+            let whose = user.merchant_id.map_or("operator".to_owned(), |id| format!("merchant {id}"));
+            let disabled = if user.disabled_at.is_some() { ", disabled" } else { "" };
+            format!("{} ({whose}{disabled})", user.id)
         })
     }
 
+    /// An admin token. Among tokens with the same name, those that work come first.
     pub(super) async fn token(&self, text: &str) -> anyhow::Result<AdminToken> {
         if let Ok(id) = text.parse::<AdminTokenId>() {
             return Ok(self.core.admin_token_by_id(&self.principal, id).await?);
         }
-        let (mut before, mut found) = (None, Vec::new());
-        loop {
-            let page = self.core.admin_tokens(&self.principal, before, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            before = Some(last.id);
-            found.extend(page.into_iter().filter(|token| token.name == text));
-        }
-        only(found, "admin token", text, |token| token.id.to_string())
+        let now = self.core.now();
+        let found = self.core.admin_tokens_called(&self.principal, text).await?;
+        only(preferred(found, |token| token.is_live(now)), "admin token", text, |token| {
+            let ended = if token.is_live(now) { "" } else { ", ended" };
+            format!("{} ({}{ended})", token.id, <&str>::from(token.role))
+        })
     }
 }
 
@@ -98,6 +126,13 @@ impl CommandLine {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Absent(String);
+/// The better ones, if there are any.
+fn preferred<T>(mut found: Vec<T>, better: impl Fn(&T) -> bool) -> Vec<T> {
+    if found.iter().any(&better) {
+        found.retain(better);
+    }
+    found
+}
 
 /// The object, if there is exactly one.
 pub(super) fn only<T>(

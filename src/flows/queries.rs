@@ -31,20 +31,8 @@ pub struct SuggestedRange {
 }
 
 impl Core {
-    /// A merchant's sessions, newest first.
-    pub async fn sessions(
-        &self,
-        principal: &Principal,
-        merchant: MerchantId,
-        before: Option<SessionId>,
-        limit: i64,
-    ) -> Managed<Vec<Listed>> {
-        self.must_exist(principal, merchant).await?;
-        Ok(sessions::list(&mut self.store.read().await?, merchant, before, limit).await?)
-    }
-
     /// A page of those of a merchant's sessions that match, newest first.
-    pub async fn found_sessions(
+    pub async fn sessions(
         &self,
         principal: &Principal,
         merchant: MerchantId,
@@ -54,7 +42,7 @@ impl Core {
     ) -> Managed<Vec<Listed>> {
         self.must_exist(principal, merchant).await?;
         let mut db = self.store.read().await?;
-        Ok(sessions::found(&mut db, merchant, filter, before, self.now(), limit).await?)
+        Ok(sessions::list(&mut db, merchant, filter, before, self.now(), limit).await?)
     }
 
     /// A session, even if it has ended.

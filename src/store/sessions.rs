@@ -1,7 +1,8 @@
 //! Sessions: ending, listing and counting them. The hot path has its own statements, in [`super::hot`].
 
 use constcat::concat;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
 use super::StoreError;
@@ -59,19 +60,15 @@ pub async fn one(db: &mut Connection, id: SessionId) -> Result<Option<Listed>, S
     db.query(concat!(LISTED, " where s.id = $1")).bind(id).optional().await
 }
 
-/// A page of a merchant's sessions, newest first, starting before `before`.
-pub async fn list(
-    db: &mut Connection,
-    merchant: MerchantId,
-    before: Option<SessionId>,
-    limit: i64,
-) -> Result<Vec<Listed>, StoreError> {
-    db.query(concat!(LISTED, " where s.merchant_id = $1 and s.id < $2 order by s.id desc limit $3"))
-        .bind(merchant)
-        .bind(before.unwrap_or(Id::max()))
-        .bind(limit)
-        .all()
-        .await
+/// What has become of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr, EnumString, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Status {
+    Active,
+    Expired,
+    /// Revoked, or over because its credentials were switched OFF.
+    Ended,
 }
 
 /// Which sessions to list. `None` means any.
@@ -80,12 +77,32 @@ pub struct Filter {
     pub api_key_id: Option<ApiKeyId>,
     /// The beginning of a client id.
     pub client_id: Option<String>,
-    /// `active`, `expired` or `ended`.
-    pub state: Option<String>,
+    pub status: Option<Status>,
+    /// Started at or after this time.
+    pub from: Option<Timestamp>,
+    /// Started before this time.
+    pub to: Option<Timestamp>,
 }
 
+impl Filter {
+    const fn narrows(&self) -> bool {
+        self.api_key_id.is_some() || self.client_id.is_some() || self.status.is_some()
+    }
+}
+
+const IN_RANGE: &str = concat!(
+    LISTED,
+    " where s.merchant_id = $1 and s.id >= $2 and s.id < $3 and s.started_at >= $4 and s.started_at < $5"
+);
+const NARROWED: &str = concat!(
+    " and (c.api_key_id = $7 or $7 is null) and (c.client_id like lower($8) escape '!' or $8 is null) \
+     and (case when s.revoked_at is not null or s.epoch <> c.epoch then 'ended' \
+     when s.expires_at <= $10 then 'expired' else 'active' end = $9 or $9 is null)"
+);
+const NEWEST_FIRST: &str = " order by s.id desc limit $6";
+
 /// A page of those of a merchant's sessions that match, newest first, starting before `before`.
-pub async fn found(
+pub async fn list(
     db: &mut Connection,
     merchant: MerchantId,
     filter: &Filter,
@@ -93,22 +110,29 @@ pub async fn found(
     now: Timestamp,
     limit: i64,
 ) -> Result<Vec<Listed>, StoreError> {
-    const MATCHING: &str = concat!(
-        LISTED,
-        " where s.merchant_id = $1 and s.id < $2 and (c.api_key_id = $3 or $3 is null) \
-         and (c.client_id like lower($4) escape '!' or $4 is null) \
-         and (case when s.revoked_at is not null or s.epoch <> c.epoch then 'ended' \
-         when s.expires_at <= $6 then 'expired' else 'active' end = $5 or $5 is null) \
-         order by s.id desc limit $7"
-    );
-    db.query(MATCHING)
+    // Ids begin with the time of the start, so both ends of the time are also ends of the id, which has an index.
+    // A list of everything has a statement of its own, so that its plan never depends on what could be absent.
+    let sql = match filter.narrows() {
+        true => concat!(IN_RANGE, NARROWED, NEWEST_FIRST),
+        false => concat!(IN_RANGE, NEWEST_FIRST),
+    };
+    let end = before.unwrap_or(Id::max()).min(filter.to.map_or(Id::max(), Id::first_after));
+    let query = db
+        .query(sql)
         .bind(merchant)
-        .bind(before.unwrap_or(Id::max()))
+        .bind(filter.from.map_or(SessionId::nil(), SessionId::first_of))
+        .bind(end)
+        .bind(filter.from.unwrap_or(Timestamp::MIN))
+        .bind(filter.to.unwrap_or(Timestamp::MAX))
+        .bind(limit);
+    if !filter.narrows() {
+        return query.all().await;
+    }
+    query
         .bind(filter.api_key_id)
         .bind(filter.client_id.as_deref().map(super::beginning))
-        .bind(filter.state.clone())
+        .bind(filter.status.map(|status| <&str>::from(status).to_owned()))
         .bind(now)
-        .bind(limit)
         .all()
         .await
 }

@@ -98,12 +98,85 @@ async fn exchanges_are_filtered_by_status_key_and_time() {
             let list = operator.get(&format!("/merchants/{merchant}/exchanges?{query}")).await.ok();
             assert_eq!(list["items"].as_array().map(Vec::len), Some(expected), "{query}");
         }
+        // A client address, a reason and a time may be asked for together.
+        app.send(authorize(&other, &client).from("203.0.113.7")).await.refused(401, "invalid_client");
+        app.flush().await;
+        let reason = "reason=client_of_another_key";
+        for (query, expected) in [
+            ("reason=any".to_owned(), 2),
+            (reason.to_owned(), 2),
+            ("reason=key_revoked".to_owned(), 0),
+            ("client_ip=203.0.113.7".to_owned(), 1),
+            (
+                format!(
+                    "{reason}&client_ip=203.0.113.7&from={middle}&status=401&api_key_id={}",
+                    text(&other, "id")
+                ),
+                1,
+            ),
+            (format!("{reason}&client_ip=203.0.113.7&to={middle}"), 0),
+            (format!("{reason}&client_ip=203.0.113.8&from={middle}"), 0),
+        ] {
+            let list = operator.get(&format!("/merchants/{merchant}/exchanges?{query}")).await.ok();
+            assert_eq!(list["items"].as_array().map(Vec::len), Some(expected), "{query}");
+        }
         let reasons = operator.get(&format!("/merchants/{merchant}/exchanges?status=401")).await.ok();
         assert_eq!(reasons["items"][0]["reason"], "client_of_another_key");
         operator
             .get(&format!("/merchants/{merchant}/exchanges?bogus=1"))
             .await
             .problem(400, "invalid_request");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_are_filtered_by_key_client_status_and_start() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let [key, other] =
+            [operator.key(&merchant, json!({})).await, operator.key(&merchant, json!({})).await];
+        let [client, of_other] = [operator.credentials(&key).await, operator.credentials(&other).await];
+        app.send(authorize(&key, &client)).await.tokens();
+        app.advance(chrono::TimeDelta::hours(1));
+        app.send(authorize(&key, &client)).await.tokens();
+        app.send(authorize(&other, &of_other)).await.tokens();
+        operator
+            .patch(&format!("/credentials/{}", text(&of_other, "client_id")), json!({ "enabled": false }))
+            .await
+            .ok();
+        let path = format!("/merchants/{merchant}/sessions");
+        let now = app.now();
+        let (start, middle) = (now.to_rfc3339(), now.minus(chrono::TimeDelta::minutes(30)).to_rfc3339());
+        let key_id = format!("api_key_id={}", text(&key, "id"));
+        let client_id = format!("client_id={}", &text(&client, "client_id")[..10]);
+        for (query, expected) in [
+            (String::new(), 3),
+            (key_id.clone(), 2),
+            (client_id.clone(), 2),
+            ("status=active".to_owned(), 2),
+            ("status=ended".to_owned(), 1),
+            (format!("from={middle}"), 2),
+            (format!("from={start}"), 2),
+            (format!("to={middle}"), 1),
+            (format!("to={start}"), 1),
+            (format!("from={middle}&to={start}"), 0),
+            (format!("{key_id}&{client_id}&status=active&from={middle}"), 1),
+            (format!("{key_id}&status=ended&to={middle}"), 0),
+        ] {
+            let list = operator.get(&format!("{path}?{query}")).await.ok();
+            assert_eq!(list["items"].as_array().map(Vec::len), Some(expected), "{query}");
+        }
+        let first = operator.get(&format!("{path}?{key_id}&limit=1")).await.ok();
+        let cursor = text(&first, "next_cursor");
+        let second = operator.get(&format!("{path}?{key_id}&limit=1&cursor={cursor}")).await.ok();
+        assert!(second["items"][0]["id"] != first["items"][0]["id"] && second["next_cursor"].is_null());
+        let session = &second["items"][0];
+        assert_eq!(operator.get(&format!("/sessions/{}", text(session, "id"))).await.ok(), *session);
+        for bad in ["status=asleep", "from=yesterday", "client_ip=192.0.2.1"] {
+            operator.get(&format!("{path}?{bad}")).await.problem(400, "invalid_request");
+        }
     })
     .await;
 }

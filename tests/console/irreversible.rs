@@ -4,6 +4,7 @@
 use tollgate::domain::admin::Role;
 use tollgate::flows::manage_credentials::RotatedBy;
 use tollgate::flows::principal::Principal;
+use tollgate::store::sessions::Filter;
 
 use super::people::Person;
 use crate::support::merchant::made;
@@ -68,7 +69,7 @@ async fn ending_a_session_suspending_and_disabling_ask_first() {
         assert!(back.header("location").is_some_and(|to| to.ends_with("done=reinstated")));
 
         let by = tollgate::flows::principal::Principal::command_line();
-        let sessions = app.core().sessions(&by, merchant.id, None, 1).await;
+        let sessions = app.core().sessions(&by, merchant.id, &Filter::default(), None, 1).await;
         let id = sessions.expect("they may be seen")[0].id;
         let end = format!("{base}/sessions/{id}/end");
         let other = app.merchant().await;

@@ -147,6 +147,8 @@ async fn sessions_are_found_by_key_client_and_status() {
         app.tokens(&other).await;
         app.send(merchant.revoke(&ended.refresh)).await;
         app.flush().await;
+        // As a date field sends it.
+        let hour = &app.now().minus(chrono::TimeDelta::hours(1)).to_rfc3339()[..16];
         let count = async |query: &str| {
             let page = app.page(&person, &format!("/console/m/{}/sessions?{query}", merchant.id)).await;
             page.matches("<td data-label=\"Status\">").count()
@@ -160,6 +162,9 @@ async fn sessions_are_found_by_key_client_and_status() {
             ("state=active".to_owned(), 2),
             ("state=ended".to_owned(), 1),
             ("state=expired".to_owned(), 0),
+            (format!("from={hour}"), 3),
+            (format!("to={hour}"), 0),
+            (format!("key={}&state=active&from={hour}", merchant.key_id), 1),
         ] {
             assert_eq!(count(&query).await, found, "{query}");
         }

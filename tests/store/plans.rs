@@ -91,11 +91,25 @@ async fn a_page_of_a_long_list_reads_little_more_than_its_rows() {
         .await;
     holds(tx, "keys", async |db| api_keys::list(db, merchant, Some(Id::first_of(at(ROWS / 2))), PAGE).await)
         .await;
-    holds(tx, "sessions", async |db| sessions::list(db, merchant, Some(middle), PAGE).await).await;
-    holds(tx, "latest sessions", async |db| sessions::list(db, merchant, None, PAGE).await).await;
+    let (any_session, now) = (sessions::Filter::default(), at(ROWS));
+    holds(tx, "sessions", async |db| {
+        sessions::list(db, merchant, &any_session, Some(middle), now, PAGE).await
+    })
+    .await;
+    holds(tx, "latest sessions", async |db| {
+        sessions::list(db, merchant, &any_session, None, now, PAGE).await
+    })
+    .await;
     let of_key = sessions::Filter { api_key_id: Some(Id::first_of(at(1))), ..sessions::Filter::default() };
-    holds(tx, "a key's sessions", async |db| {
-        sessions::found(db, merchant, &of_key, None, at(ROWS), PAGE).await
+    holds(tx, "a key's sessions", async |db| sessions::list(db, merchant, &of_key, None, now, PAGE).await)
+        .await;
+    let started =
+        sessions::Filter { from: Some(start), to: Some(at(ROWS / 2)), ..sessions::Filter::default() };
+    holds(tx, "sessions by time", async |db| sessions::list(db, merchant, &started, None, now, PAGE).await)
+        .await;
+    let of_key_then = sessions::Filter { api_key_id: of_key.api_key_id, ..started.clone() };
+    holds(tx, "a key's sessions by time", async |db| {
+        sessions::list(db, merchant, &of_key_then, None, now, PAGE).await
     })
     .await;
     let middle = Some(Id::first_of(at(ROWS / 2)));

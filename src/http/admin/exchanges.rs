@@ -25,6 +25,11 @@ pub struct ExchangeQuery {
     /// The HTTP status of the answer.
     status: Option<u16>,
     api_key_id: Option<ApiKeyId>,
+    /// Only calls that were refused for this reason, such as `address_not_allowed`. `other` means without a reason,
+    /// `any` means every refused call.
+    reason: Option<String>,
+    /// The address of the caller.
+    client_ip: Option<String>,
     /// At or after this time.
     from: Option<Timestamp>,
     /// Before this time.
@@ -51,9 +56,10 @@ pub async fn list(
         request_id: query.request_id,
         status: query.status,
         api_key_id: query.api_key_id,
+        denied: query.reason,
+        client_ip: query.client_ip,
         from: query.from,
         to: query.to,
-        ..Filter::default()
     };
     let found = shared.core.exchanges(&principal, id, &filter, wanted.before, wanted.to_read()).await?;
     Ok(Json(wanted.page(found, |exchange| exchange.id, |exchange| exchange)))

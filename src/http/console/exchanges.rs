@@ -6,12 +6,11 @@ use serde::Deserialize;
 use strum::VariantArray;
 
 use super::context::MerchantContext;
-use super::form::{Form, filled};
+use super::form::{Form, date_field, filled, time_of};
 use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
 use super::words::{self, Exactly};
 use crate::domain::api_key::ApiKey;
-use crate::domain::clock::Timestamp;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::reason::Reason;
 use crate::flows::error::Refused;
@@ -126,24 +125,12 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         denied: text(asked.denied),
         reasons: Reason::VARIANTS.iter().map(|reason| (reason.name(), words::why(*reason))).collect(),
         client_ip: text(asked.client_ip),
-        from: local(filter.from),
-        to: local(filter.to),
+        from: date_field(filter.from),
+        to: date_field(filter.to),
         keys: keys.choices(),
         rows: listed.items,
         next: next_page(&carried, listed.next_cursor.as_deref()),
     })
-}
-
-/// A time as a date field sends it, or in RFC 3339.
-fn time_of(text: &str) -> Option<Timestamp> {
-    let full = if text.len() == "2026-11-23T17:05".len() { format!("{text}:00Z") } else { text.to_owned() };
-    let time = chrono::DateTime::parse_from_rfc3339(&full).ok()?;
-    Some(Timestamp::from_micros(time.timestamp_micros()))
-}
-
-/// Formats a time as the value of a date field.
-fn local(time: Option<Timestamp>) -> String {
-    time.map(|time| time.to_rfc3339()[..16].to_owned()).unwrap_or_default()
 }
 
 fn row(

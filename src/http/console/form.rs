@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use url::form_urlencoded;
 
+use crate::domain::clock::Timestamp;
 use crate::domain::reason::Reason;
 use crate::http::body;
 use crate::http::error::Failure;
@@ -91,4 +92,16 @@ fn joined(body: &[u8]) -> Vec<u8> {
 pub(super) fn filled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+}
+
+/// A time as a date field sends it, or in RFC 3339.
+pub(super) fn time_of(text: &str) -> Option<Timestamp> {
+    let full = if text.len() == "2026-11-23T17:05".len() { format!("{text}:00Z") } else { text.to_owned() };
+    let time = chrono::DateTime::parse_from_rfc3339(&full).ok()?;
+    Some(Timestamp::from_micros(time.timestamp_micros()))
+}
+
+/// Formats a time as the value of a date field.
+pub(super) fn date_field(time: Option<Timestamp>) -> String {
+    time.map(|time| time.to_rfc3339()[..16].to_owned()).unwrap_or_default()
 }

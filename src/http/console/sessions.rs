@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::confirm::{ConfirmPage, last_used};
 use super::context::MerchantContext;
-use super::form::filled;
+use super::form::{date_field, filled, time_of};
 use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
 use super::words::When;
@@ -29,6 +29,8 @@ struct SessionsPage {
     key: String,
     client_id: String,
     state: String,
+    from: String,
+    to: String,
     is_filtered: bool,
     rows: Vec<SessionRow>,
     next: Option<String>,
@@ -53,9 +55,6 @@ pub(super) struct SessionPath {
     session: SessionId,
 }
 
-/// The states to search for.
-const STATES: [&str; 3] = ["active", "expired", "ended"];
-
 #[derive(Deserialize)]
 pub(super) struct Asked {
     #[serde(default, deserialize_with = "filled")]
@@ -64,6 +63,11 @@ pub(super) struct Asked {
     client_id: Option<String>,
     #[serde(default, deserialize_with = "filled")]
     state: Option<String>,
+    /// Times in UTC, in RFC 3339 or as a date field sends them.
+    #[serde(default, deserialize_with = "filled")]
+    from: Option<String>,
+    #[serde(default, deserialize_with = "filled")]
+    to: Option<String>,
     cursor: Option<String>,
     done: Option<String>,
 }
@@ -74,10 +78,11 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
     let filter = Filter {
         api_key_id: asked.key.as_deref().and_then(|key| key.parse().ok()),
         client_id: asked.client_id.clone(),
-        state: asked.state.clone().filter(|state| STATES.contains(&state.as_str())),
+        status: asked.state.as_deref().and_then(|state| state.parse().ok()),
+        from: asked.from.as_deref().and_then(time_of),
+        to: asked.to.as_deref().and_then(time_of),
     };
-    let found =
-        core.found_sessions(principal, context.id(), &filter, wanted.before, wanted.to_read()).await?;
+    let found = core.sessions(principal, context.id(), &filter, wanted.before, wanted.to_read()).await?;
     let keys = context.key_names(found.iter().map(|session| session.api_key_id)).await?;
     let now = context.context.now;
     let listed = wanted.page(
@@ -92,6 +97,8 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         ("key", asked.key.as_deref()),
         ("client_id", asked.client_id.as_deref()),
         ("state", asked.state.as_deref()),
+        ("from", asked.from.as_deref()),
+        ("to", asked.to.as_deref()),
     ]);
     html(&SessionsPage {
         page: context.page("Sessions", Screen::Sessions).saying(asked.done.as_deref()),
@@ -102,6 +109,8 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         key: asked.key.unwrap_or_default(),
         client_id: asked.client_id.unwrap_or_default(),
         state: asked.state.unwrap_or_default(),
+        from: date_field(filter.from),
+        to: date_field(filter.to),
         is_filtered: !carried.is_empty(),
         rows: listed.items,
         next: next_page(&carried, listed.next_cursor.as_deref()),
