@@ -1,11 +1,13 @@
 //! The commands for operators, on stores of both engines: names and ids, onboarding, and what they create.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate::store::Engine;
 
 use crate::support::program::{Server, run, stdout_of, tollgate};
@@ -120,10 +122,15 @@ fn objects_are_renamed_rotated_and_restored() {
 
         let rotated = store.json(&["credentials", "rotate", client]);
         assert!(rotated["client_secret"].is_string(), "{rotated}");
+        assert_eq!(store.json(&["token", "rename", "Ada", "Bea"])["name"], "Bea");
+        assert_eq!(store.json(&["token", "rename", "Bea", "Ada"])["name"], "Ada");
         assert!(store.json(&["token", "rotate", "Ada"])["token"].is_string());
         assert!(store.json(&["token", "revoke", "Ada"])["revoked_at"].is_string());
         assert!(store.json(&["user", "disable", "ada@example.com"])["disabled_at"].is_string());
         assert!(store.json(&["user", "restore", "ada@example.com"])["disabled_at"].is_null());
+        let renamed = store.json(&["user", "rename", "ada@example.com", "Bea@Example.com"]);
+        assert!(renamed["email"] == "bea@example.com" && renamed["sign_in_link"].is_string(), "{renamed}");
+        assert_eq!(renamed["id"], made["user"]["id"]);
     }
 }
 
@@ -157,6 +164,102 @@ fn a_name_that_fits_several_objects_is_an_error_with_their_ids() {
 }
 
 #[test]
+fn a_name_means_the_object_that_works_and_for_a_restoration_the_one_that_does_not() {
+    for engine in engines() {
+        let store = Store::new(engine);
+        let merchant = store.json(&["merchant", "add", "Acme"]);
+        store.json(&["licence", "grant", "Acme", "api_keys"]);
+        let add = || store.json(&["key", "add", "Acme", "Till", "--environment=sandbox"]);
+        let [revoked, live] = [add(), add()];
+        store.json(&["key", "revoke", id(&revoked)]);
+        assert_eq!(id(&store.json(&["key", "show", "Till"])), id(&live));
+        assert_eq!(id(&store.json(&["key", "restore", "Till"])), id(&revoked));
+        let error = store.refusal(&["key", "revoke", "Till"]);
+        assert!(error.contains(id(&live)) && error.contains(id(&revoked)), "{error}");
+        assert!(error.contains(id(&merchant)), "{error}");
+        for key in [&revoked, &live] {
+            store.json(&["key", "revoke", id(key)]);
+        }
+        let error = store.refusal(&["key", "show", "Till"]);
+        assert_eq!(error.matches(", revoked)").count(), 2, "{error}");
+
+        let [ended, works] = ["Ops", "Ops"].map(|name| store.json(&["operator", "add", name]));
+        store.json(&["token", "revoke", id(&ended)]);
+        assert_eq!(id(&store.json(&["token", "show", "Ops"])), id(&works));
+
+        store.json(&["merchant", "add", "Other"]);
+        let user = |merchant: &str| {
+            store.json(&["user", "add", "ada@example.com", "--role=merchant_admin", "--merchant", merchant])
+        };
+        let [here, there] = ["Acme", "Other"].map(user);
+        let operator = store.json(&["user", "add", "ada@example.com", "--role=operator"]);
+        for verb in ["show", "link"] {
+            let error = store.refusal(&["user", verb, "ada@example.com"]);
+            assert!([&here, &there, &operator].iter().all(|user| error.contains(id(user))), "{error}");
+            assert!(error.contains("(operator)"), "{error}");
+        }
+        store.json(&["user", "disable", id(&here)]);
+        store.json(&["user", "disable", id(&operator)]);
+        assert_eq!(id(&store.json(&["user", "show", "ada@example.com"])), id(&there));
+        let error = store.refusal(&["user", "restore", "ada@example.com"]);
+        assert!(error.contains(id(&here)) && !error.contains(id(&there)), "{error}");
+        assert_eq!(id(&store.json(&["user", "restore", "ada@example.com", "--merchant=Acme"])), id(&here));
+    }
+}
+
+#[test]
+fn the_secrets_of_a_webhook_are_listed_but_not_shown() {
+    for engine in engines() {
+        let store = Store::new(engine);
+        let made = store.json(&WHOLE[..6]);
+        let rotated = store.json(&["key", "rotate-webhook-secret", "Default", "--overlap-secs=60"]);
+        let list = store.json(&["key", "webhook-secrets", "Default"]);
+        assert_eq!(count(&list), 2);
+        assert!(list["items"][0]["ends_at"].is_null() && list["items"][1]["ends_at"].is_string(), "{list}");
+        for secret in [&made["api_key"]["webhook_secret"], &rotated["webhook_secret"]] {
+            let secret = secret.as_str().expect("it was shown once");
+            assert!(secret.starts_with("whsec_") && !list.to_string().contains(secret), "{list}");
+        }
+    }
+}
+
+#[test]
+fn sessions_are_listed_by_key_client_status_and_start() {
+    for engine in engines() {
+        let store = Store::new(engine);
+        let made = store.onboard("Acme");
+        let server = Server::serve(&store.0);
+        let field = |object: &str, name: &str| made[object][name].as_str().expect("it is text").to_owned();
+        let client_id = field("credentials", "client_id");
+        let token = format!("http://{}/api/authorize", server.address);
+        let key = format!("X-API-KEY: {}", field("api_key", "key"));
+        let secret = format!("client_secret={}", field("credentials", "client_secret"));
+        let client = format!("client_id={client_id}");
+        for _ in 0..2 {
+            let answer =
+                run(Command::new("curl").args(["-sf", &token, "-H", &key, "-d", &client, "-d", &secret]));
+            assert!(answer.status.success(), "{answer:?}");
+        }
+        let list = |more: &[&str]| count(&store.json(&[&["session", "list", "Acme"], more].concat()));
+        assert_eq!(list(&[]), 2);
+        for (filter, found) in [
+            ("--key=Default", 2),
+            (&*format!("--client-id={}", &client_id[..6]), 2),
+            ("--client-id=nobody", 0),
+            ("--status=active", 2),
+            ("--status=ended", 0),
+            ("--from=2020-01-01T00:00:00Z", 2),
+            ("--to=2020-01-01T00:00:00+02:00", 0),
+            ("--limit=1", 1),
+        ] {
+            assert_eq!(list(&[filter]), found, "{filter}");
+        }
+        assert_eq!(list(&["--key=Default", "--status=active", "--from=2020-01-01T00:00:00Z"]), 2);
+        assert!(store.refusal(&["session", "list", "Acme", "--key=Other"]).contains("no API key"));
+    }
+}
+
+#[test]
 fn onboarding_makes_all_that_a_first_call_needs_and_makes_it_once() {
     for engine in engines() {
         let store = Store::new(engine);
@@ -173,14 +276,142 @@ fn onboarding_makes_all_that_a_first_call_needs_and_makes_it_once() {
         let output = Command::new("sh").args(["-c", call]).output().expect("every Unix has a shell");
         let answer: Value = serde_json::from_slice(&output.stdout).expect("the answer is JSON");
         assert!(answer["access_token"].is_string(), "{answer}");
+        // The server writes what was used when it stops.
+        server.terminate();
+        server.ended_within(Duration::from_secs(30));
 
         let again = stdout_of(&mut onboard());
         assert!(again.contains("nothing was made") && again.contains("ada@example.com"), "{again}");
+        assert!(again.contains("tollgate key rotate") && again.contains("credentials rotate"), "{again}");
         let again = store.json(&["merchant", "onboard", "Acme"]);
-        assert_eq!(again["created"], false);
-        let counted = ["api_keys", "credentials", "users"].map(|list| again[list].as_array().map(Vec::len));
-        assert_eq!(counted, [Some(1); 3], "{again}");
+        assert!(again["created"] == false && again["complete"] == true, "{again}");
+        assert!(again["api_key"]["key"].is_null() && again["lost"] == json!([]), "{again}");
         assert_eq!(count(&store.json(&["merchant", "list"])), 1);
+    }
+}
+
+/// The arguments of a run with every step, and the number of rows that it has printed after each of them.
+const WHOLE: [&str; 7] =
+    ["merchant", "onboard", "Acme", "--admin=ada@example.com", "--allow=10.0.0.0/8", WEBHOOK, "--json"];
+const WEBHOOK: &str = "--webhook-url=https://example.com/hook";
+const ROWS_AFTER_EACH_STEP: [usize; 9] = [1, 2, 3, 5, 6, 8, 10, 11, 13];
+
+#[test]
+fn an_onboarding_that_was_killed_after_any_step_is_completed_by_the_next() {
+    for engine in engines() {
+        for rows in ROWS_AFTER_EACH_STEP {
+            let store = Store::new(engine);
+            let mut command = store.command(&WHOLE[..6]);
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+            let mut child = child.expect("the program was built for this test");
+            let printed = BufReader::new(child.stdout.take().expect("it was piped")).lines();
+            assert_eq!(printed.take(rows).filter(Result::is_ok).count(), rows);
+            child.kill().expect("it was not waited for");
+            child.wait().expect("it was killed");
+
+            must_complete(&store);
+        }
+    }
+}
+
+#[test]
+fn an_onboarding_completes_what_was_made_by_hand() {
+    let steps: [&[&str]; 6] = [
+        &["merchant", "add", "Acme"],
+        &["licence", "grant", "Acme", "api_keys"],
+        &["licence", "grant", "Acme", "enhanced_security"],
+        &["key", "add", "Acme", "Default", "--environment=sandbox"],
+        &["credentials", "add", "Default"],
+        &["user", "add", "ada@example.com", "--role=merchant_admin", "--merchant=Acme"],
+    ];
+    for engine in engines() {
+        for made in 1..=steps.len() {
+            let store = Store::new(engine);
+            for step in &steps[..made] {
+                store.json(step);
+            }
+            let completed = must_complete(&store);
+            assert_eq!(completed["created"], false);
+            assert_eq!(
+                completed["lost"].as_array().map(Vec::len),
+                Some((made > 3) as usize + (made > 4) as usize)
+            );
+        }
+    }
+}
+
+/// Runs the onboarding again: everything is there once, and each secret is shown or named with the command that
+/// replaces it.
+#[track_caller]
+fn must_complete(store: &Store) -> Value {
+    let output = run(&mut store.command(&WHOLE));
+    let completed: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let lost = completed["lost"].as_array().expect("it is a list");
+    assert_eq!(output.status.code(), Some(if lost.is_empty() { 0 } else { 3 }), "{output:?}");
+    assert_eq!(completed["complete"], true, "{completed}");
+    let licences = &completed["merchant"]["licences"];
+    assert!(
+        ["api_keys", "enhanced_security"].iter().all(|name| licences[name]["active"] == true),
+        "{completed}"
+    );
+    let key = &completed["api_key"];
+    assert_eq!(key["allowed_ips"], json!(["10.0.0.0/8"]));
+    assert_eq!(key["webhook_url"], "https://example.com/hook");
+    assert_eq!(completed["credentials"]["enabled"], true);
+    assert!(completed["sign_in_link"].is_string(), "{completed}");
+    for list in [
+        &["merchant", "list"][..],
+        &["key", "list", "Acme"],
+        &["credentials", "list", "Default"],
+        &["user", "list"],
+    ] {
+        assert_eq!(count(&store.json(list)), 1, "{list:?}");
+    }
+    for (object, secret, rotation) in
+        [("api_key", "key", "key rotate"), ("credentials", "client_secret", "credentials rotate")]
+    {
+        let is_named =
+            lost.iter().any(|command| command.as_str().is_some_and(|text| text.contains(rotation)));
+        assert!(completed[object][secret].is_string() != is_named, "{completed}");
+    }
+    for command in lost {
+        let words: Vec<_> = command.as_str().expect("it is text").split(' ').skip(1).collect();
+        assert!(stdout_of(&mut store.command(&words)).contains("shown this once"));
+    }
+    completed
+}
+
+#[test]
+fn an_onboarding_undoes_no_decision_and_keeps_the_secrets_it_has_made() {
+    for engine in engines() {
+        let store = Store::new(engine);
+        store.onboard("Acme");
+        let onboard = |more: &str| run(&mut store.command(&["merchant", "onboard", "Acme", "--json", more]));
+        let refused = |more: &str, why: &str| {
+            let output = onboard(more);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && error.contains(why), "{error}");
+            serde_json::from_slice::<Value>(&output.stdout).expect("it is JSON")
+        };
+        refused("--gateway=other", "the gateway");
+        store.json(&["user", "disable", "ada@example.com"]);
+        let printed = refused("--admin=ada@example.com", "is disabled");
+        assert!(printed["complete"] == false && printed["user"].is_null(), "{printed}");
+        // A second key is made before the user is looked at. Its secret is printed although the run fails.
+        let output = run(&mut store.command(&[
+            "merchant",
+            "onboard",
+            "Acme",
+            "--key-name=Second",
+            "--admin=ada@example.com",
+        ]));
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("X-API-KEY"), "{output:?}");
+        store.json(&["licence", "end", "Acme", "enhanced_security"]);
+        refused("--key-name=Third", "no active licence");
+        store.json(&["merchant", "suspend", "Acme"]);
+        refused("--key-name=Third", "suspended");
+        assert_eq!(count(&store.json(&["key", "list", "Acme"])), 2);
     }
 }
 

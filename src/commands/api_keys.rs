@@ -69,6 +69,13 @@ pub(crate) enum KeyJob {
         #[command(flatten)]
         output: Output,
     },
+    /// List the signing secrets of a key's webhooks, newest first. The secrets themselves are never shown.
+    WebhookSecrets {
+        #[command(flatten)]
+        which: WhichKey,
+        #[command(flatten)]
+        listing: Listing,
+    },
     /// Restore a revoked API key, within an hour.
     Restore {
         #[command(flatten)]
@@ -111,7 +118,7 @@ impl From<EnvironmentName> for Environment {
 impl KeyJob {
     pub(super) const fn creates(&self) -> Create {
         match self {
-            Self::List { .. } | Self::Show { .. } => Create::Nothing,
+            Self::List { .. } | Self::Show { .. } | Self::WebhookSecrets { .. } => Create::Nothing,
             Self::Add { .. }
             | Self::Rename { .. }
             | Self::Rotate { .. }
@@ -155,8 +162,13 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: KeyJob) ->
             let made = core.rotate_webhook_secret(principal, id, overlap_secs).await?;
             output.show(&made_now(made)?.body())
         }
-        KeyJob::Restore { which, output } => {
+        KeyJob::WebhookSecrets { which, listing } => {
             let id = line.key(&which).await?.id;
+            let found = core.signing_secrets(principal, id).await?;
+            listing.print(&found, &["id", "created_at", "ends_at"])
+        }
+        KeyJob::Restore { which, output } => {
+            let id = line.revoked_key(&which).await?.id;
             show(line, &core.restore_api_key(principal, id).await?, output)
         }
         KeyJob::Revoke { which, output } => {

@@ -42,6 +42,14 @@ pub(crate) enum TokenJob {
         #[command(flatten)]
         output: Output,
     },
+    /// Give an admin token another name.
+    Rename {
+        /// Id or name.
+        token: String,
+        new_name: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Give an admin token a new secret. It is printed once.
     Rotate {
         /// Id or name.
@@ -64,7 +72,7 @@ impl TokenJob {
     pub(super) const fn creates(&self) -> Create {
         match self {
             Self::List { .. } | Self::Show { .. } => Create::Nothing,
-            Self::Rotate { .. } | Self::Revoke { .. } => Create::Beside,
+            Self::Rename { .. } | Self::Rotate { .. } | Self::Revoke { .. } => Create::Beside,
         }
     }
 }
@@ -89,6 +97,10 @@ pub(super) async fn run(line: &CommandLine, job: TokenJob) -> anyhow::Result<()>
     match job {
         TokenJob::List { listing } => list(line, &listing).await,
         TokenJob::Show { token, output } => output.show(&body::json_bytes(&line.token(&token).await?)),
+        TokenJob::Rename { token, new_name, output } => {
+            let id = line.token(&token).await?.id;
+            output.show(&body::json_bytes(&core.rename_admin_token(principal, id, new_name).await?))
+        }
         TokenJob::Rotate { token, overlap, output } => {
             let id = line.token(&token).await?.id;
             let made = core.rotate_admin_token(principal, id, overlap.overlap_secs).await?;

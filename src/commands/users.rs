@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tollgate::app::Create;
-use tollgate::domain::admin::Role;
+use tollgate::domain::admin::{Role, User};
 use tollgate::domain::ids::UserId;
 use tollgate::domain::secret::PlainSecret;
 use tollgate::flows::manage_users::{NewUser, UserChanges};
@@ -41,6 +41,14 @@ pub(crate) enum UserJob {
     Show {
         #[command(flatten)]
         which: WhichUser,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Give a user another e-mail address. The password ends, and a one-time sign-in link is printed.
+    Rename {
+        #[command(flatten)]
+        which: WhichUser,
+        new_email: String,
         #[command(flatten)]
         output: Output,
     },
@@ -92,7 +100,9 @@ impl UserJob {
         match self {
             Self::Add { .. } => Create::First,
             Self::List { .. } | Self::Show { .. } => Create::Nothing,
-            Self::Link { .. } | Self::Disable { .. } | Self::Restore { .. } => Create::Beside,
+            Self::Rename { .. } | Self::Link { .. } | Self::Disable { .. } | Self::Restore { .. } => {
+                Create::Beside
+            }
         }
     }
 }
@@ -110,17 +120,23 @@ pub(super) async fn run(line: &CommandLine, job: UserJob) -> anyhow::Result<()> 
             let merchant_id = line.merchant_if_any(merchant.as_deref()).await?;
             let new = NewUser { email, role: role.into(), merchant_id, password };
             let made = made_now(core.create_user(principal, new).await?)?;
-            let mut answer = serde_json::to_value(&made)?;
-            if !has_password {
-                answer["sign_in_link"] = sign_in_link(line, made.id).await?.into();
+            if has_password {
+                return output.show(&body::json_bytes(&made));
             }
-            output.show(&body::json_bytes(&answer))
+            show_with_link(line, &made, output).await
         }
         UserJob::List { listing } => {
             let found = core.users(principal, None, listing.limit).await?;
             listing.print(&found, &["id", "email", "role", "merchant_id", "disabled_at"])
         }
         UserJob::Show { which, output } => output.show(&body::json_bytes(&line.user(&which).await?)),
+        UserJob::Rename { which, new_email, output } => {
+            let id = line.user(&which).await?.id;
+            let password = Some(PlainSecret::console(&core.entropy));
+            let changes = UserChanges { email: Some(new_email), password, disabled: None };
+            let renamed = core.update_user(principal, id, None, changes).await?;
+            show_with_link(line, &renamed, output).await
+        }
         UserJob::Link { which, json } => {
             let user = line.user(&which).await?.id;
             let link = sign_in_link(line, user).await?;
@@ -131,13 +147,21 @@ pub(super) async fn run(line: &CommandLine, job: UserJob) -> anyhow::Result<()> 
     }
 }
 
+/// Prints a user with a new sign-in link.
+async fn show_with_link(line: &CommandLine, user: &User, output: Output) -> anyhow::Result<()> {
+    let mut answer = serde_json::to_value(user)?;
+    answer["sign_in_link"] = sign_in_link(line, user.id).await?.into();
+    output.show(&body::json_bytes(&answer))
+}
+
 async fn set_disabled(
     line: &CommandLine,
     which: &WhichUser,
     disabled: bool,
     output: Output,
 ) -> anyhow::Result<()> {
-    let id = line.user(which).await?.id;
+    let user = if disabled { line.user(which).await? } else { line.disabled_user(which).await? };
+    let id = user.id;
     let changes = UserChanges { disabled: Some(disabled), ..UserChanges::default() };
     output.show(&body::json_bytes(&line.core.update_user(&line.principal, id, None, changes).await?))
 }

@@ -78,6 +78,8 @@ pub enum EventType {
     AdminTokenRotated,
     #[strum(serialize = "admin_token.too_broad")]
     AdminTokenTooBroad,
+    #[strum(serialize = "admin_token.updated")]
+    AdminTokenUpdated,
     #[strum(serialize = "api_key.created")]
     ApiKeyCreated,
     #[strum(serialize = "api_key.expired")]

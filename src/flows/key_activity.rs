@@ -14,6 +14,7 @@ use crate::store::audit::Chained;
 use crate::store::call_counts::{self, LONG_SECS};
 use crate::store::exchanges::HourOfKey;
 use crate::store::sessions::{Filter, Listed};
+use crate::store::webhook_secrets::{self, ListedSecret};
 use crate::store::{audit, credentials, exchanges, sessions};
 
 /// The hours that are counted, including the current one.
@@ -37,6 +38,8 @@ pub struct KeyActivity {
     pub is_partial: bool,
     pub sessions: Vec<Listed>,
     pub suggested: Vec<SuggestedRange>,
+    /// Of the webhook.
+    pub signing_secrets: Vec<ListedSecret>,
     pub events: Vec<Chained>,
 }
 
@@ -68,14 +71,24 @@ impl Core {
             exchanges::hours_of_key(&mut db, merchant, key.id, Id::first_of(since), CALLS_MAX).await?;
         let all = call_counts::counts(&mut db, merchant, LONG_SECS, since, HOUR_US).await?;
         let filter = Filter { api_key_id: Some(key.id), ..Filter::default() };
-        let sessions = sessions::found(&mut db, merchant, &filter, None, now, ROWS).await?;
+        let sessions = sessions::list(&mut db, merchant, &filter, None, now, ROWS).await?;
         let suggested = suggested(exchanges::addresses_of(&mut db, merchant, key.id, CALLS_MAX).await?);
+        let signing_secrets = webhook_secrets::list(&mut db, key.id).await?;
         let objects =
             [key.id.to_string()].into_iter().chain(credentials.iter().map(|one| one.client_id.clone()));
         let events = audit::about(&mut db, merchant, objects, ROWS).await?;
         let (hours, denials) = by_hour(last, &counted);
         let is_partial = all.iter().map(|count| count.calls).sum::<i64>() > CALLS_MAX;
-        Ok(KeyActivity { credentials, hours, denials, is_partial, sessions, suggested, events })
+        Ok(KeyActivity {
+            credentials,
+            hours,
+            denials,
+            is_partial,
+            sessions,
+            suggested,
+            signing_secrets,
+            events,
+        })
     }
 }
 

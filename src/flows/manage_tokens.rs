@@ -69,6 +69,32 @@ impl Core {
         Ok(found.filter(may_see).ok_or(Refused::NotFound)?)
     }
 
+    /// All tokens with exactly this name, including revoked ones. Only for operators.
+    pub async fn admin_tokens_called(&self, principal: &Principal, name: &str) -> Managed<Vec<AdminToken>> {
+        principal.must_be_operator()?;
+        Ok(admin_tokens::called(&mut self.store.read().await?, name).await?)
+    }
+
+    pub async fn rename_admin_token(
+        &self,
+        principal: &Principal,
+        id: AdminTokenId,
+        name: String,
+    ) -> Managed<AdminToken> {
+        self.change(principal, EventType::AdminTokenUpdated, async |change| {
+            let mut token = changeable_token(change, id).await?;
+            check_name("name", &name)?;
+            if !token.is_live(change.event.at) {
+                return Err(ended().into());
+            }
+            admin_tokens::rename(&mut change.tx, id, &name).await?;
+            change.event.detail = json!({ "name": name, "earlier_name": token.name });
+            token.name = name;
+            Ok(token)
+        })
+        .await
+    }
+
     /// Gives a token a new secret. The previous one ends `overlap_secs` after its first use.
     pub async fn rotate_admin_token(
         &self,
@@ -138,6 +164,10 @@ async fn changeable_token(change: &mut Change<'_>, id: AdminTokenId) -> Managed<
     Ok(token)
 }
 
+fn ended() -> Refused {
+    Refused::Conflict("the token has ended".to_owned())
+}
+
 async fn rotate(
     change: &mut Change<'_>,
     id: AdminTokenId,
@@ -151,7 +181,7 @@ async fn rotate(
     check_permissions(change.principal, token.role, &token.permissions)?;
     let now = change.event.at;
     if !token.is_live(now) {
-        return Err(Refused::Conflict("the token has ended".to_owned()).into());
+        return Err(ended().into());
     }
     let ends_at = token.overlap.and_then(|overlap| overlap.earlier_ends_at);
     if ends_at.is_some_and(|end| now < end) {

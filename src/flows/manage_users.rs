@@ -5,7 +5,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Core;
-use super::error::{Fault, Managed, Refused};
+use super::error::{Error, Fault, Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::{Change, is_invisible};
 use super::manage_tokens::{check_role, may_change_of, may_give};
@@ -38,6 +38,8 @@ pub struct NewUser {
 #[schema(as = UserPatch)]
 pub struct UserChanges {
     pub disabled: Option<bool>,
+    /// A new address needs a new password too.
+    pub email: Option<String>,
     #[schema(value_type = Option<String>)]
     pub password: Option<PlainSecret>,
 }
@@ -78,21 +80,34 @@ impl Core {
         changes: UserChanges,
     ) -> Managed<User> {
         let event = self.event_by(principal, EventType::UserUpdated).about(id);
-        let hash = self.on_record(&event, async {
-            let Some(password) = &changes.password else { return Ok(None) };
+        let login = self.on_record(&event, async {
+            let Some(password) = &changes.password else {
+                // The salt of a password belongs to the address, so the old password would not fit.
+                let needed = || Refused::invalid("password", "a new address needs a new password");
+                return if changes.email.is_some() { Err(needed().into()) } else { Ok(None) };
+            };
             let found = users::by_id(&mut self.store.read().await?, id).await?.ok_or(Refused::NotFound)?;
             may_change_of(principal, found.merchant_id)?;
             principal.may_let_in()?;
             password::check(password)?;
+            let email = changes.email.as_deref().map(check_email).transpose()?.unwrap_or(found.email);
             let turn = self.console.hashing.turn().await?;
-            Ok(Some(self.hash_for(&found.email, password, turn).await?))
+            let hash = self.hash_for(&email, password, turn).await?;
+            Ok(Some(Login { email, hash }))
         });
-        let hash = hash.await?;
+        let login = login.await?;
         self.change(principal, EventType::UserUpdated, async |change| {
-            update(change, id, version, changes.disabled, hash).await
+            update(change, id, version, changes.disabled, login).await
         })
         .await
     }
+}
+
+/// What a user signs in with.
+struct Login {
+    email: String,
+    /// The hash of a new password, with the salt of the address.
+    hash: String,
 }
 
 /// Checks a new user without a query, before the password is hashed. Returns the address.
@@ -130,16 +145,32 @@ async fn must_have_room(change: &mut Change<'_>, merchant: Option<MerchantId>) -
     Ok(())
 }
 
-async fn create(change: &mut Change<'_>, new: NewUser, email: String, hash: &str) -> Managed<User> {
-    check_role(change, new.role, new.merchant_id).await?;
-    must_have_room(change, new.merchant_id).await?;
-    users::lock_address(&mut change.tx, &email).await?;
-    let like = users::any_password_hash(&mut change.tx, &email).await?;
+/// Lets nobody else add a user to the address, and checks that the salt of the hash is still that of the address.
+async fn lock_address(change: &mut Change<'_>, email: &str, hash: &str) -> Managed<()> {
+    users::lock_address(&mut change.tx, email).await?;
+    let like = users::any_password_hash(&mut change.tx, email).await?;
     if like.is_some_and(|like| !password::is_like(hash, &like)) {
         // Another call has made the first user of this address after we hashed the password. The caller should
         // try again, and then gets a hash with the salt of that user.
         return Err(Fault::Busy.into());
     }
+    Ok(())
+}
+
+/// What to say if a user cannot be written.
+fn not_written(error: StoreError) -> Error<Refused> {
+    match error {
+        StoreError::Conflict(_) => {
+            Refused::Conflict("a user with this e-mail address already exists here".to_owned()).into()
+        }
+        fault => fault.into(),
+    }
+}
+
+async fn create(change: &mut Change<'_>, new: NewUser, email: String, hash: &str) -> Managed<User> {
+    check_role(change, new.role, new.merchant_id).await?;
+    must_have_room(change, new.merchant_id).await?;
+    lock_address(change, &email, hash).await?;
     let now = change.event.at;
     let user = User {
         id: UserId::generate(now, &change.core.entropy),
@@ -154,14 +185,7 @@ async fn create(change: &mut Change<'_>, new: NewUser, email: String, hash: &str
         updated_at: now,
         last_login_at: None,
     };
-    match users::insert(&mut change.tx, &user, hash).await {
-        Err(StoreError::Conflict(_)) => {
-            return Err(
-                Refused::Conflict("a user with this e-mail address already exists here".to_owned()).into()
-            );
-        }
-        inserted => inserted?,
-    }
+    users::insert(&mut change.tx, &user, hash).await.map_err(not_written)?;
     change.concerns(user.merchant_id, user.id);
     change.event.detail = json!({ "email": user.email, "role": user.role });
     Ok(user)
@@ -172,7 +196,7 @@ async fn update(
     id: UserId,
     version: Option<i64>,
     disabled: Option<bool>,
-    hash: Option<String>,
+    login: Option<Login>,
 ) -> Managed<User> {
     change.concerns(None, id);
     let mut user = users::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
@@ -192,7 +216,19 @@ async fn update(
         None => {}
     }
     user.updated_at = now;
-    users::update(&mut change.tx, &user, hash.as_deref()).await?;
+    change.event.detail = json!({ "disabled": user.disabled_at.is_some(), "new_password": login.is_some() });
+    match &login {
+        Some(Login { email, hash }) if *email != user.email => {
+            lock_address(change, email, hash).await?;
+            change.event.detail["email"] = email.as_str().into();
+            change.event.detail["earlier_email"] = std::mem::replace(&mut user.email, email.clone()).into();
+            // A link that was sent to the earlier address must not let anybody in.
+            console::end_links_of(&mut change.tx, id).await?;
+        }
+        _ => {}
+    }
+    let hash = login.map(|login| login.hash);
+    users::update(&mut change.tx, &user, hash.as_deref()).await.map_err(not_written)?;
     if hash.is_some() {
         users::unlock(&mut change.tx, id).await?;
     }
@@ -200,6 +236,5 @@ async fn update(
         console::end_sessions_of(&mut change.tx, id, None).await?;
     }
     user.version += 1;
-    change.event.detail = json!({ "disabled": user.disabled_at.is_some(), "new_password": hash.is_some() });
     Ok(user)
 }

@@ -28,7 +28,7 @@ use crate::domain::webhook::{EventData, SignedMessage, WebhookSecret};
 use crate::store::deliveries;
 use crate::store::delivery_log::{self, Filter};
 use crate::store::outbox::{self, Audience};
-use crate::store::webhook_secrets::{self, SealedSecret};
+use crate::store::webhook_secrets::{self, ListedSecret, SealedSecret};
 use crate::store::{api_keys, merchants};
 
 /// The most secrets of a key that sign at the same time. Each adds a signature to the header of every
@@ -71,6 +71,12 @@ impl Core {
             rotate(change, key, overlap_secs).await
         })
         .await
+    }
+
+    /// The newest signing secrets of a key, without the secrets themselves, newest first.
+    pub async fn signing_secrets(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<ListedSecret>> {
+        let key = self.api_key(principal, key).await?;
+        Ok(webhook_secrets::list(&mut self.store.read().await?, key.id).await?)
     }
 
     /// Publishes an event from the platform's services to all webhooks of the merchant. If the idempotency

@@ -164,6 +164,19 @@ pub async fn end_newest(tx: &mut Tx, id: AdminTokenId) -> Result<(), StoreError>
     touched("admin_tokens", tx.query(query).bind(id).execute().await?, 1)
 }
 
+pub async fn rename(tx: &mut Tx, id: AdminTokenId, name: &str) -> Result<(), StoreError> {
+    let query = tx.query("update admin_tokens set name = $2 where id = $1").bind(id).bind(name.to_owned());
+    touched("admin_tokens", query.execute().await?, 1)
+}
+
+/// Tokens with exactly this name, those that are not revoked first, then newest first, at most 100. Reads the whole
+/// table, so it is only for the command line.
+pub async fn called(db: &mut Connection, name: &str) -> Result<Vec<AdminToken>, StoreError> {
+    const CALLED: &str =
+        concat!(SELECT, " where name = $1 order by revoked_at is not null, id desc limit 100");
+    db.query(CALLED).bind(name.to_owned()).all().await
+}
+
 /// Revokes a token. `false` if it was already revoked.
 pub async fn revoke(tx: &mut Tx, id: AdminTokenId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx

@@ -108,16 +108,18 @@ pub async fn list(
     with_secrets(db, page).await
 }
 
-/// Keys with exactly this name, of one merchant or of all, newest first, at most 100. Reads the whole table, so it
-/// is only for the command line.
+const UNREVOKED_FIRST: &str = " order by revoked_at is not null, id desc limit 100";
+
+/// Keys with exactly this name, of one merchant or of all, those that are not revoked first, then newest first, at
+/// most 100. Reads the whole table, so it is only for the command line.
 pub async fn called(
     db: &mut Connection,
     merchant: Option<MerchantId>,
     name: &str,
 ) -> Result<Vec<ApiKey>, StoreError> {
     let sql = match merchant {
-        Some(_) => concat!(SELECT, " where name = $1 and merchant_id = $2 order by id desc limit 100"),
-        None => concat!(SELECT, " where name = $1 order by id desc limit 100"),
+        Some(_) => concat!(SELECT, " where name = $1 and merchant_id = $2", UNREVOKED_FIRST),
+        None => concat!(SELECT, " where name = $1", UNREVOKED_FIRST),
     };
     let found = db.query(sql).bind(name.to_owned()).bind_if(merchant).all().await?;
     with_secrets(db, found).await

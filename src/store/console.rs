@@ -139,6 +139,11 @@ pub async fn count_recovery_codes(db: &mut Connection, user: UserId) -> Result<i
         .map(|(count,)| count)
 }
 
+/// Removes a user's sign-in links.
+pub async fn end_links_of(tx: &mut Tx, user: UserId) -> Result<(), StoreError> {
+    tx.query("delete from sign_in_links where user_id = $1").bind(user).execute().await.map(drop)
+}
+
 /// Writes a sign-in link, and removes the user's other links.
 pub async fn replace_link(
     tx: &mut Tx,
@@ -147,7 +152,7 @@ pub async fn replace_link(
     now: Timestamp,
     expires_at: Timestamp,
 ) -> Result<(), StoreError> {
-    tx.query("delete from sign_in_links where user_id = $1").bind(user).execute().await?;
+    end_links_of(tx, user).await?;
     let rows = tx
         .query("insert into sign_in_links (hash, user_id, created_at, expires_at) values ($1, $2, $3, $4)")
         .bind(hash)

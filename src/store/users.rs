@@ -76,19 +76,23 @@ pub async fn count_enabled(db: &mut Connection, merchant: MerchantId) -> Result<
         .map(|(count,)| count)
 }
 
-/// Writes whether a user is disabled, and a new password if there is one. Raises the version.
+/// Writes the address, whether the user is disabled, and a new password if there is one. Raises the version.
+///
+/// # Errors
+/// [`StoreError::Conflict`] if the address is taken.
 pub async fn update(tx: &mut Tx, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
     let rows = tx
         .query(
             "update users set disabled_at = $2, password_hash = coalesce($3, password_hash), \
-             password_was_right = password_was_right and $3 is null, updated_at = $4, version = version + 1 \
-             where id = $1 and version = $5",
+             password_was_right = password_was_right and $3 is null, updated_at = $4, version = version + 1, \
+             email = $6 where id = $1 and version = $5",
         )
         .bind(user.id)
         .bind(user.disabled_at)
         .bind(password_hash.map(str::to_owned))
         .bind(user.updated_at)
         .bind(user.version)
+        .bind(user.email.clone())
         .execute()
         .await?;
     touched("users", rows, 1)

@@ -1,5 +1,8 @@
 //! The signing secrets of webhooks. They are always sealed here.
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::driver::{Connection, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
@@ -45,6 +48,27 @@ pub struct SigningSecret {
 pub async fn all(db: &mut Connection, key: ApiKeyId) -> Result<Vec<SigningSecret>, StoreError> {
     db.query(
         "select id, sealed, created_at, ends_at from webhook_secrets where api_key_id = $1 \
+         order by created_at desc, id desc limit 20",
+    )
+    .bind(key)
+    .all()
+    .await
+}
+
+/// A secret without the secret itself.
+#[derive(Clone, Debug, sqlx::FromRow, Serialize, ToSchema)]
+#[schema(as = WebhookSecretView)]
+pub struct ListedSecret {
+    pub id: SecretId,
+    pub created_at: Timestamp,
+    /// When it stops signing; null while that is not known.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// The newest 20 secrets of a key, including ended ones, newest first.
+pub async fn list(db: &mut Connection, key: ApiKeyId) -> Result<Vec<ListedSecret>, StoreError> {
+    db.query(
+        "select id, created_at, ends_at from webhook_secrets where api_key_id = $1 \
          order by created_at desc, id desc limit 20",
     )
     .bind(key)

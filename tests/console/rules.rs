@@ -155,7 +155,7 @@ async fn every_refused_sign_in_looks_the_same() {
         }
         assert_eq!(app.send(sign_in_form(ADA, PASSWORD)).await.text().replace("ada@", "eve@"), expected);
 
-        let changes = UserChanges { disabled: Some(true), password: None };
+        let changes = UserChanges { disabled: Some(true), ..UserChanges::default() };
         let changed = app.core().update_user(&Principal::command_line(), id, None, changes).await;
         changed.expect("it is not refused");
         app.advance(TimeDelta::hours(1));
@@ -215,7 +215,7 @@ async fn a_new_password_and_a_disabled_account_end_the_sessions() {
         assert_eq!(app.number("select count(*) from console_sessions").await, 1, "the others do not");
         assert_eq!(app.send(sign_in_form(ADA, new)).await.status, 303);
 
-        let changes = UserChanges { disabled: Some(true), password: None };
+        let changes = UserChanges { disabled: Some(true), ..UserChanges::default() };
         let changed = app.core().update_user(&Principal::command_line(), other.id, None, changes).await;
         changed.expect("it is not refused");
         assert!(!app.is_signed_in(&other).await);

@@ -142,7 +142,8 @@ async fn a_link_or_a_new_password_is_the_way_back_after_a_strangers_guesses_and_
 
         lock().await;
         let new = "three blind mice run";
-        let changes = UserChanges { disabled: None, password: Some(PlainSecret::new(new.to_owned())) };
+        let changes =
+            UserChanges { password: Some(PlainSecret::new(new.to_owned())), ..UserChanges::default() };
         done(app.core().update_user(&by, half.id, None, changes).await);
         let first = app.send(sign_in_form(ADA, new)).await;
         assert!(first.header("location").is_some_and(|to| to.starts_with("/console/sign-in/code")));
@@ -364,5 +365,43 @@ async fn live_keys_take_a_second_factor_where_the_settings_say_so() {
             assert_eq!(app.send(person.post(&path, &key("live"))).await.status, 200);
         },
     )
+    .await;
+}
+
+#[tokio::test]
+async fn removing_another_users_factor_asks_first_and_says_what_it_means() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        set_up(&app, &person).await;
+        let admin = app.person("bea@harbour.example", Role::MerchantAdmin, Some(merchant.id)).await;
+        let viewer = app.person("vic@harbour.example", Role::MerchantViewer, Some(merchant.id)).await;
+        let base = format!("/console/m/{}/people", merchant.id);
+        let path = format!("{base}/users/{}/remove-factor", person.id);
+        let has_factor =
+            async || app.number("select count(*) from users where totp_secret is not null").await;
+
+        assert!(app.page(&admin, &base).await.contains(&path));
+        let question = app.page(&admin, &path).await;
+        for part in [ADA, "with the password alone", "recovery codes stop working", "Last sign-in"] {
+            assert!(question.contains(part), "no {part} in {question}");
+        }
+        assert_eq!(has_factor().await, 1, "asking removes nothing");
+        let stranger = app.merchant().await;
+        let eve = app.person("eve@harbour.example", Role::MerchantAdmin, Some(stranger.id)).await;
+        let crossed = path.replace(&merchant.id.to_string(), &stranger.id.to_string());
+        for call in [eve.get(&crossed), eve.post(&crossed, &[]), viewer.get(&path), viewer.post(&path, &[])] {
+            let status = app.send(call).await.status;
+            assert!(status == 403 || status == 404, "{status}");
+        }
+        assert_eq!(has_factor().await, 1);
+
+        let done = app.send(admin.post(&path, &[])).await;
+        assert_eq!(done.status, 303, "{}", done.text());
+        let after = app.page(&admin, &done.header("location").expect("a redirect")).await;
+        assert!(after.contains("The second factor was removed") && !after.contains(&path), "{after}");
+        assert_eq!(has_factor().await, 0);
+        assert_eq!(app.send(admin.get(&path)).await.status, 409, "there is nothing to ask any more");
+    })
     .await;
 }

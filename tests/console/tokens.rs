@@ -127,3 +127,53 @@ async fn a_token_is_rotated_with_overlap_and_revoked_after_a_question() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_token_is_renamed_and_a_mistake_keeps_what_was_typed() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let viewer = app.person("vic@harbour.example", Role::MerchantViewer, Some(merchant.id)).await;
+        let path = format!("/console/m/{}/people/tokens", merchant.id);
+        let fields = [("name", "Old"), ("role", "service"), ("permissions[]", "exchanges.read")];
+        app.send(person.post(&path, &fields)).await;
+        let rename = format!("{path}/{}/rename", token_id(&app).await);
+        assert!(app.page(&person, &path).await.contains(&rename));
+        assert!(app.page(&person, &rename).await.contains("value=\"Old\""));
+        assert_eq!(app.send(viewer.get(&rename)).await.status, 403);
+        assert_eq!(app.send(viewer.post(&rename, &[("name", "Mine")])).await.status, 422);
+        let long = "x".repeat(201);
+        let mistaken = app.send(person.post(&rename, &[("name", &long)])).await;
+        assert_eq!(mistaken.status, 422);
+        assert!(mistaken.text().contains("id=\"name-mistake\"") && mistaken.text().contains(&long));
+        let returned = [("name", "Returned"), ("restored", "true")];
+        assert!(app.send(person.post(&rename, &returned)).await.text().contains("value=\"Returned\""));
+        assert_eq!(app.send(person.post(&rename, &[("name", "New")])).await.status, 303);
+        let page = app.page(&person, &path).await;
+        assert!(page.contains(">New") && !page.contains("Returned") && !page.contains("Mine"), "{page}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_gets_another_address_and_a_link_to_set_a_password() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let person = app.person(ADA, Role::MerchantAdmin, Some(merchant.id)).await;
+        let bea = app.person("bea@harbour.example", Role::MerchantViewer, Some(merchant.id)).await;
+        let base = format!("/console/m/{}/people", merchant.id);
+        let rename = format!("{base}/users/{}/rename", bea.id);
+        assert!(app.page(&person, &base).await.contains(&rename));
+        assert!(app.page(&person, &rename).await.contains("the password ends"));
+        let taken = app.send(person.post(&rename, &[("name", ADA)])).await;
+        assert!(taken.status == 422 && taken.text().contains("id=\"email-mistake\""), "{}", taken.text());
+        assert!(app.is_signed_in(&bea).await);
+        let renamed = app.send(person.post(&rename, &[("name", "bee@harbour.example")])).await;
+        assert_eq!(renamed.status, 200, "{}", renamed.text());
+        assert!(renamed.text().contains("/console/once?token="), "{}", renamed.text());
+        assert!(!app.is_signed_in(&bea).await, "the session of the earlier address");
+        let own = format!("{base}/users/{}/rename", person.id);
+        assert_eq!(app.send(person.post(&own, &[("name", "me@harbour.example")])).await.status, 409);
+    })
+    .await;
+}

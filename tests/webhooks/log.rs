@@ -169,3 +169,37 @@ async fn two_who_send_all_failed_again_at_once_send_each_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn all_that_failed_is_ten_thousand_at_most_and_the_page_that_asks_says_so() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        let hooked = app.hooked(&receiver.url()).await;
+        let id = match app.database.engine {
+            Engine::Sqlite => "randomblob(16)",
+            Engine::Postgres => "gen_random_uuid()",
+        };
+        let more = format!(
+            "insert into webhook_deliveries (id, event_id, merchant_id, api_key_id, state, attempts, tries, \
+             next_attempt_at, created_at) \
+             with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < 10002) \
+             select {id}, event_id, merchant_id, api_key_id, state, attempts, tries, next_attempt_at, created_at \
+             from (select * from webhook_deliveries limit 1) as one, numbers"
+        );
+        app.run_sql(more.leak()).await;
+        app.run_sql("update webhook_deliveries set state = 'failed', finished_at = created_at").await;
+        let pending = async || app.number("select count(*) from webhook_deliveries where state = 'pending'").await;
+        let operator = app.person("ops@gate.example", Role::Operator, None).await;
+        let path = format!("/console/m/{}/webhooks/resend-failed", hooked.merchant);
+        let question = app.page(&operator, &path).await;
+        assert!(question.contains("10000 or more; the oldest 10000 are sent"), "{question}");
+        assert_eq!(pending().await, 0, "asking sends nothing");
+        let sent = app.send(operator.post(&path, &[])).await;
+        let after = app.page(&operator, &sent.header("location").expect("a redirect")).await;
+        assert!(after.contains("10000 webhooks are being sent again."), "{after}");
+        assert_eq!(pending().await, 10_000);
+        let question = app.page(&operator, &path).await;
+        assert!(question.contains("<dd>3</dd>"), "{question}");
+    })
+    .await;
+}

@@ -6,10 +6,10 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{Creation, created, json_bytes};
+use super::body::{Creation, Json, created, json_bytes};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
 use super::secrets::Rotation;
 use crate::domain::admin::AdminToken;
@@ -58,6 +58,35 @@ pub async fn list(
     let wanted = Wanted::new(&shared.core, "tokens".to_owned(), page)?;
     let found = shared.core.admin_tokens(&principal, wanted.before, wanted.to_read()).await?;
     Ok(axum::Json(wanted.page(found, |token| token.id, |token| token)))
+}
+
+/// Show an admin token.
+#[utoipa::path(get, path = "/admin/v1/tokens/{id}", tag = "admin tokens", params(("id" = AdminTokenId, Path)),
+    responses((status = 200, body = AdminToken)))]
+pub async fn show(
+    State(shared): State<Arc<Shared>>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<AdminTokenId>,
+) -> Result<axum::Json<AdminToken>, Failure> {
+    Ok(axum::Json(shared.core.admin_token_by_id(&principal, id).await?))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenPatch {
+    name: String,
+}
+
+/// Give an admin token another name.
+#[utoipa::path(patch, path = "/admin/v1/tokens/{id}", tag = "admin tokens", request_body = TokenPatch,
+    params(("id" = AdminTokenId, Path)), responses((status = 200, body = AdminToken)))]
+pub async fn rename(
+    State(shared): State<Arc<Shared>>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<AdminTokenId>,
+    Json(changes): Json<TokenPatch>,
+) -> Result<axum::Json<AdminToken>, Failure> {
+    Ok(axum::Json(shared.core.rename_admin_token(&principal, id, changes.name).await?))
 }
 
 /// Give an admin token a new secret.

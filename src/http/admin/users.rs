@@ -46,7 +46,19 @@ pub async fn list(
     Ok(axum::Json(wanted.page(found, |user| user.id, |user| user)))
 }
 
-/// Disable or enable a user, or set a new password.
+/// Show a user.
+#[utoipa::path(get, path = "/admin/v1/users/{id}", tag = "users", params(("id" = UserId, Path)),
+    responses((status = 200, body = User)))]
+pub async fn show(
+    State(shared): State<Arc<Shared>>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<UserId>,
+) -> Result<Response, Failure> {
+    let user = shared.core.user(&principal, id).await?;
+    Ok(versioned(user.version, user))
+}
+
+/// Disable or enable a user, or set a new password or e-mail address.
 #[utoipa::path(patch, path = "/admin/v1/users/{id}", tag = "users", request_body = UserChanges,
     params(("id" = UserId, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = User)))]

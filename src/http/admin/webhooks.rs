@@ -21,6 +21,7 @@ use crate::flows::principal::Principal;
 use crate::http::Shared;
 use crate::http::error::Failure;
 use crate::store::delivery_log::Filter;
+use crate::store::webhook_secrets::ListedSecret;
 
 /// Which deliveries to list.
 #[derive(Deserialize, IntoParams)]
@@ -108,6 +109,18 @@ impl Rendered for WithSecret<RotatedWebhookSecret> {
             previous_ends_at: self.object.previous_ends_at,
         })
     }
+}
+
+/// List the newest signing secrets of a key, newest first, without the secrets themselves.
+#[utoipa::path(get, path = "/admin/v1/api-keys/{id}/webhook-secrets", tag = "webhooks",
+    params(("id" = ApiKeyId, Path)), responses((status = 200, body = Page<ListedSecret>)))]
+pub async fn list_secrets(
+    State(shared): State<Arc<Shared>>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<ApiKeyId>,
+) -> Result<JsonAnswer<Page<ListedSecret>>, Failure> {
+    let items = shared.core.signing_secrets(&principal, id).await?;
+    Ok(JsonAnswer(Page { items, next_cursor: None }))
 }
 
 /// List a merchant's webhook deliveries with their attempts, newest first.

@@ -22,8 +22,10 @@ use super::sessions::{self, SessionRow};
 use super::webhooks::{Tried, tried};
 use super::words::{self, Exactly, When};
 use crate::domain::api_key::ApiKey;
+use crate::domain::clock::Timestamp;
 use crate::domain::credential::Credential;
 use crate::domain::event::Outcome;
+use crate::domain::ids::SecretId;
 use crate::domain::licence::Product;
 use crate::domain::scope::Scopes;
 use crate::flows::key_activity::{CALLS_MAX, KeyActivity};
@@ -31,6 +33,7 @@ use crate::flows::manage_keys::{ApiKeyChanges, ChangedApiKey};
 use crate::http::admin::page::Query;
 use crate::http::error::Failure;
 use crate::store::audit::Chained;
+use crate::store::webhook_secrets::ListedSecret;
 
 /// The most suggested addresses that the page shows.
 const SUGGESTED_MAX: usize = 20;
@@ -59,6 +62,7 @@ struct KeyPage {
     is_filled: bool,
     webhook_disabled: Option<When>,
     webhooks_path: String,
+    signing_secrets: Vec<SigningSecret>,
     /// The result of a webhook test.
     tried: Option<Tried>,
     /// Shown once, with the first webhook URL.
@@ -96,6 +100,12 @@ struct Suggested {
     calls: i64,
     last: When,
     is_allowed: bool,
+}
+
+struct SigningSecret {
+    id: SecretId,
+    created: When,
+    ends: String,
 }
 
 struct EventRow {
@@ -171,12 +181,22 @@ async fn key_page(
         is_filled: false,
         webhook_disabled: key.webhook_disabled_at.map(When),
         webhooks_path: context.path(&format!("/webhooks?key={}", key.id)),
+        signing_secrets: activity.signing_secrets.into_iter().map(|one| signing_secret(one, now)).collect(),
         tried: None,
         webhook_secret: None,
         events: activity.events.into_iter().map(event_row).collect(),
         audit_path: context.path(&format!("/audit?object={}", key.id)),
         base,
     })
+}
+
+fn signing_secret(secret: ListedSecret, now: Timestamp) -> SigningSecret {
+    let ends = match secret.ends_at {
+        None => "Signs".to_owned(),
+        Some(end) if now < end => format!("Signs, ends {}", words::relative(end, now)),
+        Some(end) => format!("Ended {}", words::relative(end, now)),
+    };
+    SigningSecret { id: secret.id, created: When(secret.created_at), ends }
 }
 
 fn client_row(credential: Credential) -> ClientRow {

@@ -27,6 +27,7 @@ mod mistakes;
 mod overview;
 mod page;
 mod people;
+mod rename;
 mod scopes;
 mod secrets;
 mod sessions;
@@ -100,6 +101,8 @@ fn people_routes(base: &str) -> Router<Arc<Shared>> {
             &at("/users/{user}/remove-factor"),
             changing(get(people::confirm_remove_factor).post(people::remove_factor)),
         )
+        .route(&at("/users/{user}/rename"), changing(get(rename::show_user).post(rename::user)))
+        .route(&at("/tokens/{token}/rename"), changing(get(rename::show_token).post(rename::token)))
         .route(&at("/tokens"), get(tokens::list).post(tokens::add))
         .route(&at("/tokens/{token}/rotate"), changing(get(tokens::show_rotate).post(tokens::rotate)))
         .route(&at("/tokens/{token}/revoke"), changing(get(tokens::confirm_revoke).post(tokens::revoke)))

@@ -243,7 +243,7 @@ async fn refused(people: &People, fields: Invitation, mistakes: Mistakes) -> Res
     html_as(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
-async fn with_link(people: &People, user: UserId, heading: String) -> Result<Response, Failure> {
+pub(super) async fn with_link(people: &People, user: UserId, heading: String) -> Result<Response, Failure> {
     let core = people.context.core();
     let link = core.make_sign_in_link(&people.context.principal, user).await?;
     let made = Made {
@@ -259,7 +259,7 @@ async fn with_link(people: &People, user: UserId, heading: String) -> Result<Res
 
 #[derive(Deserialize)]
 pub(super) struct UserPath {
-    user: UserId,
+    pub(super) user: UserId,
 }
 
 pub(super) async fn link(people: People, Path(path): Path<UserPath>) -> Result<Response, Failure> {
@@ -301,7 +301,7 @@ pub(super) async fn disable(
         let mistakes = Mistakes::one("", "You cannot disable yourself.".to_owned());
         return refused(&people, Invitation::default(), mistakes).await;
     }
-    let changes = UserChanges { disabled: Some(form.disabled), password: None };
+    let changes = UserChanges { disabled: Some(form.disabled), ..UserChanges::default() };
     people.context.core().update_user(&people.context.principal, path.user, None, changes).await?;
     let done = if form.disabled { "user-disabled" } else { "user-enabled" };
     Ok(Redirect::to(&people.path(&format!("?done={done}"))).into_response())

@@ -103,7 +103,7 @@ struct MadeToken {
 
 #[derive(Deserialize)]
 pub(super) struct TokenPath {
-    token: AdminTokenId,
+    pub(super) token: AdminTokenId,
 }
 
 pub(super) async fn list(people: People, Query(asked): Query<Asked>) -> Result<Response, Failure> {
@@ -244,7 +244,7 @@ fn wanted_token(people: &People, fields: &TokenFields) -> Result<NewAdminToken, 
 }
 
 /// A token of this merchant or of the platform. Other tokens are not found.
-async fn token_of(people: &People, id: AdminTokenId) -> Result<AdminToken, Failure> {
+pub(super) async fn token_of(people: &People, id: AdminTokenId) -> Result<AdminToken, Failure> {
     Ok(people.context.core().admin_token_by_id(&people.principal(), id).await?)
 }
 

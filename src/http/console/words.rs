@@ -152,6 +152,7 @@ pub(super) fn done(name: &str) -> Option<String> {
         "address-added" => "The address was added to the key's allowed addresses.",
         "user-disabled" => "The user is disabled and signed out everywhere.",
         "user-enabled" => "The user can sign in again.",
+        "renamed" => "Saved.",
         "token-revoked" => "The token was revoked.",
         "password-set" => "Your password was saved. All other browsers are signed out.",
         "factor-removed" => "Your second factor was removed. You now sign in with your password alone.",
