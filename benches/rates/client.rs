@@ -9,15 +9,20 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::Operation;
 use crate::bare::Bare;
-use crate::server::{Caller, Server};
+use crate::merchants::{self, CLIENT_ID_CHARS, CLIENT_SECRET_CHARS, KEY_CHARS};
+use crate::server::Server;
 
 /// The length of a token.
 const TOKEN_CHARS: usize = 60;
 
-/// How many sessions of each caller are introspected again and again.
-const SESSIONS: usize = 256;
+/// How many sessions are introspected again and again, or one for each merchant if that is more.
+const SESSIONS: usize = 4096;
 
-/// How many sessions each connection refreshes in turn, so that not all connections update the same page.
+/// Connections that open them.
+const OPENERS: usize = 64;
+
+/// How many sessions each connection refreshes in turn, so that not all connections update the same page. More if
+/// there are more merchants.
 const REFRESHED: usize = 64;
 
 /// One round of calls.
@@ -36,6 +41,14 @@ pub(crate) struct Client<'a> {
 
 type Token = [u8; TOKEN_CHARS];
 
+/// A session, with the number of its merchant.
+#[derive(Clone, Copy)]
+struct Session {
+    merchant: usize,
+    access: Token,
+    refresh: Token,
+}
+
 impl<'a> Client<'a> {
     pub(crate) fn new(server: &'a Server, bare: &'a Bare) -> Self {
         // One thread, so that an answer does not wake a thread on the other core.
@@ -43,27 +56,56 @@ impl<'a> Client<'a> {
         Self { server, bare, runtime }
     }
 
-    pub(crate) fn connect(&self, operation: Operation, connections: usize) -> Load<'_> {
+    /// Opens connections whose calls are spread over `merchants` in turns.
+    pub(crate) fn connect(&self, operation: Operation, connections: usize, merchants: usize) -> Load<'_> {
         let sessions = match operation {
-            Operation::Introspect | Operation::Verify => self.sessions(),
-            Operation::Bare | Operation::Issue | Operation::Refresh => Vec::new(),
+            Operation::Introspect | Operation::Verify | Operation::Refresh => self.sessions(merchants),
+            Operation::Bare | Operation::Issue => Vec::new(),
         };
-        let connections =
-            (0..connections).map(|number| self.connection(operation, number, &sessions)).collect();
+        let connections = (0..connections)
+            .map(|number| {
+                let turns = (0..).map(|turn| number + turn * connections);
+                let own: Vec<Session> = match operation {
+                    // No two connections refresh the same session.
+                    Operation::Refresh => turns
+                        .take_while(|turn| *turn < sessions.len())
+                        .map(|turn| sessions[turn])
+                        .take(REFRESHED.max(merchants / connections))
+                        .collect(),
+                    // Each begins at another one.
+                    _ => (0..sessions.len())
+                        .map(|turn| sessions[(number * 7 + turn) % sessions.len()])
+                        .collect(),
+                };
+                self.connection(operation, (number, connections), merchants, own)
+            })
+            .collect();
         Load { runtime: &self.runtime, connections, operation }
     }
 
-    /// New sessions of each caller, to be asked about: earlier ones may be more than a client may have by
-    /// now, and swept away.
-    fn sessions(&self) -> Vec<Vec<[Token; 2]>> {
-        let mut load = self.connect(Operation::Issue, self.server.callers.len());
-        while load.connections.iter().any(|connection| connection.issued.len() < SESSIONS) {
+    /// New sessions, to be asked about: earlier ones may be more than a client may have by now, and swept away.
+    fn sessions(&self, merchants: usize) -> Vec<Session> {
+        let mut load = self.connect(Operation::Issue, OPENERS, merchants);
+        let wanted = SESSIONS.max(merchants).div_ceil(OPENERS);
+        for connection in &mut load.connections {
+            connection.issued_max = wanted;
+        }
+        while load.connections.iter().any(|connection| connection.issued.len() < wanted) {
             load.run(Duration::from_millis(100));
         }
-        load.connections.into_iter().map(|connection| connection.issued).collect()
+        // In turns over the merchants, as they were opened.
+        let turns =
+            (0..wanted).flat_map(|turn| load.connections.iter().map(move |opener| opener.issued[turn]));
+        turns.collect()
     }
 
-    fn connection(&self, operation: Operation, number: usize, sessions: &[Vec<[Token; 2]>]) -> Connection {
+    fn connection(
+        &self,
+        operation: Operation,
+        (number, connections): (usize, usize),
+        merchants: usize,
+        sessions: Vec<Session>,
+    ) -> Connection {
         let address = match operation {
             Operation::Bare => self.bare.address,
             _ => self.server.address,
@@ -71,28 +113,19 @@ impl<'a> Client<'a> {
         let stream = self.runtime.block_on(TcpStream::connect(address));
         let stream = stream.expect("the server accepts connections");
         stream.set_nodelay(true).expect("a socket that is open");
-        let tokens: Vec<Token> = match operation {
-            Operation::Bare | Operation::Issue => Vec::new(),
-            Operation::Refresh => self.fresh_refresh_tokens(number),
-            // Spread the calls over the sessions of the caller.
-            _ => {
-                let sessions = &sessions[number % sessions.len()];
-                (0..SESSIONS).map(|turn| sessions[(number + turn * 7) % SESSIONS][0]).collect()
-            }
-        };
-        let request = Request::new(operation, address, self.server.caller(number));
-        Connection::new(stream, request, tokens)
-    }
-
-    /// Refresh tokens of new sessions. The introspected sessions are not refreshed.
-    fn fresh_refresh_tokens(&self, number: usize) -> Vec<Token> {
-        let mut connection = self.connection(Operation::Issue, number, &[]);
-        self.runtime.block_on(async {
-            for _ in 0..REFRESHED {
-                connection.call(Operation::Issue).await;
-            }
-        });
-        connection.issued.iter().map(|[_, refresh]| *refresh).collect()
+        Connection {
+            stream,
+            request: Request::new(operation, address),
+            merchants,
+            merchant: number % merchants,
+            connections,
+            sessions,
+            turn: 0,
+            answer: Vec::with_capacity(4096),
+            latencies: Vec::new(),
+            issued: Vec::new(),
+            issued_max: 0,
+        }
     }
 }
 
@@ -145,27 +178,30 @@ impl Load<'_> {
     }
 }
 
-/// A prepared request with a place for a token.
+/// A prepared request with places for a merchant's secrets and a token.
 struct Request {
     bytes: Vec<u8>,
+    key_at: usize,
+    client_id_at: Option<usize>,
+    client_secret_at: Option<usize>,
     token_at: Option<usize>,
 }
 
 impl Request {
-    fn new(operation: Operation, host: SocketAddr, caller: &Caller) -> Self {
-        let placeholder = "T".repeat(TOKEN_CHARS);
-        let client = format!("client_id={}&client_secret={}", caller.client_id, caller.client_secret);
+    fn new(operation: Operation, host: SocketAddr) -> Self {
+        let [key, id, secret, token] =
+            [("K", KEY_CHARS), ("I", CLIENT_ID_CHARS), ("S", CLIENT_SECRET_CHARS), ("T", TOKEN_CHARS)]
+                .map(|(letter, chars)| letter.repeat(chars));
+        let client = format!("client_id={id}&client_secret={secret}");
         let (line, header, body) = match operation {
             Operation::Bare | Operation::Issue => ("POST /api/authorize", String::new(), client),
             Operation::Refresh => {
-                ("POST /api/refresh_token", String::new(), format!("{client}&refresh_token={placeholder}"))
+                ("POST /api/refresh_token", String::new(), format!("{client}&refresh_token={token}"))
             }
             Operation::Introspect => {
-                ("POST /api/introspect", String::new(), format!("{client}&token={placeholder}"))
+                ("POST /api/introspect", String::new(), format!("{client}&token={token}"))
             }
-            Operation::Verify => {
-                ("GET /api/verify", format!("access-token: {placeholder}\r\n"), String::new())
-            }
+            Operation::Verify => ("GET /api/verify", format!("access-token: {token}\r\n"), String::new()),
         };
         let body_headers = match body.len() {
             0 => String::new(),
@@ -173,49 +209,61 @@ impl Request {
                 format!("content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n")
             }
         };
-        let key = &caller.key;
         let text = format!(
             "{line} HTTP/1.1\r\nhost: {host}\r\nx-api-key: {key}\r\n{header}{body_headers}\r\n{body}"
         );
-        Self { token_at: text.find(&placeholder), bytes: text.into_bytes() }
+        Self {
+            key_at: text.find(&key).expect("every call has a key"),
+            client_id_at: text.find(&id),
+            client_secret_at: text.find(&secret),
+            token_at: text.find(&token),
+            bytes: text.into_bytes(),
+        }
     }
 
-    fn put(&mut self, token: &Token) {
-        if let Some(at) = self.token_at {
-            self.bytes[at..at + TOKEN_CHARS].copy_from_slice(token);
+    fn put(&mut self, at: Option<usize>, text: &[u8]) {
+        if let Some(at) = at {
+            self.bytes[at..at + text.len()].copy_from_slice(text);
         }
+    }
+
+    fn put_merchant(&mut self, number: usize) {
+        self.put(Some(self.key_at), merchants::key(number).as_bytes());
+        self.put(self.client_id_at, merchants::client_id(number).as_bytes());
+        self.put(self.client_secret_at, merchants::client_secret(number).as_bytes());
     }
 }
 
 struct Connection {
     stream: TcpStream,
     request: Request,
-    tokens: Vec<Token>,
+    /// How many merchants take turns, and whose turn it is.
+    merchants: usize,
+    merchant: usize,
+    /// How many connections take turns.
+    connections: usize,
+    sessions: Vec<Session>,
     turn: usize,
     answer: Vec<u8>,
     latencies: Vec<Duration>,
     /// The first sessions that it was given.
-    issued: Vec<[Token; 2]>,
+    issued: Vec<Session>,
+    issued_max: usize,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, request: Request, tokens: Vec<Token>) -> Self {
-        Self {
-            stream,
-            request,
-            tokens,
-            turn: 0,
-            answer: Vec::with_capacity(4096),
-            latencies: Vec::new(),
-            issued: Vec::new(),
-        }
-    }
-
     async fn call(&mut self, operation: Operation) {
-        if !self.tokens.is_empty() {
-            self.turn = (self.turn + 1) % self.tokens.len();
-            self.request.put(&self.tokens[self.turn]);
-        }
+        let merchant = if self.sessions.is_empty() {
+            let next = (self.merchant + self.connections) % self.merchants;
+            std::mem::replace(&mut self.merchant, next)
+        } else {
+            self.turn = (self.turn + 1) % self.sessions.len();
+            let session = self.sessions[self.turn];
+            let token = if operation == Operation::Refresh { session.refresh } else { session.access };
+            self.request.put(self.request.token_at, &token);
+            session.merchant
+        };
+        self.request.put_merchant(merchant);
         let started = Instant::now();
         self.stream.write_all(&self.request.bytes).await.expect("the server reads");
         let body_at = self.read_answer().await;
@@ -224,10 +272,11 @@ impl Connection {
         assert!(self.answer.starts_with(b"HTTP/1.1 200 "), "{operation:?}: {}", text());
         let body = &self.answer[body_at..];
         match operation {
-            Operation::Issue if self.issued.len() < SESSIONS => {
-                self.issued.push(["access_token", "refresh_token"].map(|name| token_in(body, name)));
+            Operation::Issue if self.issued.len() < self.issued_max => {
+                let [access, refresh] = ["access_token", "refresh_token"].map(|name| token_in(body, name));
+                self.issued.push(Session { merchant, access, refresh });
             }
-            Operation::Refresh => self.tokens[self.turn] = token_in(body, "refresh_token"),
+            Operation::Refresh => self.sessions[self.turn].refresh = token_in(body, "refresh_token"),
             Operation::Introspect => assert!(body.starts_with(b"{\"active\":true"), "{}", text()),
             Operation::Bare | Operation::Issue | Operation::Verify => {}
         }

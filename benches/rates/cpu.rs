@@ -1,4 +1,4 @@
-//! Processor time of the servers, of this process and of the database, from `/proc`.
+//! Processor time of the servers, of this process and of the database, and memory, from `/proc`.
 
 use std::fs;
 
@@ -53,6 +53,13 @@ pub(crate) fn of_postgres(postmaster: u32) -> f64 {
         .map(|times| times.own)
         .sum();
     times_of_it.own + times_of_it.of_ended_children + children
+}
+
+/// The most memory that a process has had, in MiB.
+pub(crate) fn memory_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 struct Times {

@@ -122,6 +122,14 @@ impl Floor {
         });
     }
 
+    pub(crate) const fn is_postgres(&self) -> bool {
+        matches!(self.pool, Pool::Postgres(_))
+    }
+
+    pub(crate) fn execute(&self, sql: &str) {
+        self.runtime.block_on(self.pool.execute(sql));
+    }
+
     /// The number of concurrent statements with which the database is fastest.
     pub(crate) fn best_tasks(&self, statement: Statement, time: Duration) -> usize {
         let rate = |tasks: &usize| self.run(statement, *tasks, time);

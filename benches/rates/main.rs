@@ -12,6 +12,7 @@ mod bare;
 mod client;
 mod cpu;
 mod floor;
+mod merchants;
 mod server;
 
 /// That of the real program.
@@ -36,6 +37,9 @@ use cpu::Cpu;
 use floor::{Floor, Statement};
 use server::Server;
 
+/// How many merchants call in turns if no other number is given.
+const MERCHANTS: usize = 16;
+
 /// Long enough for thousands of calls, short enough that the whole run takes a few minutes.
 const ROUND: Duration = Duration::from_millis(700);
 
@@ -50,6 +54,9 @@ struct Options {
     /// Additional expired rows, which the server removes during the run.
     #[arg(long, default_value_t = 0)]
     dead: u64,
+    /// Spread the calls in turns over this many merchants, and beside it over a single one.
+    #[arg(long)]
+    merchants: Option<usize>,
     /// Rounds of each measurement; the table has their medians.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -116,14 +123,15 @@ fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{:<9} {:<11} {:>5} {:>9} {:>7} {:>7} {:>9} {:>6} {:>9} {:>9} {:>9} {:>6}",
-        "", "", "", "calls", "p50", "p99", "floor", "", "us", "us", "us", ""
+        "{:<9} {:<11} {:>6} {:>5} {:>9} {:>7} {:>7} {:>9} {:>6} {:>9} {:>9} {:>9} {:>6}",
+        "", "", "mer-", "", "calls", "p50", "p99", "floor", "", "us", "us", "us", ""
     )?;
     writeln!(
         out,
-        "{:<9} {:<11} {:>5} {:>9} {:>7} {:>7} {:>9} {:>6} {:>9} {:>9} {:>9} {:>6}",
+        "{:<9} {:<11} {:>6} {:>5} {:>9} {:>7} {:>7} {:>9} {:>6} {:>9} {:>9} {:>9} {:>6}",
         "engine",
         "operation",
+        "chants",
         "conns",
         "per s",
         "ms",
@@ -158,6 +166,11 @@ fn measure_engine(
     let home = server::Home::new(engine, &options.program);
     let floor = Floor::new(home.url());
     floor.load_sessions(options.dead, options.rows);
+    let spreads = match options.merchants {
+        Some(merchants) => vec![1, merchants],
+        None => vec![MERCHANTS],
+    };
+    merchants::write(&floor, spreads.iter().copied().max().unwrap_or(1));
     let server = Server::start(&home);
     let client = Client::new(&server, bare);
     for operation in Operation::ALL {
@@ -167,15 +180,22 @@ fn measure_engine(
         let best = floor.best_tasks(operation.statement(), ROUND);
         for connections in operation.connections() {
             let tasks = if *connections == 1 { 1 } else { best };
-            let mut loads =
-                [operation, Operation::Bare].map(|operation| client.connect(operation, *connections));
-            let measured = measure(options, operation, &mut loads, (&server, bare), &floor, tasks);
-            write_row(out, engine, operation, *connections, &measured)?;
+            let mut loads: Vec<_> =
+                spreads.iter().map(|merchants| client.connect(operation, *connections, *merchants)).collect();
+            let mut bare_load = client.connect(Operation::Bare, *connections, 1);
+            let measured =
+                measure(options, operation, (&mut loads, &mut bare_load), (&server, bare), &floor, tasks);
+            for (merchants, calls) in spreads.iter().zip(&measured.calls) {
+                write_row(out, (engine, operation, *merchants, *connections), calls, &measured)?;
+            }
             out.flush()?;
             of_bare.entry(*connections).or_default().extend(measured.bare);
         }
     }
-    match server.dropped_exchanges() {
+    if options.merchants.is_some() {
+        writeln!(out, "{:<9} took at most {} MiB of memory", "", cpu::memory_of(server.pid()))?;
+    }
+    match server.metric("tollgate_exchanges_dropped_total") {
         0 => Ok(()),
         dropped => writeln!(out, "{dropped} exchange records were dropped"),
     }
@@ -189,7 +209,8 @@ struct Taken {
 
 /// As many rounds of each.
 struct Measured {
-    calls: Vec<Taken>,
+    /// By the number of merchants.
+    calls: Vec<Vec<Taken>>,
     bare: Vec<Taken>,
     floors: Vec<f64>,
 }
@@ -197,13 +218,15 @@ struct Measured {
 fn measure(
     options: &Options,
     operation: Operation,
-    [load, bare_load]: &mut [Load<'_>; 2],
+    (loads, bare_load): (&mut [Load<'_>], &mut Load<'_>),
     (server, bare): (&Server, &Bare),
     floor: &Floor,
     tasks: usize,
 ) -> Measured {
     let statement = operation.statement();
-    load.run(WARM_UP);
+    for load in &mut *loads {
+        load.run(WARM_UP);
+    }
     bare_load.run(WARM_UP);
     floor.run(statement, tasks, WARM_UP);
     // Wait for records that the server still has to write. They are part of its cost, and must not slow the
@@ -215,22 +238,24 @@ fn measure(
         server.settle();
         Taken { round, cpu: Cpu::now(server, bare).since(&before) }
     };
-    let mut measured = Measured { calls: Vec::new(), bare: Vec::new(), floors: Vec::new() };
+    let mut measured =
+        Measured { calls: loads.iter().map(|_| Vec::new()).collect(), bare: Vec::new(), floors: Vec::new() };
     for _ in 0..options.rounds {
         server.settle();
         measured.floors.push(floor.run(statement, tasks, ROUND));
         measured.bare.push(take(bare_load));
-        measured.calls.push(take(load));
+        for (load, calls) in loads.iter_mut().zip(&mut measured.calls) {
+            calls.push(take(load));
+        }
     }
     measured
 }
 
 fn write_row(
     out: &mut impl Write,
-    engine: Engine,
-    operation: Operation,
-    connections: usize,
-    Measured { calls, bare, floors }: &Measured,
+    (engine, operation, merchants, connections): (Engine, Operation, usize, usize),
+    calls: &[Taken],
+    Measured { bare, floors, .. }: &Measured,
 ) -> io::Result<()> {
     let ratio = median(calls.iter().zip(floors).map(|(taken, floor)| taken.round.rate / floor).collect());
     let [server, database, client] =
@@ -240,7 +265,7 @@ fn write_row(
         [format!("{engine:?}"), format!("{operation:?}")].map(|name| name.to_lowercase());
     writeln!(
         out,
-        "{engine:<9} {operation:<11} {connections:>5} {:>9.0} {:>7.2} {:>7.2} {:>9.0} {ratio:>6.2} {server:>9.1} \
+        "{engine:<9} {operation:<11} {merchants:>6} {connections:>5} {:>9.0} {:>7.2} {:>7.2} {:>9.0} {ratio:>6.2} {server:>9.1} \
          {database:>9.1} {client:>9.1} {:>6.2}",
         of_rounds(calls, |round| round.rate),
         of_rounds(calls, |round| round.p50_ms),
@@ -253,9 +278,10 @@ fn write_row(
 fn write_bare_row(out: &mut impl Write, connections: usize, rounds: &[Taken]) -> io::Result<()> {
     writeln!(
         out,
-        "{:<9} {:<11} {connections:>5} {:>9.0} {:>7.2} {:>7.2} {:>9} {:>6} {:>9.1} {:>9} {:>9.1} {:>6.2}",
+        "{:<9} {:<11} {:>6} {connections:>5} {:>9.0} {:>7.2} {:>7.2} {:>9} {:>6} {:>9.1} {:>9} {:>9.1} {:>6.2}",
         "",
         "bare",
+        "",
         of_rounds(rounds, |round| round.rate),
         of_rounds(rounds, |round| round.p50_ms),
         of_rounds(rounds, |round| round.p99_ms),

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::postgres::Cluster;
@@ -20,22 +19,12 @@ const POSTGRES_SETTINGS: [&str; 3] = [
     "alter system set checkpoint_timeout = '30min'",
 ];
 
-/// Merchants that call, in turns.
-const MERCHANTS: usize = 16;
-
 /// A database, and the command lines to work on it.
 pub(crate) struct Home<'a> {
     program: &'a Path,
     directory: TempDir,
     cluster: Option<Cluster>,
     url: String,
-}
-
-/// A caller: a merchant's key and its client.
-pub(crate) struct Caller {
-    pub(crate) key: String,
-    pub(crate) client_id: String,
-    pub(crate) client_secret: String,
 }
 
 impl<'a> Home<'a> {
@@ -74,29 +63,6 @@ impl<'a> Home<'a> {
             .stdin(Stdio::null());
         command
     }
-
-    /// The answer of a command, in JSON.
-    fn made(&self, arguments: &[&str]) -> Value {
-        let output = self.command(arguments).arg("--json").output().expect("the program was built for this");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("an answer in JSON")
-    }
-
-    /// A licensed merchant with a key and a client whose Enhanced Security is ON.
-    fn caller(&self) -> Caller {
-        let text = |answer: &Value, field: &str| {
-            answer[field].as_str().unwrap_or_else(|| panic!("{field} in {answer}")).to_owned()
-        };
-        let merchant = text(&self.made(&["merchant", "add", "Bench"]), "id");
-        for product in ["api_keys", "enhanced_security"] {
-            self.made(&["licence", "grant", &merchant, product]);
-        }
-        let key = self.made(&["key", "add", &merchant, "Till", "--environment=live"]);
-        let client = self.made(&["credentials", "add", &text(&key, "id")]);
-        let client_id = text(&client, "client_id");
-        self.made(&["credentials", "on", &client_id]);
-        Caller { key: text(&key, "key"), client_id, client_secret: text(&client, "client_secret") }
-    }
 }
 
 pub(crate) fn free_address() -> SocketAddr {
@@ -115,7 +81,6 @@ pub(crate) fn wait_for(address: SocketAddr) {
 /// `tollgate serve`, killed when this is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    pub(crate) callers: Vec<Caller>,
     ops: SocketAddr,
     child: Child,
     postmaster: Option<u32>,
@@ -123,7 +88,6 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(home: &Home<'_>) -> Self {
-        let callers = (0..MERCHANTS).map(|_| home.caller()).collect();
         let [address, ops] = [(); 2].map(|()| free_address());
         // It logs with the default settings, to a file.
         let log = File::create(home.directory.path().join("log")).expect("a directory of our own");
@@ -135,26 +99,20 @@ impl Server {
             .spawn()
             .expect("the program was built for this");
         let postmaster = home.cluster.as_ref().map(|_| crate::floor::postmaster(&home.url));
-        let server = Self { address, callers, ops, child, postmaster };
+        let server = Self { address, ops, child, postmaster };
         wait_for(address);
         server
     }
 
-    /// The caller of the connection with this number.
-    pub(crate) fn caller(&self, connection: usize) -> &Caller {
-        &self.callers[connection % self.callers.len()]
-    }
-
-    /// Exchange records that the server dropped because it was too slow.
-    pub(crate) fn dropped_exchanges(&self) -> u64 {
+    /// The value of a metric without labels, or with these.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         let mut stream = TcpStream::connect(self.ops).expect("the server has a listener for operations");
         stream
             .write_all(b"GET /metrics HTTP/1.1\r\nhost: ops\r\nconnection: close\r\n\r\n")
             .expect("the server reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("metrics are text");
-        let name = "tollgate_exchanges_dropped_total ";
-        let value = answer.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect(name);
         value.parse().expect("a counter")
     }
 
