@@ -102,6 +102,8 @@ pub struct Database {
     pub connections_max: u32,
     /// How long a call waits for the store.
     pub timeout: Duration,
+    /// The most memory for merchants, keys and sessions that were used last.
+    pub cache_bytes_max: u64,
 }
 
 /// `[tokens]`: keys and lifetimes.
@@ -299,6 +301,7 @@ impl Database {
             url_file: reader.secret_file("database.url", "database.url_file"),
             connections_max: reader.number("database.connections_max", 1..=1000),
             timeout: reader.duration("database.timeout_secs", 1..=60),
+            cache_bytes_max: u64::from(reader.number("database.cache_mib_max", 1..=16_384)) << 20,
         }
     }
 }

@@ -255,7 +255,14 @@ async fn a_url_that_changed_in_its_file_is_taken_up_when_the_login_is_refused() 
 }
 
 fn options(url: &str) -> Options<'_> {
-    Options { url, make: Make::Schema, connections_max: 2, timeout: Duration::from_secs(5), read_again: None }
+    Options {
+        url,
+        make: Make::Schema,
+        connections_max: 2,
+        timeout: Duration::from_secs(5),
+        cache_bytes_max: 1 << 20,
+        read_again: None,
+    }
 }
 
 #[tokio::test]

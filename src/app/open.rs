@@ -46,6 +46,7 @@ pub async fn open_store(settings: &Settings, create: Create) -> Result<Store, Bu
         make,
         connections_max: settings.database.connections_max,
         timeout: settings.database.timeout,
+        cache_bytes_max: settings.database.cache_bytes_max,
         read_again: settings.database.url_file.as_deref().map(reads_again),
     })
     .await?)

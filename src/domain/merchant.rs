@@ -10,7 +10,8 @@ use super::clock::Timestamp;
 use super::credential::Credential;
 use super::ids::{ApiKeyId, CredentialId, MerchantId};
 use super::licence::{Licences, StoredLicences};
-use super::secret::SecretHash;
+use super::scope::Scopes;
+use super::secret::{SecretHash, StoredSecret};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -55,6 +56,26 @@ pub struct MerchantRecord {
 }
 
 impl MerchantRecord {
+    /// Its size in memory.
+    pub fn bytes(&self) -> usize {
+        let secrets = |secrets: &Vec<StoredSecret>| secrets.iter().map(StoredSecret::bytes).sum::<usize>();
+        let scopes = |scopes: &Option<Scopes>| scopes.as_ref().map_or(0, |scopes| scopes.as_str().len());
+        let of_key = |key: &ApiKey| {
+            let url = key.webhook_url.as_ref().map_or(0, String::len);
+            let ranges = size_of_val(key.allow_list.ranges());
+            size_of::<ApiKey>() + key.name.len() + url + ranges + scopes(&key.scopes) + secrets(&key.secrets)
+        };
+        let of_client = |client: &Credential| {
+            size_of::<Credential>()
+                + client.client_id.len()
+                + scopes(&client.scopes)
+                + secrets(&client.secrets)
+        };
+        let keys: usize = self.api_keys.iter().map(of_key).sum();
+        let clients: usize = self.credentials.iter().map(of_client).sum();
+        size_of::<Self>() + self.merchant.name.len() + self.merchant.gateway.len() + keys + clients
+    }
+
     pub fn api_key(&self, id: ApiKeyId) -> Option<&ApiKey> {
         self.api_keys.iter().find(|key| key.id == id)
     }

@@ -165,6 +165,11 @@ pub struct Pair {
 }
 
 impl Session {
+    /// Its size in memory.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.secret.len() + self.scopes.as_ref().map_or(0, |scopes| scopes.as_str().len())
+    }
+
     /// Whether a refresh may ask for these scopes: none, or exactly the granted set (RFC 6749 6).
     pub fn has_scopes(&self, asked: Option<&Scopes>) -> bool {
         match (asked, &self.scopes) {

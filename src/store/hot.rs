@@ -3,6 +3,7 @@
 //! The cache can be outdated, but it never leads to a wrong answer. Each decision is confirmed by a statement
 //! that compares the record's revision and the session's generation with those in the database.
 
+mod cache;
 mod sessions;
 
 use std::collections::hash_map::Entry;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use moka::sync::Cache;
 use tracing::Level;
 
 use super::admin_tokens::Presented;
@@ -28,16 +28,14 @@ use crate::domain::secret::SecretHash;
 use crate::domain::session::Session;
 use crate::supervise::Supervisor;
 
+pub use cache::CacheState;
+use cache::Remembered;
 pub use sessions::{Found, Open, Rotate, Rotated};
 
-/// The most merchants in the cache. A record takes a few kilobytes.
-const RECORDS_MAX: u64 = 20_000;
-
-/// The most key hashes in the cache. A hash never changes its key, so an entry is never outdated.
-const KEY_HASHES_MAX: u64 = 100_000;
-
-/// The most sessions in the cache. Each takes a few hundred bytes.
-const SESSIONS_MAX: u64 = 20_000;
+/// The share of the memory for caches that each one has, in sixteenths.
+const RECORDS_SHARE: u64 = 10;
+const OWNERS_SHARE: u64 = 3;
+const SESSIONS_SHARE: u64 = 3;
 
 /// Two workers for each operation, so that one can continue while the other's batch takes long.
 const WORKERS: usize = 2;
@@ -51,13 +49,15 @@ pub struct HotPath {
     records: Batcher<(MerchantId, Timestamp), Option<Arc<MerchantRecord>>>,
     key_owners: Batcher<SecretHash, Option<(MerchantId, ApiKeyId)>>,
     admin_tokens: Batcher<SecretHash, Option<Presented>>,
-    record_cache: Cache<MerchantId, Arc<MerchantRecord>>,
-    owner_cache: Cache<SecretHash, (MerchantId, ApiKeyId)>,
-    session_cache: Cache<SessionId, Session>,
+    record_cache: Remembered<MerchantId, Arc<MerchantRecord>>,
+    /// A hash never changes its key, so an entry is never outdated.
+    owner_cache: Remembered<SecretHash, (MerchantId, ApiKeyId)>,
+    session_cache: Remembered<SessionId, Session>,
 }
 
 impl HotPath {
-    pub(super) fn start(pool: &Pool, timeout: Duration, tasks: &Supervisor) -> Self {
+    pub(super) fn start(pool: &Pool, timeout: Duration, cache_bytes_max: u64, tasks: &Supervisor) -> Self {
+        let share = |sixteenths| cache_bytes_max / 16 * sixteenths;
         Self {
             pool: pool.clone(),
             open: batcher(pool, Access::Write, timeout, tasks, |db, opens| {
@@ -79,9 +79,9 @@ impl HotPath {
             admin_tokens: batcher(pool, Access::Read, timeout, tasks, |db, hashes| {
                 Box::pin(tokens(db, hashes))
             }),
-            record_cache: Cache::new(RECORDS_MAX),
-            owner_cache: Cache::new(KEY_HASHES_MAX),
-            session_cache: Cache::new(SESSIONS_MAX),
+            record_cache: Remembered::new(share(RECORDS_SHARE), |record| record.bytes()),
+            owner_cache: Remembered::new(share(OWNERS_SHARE), size_of_val),
+            session_cache: Remembered::new(share(SESSIONS_SHARE), Session::bytes),
         }
     }
 
@@ -94,6 +94,14 @@ impl HotPath {
             self.records.state("load_record"),
             self.key_owners.state("key_owner"),
             self.admin_tokens.state("admin_token"),
+        ]
+    }
+
+    pub fn caches(&self) -> [CacheState; 3] {
+        [
+            self.record_cache.state("records"),
+            self.owner_cache.state("key_owners"),
+            self.session_cache.state("sessions"),
         ]
     }
 

@@ -88,6 +88,8 @@ pub struct Options<'a> {
     /// For PostgreSQL: the most connections, for the hot path and everything else together.
     pub connections_max: u32,
     pub timeout: Duration,
+    /// The most memory for the caches of the hot path.
+    pub cache_bytes_max: u64,
     /// Reads `url` again if it comes from a file.
     pub read_again: Option<ReadAgain>,
 }
@@ -106,14 +108,14 @@ impl Store {
     /// Opens the database. Brings its schema up to date, or checks that it is. The text of an error is for the
     /// operator.
     pub async fn open(options: Options<'_>) -> Result<Self, StoreError> {
-        let Options { url, make, connections_max, timeout, read_again } = options;
+        let Options { url, make, connections_max, timeout, cache_bytes_max, read_again } = options;
         let tasks = Supervisor::default();
         let pool = Pool::open(url, make, connections_max, timeout, read_again, &tasks).await?;
         match make {
             Make::Nothing => pool.must_be_migrated().await?,
             Make::Schema | Make::File => pool.migrate().await?,
         }
-        let hot = HotPath::start(&pool, timeout, &tasks);
+        let hot = HotPath::start(&pool, timeout, cache_bytes_max, &tasks);
         let around = Arc::default();
         let records = recorder(&pool, timeout, &around, &tasks);
         Ok(Self { pool, timeout, hot, records, around, tasks })

@@ -53,6 +53,7 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.ops.listen, None);
     assert_eq!(settings.database.url.expose(), "sqlite://data/tollgate.db");
     assert_eq!(settings.database.connections_max, 16);
+    assert_eq!(settings.database.cache_bytes_max, 24 << 20);
     assert_eq!(settings.database.timeout, Duration::from_secs(5));
     assert!(settings.tokens.keys.bytes().is_empty());
     assert_eq!(settings.tokens.lifetimes.access_ttl, TimeDelta::hours(1));

@@ -90,6 +90,7 @@ pub(crate) async fn open(url: &str) -> Store {
         make: Make::File,
         connections_max: 4,
         timeout: Duration::from_secs(10),
+        cache_bytes_max: 1 << 20,
         read_again: None,
     };
     Store::open(options).await.expect("the database opens and migrates")
