@@ -28,7 +28,7 @@ use crate::http::{self, Shared};
 use crate::jobs::audit_head::HeadReporter;
 use crate::jobs::deliver::Deliverer;
 use crate::jobs::egress::Egress;
-use crate::jobs::exchange_log::ExchangeLog;
+use crate::jobs::exchange_log::{ExchangeLog, Sample};
 use crate::jobs::sweep::Sweeper;
 use crate::jobs::{learn, notices, tidy, token_keys, usage};
 use crate::store::StoreError;
@@ -119,7 +119,10 @@ impl App {
         let head_reporter = HeadReporter::new(Arc::clone(&core), &settings.webhooks);
         let deliverer = Deliverer::new(Arc::clone(&core), Arc::clone(&egress));
         let shared = Arc::new(Shared {
-            exchanges: ExchangeLog::start(Arc::clone(&core)),
+            exchanges: ExchangeLog::start(
+                Arc::clone(&core),
+                Sample::of_successes(settings.retention.exchange_success_sample),
+            ),
             sweeper: Sweeper::new(
                 Arc::clone(&core),
                 settings.retention,

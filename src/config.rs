@@ -361,6 +361,7 @@ fn retention(reader: &mut Reader) -> Retention {
     Retention {
         audit: reader.days("retention.audit_days", 1..=3650),
         exchanges: reader.days("retention.exchanges_days", 1..=3650),
+        exchange_success_sample: reader.share("retention.exchange_success_sample"),
     }
 }
 

@@ -7,12 +7,12 @@ use serde_json::json;
 use tollgate::domain::ids::ExchangeId;
 use tollgate::domain::lengths::{OBJECT_ID_BYTES_MAX, PATH_BYTES_MAX};
 use tollgate::domain::merchant::MerchantStatus;
-use tollgate::jobs::exchange_log::{ExchangeLog, QUEUE_BYTES_MAX, REFUSALS_PER_ADDRESS_AND_MINUTE};
+use tollgate::jobs::exchange_log::{ExchangeLog, QUEUE_BYTES_MAX, REFUSALS_PER_ADDRESS_AND_MINUTE, Sample};
 use tollgate::store::exchanges::Exchange;
 
 use super::admin::Admin;
 use super::support::merchant::plain_key;
-use super::support::{Call, TestApp, each_engine};
+use super::support::{Call, TestApp, each_engine, each_engine_with};
 
 const BUDGET: i64 = REFUSALS_PER_ADDRESS_AND_MINUTE as i64;
 
@@ -77,7 +77,7 @@ async fn paths_and_object_ids_are_kept_to_their_stated_lengths() {
 async fn records_that_wait_take_no_more_memory_than_they_may() {
     each_engine(async |app| {
         let merchant = app.merchant().await;
-        let log = ExchangeLog::start(Arc::clone(app.core()));
+        let log = ExchangeLog::start(Arc::clone(app.core()), Sample::of_successes(1.0));
         let exchange = |n: u32| Exchange {
             id: ExchangeId::generate(app.now(), &app.core().entropy),
             merchant_id: merchant.id,
@@ -107,5 +107,43 @@ async fn records_that_wait_take_no_more_memory_than_they_may() {
         log.flush().await;
         assert_eq!(log.dropped(), 1, "what was written has made room");
     })
+    .await;
+}
+
+#[tokio::test]
+async fn of_successful_calls_a_share_is_recorded_and_of_refused_ones_all_and_all_count() {
+    each_engine_with(
+        |settings| settings.retention.exchange_success_sample = 0.5,
+        async |app| {
+            let merchant = app.merchant().await;
+            let call = |number: usize| merchant.authorize().header("x-request-id", format!("call-{number}"));
+            let recorded = async || {
+                app.flush().await;
+                app.number("select count(*) from exchanges where status = 200").await
+            };
+            for number in 0..40 {
+                assert_eq!(app.send(call(number)).await.status, 200);
+                assert_eq!(app.send(call(number).key("wrong")).await.status, 401);
+            }
+            for number in 0..30 {
+                let refused = Call::post("/api/authorize").key(&merchant.key);
+                assert!(
+                    app.send(refused.header("x-request-id", format!("refused-{number}"))).await.status >= 400
+                );
+            }
+            let first = recorded().await;
+            assert!((10..=30).contains(&first), "{first}");
+            // On every replica it is the same ones.
+            let other = app.replica().await;
+            for number in 0..40 {
+                assert_eq!(other.send(call(number)).await.status, 200);
+            }
+            other.flush().await;
+            assert_eq!(recorded().await, first * 2);
+            assert_eq!(app.number("select count(*) from exchanges where status >= 400").await, 30);
+            let counted = "select cast(sum(calls) as bigint) from call_counts where slot_secs = 3600";
+            assert_eq!(app.number(counted).await, 110);
+        },
+    )
     .await;
 }

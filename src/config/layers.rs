@@ -50,11 +50,13 @@ pub struct Flag {
     pub value: String,
 }
 
-/// A value of one of the four types of settings. It has no `Debug`, because a text may be a secret.
+/// A value of one of the types of settings. It has no `Debug`, because a text may be a secret.
 #[derive(Clone)]
 pub(super) enum Value {
     Text(String),
     Number(i64),
+    /// A number that may have a fraction.
+    Share(f64),
     Switch(bool),
     List(Vec<String>),
     /// Names, each with a description. A plain list of names also fits: the descriptions are then empty.
@@ -77,7 +79,9 @@ impl Value {
                 .collect::<Option<_>>()
                 .map(Value::List)
                 .ok_or("a list with entries that are not strings"),
-            DeValue::Float(_) => Err("a number with a fraction"),
+            DeValue::Float(number) => {
+                number.as_str().parse().map(Value::Share).map_err(|_| "a number with a fraction")
+            }
             DeValue::Datetime(_) => Err("a date"),
             DeValue::Table(entries) => entries
                 .iter()
@@ -97,6 +101,9 @@ impl Value {
                 .parse()
                 .map(Value::Number)
                 .map_err(|error| format!("{text:?} is no whole number: {error}")),
+            Value::Share(_) => {
+                text.parse().map(Value::Share).map_err(|_| format!("{text:?} is no number such as 0.1"))
+            }
             Value::Switch(_) => {
                 text.parse().map(Value::Switch).map_err(|_| format!("{text:?} is neither true nor false"))
             }
@@ -111,8 +118,9 @@ impl Value {
     /// Converts this value to the type of `other`. `None` if it has a different type.
     fn into_type_of(self, other: &Value) -> Option<Self> {
         let is_same = std::mem::discriminant(&self) == std::mem::discriminant(other);
-        match other {
-            Value::Names(_) if matches!(self, Value::List(_)) => Some(self.named()),
+        match (other, &self) {
+            (Value::Names(_), Value::List(_)) => Some(self.named()),
+            (Value::Share(_), Value::Number(number @ (0 | 1))) => Some(Value::Share(*number as f64)),
             _ => is_same.then_some(self),
         }
     }
@@ -129,6 +137,7 @@ impl Value {
         match self {
             Value::Text(_) => "a string",
             Value::Number(_) => "a whole number",
+            Value::Share(_) => "a number with a fraction",
             Value::Switch(_) => "true or false",
             Value::List(_) => "a list of strings",
             Value::Names(_) => "a section",
@@ -142,6 +151,7 @@ impl fmt::Display for Value {
         match self {
             Value::Text(text) => write!(f, "{text:?}"),
             Value::Number(number) => write!(f, "{number}"),
+            Value::Share(share) => write!(f, "{share:?}"),
             Value::Switch(switch) => write!(f, "{switch}"),
             Value::List(entries) => write!(f, "{entries:?}"),
             Value::Names(names) if names.iter().all(|(_, about)| about.is_empty()) => {

@@ -82,6 +82,15 @@ impl Reader {
         })
     }
 
+    /// A share, from 0 to 1.
+    pub(super) fn share(&mut self, key: &'static str) -> f64 {
+        self.read(key, |value| match value {
+            Value::Share(share) if (0.0..=1.0).contains(share) => Some(Ok(*share)),
+            Value::Share(share) => Some(Err(BadValue(format!("{share} is not in the range from 0 to 1")))),
+            _ => None,
+        })
+    }
+
     /// A number of seconds.
     pub(super) fn duration(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Duration {
         Duration::from_secs(self.number(key, range).into())

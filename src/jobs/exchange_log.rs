@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ring::digest::{SHA256, digest};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use crate::domain::address::network_of;
@@ -48,6 +49,27 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a stop waits for the records in the queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Which calls are recorded: all that were refused or observed, and a share of the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample(f64);
+
+impl Sample {
+    /// `share` is from 0 to 1.
+    pub const fn of_successes(share: f64) -> Self {
+        Self(share)
+    }
+
+    fn keeps(self, exchange: &Exchange) -> bool {
+        if self.0 >= 1.0 || exchange.status >= 400 || exchange.reason.is_some() {
+            return true;
+        }
+        // The request id decides, so that all replicas, and all calls that share one, agree.
+        let hash = digest(&SHA256, exchange.request_id.as_bytes());
+        let start = hash.as_ref().iter().take(4).fold(0, |number: u32, byte| number << 8 | u32::from(*byte));
+        f64::from(start) < self.0 * f64::from(u32::MAX)
+    }
+}
+
 enum Entry {
     Record(Box<Call>),
     Flush(oneshot::Sender<()>),
@@ -72,7 +94,7 @@ struct Refusals {
 
 impl ExchangeLog {
     /// Starts the writer, which ends when this is dropped.
-    pub fn start(core: SharedCore) -> Self {
+    pub fn start(core: SharedCore, sample: Sample) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let receiver = Arc::new(AsyncMutex::new(receiver));
         let (bytes, dropped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicU64>::default());
@@ -85,7 +107,7 @@ impl ExchangeLog {
         };
         core.store.tasks().clone().keep("exchange_log", move || {
             let (core, receiver) = (Arc::clone(&core), Arc::clone(&receiver));
-            write_all(core, receiver, Arc::clone(&bytes), Arc::clone(&dropped))
+            write_all(core, sample, receiver, Arc::clone(&bytes), Arc::clone(&dropped))
         });
         log
     }
@@ -157,6 +179,7 @@ impl ExchangeLog {
 
 async fn write_all(
     core: SharedCore,
+    sample: Sample,
     receiver: Arc<AsyncMutex<mpsc::Receiver<Entry>>>,
     bytes: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
@@ -174,7 +197,7 @@ async fn write_all(
                 Entry::Flush(done) => flushes.push(done),
             }
         }
-        dropped.fetch_add(write(&core, &calls).await, Ordering::Relaxed);
+        dropped.fetch_add(write(&core, sample, &calls).await, Ordering::Relaxed);
         bytes.fetch_sub(calls.iter().map(|call| call.exchange.bytes()).sum(), Ordering::Relaxed);
         let is_awaited = !flushes.is_empty();
         for done in flushes {
@@ -186,21 +209,22 @@ async fn write_all(
     }
 }
 
-/// Writes the records and the counts for the overview, in one transaction.
-async fn insert(core: &SharedCore, batch: &[Call]) -> Result<(), StoreError> {
+/// Writes the records and the counts for the overview, in one transaction. Counts calls without a record too.
+async fn insert(core: &SharedCore, sample: Sample, batch: &[Call]) -> Result<(), StoreError> {
     let mut tx = core.store.begin().await?;
-    exchanges::insert(&mut tx, batch).await?;
+    let kept: Vec<&Call> = batch.iter().filter(|call| sample.keeps(&call.exchange)).collect();
+    exchanges::insert(&mut tx, &kept).await?;
     call_counts::add(&mut tx, batch).await?;
     tx.commit().await
 }
 
 /// Writes a batch. Returns how many records were lost.
-async fn write(core: &SharedCore, batch: &[Call]) -> u64 {
+async fn write(core: &SharedCore, sample: Sample, batch: &[Call]) -> u64 {
     if batch.is_empty() {
         return 0;
     }
     loop {
-        match insert(core, batch).await {
+        match insert(core, sample, batch).await {
             Ok(()) => return 0,
             Err(error) if error.is_temporary() => tokio::time::sleep(RETRY_PAUSE).await,
             Err(error) => {

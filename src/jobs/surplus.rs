@@ -66,10 +66,10 @@ impl Surplus {
 
     /// Finds the next merchant that has more sessions than a single client may have.
     async fn look(&mut self, store: &Store, max: usize) -> Result<Step, StoreError> {
-        let mut db = store.read().await?;
-        let merchants = sweep::merchants(&mut db, self.merchant, MERCHANTS_STEP).await?;
-        for merchant in &merchants {
-            if surplus::has_more(&mut db, *merchant, i64::try_from(max).unwrap_or(i64::MAX)).await? {
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let merchants = surplus::next(&mut store.read().await?, self.merchant, max, MERCHANTS_STEP).await?;
+        for (merchant, has_more) in &merchants {
+            if *has_more {
                 self.counting = Some(Counting {
                     merchant: *merchant,
                     after: SessionId::nil(),

@@ -51,12 +51,12 @@ use crate::flows::audit_chain::Cutting;
 use crate::flows::counters::Count;
 use crate::flows::idempotency::KEPT_FOR;
 use crate::store::call_counts::{self, LONG_SECS, SHORT_SECS};
-use crate::store::{StoreError, sweep};
+use crate::store::{Engine, StoreError, exchange_days, sweep};
 
 /// How many webhook deliveries a step removes. Each may have dozens of attempts.
 const DELIVERIES_STEP: i64 = 50;
 
-/// How many merchants a step looks at. Most have nothing to remove.
+/// How many merchants a step looks at that reads sessions. Most have nothing to remove.
 pub(super) const MERCHANTS_STEP: i64 = 20;
 
 /// How long client activity is kept: a little longer than it is used.
@@ -103,6 +103,8 @@ impl Kind {
 pub struct Retention {
     pub audit: TimeDelta,
     pub exchanges: TimeDelta,
+    /// The share of successful calls that are recorded, from 0 to 1.
+    pub exchange_success_sample: f64,
 }
 
 /// The position of each walk.
@@ -227,7 +229,8 @@ impl Sweeper {
         Ok(step)
     }
 
-    /// Goes merchant by merchant, because the primary key of exchanges begins with the merchant.
+    /// Goes through the merchants in steps. PostgreSQL has a table for each day, and drops those that are old enough.
+    /// There, rows are removed only from what belongs to no day.
     async fn sweep_exchanges(
         &self,
         walk: &mut MerchantId,
@@ -235,29 +238,43 @@ impl Sweeper {
         limit: i64,
     ) -> Result<Step, StoreError> {
         let store = &self.core.store;
-        let until = ExchangeId::first_of(now.minus(self.retention.exchanges));
+        let mut until = now.minus(self.retention.exchanges);
+        if store.engine() == Engine::Postgres {
+            until = exchange_days::midnight(until);
+            if *walk == MerchantId::nil()
+                && let Some(step) = self.keep_days(now, until).await?
+            {
+                return Ok(step);
+            }
+        }
         let mut db = store.read().await?;
-        let merchants = sweep::merchants(&mut db, *walk, MERCHANTS_STEP).await?;
-        for merchant in &merchants {
-            if sweep::exchange_step(&mut db, *merchant, until, 0).await?.is_none() {
-                *walk = *merchant;
-                continue;
-            }
-            let end = sweep::exchange_step(&mut db, *merchant, until, limit).await?;
-            drop(db);
+        let merchants = sweep::merchants(&mut db, *walk, limit).await?;
+        let old = sweep::old_exchanges(&mut db, &merchants, ExchangeId::first_of(until), limit).await?;
+        drop(db);
+        let mut removed = 0;
+        if !old.is_empty() {
             let Some(mut tx) = sweep::turn(store, Kind::Exchanges as i64).await? else { return Ok(NOT_NOW) };
-            let removed = sweep::exchanges(&mut tx, *merchant, end.unwrap_or(until)).await?;
+            removed = sweep::exchanges(&mut tx, &old).await?;
             tx.commit().await?;
-            if end.is_none() {
-                *walk = *merchant;
-            }
+        }
+        if old.len() as i64 == limit {
+            // These merchants have more.
             return Ok(Step { removed, is_last: false });
         }
-        let is_last = merchants.len() < MERCHANTS_STEP as usize;
-        if is_last {
-            *walk = MerchantId::nil();
-        }
-        Ok(Step { removed: 0, is_last })
+        let is_last = (merchants.len() as i64) < limit;
+        *walk = merchants.last().copied().filter(|_| !is_last).unwrap_or(MerchantId::nil());
+        Ok(Step { removed, is_last })
+    }
+
+    /// Makes the tables of the next days, and drops the oldest one if it is from before `until`.
+    async fn keep_days(&self, now: Timestamp, until: Timestamp) -> Result<Option<Step>, StoreError> {
+        let Some(mut tx) = sweep::turn(&self.core.store, Kind::Exchanges as i64).await? else {
+            return Ok(Some(NOT_NOW));
+        };
+        exchange_days::make(&mut tx, now).await?;
+        let dropped = exchange_days::drop_oldest(&mut tx, ExchangeId::first_of(until)).await?;
+        tx.commit().await?;
+        Ok(dropped.map(|rows| Step { removed: rows.unsigned_abs(), is_last: false }))
     }
 
     async fn sweep_deliveries(&self, walk: &mut DeliveryId, now: Timestamp) -> Result<Step, StoreError> {

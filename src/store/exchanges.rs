@@ -93,7 +93,7 @@ const INSERT: Sql = Sql {
     ),
 };
 
-pub async fn insert(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> {
+pub async fn insert(db: &mut Connection, calls: &[&Call]) -> Result<(), StoreError> {
     let exchanges = || calls.iter().map(|call| &call.exchange);
     let text = |of: fn(&Exchange) -> Option<&str>| Column::text(exchanges().map(of));
     let columns = vec![
@@ -134,17 +134,22 @@ pub struct Filter {
     pub to: Option<Timestamp>,
 }
 
-const IN_RANGE: &str = concat!(
-    "select ",
-    COLUMNS,
-    " from exchanges where merchant_id = $1 and id >= $2 and id < $3 and at >= $4 and at < $5 \
+const SELECT: &str = concat!("select ", COLUMNS, " from exchanges");
+const IN_RANGE: &str = " where merchant_id = $1 and id >= $2 and id < $3 and at >= $4 and at < $5 \
      and (status = $6 or $6 is null) and (api_key_id = $7 or $7 is null) and (client_ip = $8 or $8 is null) \
-     and ((status >= 400 and (coalesce(reason, 'other') = $9 or $9 = 'any')) or $9 is null)"
-);
+     and ((status >= 400 and (coalesce(reason, 'other') = $9 or $9 = 'any')) or $9 is null)";
 /// The condition of the index of refused calls.
 const REFUSED: &str = " and status >= 400";
-const NAMED: &str = " and id in (select id from exchanges where merchant_id = $1 and request_id = $11 and request_id <> '' \
-     union all select id from exchanges where merchant_id = $1 and id = $12 and request_id = '')";
+/// Found by the request id first. PostgreSQL would otherwise go through all calls in the range.
+const NAMED: &str = concat!(
+    "with named as materialized (",
+    SELECT,
+    " where merchant_id = $1 and request_id = $11 and request_id <> '' union all ",
+    SELECT,
+    " where merchant_id = $1 and id = $12 and request_id = '') select ",
+    COLUMNS,
+    " from named"
+);
 const NEWEST_FIRST: &str = " order by id desc limit $10";
 
 /// A page of a merchant's exchanges, newest first, starting before `before`.
@@ -165,9 +170,9 @@ pub async fn list(
     let own_id = |request_id: &String| request_id.parse().unwrap_or(ExchangeId::nil());
     let is_of_refused = filter.denied.is_some() || filter.status.is_some_and(|status| status >= 400);
     let sql = match (&filter.request_id, is_of_refused) {
-        (Some(_), _) => concat!(IN_RANGE, NAMED, NEWEST_FIRST),
-        (None, true) => concat!(IN_RANGE, REFUSED, NEWEST_FIRST),
-        (None, false) => concat!(IN_RANGE, NEWEST_FIRST),
+        (Some(_), _) => concat!(NAMED, IN_RANGE, NEWEST_FIRST),
+        (None, true) => concat!(SELECT, IN_RANGE, REFUSED, NEWEST_FIRST),
+        (None, false) => concat!(SELECT, IN_RANGE, NEWEST_FIRST),
     };
     let query = db
         .query(sql)

@@ -23,6 +23,7 @@ pub mod delivery_log;
 pub mod driver;
 pub mod error;
 pub mod estimates;
+pub mod exchange_days;
 pub mod exchanges;
 pub mod fault;
 pub mod figures;

@@ -6,16 +6,26 @@ use super::driver::{Connection, Sql};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{CredentialId, MerchantId, SessionId};
 
-/// Whether a merchant has more than `max` sessions. Only then can one of its clients have more. Reads at most
-/// `max` index entries.
-pub async fn has_more(db: &mut Connection, merchant: MerchantId, max: i64) -> Result<bool, StoreError> {
-    let row = db
-        .query("select id from sessions where merchant_id = $1 order by id limit 1 offset $2")
-        .bind(merchant)
-        .bind(max)
-        .optional::<(SessionId,)>()
-        .await?;
-    Ok(row.is_some())
+/// A merchant, and whether it has more sessions than asked about.
+pub type Has = (MerchantId, bool);
+
+/// The next merchants after `after`, and whether each has more than `max` sessions. Only then can one of its clients
+/// have more. Reads at most `max` index entries of each.
+pub async fn next(
+    db: &mut Connection,
+    after: MerchantId,
+    max: i64,
+    limit: i64,
+) -> Result<Vec<Has>, StoreError> {
+    db.query(
+        "select id, (select sessions.id from sessions where merchant_id = merchants.id order by sessions.id \
+         limit 1 offset $2) is not null from merchants where id > $1 order by id limit $3",
+    )
+    .bind(after)
+    .bind(max)
+    .bind(limit)
+    .all()
+    .await
 }
 
 /// The columns that decide which sessions of a client are removed first.

@@ -4,6 +4,7 @@
 //! again, and removes those that are due. So it does no harm if a step is lost or made twice, on any number
 //! of replicas.
 
+use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::{Store, StoreError};
 use crate::domain::clock::Timestamp;
@@ -73,34 +74,43 @@ pub async fn merchants(
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
-/// The merchant's exchange after the first `limit` ones. `None` if there are fewer before `until`.
-pub async fn exchange_step(
+/// An exchange that is to be removed.
+pub type Old = (MerchantId, ExchangeId);
+
+/// For each merchant by itself, because the primary key begins with the merchant.
+const OLD_EXCHANGES: Sql = Sql {
+    postgres: "select e.merchant_id, e.id from unnest($1::uuid[]) as m (id) cross join lateral (\
+               select merchant_id, id from exchanges where merchant_id = m.id and id < $2 order by id limit $3) as e \
+               limit $3",
+    sqlite: "select e.merchant_id, e.id from jsonb_each($1) as m cross join exchanges as e \
+             where e.merchant_id = unhex(m.value ->> 0) and e.id < $2 limit $3",
+};
+
+/// Up to `limit` exchanges of these merchants before `until`.
+pub async fn old_exchanges(
     db: &mut Connection,
-    merchant: MerchantId,
+    merchants: &[MerchantId],
     until: ExchangeId,
     limit: i64,
-) -> Result<Option<ExchangeId>, StoreError> {
-    let row = db
-        .query("select id from exchanges where merchant_id = $1 and id < $2 order by id limit 1 offset $3")
-        .bind(merchant)
-        .bind(until)
-        .bind(limit)
-        .optional::<(ExchangeId,)>()
-        .await?;
-    Ok(row.map(|(id,)| id))
+) -> Result<Vec<Old>, StoreError> {
+    let merchants = vec![Column::ids(merchants.iter().copied())];
+    db.batch(&OLD_EXCHANGES, merchants).bind(until).bind(limit).all().await
 }
 
-/// Removes a merchant's exchanges before `until`. Returns how many.
-pub async fn exchanges(
-    db: &mut Connection,
-    merchant: MerchantId,
-    until: ExchangeId,
-) -> Result<u64, StoreError> {
-    db.query("delete from exchanges where merchant_id = $1 and id < $2")
-        .bind(merchant)
-        .bind(until)
-        .execute()
-        .await
+const REMOVE_EXCHANGES: Sql = Sql {
+    postgres: "delete from exchanges using unnest($1::uuid[], $2::uuid[]) as c (merchant_id, id) \
+               where exchanges.merchant_id = c.merchant_id and exchanges.id = c.id",
+    sqlite: "delete from exchanges where (merchant_id, id) in \
+             (select unhex(value ->> 0), unhex(value ->> 1) from jsonb_each($1))",
+};
+
+/// Removes exchanges. Returns how many.
+pub async fn exchanges(db: &mut Connection, old: &[Old]) -> Result<u64, StoreError> {
+    let columns = vec![
+        Column::ids(old.iter().map(|(merchant, _)| *merchant)),
+        Column::ids(old.iter().map(|(_, exchange)| *exchange)),
+    ];
+    db.batch(&REMOVE_EXCHANGES, columns).execute().await
 }
 
 /// The end of a step of `limit` webhook deliveries after `after`, as for sessions.

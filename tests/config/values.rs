@@ -71,6 +71,7 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.limits.sessions_per_client_max, 10_000);
     assert_eq!(settings.retention.audit, TimeDelta::days(400));
     assert_eq!(settings.retention.exchanges, TimeDelta::days(30));
+    assert_eq!(settings.retention.exchange_success_sample, 1.0);
     assert_eq!(settings.log.level, "info");
     assert_eq!(settings.log.format, LogFormat::Text);
     assert_eq!(settings.traces.otlp_endpoint, None);
@@ -93,6 +94,23 @@ fn every_key_of_the_defaults_is_read_and_no_other() {
     assert_eq!(read.collect::<BTreeSet<_>>(), known);
     assert_eq!(explained.lines().count(), known.len(), "each key is read once");
     assert!(explained.lines().all(|line| line.ends_with("  # default")));
+}
+
+#[test]
+fn a_share_is_from_zero_to_one() {
+    let key = "TOLLGATE__RETENTION__EXCHANGE_SUCCESS_SAMPLE";
+    for (text, share) in [("0", 0.0), ("0.25", 0.25), ("1", 1.0)] {
+        assert_eq!(start().env(key, text).loads().retention.exchange_success_sample, share);
+        let file = start().file(&format!("[retention]\nexchange_success_sample = {text}"));
+        assert_eq!(file.loads().retention.exchange_success_sample, share);
+    }
+    for (text, why) in [
+        ("1.5", "1.5 is not in the range from 0 to 1"),
+        ("NaN", "NaN is not in the range from 0 to 1"),
+        ("half", "\"half\" is no number such as 0.1"),
+    ] {
+        assert_eq!(start().env(key, text).mistakes(), [format!("environment {key}: {why}")]);
+    }
 }
 
 #[test]

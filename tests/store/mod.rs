@@ -1,6 +1,7 @@
 //! The store: both engines behave the same.
 
 mod batch;
+mod exchange_days;
 mod lists;
 mod plans;
 mod records;

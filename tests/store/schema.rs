@@ -15,10 +15,10 @@ const POSTGRES_COLUMNS: &str = "\
          when c.data_type in ('boolean', 'bigint', 'integer') then 'integer' else c.data_type::text end, \
     c.is_nullable = 'NO', \
     coalesce(array_position(k.conkey, c.ordinal_position::smallint), 0)::bigint \
-    from information_schema.columns c \
+    from information_schema.columns c join pg_class t on t.oid = c.table_name::regclass \
     left join pg_constraint k on k.conrelid = c.table_name::regclass and k.contype = 'p' \
     where c.table_schema = 'public' and c.table_name <> '_sqlx_migrations' \
-    order by c.table_name, c.ordinal_position";
+    and t.relkind in ('r', 'p') and not t.relispartition order by c.table_name, c.ordinal_position";
 
 const SQLITE_COLUMNS: &str = "\
     select t.name, c.name, lower(c.type), c.\"notnull\", c.pk \
@@ -31,7 +31,7 @@ const POSTGRES_INDEXES: &str = "\
     i.indisunique, i.indpred is not null \
     from pg_index i join pg_class t on t.oid = i.indrelid \
     cross join generate_series(1, i.indnkeyatts) as k (n) \
-    where t.relnamespace = 'public'::regnamespace and not i.indisprimary \
+    where t.relnamespace = 'public'::regnamespace and not i.indisprimary and not t.relispartition \
     group by i.indexrelid, t.relname, i.indisunique, i.indpred";
 
 const SQLITE_INDEXES: &str = "\
