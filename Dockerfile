@@ -39,7 +39,9 @@ COPY --from=build /out/tollgate /tollgate
 # A number, so that Kubernetes can check that it is not root without the image's user list.
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
-ENV TOLLGATE__SERVER__LISTEN=0.0.0.0:8080 \
+# SQLite keeps large sorts in a file, and there is no /tmp here.
+ENV SQLITE_TMPDIR=/data \
+    TOLLGATE__SERVER__LISTEN=0.0.0.0:8080 \
     TOLLGATE__SERVER__ALLOW_PLAIN_HTTP=true \
     TOLLGATE__SERVER__DATA_DIR=/data \
     TOLLGATE__OPS__LISTEN=0.0.0.0:9090 \
