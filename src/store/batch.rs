@@ -120,6 +120,15 @@ where
         if receiver.recv_many(&mut jobs, BATCH_MAX).await == 0 {
             return;
         }
+        // Let all tasks that are ready run first, because their calls can share this batch.
+        if jobs.len() < BATCH_MAX {
+            tokio::task::yield_now().await;
+            while jobs.len() < BATCH_MAX
+                && let Ok(job) = receiver.try_recv()
+            {
+                jobs.push(job);
+            }
+        }
         drop(receiver);
         // Drop calls whose caller has timed out, because the caller was told that the call failed.
         jobs.retain(|job| !job.reply.is_closed());

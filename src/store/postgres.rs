@@ -102,13 +102,17 @@ impl Source {
         }
     }
 
-    /// Connects. If the server is about to come back, waits for as long as a call may wait.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        self.connect_for(PLANS).await
+    }
+
+    /// Connects. If the server is about to come back, waits for as long as a call may wait.
+    async fn connect_for(&self, plans: Plans) -> Result<PgConnection, sqlx::Error> {
         let deadline = Instant::now() + self.timeout;
         let mut pause = PAUSE_FIRST;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let error = match timeout(left, self.try_all()).await {
+            let error = match timeout(left, self.try_all(plans)).await {
                 Ok(Ok(connection)) => {
                     self.outages.answered();
                     return Ok(connection);
@@ -130,14 +134,14 @@ impl Source {
     }
 
     /// Connects to the first server that accepts writes. The error is that of the last server.
-    async fn try_all(&self) -> Result<PgConnection, sqlx::Error> {
+    async fn try_all(&self, plans: Plans) -> Result<PgConnection, sqlx::Error> {
         let servers = Arc::clone(&self.servers.read().unwrap_or_else(PoisonError::into_inner));
         // If one server drops packets, there must be time left for the others.
         let share = self.timeout / u32::try_from(servers.each.len()).unwrap_or(1).max(1);
         let limit = servers.connect_timeout.map_or(share, |limit| limit.min(self.timeout));
         let mut failed = fault::no_answer();
         for server in &servers.each {
-            match timeout(limit, writable(server, self.timeout)).await {
+            match timeout(limit, writable(server, self.timeout, plans)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => failed = error,
                 Err(_) => failed = fault::no_answer(),
@@ -147,8 +151,13 @@ impl Source {
     }
 }
 
-async fn writable(server: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = PgConnection::connect_with(&server.clone().options(limits(timeout))).await?;
+async fn writable(
+    server: &PgConnectOptions,
+    timeout: Duration,
+    plans: Plans,
+) -> Result<PgConnection, sqlx::Error> {
+    let options = server.clone().options(limits(timeout)).options(plans.iter().copied());
+    let mut connection = PgConnection::connect_with(&options).await?;
     check_writable(&mut connection).await?;
     Ok(connection)
 }
@@ -169,15 +178,35 @@ fn limits(timeout: Duration) -> [(&'static str, String); 3] {
     ]
 }
 
+/// Settings of the planner.
+type Plans = &'static [(&'static str, &'static str)];
+
+/// The server's own settings.
+const PLANS: Plans = &[];
+
+/// The statements of the hot path find their rows by key, so the best plan is always nested loops over indexes.
+/// It is made once per connection, because planning takes longer than running. Without the other settings, a plan
+/// that was made while a table was small could read all of it for as long as the connection lives.
+const HOT_PLANS: Plans = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
 /// Makes and checks the connections of one pool.
-pub(super) struct Connections(Arc<Source>);
+pub(super) struct Connections {
+    source: Arc<Source>,
+    plans: Plans,
+}
 
 impl Manager for Connections {
     type Type = PgConnection;
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<PgConnection, sqlx::Error> {
-        self.0.connect().await
+        self.source.connect_for(self.plans).await
     }
 
     async fn recycle(
@@ -185,7 +214,7 @@ impl Manager for Connections {
         connection: &mut PgConnection,
         metrics: &Metrics,
     ) -> Result<(), RecycleError<sqlx::Error>> {
-        let source = &self.0;
+        let source = &self.source;
         let used = metrics.recycled.unwrap_or(metrics.created);
         if source.micros(used) < source.distrusted.load(Ordering::Relaxed) || metrics.age() > AGE_MAX {
             return Err(RecycleError::message("given up"));
@@ -233,8 +262,8 @@ impl Postgres {
         let source = Arc::new(source);
         let total = connections_max.max(1) as usize;
         let for_hot = total.div_ceil(2).min(HOT_MAX);
-        let hot = pool(&source, for_hot)?;
-        let rest = if total == 1 { hot.clone() } else { pool(&source, total - for_hot)? };
+        let hot = pool(&source, for_hot, if total == 1 { PLANS } else { HOT_PLANS })?;
+        let rest = if total == 1 { hot.clone() } else { pool(&source, total - for_hot, PLANS)? };
         Ok(Self { source, hot, rest })
     }
 
@@ -280,9 +309,9 @@ impl Postgres {
 /// The pool uses the most recently used connection first. So in a pool that is larger than needed, the extra
 /// connections stay idle. If something cuts idle connections, we notice it at the one that was idle for the
 /// shortest time.
-fn pool(source: &Arc<Source>, size: usize) -> Result<Pool<Connections>, StoreError> {
+fn pool(source: &Arc<Source>, size: usize, plans: Plans) -> Result<Pool<Connections>, StoreError> {
     let config = PoolConfig { max_size: size, queue_mode: QueueMode::Lifo, ..PoolConfig::default() };
-    Pool::builder(Connections(Arc::clone(source)))
+    Pool::builder(Connections { source: Arc::clone(source), plans })
         .config(config)
         .build()
         .map_err(|error| StoreError::Query(sqlx::Error::Configuration(error.into())))

@@ -7,11 +7,11 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tollgate::domain::ids::SessionId;
 use tollgate::domain::session::Session;
-use tollgate::store::batch::QueueState;
 use tollgate::store::hot::{Open, Rotate};
 use tollgate::store::{Engine, StoreError, sessions};
 use zeroize::Zeroizing;
 
+use crate::support::database::engines;
 use crate::support::{Merchant, TestApp, each_engine};
 
 /// Sessions of a merchant as its record has it now, not yet written.
@@ -148,10 +148,7 @@ async fn a_batch_that_waits_for_a_lock_does_not_hold_up_the_next() {
 
     let mut held_up = pin!(store.hot().rotate_session(rotation_of(&opens[0], &app)));
     assert!(held_up.as_mut().now_or_never().is_none());
-    let waits = |queue: &QueueState| queue.operation == "rotate_session" && queue.depth > 0;
-    while store.hot().queues().iter().any(waits) {
-        tokio::task::yield_now().await;
-    }
+    while app.number("select count(*) from pg_locks where not granted").await == 0 {}
     let next = store.hot().rotate_session(rotation_of(&opens[1], &app)).await.expect("the store answers");
     assert_eq!(next.map(|rotated| rotated.generation), Some(2));
 
@@ -172,4 +169,39 @@ async fn what_nobody_waits_for_any_more_is_not_done() {
         assert_eq!(app.number("select count(*) from sessions").await, 1);
     })
     .await;
+}
+
+#[tokio::test]
+async fn postgres_finds_the_rows_of_a_batch_by_key_also_if_the_table_was_small_when_it_made_the_plan() {
+    if !engines().contains(&Engine::Postgres) {
+        return;
+    }
+    let app = TestApp::new(Engine::Postgres).await;
+    let merchant = app.merchant().await;
+    app.run_sql("analyze merchants").await;
+    let opens = unwritten(&app, &merchant, 20).await;
+    let run = async |opens: &[Open]| {
+        let hot = app.core().store.hot();
+        assert!(
+            open_at_once(&app, opens.to_vec()).await.into_iter().all(|opened| matches!(opened, Ok(true)))
+        );
+        for open in opens {
+            assert!(hot.rotate_session(rotation_of(open, &app)).await.expect("the store answers").is_some());
+            assert!(hot.look_up_session(open.session.id).await.expect("the store answers").is_some());
+        }
+    };
+    run(&opens[..10]).await;
+    app.run_sql(
+        "insert into merchants select gen_random_uuid(), 'Shop', 'demo', 'active', 1, 1, 1 \
+         from generate_series(1, 20000)",
+    )
+    .await;
+    run(&opens[10..]).await;
+    // A connection that ends hands in its counts.
+    let other = app.replica().await;
+    app.core().store.close().await;
+    let found = "select idx_scan from pg_stat_user_tables where relname = 'merchants'";
+    assert!(other.number(found).await >= 20, "PostgreSQL has not counted yet");
+    let read = "select seq_tup_read from pg_stat_user_tables where relname = 'merchants'";
+    assert!(other.number(read).await < 20_000, "a statement read all merchants");
 }

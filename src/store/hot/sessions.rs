@@ -29,15 +29,18 @@ const OPEN: Sql = Sql {
                $7::bytea[], $8::bigint[], $9::bigint[], $10::text[]) \
                as c (id, merchant_id, revision, credential_id, epoch, token_key_id, secret, started_at, expires_at, \
                scopes) \
-               join merchants m on m.id = c.merchant_id and m.revision = c.revision \
-               returning id",
+               where c.revision = (select m.revision from merchants m where m.id = c.merchant_id)",
     sqlite: "insert into sessions (id, merchant_id, credential_id, epoch, token_key_id, secret, generation, \
              started_at, rotated_at, expires_at, scopes) \
              select unhex(c.value ->> 0), m.id, unhex(c.value ->> 3), c.value ->> 4, c.value ->> 5, \
              unhex(c.value ->> 6), 1, c.value ->> 7, c.value ->> 7, c.value ->> 8, c.value ->> 9 \
              from jsonb_each($1) as c \
-             join merchants m on m.id = unhex(c.value ->> 1) and m.revision = c.value ->> 2 \
-             where true returning id",
+             join merchants m on m.id = unhex(c.value ->> 1) and m.revision = c.value ->> 2",
+};
+
+const WRITTEN: Sql = Sql {
+    postgres: "select id from sessions where id = any($1::uuid[])",
+    sqlite: "select id from sessions where id in (select unhex(value ->> 0) from jsonb_each($1))",
 };
 
 /// Writes new sessions in one statement. `false` for a session whose merchant has another revision by now.
@@ -56,7 +59,12 @@ pub(super) async fn open(db: &mut Connection, opens: &[Open]) -> Result<Vec<bool
         Column::times(sessions().map(|session| session.expires_at)),
         Column::text(sessions().map(|session| session.scopes.as_ref().map(Scopes::as_str))),
     ];
-    let written: HashSet<_> = db.batch(&OPEN, columns).all::<(SessionId,)>().await?.into_iter().collect();
+    if db.batch(&OPEN, columns).execute().await? == opens.len() as u64 {
+        return Ok(vec![true; opens.len()]);
+    }
+    let ids = Column::ids(sessions().map(|session| session.id));
+    let written: HashSet<_> =
+        db.batch(&WRITTEN, vec![ids]).all::<(SessionId,)>().await?.into_iter().collect();
     Ok(opens.iter().map(|open| written.contains(&(open.session.id,))).collect())
 }
 
