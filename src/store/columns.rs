@@ -92,6 +92,47 @@ impl<'a> Column<'a> {
     }
 }
 
+impl Column<'_> {
+    /// A field of PostgreSQL's binary COPY format: its length, or -1 for null, and the value.
+    fn write_copy(&self, row: usize, out: &mut Vec<u8>) {
+        let mut field = |value: Option<&[u8]>| match value {
+            Some(value) => {
+                out.extend_from_slice(&length(value.len()).to_be_bytes());
+                out.extend_from_slice(value);
+            }
+            None => out.extend_from_slice(&(-1i32).to_be_bytes()),
+        };
+        match self {
+            Self::Uuid(values) => field(values[row].as_ref().map(|value| value.as_bytes().as_slice())),
+            Self::Int(values) => field(values[row].map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice)),
+            Self::Bytes(values) => field(values[row]),
+            Self::Text(values) => field(values[row].as_deref().map(str::as_bytes)),
+        }
+    }
+}
+
+fn length(bytes: usize) -> i32 {
+    i32::try_from(bytes).expect("a value is shorter than 2 GiB")
+}
+
+/// Rows in PostgreSQL's binary COPY format (<https://www.postgresql.org/docs/current/sql-copy.html>).
+pub(super) fn rows_as_copy(columns: &[Column<'_>]) -> Vec<u8> {
+    /// The signature, no flags, and no extension of the header.
+    const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+    let rows = columns.first().map_or(0, Column::len);
+    let fields = i16::try_from(columns.len()).expect("a table has a few columns");
+    let mut out = Vec::with_capacity(HEADER.len() + rows * columns.len() * 20);
+    out.extend_from_slice(HEADER);
+    for row in 0..rows {
+        out.extend_from_slice(&fields.to_be_bytes());
+        for column in columns {
+            column.write_copy(row, &mut out);
+        }
+    }
+    out.extend_from_slice(&(-1i16).to_be_bytes());
+    out
+}
+
 /// A JSON array with one array for each row, for `jsonb_each`.
 pub(super) fn rows_as_json(columns: &[Column<'_>]) -> String {
     let rows = columns.first().map_or(0, Column::len);

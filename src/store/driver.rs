@@ -14,7 +14,7 @@ use sqlx::{Arguments, Encode, FromRow, Postgres, Sqlite, SqliteConnection, Trans
 use tokio::sync::Notify;
 
 use super::audit_head::Sealer;
-use super::columns::{Column, rows_as_json};
+use super::columns::{Column, rows_as_copy, rows_as_json};
 use super::error::StoreError;
 use super::fault;
 use super::lease::{Lease, in_time};
@@ -64,6 +64,29 @@ impl Connection {
             }
             Link::Sqlite(..) => Query { link, sql: sql.sqlite, failed: None }.bind(rows_as_json(&columns)),
         }
+    }
+
+    /// Inserts many rows. PostgreSQL gets them as binary COPY, which takes it a third less time than an insert
+    /// from arrays. SQLite gets a JSON array of rows as `$1` for `jsonb_each`.
+    pub async fn copy(&mut self, sql: &'static Sql, columns: Vec<Column<'_>>) -> Result<(), StoreError> {
+        let query = match self.link() {
+            Link::Postgres(lease, _) => {
+                lease.outages().count_statement();
+                let rows = rows_as_copy(&columns);
+                let (connection, limit) = lease.start();
+                let copied = in_time(limit, async {
+                    let mut copy = connection.copy_in_raw(sql.postgres).await?;
+                    copy.send(rows).await?;
+                    copy.finish().await
+                });
+                let copied = copied.await;
+                lease.settle(copied)?;
+                return Ok(());
+            }
+            link @ Link::Sqlite(..) => Query { link, sql: sql.sqlite, failed: None },
+        };
+        query.bind(rows_as_json(&columns)).execute().await?;
+        Ok(())
     }
 
     /// Prepares the engine's text of `sql`.

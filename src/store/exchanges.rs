@@ -78,12 +78,7 @@ const COLUMNS: &str = "id, merchant_id, at, request_id, method, path, status, er
                        api_key_id, client_id, latency_us";
 
 const INSERT: Sql = Sql {
-    postgres: concat!(
-        "insert into exchanges (",
-        COLUMNS,
-        ") select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
-         $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::uuid[], $13::text[], $14::bigint[])"
-    ),
+    postgres: concat!("copy exchanges (", COLUMNS, ") from stdin (format binary)"),
     sqlite: concat!(
         "insert into exchanges (",
         COLUMNS,
@@ -117,8 +112,7 @@ pub async fn insert(db: &mut Connection, calls: &[&Call]) -> Result<(), StoreErr
         text(|exchange| exchange.client_id.as_deref()),
         Column::ints(exchanges().map(|exchange| exchange.latency_us)),
     ];
-    db.batch(&INSERT, columns).execute().await?;
-    Ok(())
+    db.copy(&INSERT, columns).await
 }
 
 /// Which exchanges to list.
