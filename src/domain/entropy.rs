@@ -10,8 +10,8 @@ use super::cell::CellId;
 /// The source of every secret and id.
 #[derive(Clone, Debug, Default)]
 pub enum Entropy {
-    /// The operating system's CSPRNG. We ask it each time, so this process holds no generator state that
-    /// could leak.
+    /// The operating system's CSPRNG. For secrets we ask it each time, so this process holds no state of a
+    /// generator from which they could be computed.
     #[default]
     System,
     Seeded(Arc<Mutex<StdRng>>),
@@ -55,5 +55,15 @@ impl Entropy {
             }
         }
         bytes
+    }
+
+    /// Random bytes for ids, which must be unique but are not secret. The thread's own generator makes them
+    /// without a system call, because every call of the API has an id.
+    pub fn id_bytes<const N: usize>(&self) -> [u8; N] {
+        match self {
+            Self::OfCell(_, source) => source.id_bytes(),
+            Self::System => rand::random(),
+            Self::Seeded(_) => self.bytes(),
+        }
     }
 }

@@ -45,7 +45,7 @@ pub type AdminTokenId = Id<OfAdminToken>;
 
 impl<T> Id<T> {
     pub fn generate(now: Timestamp, entropy: &Entropy) -> Self {
-        let mut random = entropy.bytes();
+        let mut random = entropy.id_bytes();
         if let Some(cell) = entropy.cell() {
             cell.stamp(&mut random);
         }

@@ -135,32 +135,38 @@ pub(in crate::http) fn around_every_call(
               + Send
               + Sync,
 > + Clone {
-    layer_fn(move |route: Route| {
+    layer_fn(move |mut route: Route| {
         let shared = Arc::clone(&shared);
-        service_fn(move |request| every_call(Arc::clone(&shared), route.clone(), request))
+        service_fn(move |request| every_call(Arc::clone(&shared), &mut route, request))
     })
 }
 
 /// The steps for every call, outermost first. They share one layer, because each layer adds allocations and
 /// copies of the request, which would cost more than the steps themselves.
-async fn every_call(
+fn every_call(
     shared: Arc<Shared>,
-    mut route: Route,
+    route: &mut Route,
     mut request: Request,
-) -> Result<Response, Infallible> {
+) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
     let begun = layer::context::begin(&shared, &mut request);
     let reader = layer::render::Reader::of(&request);
-    let mut response = match request.extensions_mut().remove::<head::Refused>() {
-        Some(head::Refused(failure)) => failure.into_response(),
-        None => {
-            let answer = route.call(request);
-            let recorded = layer::exchange_log::record(Arc::clone(&shared), begun.context.clone(), answer);
-            layer::detach::detach(&shared, recorded).await
-        }
+    let answer = match request.extensions_mut().remove::<head::Refused>() {
+        Some(head::Refused(failure)) => Err(failure),
+        None => Ok(route.call(request)),
     };
-    layer::render::render(&shared, &begun.context, &reader, &mut response);
-    layer::context::end(&shared, &begun, &mut response);
-    Ok(response)
+    async move {
+        let mut response = match answer {
+            Err(failure) => failure.into_response(),
+            Ok(answer) => {
+                let recorded =
+                    layer::exchange_log::record(Arc::clone(&shared), begun.context.clone(), answer);
+                layer::detach::detach(&shared, recorded).await
+            }
+        };
+        layer::render::render(&shared, &begun.context, &reader, &mut response);
+        layer::context::end(&shared, &begun, &mut response);
+        Ok(response)
+    }
 }
 
 /// The steps for a call with an API key, in order. They run before the body is read, for every handler that takes
