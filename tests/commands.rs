@@ -111,6 +111,12 @@ fn objects_are_renamed_rotated_and_restored() {
         assert_eq!(store.json(&["merchant", "restore", "Acme Ltd"])["status"], "active");
         assert_eq!(store.json(&["licence", "end", "Acme Ltd", "api_keys"])["active"], false);
         assert_eq!(store.json(&["licence", "grant", "Acme Ltd", "api_keys"])["active"], true);
+        let licences = store.json(&["licence", "list", "Acme Ltd"]);
+        let product = |at: usize| (&licences["items"][at]["product"], &licences["items"][at]["active"]);
+        assert_eq!(
+            [product(0), product(1)],
+            [(&json!("api_keys"), &json!(true)), (&json!("enhanced_security"), &json!(true))]
+        );
 
         assert_eq!(store.json(&["key", "rename", "Default", "Till"])["name"], "Till");
         let rotated = store.json(&["key", "rotate", "Till", "--overlap-secs=60"]);

@@ -1,6 +1,7 @@
 //! `tollgate merchant` and `tollgate licence`.
 
 use clap::{Subcommand, ValueEnum};
+use serde_json::json;
 use tollgate::app::Create;
 use tollgate::config::Settings;
 use tollgate::domain::licence::{Licence, Product};
@@ -68,6 +69,13 @@ pub(crate) enum MerchantJob {
 
 #[derive(Clone, Subcommand)]
 pub(crate) enum LicenceJob {
+    /// List a merchant's licences.
+    List {
+        /// Id or name.
+        merchant: String,
+        #[command(flatten)]
+        listing: Listing,
+    },
     /// Grant a licence, or extend it.
     Grant {
         /// Id or name.
@@ -101,6 +109,15 @@ impl From<ProductName> for Product {
         match name {
             ProductName::ApiKeys => Self::ApiKeys,
             ProductName::EnhancedSecurity => Self::EnhancedSecurity,
+        }
+    }
+}
+
+impl LicenceJob {
+    pub(super) const fn creates(&self) -> Create {
+        match self {
+            Self::List { .. } => Create::Nothing,
+            Self::Grant { .. } | Self::End { .. } => Create::Beside,
         }
     }
 }
@@ -156,6 +173,7 @@ async fn change(
 
 pub(super) async fn run_licence(line: &CommandLine, job: LicenceJob) -> anyhow::Result<()> {
     let (merchant, product, licence, output) = match job {
+        LicenceJob::List { merchant, listing } => return list_licences(line, &merchant, &listing).await,
         LicenceJob::Grant { merchant, product, expires_at, output } => {
             let expires_at = expires_at.map(timestamp);
             (merchant, product, Licence { active: true, expires_at }, output)
@@ -167,4 +185,13 @@ pub(super) async fn run_licence(line: &CommandLine, job: LicenceJob) -> anyhow::
     let id = line.merchant(&merchant).await?.id;
     let licence = line.core.put_licence(&line.principal, id, product.into(), licence).await?;
     output.show(&body::json_bytes(&licence))
+}
+
+async fn list_licences(line: &CommandLine, merchant: &str, listing: &Listing) -> anyhow::Result<()> {
+    let licences = line.merchant(merchant).await?.licences;
+    let granted = [Product::ApiKeys, Product::EnhancedSecurity].into_iter().filter_map(|product| {
+        let licence = licences.of(product)?;
+        Some(json!({ "product": product, "active": licence.active, "expires_at": licence.expires_at }))
+    });
+    listing.print(granted, &["product", "active", "expires_at"])
 }

@@ -69,7 +69,7 @@ impl Job {
         match self {
             Self::Operator(_) => Create::First,
             Self::Merchant(job) => job.creates(),
-            Self::Licence(_) => Create::Beside,
+            Self::Licence(job) => job.creates(),
             Self::Key(job) => job.creates(),
             Self::Credentials(job) => job.creates(),
             Self::User(job) => job.creates(),

@@ -9,8 +9,9 @@ use super::Core;
 use super::error::Managed;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{Id, MerchantId};
-use crate::store::call_counts::{self, LONG_SECS, Latencies, SHORT_SECS};
+use crate::domain::ids::MerchantId;
+use crate::store::call_counts::{self, DAY_SECS, LONG_SECS, Latencies, SHORT_SECS};
+use crate::store::client_activity;
 use crate::store::figures::{self, BusyClient, Count};
 
 /// If a client starts this many sessions in an hour, it is probably a mistake: with refresh tokens, one would
@@ -37,7 +38,8 @@ impl Period {
     const fn slot_secs(self) -> i64 {
         match self {
             Self::Hour => SHORT_SECS,
-            Self::Day | Self::Month => LONG_SECS,
+            Self::Day => LONG_SECS,
+            Self::Month => DAY_SECS,
         }
     }
 
@@ -67,6 +69,9 @@ pub struct Figures {
     /// Why calls were refused, most frequent first.
     pub denials: Vec<(String, i64)>,
     pub calls: i64,
+    /// Of all these calls.
+    pub p50_us: Option<i64>,
+    pub p95_us: Option<i64>,
     /// Clients that started at least [`STORM_SESSIONS`] sessions within the last hour.
     pub storms: Vec<BusyClient>,
 }
@@ -88,7 +93,8 @@ impl Core {
         let mut db = self.store.read().await?;
         let counts = call_counts::counts(&mut db, merchant, slot, since, bucket_us).await?;
         let latencies = call_counts::latencies(&mut db, merchant, slot, since, bucket_us).await?;
-        let hour_ago = Id::first_of(now.minus(TimeDelta::hours(1)));
+        // In whole slots, so that the numbers are never too high.
+        let hour_ago = client_activity::slot_of(now.minus(TimeDelta::hours(1))).plus(client_activity::SLOT);
         let storms = figures::busiest_clients(&mut db, merchant, hour_ago, STORM_SESSIONS).await?;
         let mut buckets: Vec<Bucket> = (first..=last)
             .map(|number| Bucket {
@@ -102,7 +108,8 @@ impl Core {
             .collect();
         let denials = fill(&mut buckets, first, &counts, &latencies);
         let calls = counts.iter().map(|count| count.calls).sum();
-        Ok(Figures { buckets, denials, calls, storms })
+        let (p50_us, p95_us) = overall(latencies);
+        Ok(Figures { buckets, denials, calls, p50_us, p95_us, storms })
     }
 }
 
@@ -132,12 +139,18 @@ fn fill(buckets: &mut [Bucket], first: i64, counts: &[Count], latencies: &[Laten
     denials
 }
 
+/// The median and the 95th percentile of all buckets together.
+fn overall(mut latencies: Vec<Latencies>) -> (Option<i64>, Option<i64>) {
+    latencies.sort_by_key(|one| one.latency_class);
+    (percentile(&latencies, 50), percentile(&latencies, 95))
+}
+
 /// The latency that `percent` of the calls did not exceed.
-fn percentile(of_bucket: &[Latencies], percent: i64) -> Option<i64> {
-    let calls: i64 = of_bucket.iter().map(|class| class.calls).sum();
+fn percentile(fastest_first: &[Latencies], percent: i64) -> Option<i64> {
+    let calls: i64 = fastest_first.iter().map(|class| class.calls).sum();
     let wanted = (calls * percent + 99) / 100;
     let mut passed = 0;
-    let reached = of_bucket.iter().find(|class| {
+    let reached = fastest_first.iter().find(|class| {
         passed += class.calls;
         passed >= wanted
     });

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Core;
 use super::error::{Managed, Refused};
+use super::key_activity::CALLS_MAX;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventType;
@@ -81,14 +82,14 @@ impl Core {
     }
 
     /// Suggests an allow list for a key from its calls: single IPv4 addresses, and IPv6 /64 networks, because
-    /// IPv6 hosts change their address within one.
+    /// IPv6 hosts change their address within one. Looks only at the newest [`CALLS_MAX`] calls of the merchant.
     pub async fn suggested_ips(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<SuggestedRange>> {
         let mut db = self.store.read().await?;
         let key = match api_keys::by_id(&mut db, key).await? {
             Some(key) if principal.may_see(key.merchant_id).is_ok() => key,
             _ => return Err(Refused::NotFound.into()),
         };
-        Ok(suggested(exchanges::addresses_of(&mut db, key.merchant_id, key.id, i64::MAX).await?))
+        Ok(suggested(exchanges::addresses_of(&mut db, key.merchant_id, key.id, CALLS_MAX).await?))
     }
 
     /// The names of a merchant's objects with these ids. For operators, `None` means the objects of everybody.

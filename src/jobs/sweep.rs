@@ -50,7 +50,7 @@ use crate::flows::SharedCore;
 use crate::flows::audit_chain::Cutting;
 use crate::flows::counters::Count;
 use crate::flows::idempotency::KEPT_FOR;
-use crate::store::call_counts::{self, LONG_SECS, SHORT_SECS};
+use crate::store::call_counts::{self, DAY_SECS, LONG_SECS, SHORT_SECS};
 use crate::store::{Engine, StoreError, exchange_days, sweep};
 
 /// How many webhook deliveries a step removes. Each may have dozens of attempts.
@@ -62,7 +62,7 @@ pub(super) const MERCHANTS_STEP: i64 = 20;
 /// How long client activity is kept: a little longer than it is used.
 const ACTIVITY_KEPT: TimeDelta = TimeDelta::hours(3);
 
-/// The same for counted calls, in slots of two minutes and of one hour.
+/// The same for counted calls, in slots of two minutes, and in those of an hour and of a day.
 const SHORT_COUNTS_KEPT: TimeDelta = TimeDelta::hours(3);
 const LONG_COUNTS_KEPT: TimeDelta = TimeDelta::days(32);
 
@@ -316,10 +316,13 @@ impl Sweeper {
         let removed = match kind {
             Kind::ClientActivity => sweep::client_activity(&mut tx, now.minus(ACTIVITY_KEPT), limit).await?,
             Kind::CallCounts => {
-                let short = now.minus(SHORT_COUNTS_KEPT);
-                let removed = call_counts::sweep(&mut tx, SHORT_SECS, short, limit).await?;
-                let left = limit - i64::try_from(removed).unwrap_or(limit);
-                removed + call_counts::sweep(&mut tx, LONG_SECS, now.minus(LONG_COUNTS_KEPT), left).await?
+                let mut total =
+                    call_counts::sweep(&mut tx, SHORT_SECS, now.minus(SHORT_COUNTS_KEPT), limit).await?;
+                for secs in [LONG_SECS, DAY_SECS] {
+                    let left = limit - i64::try_from(total).unwrap_or(limit);
+                    total += call_counts::sweep(&mut tx, secs, now.minus(LONG_COUNTS_KEPT), left).await?;
+                }
+                total
             }
             Kind::ConsoleSessions => sweep::console_sessions(&mut tx, now, limit).await?,
             Kind::SignInLinks => sweep::sign_in_links(&mut tx, now, limit).await?,

@@ -1,6 +1,6 @@
 //! Counts calls per time slot when their records are written. The overview reads these counts, so it stays
-//! fast however many calls there were. Slots of one hour are kept for a month, slots of two minutes for an
-//! hour.
+//! fast however many calls there were: the figures of an hour come from slots of two minutes, those of a day from
+//! slots of an hour, and those of a month from slots of a day.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 
 /// The lengths of slots, in seconds.
+pub const DAY_SECS: i64 = 86_400;
 pub const LONG_SECS: i64 = 3600;
 pub const SHORT_SECS: i64 = 120;
 
@@ -71,7 +72,7 @@ pub async fn add(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> 
     // Replicas update the same rows. All of them must lock the rows in the same order.
     let mut counts: BTreeMap<Slot<'_>, i64> = BTreeMap::new();
     for call in calls {
-        for secs in [LONG_SECS, SHORT_SECS] {
+        for secs in [DAY_SECS, LONG_SECS, SHORT_SECS] {
             let length = secs * 1_000_000;
             let slot = Slot {
                 merchant: call.exchange.merchant_id,

@@ -1,8 +1,9 @@
-//! Counts and latencies over time, from the exchanges, for the charts of the overview.
+//! What the overview shows besides [`super::call_counts`]: clients that start many sessions.
 
 use super::StoreError;
 use super::driver::Connection;
-use crate::domain::ids::{MerchantId, SessionId};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::MerchantId;
 
 /// The calls of one kind in one time bucket.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -24,17 +25,17 @@ pub struct BusyClient {
     pub sessions: i64,
 }
 
-/// Clients that started at least `sessions_min` sessions since `since`, busiest first.
+/// Clients that started at least `sessions_min` sessions in slots that began at `since` or later, busiest first.
 pub async fn busiest_clients(
     db: &mut Connection,
     merchant: MerchantId,
-    since: SessionId,
+    since: Timestamp,
     sessions_min: i64,
 ) -> Result<Vec<BusyClient>, StoreError> {
     db.query(
-        "select c.client_id, k.name as key_name, count(*) as sessions from sessions s \
-         join credentials c on c.id = s.credential_id join api_keys k on k.id = c.api_key_id \
-         where s.merchant_id = $1 and s.id >= $2 group by c.client_id, k.name having count(*) >= $3 \
+        "select c.client_id, k.name as key_name, cast(sum(a.opened) as bigint) as sessions \
+         from api_keys k join credentials c on c.api_key_id = k.id join client_activity a on a.credential_id = c.id \
+         where k.merchant_id = $1 and a.slot >= $2 group by c.client_id, k.name having sum(a.opened) >= $3 \
          order by sessions desc, c.client_id limit 5",
     )
     .bind(merchant)

@@ -7,6 +7,7 @@ mod browser;
 mod forms;
 mod irreversible;
 mod key_page;
+mod overview;
 pub(crate) mod people;
 mod pictures;
 mod rules;

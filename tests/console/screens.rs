@@ -221,9 +221,11 @@ async fn a_client_that_starts_sessions_where_it_should_refresh_is_named() {
         for _ in 0..59 {
             app.tokens(&merchant).await;
         }
+        app.flush().await;
         let warning = "started 60 sessions within the last hour";
         assert!(!app.page(&person, &overview).await.contains("should keep its refresh token"));
         app.tokens(&merchant).await;
+        app.flush().await;
         assert!(app.page(&person, &overview).await.contains(warning));
         app.advance(chrono::TimeDelta::minutes(61));
         let person = super::people::Person { cookie: app.cookie_again(ADA).await, ..person };
@@ -286,14 +288,24 @@ async fn the_overview_equals_a_count_of_the_calls_and_a_denial_leads_to_exactly_
         app.send(wrong).await.refused(401, "invalid_client");
         app.flush().await;
 
-        let counted = "select cast(sum(calls) as bigint) from call_counts where slot_secs = 3600";
-        assert_eq!(app.number(counted).await, app.number("select count(*) from exchanges").await);
+        let calls = app.number("select count(*) from exchanges").await;
+        for counted in [
+            "select cast(sum(calls) as bigint) from call_counts where slot_secs = 120",
+            "select cast(sum(calls) as bigint) from call_counts where slot_secs = 3600",
+            "select cast(sum(calls) as bigint) from call_counts where slot_secs = 86400",
+        ] {
+            assert_eq!(app.number(counted).await, calls, "{counted}");
+        }
         let base = format!("/console/m/{}", merchant.id);
         for period in ["hour", "day", "month"] {
             let page = app.page(&person, &format!("{base}?period={period}")).await;
             let numbers: Vec<&str> =
                 page.split("figure-number\">").skip(1).filter_map(|rest| rest.split('<').next()).collect();
             assert_eq!(numbers[..3], ["1", "3", "3"], "{period}");
+            assert!(
+                page.contains("<title>") && page.contains("UTC: 1 issued, 3 refreshed</title>"),
+                "{page}"
+            );
             let hrefs: Vec<String> = page
                 .split("href=\"")
                 .filter_map(|rest| rest.split('"').next())

@@ -71,6 +71,14 @@ async fn every_screen_is_usable_and_fits_a_phone() {
     ] {
         visit(name, &format!("{base}{rest}")).await;
     }
+    for (name, list, link) in
+        [("rename-user", "/people", "Change address"), ("rename-token", "/people/tokens", "Rename")]
+    {
+        browser.goto(&format!("{base}{list}")).await;
+        browser.click(link).await;
+        browser.sees("Cancel").await;
+        visit(name, &browser.path().await).await;
+    }
     browser.goto(&format!("{base}/api-keys")).await;
     browser.click("Access keys").await;
     browser.sees("Client secrets").await;

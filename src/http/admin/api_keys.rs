@@ -232,6 +232,8 @@ pub async fn end_secret(
 }
 
 /// Propose an allow list from the addresses of a key's successful calls.
+///
+/// Only the newest 50,000 calls of the merchant count.
 #[utoipa::path(get, path = "/admin/v1/api-keys/{id}/suggested-ips", tag = "api keys",
     params(("id" = ApiKeyId, Path)), responses((status = 200, body = SuggestedIps)))]
 pub async fn suggested_ips(

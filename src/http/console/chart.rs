@@ -10,10 +10,12 @@ const LEFT: f64 = 62.0;
 const BOTTOM: f64 = 24.0;
 const TOP: f64 = 10.0;
 
-/// One column of a chart: the label of its time, and its values from the bottom up.
-pub(super) struct Column {
+/// One column of a chart: the label of its time, what the browser shows when the pointer is over it, and a value of
+/// each series, from the bottom up.
+pub(super) struct Column<T> {
     pub(super) label: String,
-    pub(super) values: Vec<i64>,
+    pub(super) tooltip: String,
+    pub(super) values: Vec<T>,
 }
 
 pub(super) struct Chart {
@@ -48,7 +50,7 @@ fn x_of(column: usize, columns: usize) -> f64 {
 }
 
 /// Stacked bars.
-pub(super) fn bars(title: &str, columns: &[Column]) -> Chart {
+pub(super) fn bars(title: &str, columns: &[Column<i64>]) -> Chart {
     let top = ceiling(columns.iter().map(|column| column.values.iter().sum()).max().unwrap_or(0));
     let mut svg = open(title, top, &|value| value.to_string(), columns);
     for (at, column) in columns.iter().enumerate() {
@@ -69,26 +71,20 @@ pub(super) fn bars(title: &str, columns: &[Column]) -> Chart {
             );
         }
     }
-    close(svg)
+    close(svg, columns)
 }
 
 /// A line for each series. A column without a value interrupts the line.
-pub(super) fn lines(
-    title: &str,
-    columns: &[(String, Vec<Option<i64>>)],
-    unit: &dyn Fn(i64) -> String,
-) -> Chart {
-    let top =
-        ceiling(columns.iter().flat_map(|(_, values)| values.iter().flatten()).copied().max().unwrap_or(0));
-    let labels: Vec<Column> =
-        columns.iter().map(|(label, _)| Column { label: label.clone(), values: Vec::new() }).collect();
-    let mut svg = open(title, top, unit, &labels);
-    let count = columns.first().map_or(0, |(_, values)| values.len());
+pub(super) fn lines(title: &str, columns: &[Column<Option<i64>>], unit: &dyn Fn(i64) -> String) -> Chart {
+    let values = columns.iter().flat_map(|column| column.values.iter().flatten());
+    let top = ceiling(values.copied().max().unwrap_or(0));
+    let mut svg = open(title, top, unit, columns);
+    let count = columns.first().map_or(0, |column| column.values.len());
     for series in 0..count {
         let mut path = String::new();
         let mut is_drawing = false;
-        for (at, (_, values)) in columns.iter().enumerate() {
-            let Some(value) = values[series] else {
+        for (at, column) in columns.iter().enumerate() {
+            let Some(value) = column.values[series] else {
                 is_drawing = false;
                 continue;
             };
@@ -111,10 +107,10 @@ pub(super) fn lines(
             ),
         );
     }
-    close(svg)
+    close(svg, columns)
 }
 
-fn open(title: &str, top: i64, unit: &dyn Fn(i64) -> String, columns: &[Column]) -> String {
+fn open<T>(title: &str, top: i64, unit: &dyn Fn(i64) -> String, columns: &[Column<T>]) -> String {
     let mut svg =
         format!("<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">");
     for part in [0, 1, 2] {
@@ -148,7 +144,20 @@ fn open(title: &str, top: i64, unit: &dyn Fn(i64) -> String, columns: &[Column])
     svg
 }
 
-fn close(mut svg: String) -> Chart {
+/// Lays a rectangle without colour over each column, with its tooltip.
+fn close<T>(mut svg: String, columns: &[Column<T>]) -> Chart {
+    for (at, column) in columns.iter().enumerate() {
+        let (x, next) = (x_of(at, columns.len()), x_of(at + 1, columns.len()));
+        add(
+            &mut svg,
+            &format!(
+                "<rect class=\"tip\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"><title>{}</title></rect>",
+                next - x,
+                plot_height(),
+                column.tooltip
+            ),
+        );
+    }
     svg.push_str("</svg>");
     Chart { svg }
 }

@@ -23,12 +23,16 @@ use crate::flows::Core;
 use crate::http::{Shared, body};
 
 /// The routes whose forms can come back. None of these forms has a password.
-const ROUTES: [&str; 10] = [
+const ROUTES: [&str; 14] = [
     "/console/merchants",
     "/console/people/users",
     "/console/people/tokens",
+    "/console/people/users/{user}/rename",
+    "/console/people/tokens/{token}/rename",
     "/console/m/{merchant}/people/users",
     "/console/m/{merchant}/people/tokens",
+    "/console/m/{merchant}/people/users/{user}/rename",
+    "/console/m/{merchant}/people/tokens/{token}/rename",
     "/console/m/{merchant}/account",
     "/console/m/{merchant}/account/licences/{product}",
     "/console/m/{merchant}/api-keys",

@@ -211,11 +211,17 @@ fn client_row(credential: Credential) -> ClientRow {
 fn usage(context: &MerchantContext, key: &ApiKey, activity: &KeyActivity) -> Usage {
     let from = activity.hours.first().map(|hour| hour.start.to_rfc3339()).unwrap_or_default();
     let details_path = format!("{}?key={}&from={}", context.path("/api-details"), key.id, encoded(&from));
-    let columns: Vec<Column> = activity
+    let columns: Vec<Column<i64>> = activity
         .hours
         .iter()
         .map(|hour| Column {
             label: hour.start.to_published()[11..16].to_owned(),
+            tooltip: format!(
+                "{} UTC: {} answered, {} denied",
+                &hour.start.to_published()[11..16],
+                hour.answered,
+                hour.denied
+            ),
             values: vec![hour.answered, hour.denied],
         })
         .collect();

@@ -93,13 +93,29 @@ pub(super) async fn show(context: MerchantContext, Query(asked): Query<Asked>) -
     let keys = core.api_keys(&context.context.principal, context.id(), None, 200).await?;
     let label = |start: Timestamp| label(start, period);
     let total = |of: fn(&Bucket) -> i64| figures.buckets.iter().map(of).sum();
-    let columns: Vec<Column> = figures
+    let columns: Vec<Column<i64>> = figures
         .buckets
         .iter()
-        .map(|one| Column { label: label(one.start), values: vec![one.issued, one.refreshed] })
+        .map(|one| Column {
+            label: label(one.start),
+            tooltip: format!("{} UTC: {} issued, {} refreshed", label(one.start), one.issued, one.refreshed),
+            values: vec![one.issued, one.refreshed],
+        })
         .collect();
-    let latencies: Vec<(String, Vec<Option<i64>>)> =
-        figures.buckets.iter().map(|one| (label(one.start), vec![one.p50_us, one.p95_us])).collect();
+    let latencies: Vec<Column<Option<i64>>> = figures
+        .buckets
+        .iter()
+        .map(|one| Column {
+            label: label(one.start),
+            tooltip: format!(
+                "{} UTC: median {}, 95th percentile {}",
+                label(one.start),
+                some_latency(one.p50_us),
+                some_latency(one.p95_us)
+            ),
+            values: vec![one.p50_us, one.p95_us],
+        })
+        .collect();
     let from = figures.buckets.first().map(|first| first.start.to_rfc3339()).unwrap_or_default();
     let listed = format!("{}?from={}", context.path("/api-details"), encoded(&from));
     html(&OverviewPage {
@@ -114,8 +130,8 @@ pub(super) async fn show(context: MerchantContext, Query(asked): Query<Asked>) -
         issued: total(|one| one.issued),
         refreshed: total(|one| one.refreshed),
         denied: total(|one| one.denied),
-        p50: latest(&figures, |one| one.p50_us),
-        p95: latest(&figures, |one| one.p95_us),
+        p50: some_latency(figures.p50_us),
+        p95: some_latency(figures.p95_us),
         calls: figures.calls,
         tokens: chart::bars(&format!("Tokens issued and refreshed, {span}"), &columns),
         latency: chart::lines(
@@ -139,9 +155,8 @@ fn label(start: Timestamp, period: Period) -> String {
     }
 }
 
-/// The latency of the most recent bucket that has one.
-fn latest(figures: &Figures, of: fn(&Bucket) -> Option<i64>) -> String {
-    figures.buckets.iter().rev().find_map(of).map_or_else(|| "\u{2013}".to_owned(), latency)
+fn some_latency(micros: Option<i64>) -> String {
+    micros.map_or_else(|| "\u{2013}".to_owned(), latency)
 }
 
 fn short_latency(micros: i64) -> String {
