@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod audit;
+mod cell;
 mod cells;
 mod credentials;
 mod find;
@@ -59,6 +60,9 @@ pub(crate) enum Job {
     /// Sessions.
     #[command(subcommand)]
     Session(sessions::SessionJob),
+    /// Cells.
+    #[command(subcommand)]
+    Cell(cell::CellJob),
     /// The server's token keys.
     Keys(token_keys::Keys),
 }
@@ -76,6 +80,7 @@ impl Job {
             Self::Audit(_) => Create::Nothing,
             Self::Token(job) => job.creates(),
             Self::Session(job) => job.creates(),
+            Self::Cell(_) => Create::Beside,
             Self::Keys(keys) => keys.creates(),
         }
     }
@@ -108,6 +113,7 @@ async fn perform(settings: &Settings, line: &CommandLine, job: Job) -> anyhow::R
         Job::Audit(job) => audit::run(&line.core, &line.principal, job).await,
         Job::Token(job) => tokens::run(line, job).await,
         Job::Session(job) => sessions::run(line, job).await,
+        Job::Cell(job) => cell::run(settings, line, job).await,
         Job::Keys(keys) => token_keys::run(settings, &line.core, &line.principal, keys).await,
     }
 }

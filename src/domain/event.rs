@@ -130,6 +130,8 @@ pub enum EventType {
     LicenceExpiring,
     #[strum(serialize = "merchant.created")]
     MerchantCreated,
+    #[strum(serialize = "merchant.moved")]
+    MerchantMoved,
     #[strum(serialize = "merchant.updated")]
     MerchantUpdated,
     #[strum(serialize = "ping")]

@@ -36,6 +36,9 @@ pub struct Merchant {
     /// can never authorise anything.
     #[serde(skip)]
     pub revision: i64,
+    /// Another cell serves the merchant, or none for a moment: see [`crate::flows::move_merchant`].
+    #[serde(skip)]
+    pub is_elsewhere: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

@@ -89,7 +89,10 @@ impl Core {
         drop(db);
         // The cached record does not have the new key yet.
         for merchant in late {
-            hot.load_record(merchant, now).await?;
+            match hot.load_record(merchant, now).await {
+                Ok(_) | Err(StoreError::Elsewhere) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -140,6 +140,7 @@ async fn create(change: &mut Change<'_>, new: NewMerchant) -> Managed<Merchant> 
         status: MerchantStatus::Active,
         licences: Licences::default(),
         revision: 1,
+        is_elsewhere: false,
         created_at: now,
         updated_at: now,
     };

@@ -28,6 +28,7 @@ pub mod manage_merchants;
 pub mod manage_tokens;
 pub mod manage_users;
 pub mod manage_webhooks;
+pub mod move_merchant;
 pub mod notices;
 pub mod onboard;
 pub mod password;

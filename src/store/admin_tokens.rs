@@ -4,6 +4,7 @@ use constcat::concat;
 
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
+use super::merchants::IS_HERE;
 use super::{StoreError, touched};
 use crate::domain::admin::AdminToken;
 use crate::domain::clock::Timestamp;
@@ -65,8 +66,9 @@ pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<Pre
     db.query(BY_HASH).bind(hash).optional().await
 }
 
+/// `None` also if another cell serves the token's merchant.
 pub async fn by_id(db: &mut Connection, id: AdminTokenId) -> Result<Option<AdminToken>, StoreError> {
-    db.query(concat!(SELECT, " where id = $1")).bind(id).optional().await
+    db.query(concat!(SELECT, " where id = $1 and ", IS_HERE)).bind(id).optional().await
 }
 
 /// A page of tokens of one merchant or of all, newest first, starting before `before`.

@@ -103,7 +103,10 @@ pub async fn replace_recovery_codes(
     tx.query("delete from recovery_codes where user_id = $1").bind(user).execute().await?;
     for hash in hashes {
         let rows = tx
-            .query("insert into recovery_codes (hash, user_id, created_at) values ($1, $2, $3)")
+            .query(
+                "insert into recovery_codes (hash, user_id, created_at, merchant_id) \
+                 select $1, $2, $3, merchant_id from users where id = $2",
+            )
             .bind(hash)
             .bind(user)
             .bind(now)

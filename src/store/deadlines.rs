@@ -3,8 +3,11 @@
 //! A row stores the deadline that was announced last. So each deadline is announced once, by the replica that
 //! writes it. If a deadline is moved, the new one is announced too.
 
+use constcat::concat;
+
 use super::StoreError;
 use super::driver::{Connection, Tx};
+use super::merchants::IS_HERE;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, MerchantId};
 use crate::domain::licence::Product;
@@ -45,14 +48,22 @@ pub async fn of_keys(
 ) -> Result<Vec<KeyDeadline>, StoreError> {
     let sql = match stage {
         Stage::Expiring => {
-            "select id, merchant_id, name, expires_at from api_keys \
+            concat!(
+                "select id, merchant_id, name, expires_at from api_keys \
              where expires_at > $1 and expires_at <= $2 and revoked_at is null \
-             and (expiring_told_for is null or expiring_told_for <> expires_at) order by expires_at limit 100"
+             and (expiring_told_for is null or expiring_told_for <> expires_at) and ",
+                IS_HERE,
+                " order by expires_at limit 100"
+            )
         }
         Stage::Expired => {
-            "select id, merchant_id, name, expires_at from api_keys \
+            concat!(
+                "select id, merchant_id, name, expires_at from api_keys \
              where expires_at > $1 and expires_at <= $2 and revoked_at is null \
-             and (expired_told_for is null or expired_told_for <> expires_at) order by expires_at limit 100"
+             and (expired_told_for is null or expired_told_for <> expires_at) and ",
+                IS_HERE,
+                " order by expires_at limit 100"
+            )
         }
     };
     db.query(sql).bind(after).bind(until).all().await
@@ -83,14 +94,22 @@ pub async fn of_licences(
 ) -> Result<Vec<LicenceDeadline>, StoreError> {
     let sql = match stage {
         Stage::Expiring => {
-            "select merchant_id, product, expires_at from licences \
+            concat!(
+                "select merchant_id, product, expires_at from licences \
              where expires_at > $1 and expires_at <= $2 and active \
-             and (expiring_told_for is null or expiring_told_for <> expires_at) order by expires_at limit 100"
+             and (expiring_told_for is null or expiring_told_for <> expires_at) and ",
+                IS_HERE,
+                " order by expires_at limit 100"
+            )
         }
         Stage::Expired => {
-            "select merchant_id, product, expires_at from licences \
+            concat!(
+                "select merchant_id, product, expires_at from licences \
              where expires_at > $1 and expires_at <= $2 and active \
-             and (expired_told_for is null or expired_told_for <> expires_at) order by expires_at limit 100"
+             and (expired_told_for is null or expired_told_for <> expires_at) and ",
+                IS_HERE,
+                " order by expires_at limit 100"
+            )
         }
     };
     db.query(sql).bind(after).bind(until).all().await

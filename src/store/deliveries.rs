@@ -12,7 +12,7 @@ use crate::domain::delivery::{Attempt, DeliveryState};
 use crate::domain::event::WebhookEvent;
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId};
 
-/// The keys with deliveries that are due, with their merchants. Those that have waited longest come first.
+/// The keys with deliveries that are due, with their merchants, which this cell serves. Those that have waited longest come first.
 pub async fn due_endpoints(
     db: &mut Connection,
     now: Timestamp,
@@ -21,7 +21,9 @@ pub async fn due_endpoints(
         "select api_keys.merchant_id, api_keys.id from (\
              select api_key_id, min(next_attempt_at) as since from webhook_deliveries \
              where state = 'pending' and next_attempt_at <= $1 group by api_key_id) as due \
-             join api_keys on api_keys.id = due.api_key_id order by due.since",
+             join api_keys on api_keys.id = due.api_key_id \
+             join merchants m on m.id = api_keys.merchant_id \
+             where m.home is null or m.home = (select number from cell) order by due.since",
     )
     .bind(now)
     .all()

@@ -16,6 +16,10 @@ pub enum StoreError {
     /// A queue of the hot path is full, or a call waited in it too long. The answer is 503.
     #[error("the store is too busy")]
     Busy,
+    /// Another cell serves the merchant, or none while its last changes are on their way there. The answer is
+    /// 503: the proxy learns of the move within moments.
+    #[error("another cell serves the merchant")]
+    Elsewhere,
     /// A unique value already exists.
     #[error("already exists")]
     Conflict(sqlx::Error),
@@ -59,7 +63,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the caller should be told to try again later.
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable(..) | Self::Busy | Self::Contention(_))
+        matches!(self, Self::Unavailable(..) | Self::Busy | Self::Elsewhere | Self::Contention(_))
     }
 
     /// An error while connecting is always `Unavailable`, whatever the server says.

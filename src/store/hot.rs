@@ -166,13 +166,17 @@ impl HotPath {
         self.record_cache.get(&id)
     }
 
-    /// Reads the current record from the database and caches it.
+    /// Reads the current record from the database and caches it. Fails with [`StoreError::Elsewhere`] if another
+    /// cell serves the merchant.
     pub async fn load_record(
         &self,
         id: MerchantId,
         now: Timestamp,
     ) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
         let record = self.noted(self.records.call((id, now)).await)?;
+        if record.as_ref().is_some_and(|record| record.merchant.is_elsewhere) {
+            return Err(StoreError::Elsewhere);
+        }
         if let Some(record) = &record {
             self.record_cache.insert(id, Arc::clone(record));
             for key in &record.api_keys {

@@ -28,8 +28,13 @@ const SELECT: &str = concat!(
      (select active from licences where merchant_id = merchants.id and product = 'enhanced_security') \
      as enhanced_security_active, \
      (select expires_at from licences where merchant_id = merchants.id and product = 'enhanced_security') \
-     as enhanced_security_expires_at from merchants"
+     as enhanced_security_expires_at, \
+     home is not null and home <> coalesce((select number from cell), -2) as is_elsewhere from merchants"
 );
+
+/// For a row with a `merchant_id`: whether this cell serves the merchant, or the row has none.
+pub(super) const IS_HERE: &str = "(merchant_id is null or exists (select 1 from merchants m \
+     where m.id = merchant_id and (m.home is null or m.home = (select number from cell))))";
 
 /// Writes a new merchant, which has no licences yet.
 pub async fn insert(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> {
@@ -47,8 +52,13 @@ pub async fn insert(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
     touched("merchants", rows, 1)
 }
 
+/// Fails with [`StoreError::Elsewhere`] if another cell serves the merchant.
 pub async fn by_id(db: &mut Connection, id: MerchantId) -> Result<Option<Merchant>, StoreError> {
-    db.query(concat!(SELECT, " where id = $1")).bind(id).optional().await
+    let found: Option<Merchant> = db.query(concat!(SELECT, " where id = $1")).bind(id).optional().await?;
+    if found.as_ref().is_some_and(|merchant| merchant.is_elsewhere) {
+        return Err(StoreError::Elsewhere);
+    }
+    Ok(found)
 }
 
 /// A page of merchants, newest first, starting before `before`.
@@ -122,20 +132,23 @@ pub async fn update(tx: &mut Tx, merchant: &Merchant) -> Result<(), StoreError> 
 const LOCK: Sql = Sql {
     postgres: "update merchants \
                set revision = greatest(revision + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) \
-               where id = $1",
+               where id = $1 and (home is null or home = (select number from cell))",
     sqlite: "update merchants \
              set revision = max(revision + 1, cast(unixepoch('now', 'subsec') * 1000000 as integer)) \
-             where id = $1",
+             where id = $1 and (home is null or home = (select number from cell))",
 };
 
 /// Every change to a merchant begins with this. It raises the revision, which invalidates all cached records.
 /// It also locks the merchant's row until the commit, so that changes to a merchant happen one after the
-/// other. `false` if there is no such merchant.
+/// other. `false` if there is no such merchant. Fails with [`StoreError::Elsewhere`] if another cell serves it.
 ///
 /// Read the merchant in a statement after this one. If this statement waited for the lock, licences that it
 /// returned on PostgreSQL would be those from before the wait.
 pub async fn lock(tx: &mut Tx, id: MerchantId) -> Result<bool, StoreError> {
-    Ok(tx.query_of(&LOCK).bind(id).execute().await? == 1)
+    if tx.query_of(&LOCK).bind(id).execute().await? == 1 {
+        return Ok(true);
+    }
+    by_id(tx, id).await.map(|found| found.is_some())
 }
 
 pub async fn put_licence(

@@ -44,6 +44,7 @@ mod sqlite_file;
 pub mod surplus;
 pub mod sweep;
 pub mod token_keys;
+pub mod transfer;
 pub mod url;
 pub mod users;
 mod wal;

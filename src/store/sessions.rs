@@ -7,10 +7,12 @@ use utoipa::ToSchema;
 
 use super::StoreError;
 use super::driver::{Connection, Tx};
+use super::merchants::{self, IS_HERE};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, CredentialId, Id, MerchantId, SessionId};
 
-/// Revokes a session. `false` if it was already revoked, or does not exist.
+/// Revokes a session. `false` if it was already revoked, or does not exist. Fails with [`StoreError::Elsewhere`] if
+/// another cell serves its merchant, because the revocation would be lost.
 pub async fn revoke(
     tx: &mut Tx,
     id: SessionId,
@@ -18,14 +20,20 @@ pub async fn revoke(
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let rows = tx
-        .query(
-            "update sessions set revoked_at = $2, revoked_reason = $3 where id = $1 and revoked_at is null",
-        )
+        .query(concat!(
+            "update sessions set revoked_at = $2, revoked_reason = $3 where id = $1 and revoked_at is null and ",
+            IS_HERE
+        ))
         .bind(id)
         .bind(now)
         .bind(reason)
         .execute()
         .await?;
+    if rows == 0
+        && let Some(merchant) = merchant_of(tx, id).await?
+    {
+        merchants::by_id(tx, merchant).await?;
+    }
     Ok(rows == 1)
 }
 

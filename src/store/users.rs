@@ -3,6 +3,7 @@
 use constcat::concat;
 
 use super::driver::{Connection, Sql, Tx};
+use super::merchants::IS_HERE;
 use super::{StoreError, touched};
 use crate::domain::admin::User;
 use crate::domain::clock::Timestamp;
@@ -49,8 +50,9 @@ pub async fn any_password_hash(db: &mut Connection, email: &str) -> Result<Optio
     Ok(row.map(|(hash,)| hash))
 }
 
+/// `None` also if another cell serves the user's merchant.
 pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, StoreError> {
-    db.query(concat!(SELECT, " where id = $1")).bind(id).optional().await
+    db.query(concat!(SELECT, " where id = $1 and ", IS_HERE)).bind(id).optional().await
 }
 
 /// A page of users of one merchant or of all, newest first, starting before `before`.

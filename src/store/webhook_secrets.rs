@@ -24,7 +24,10 @@ pub async fn insert(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let rows = tx
-        .query("insert into webhook_secrets (id, api_key_id, sealed, hash, created_at) values ($1, $2, $3, $4, $5)")
+        .query(
+            "insert into webhook_secrets (id, api_key_id, sealed, hash, created_at, merchant_id) \
+             select $1, $2, $3, $4, $5, merchant_id from api_keys where id = $2",
+        )
         .bind(secret.id)
         .bind(key)
         .bind(secret.sealed.clone())

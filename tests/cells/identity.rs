@@ -162,3 +162,46 @@ async fn what_another_cell_made_gets_the_usual_refusal_and_is_counted() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_merchant_that_another_cell_serves_gets_503_and_nothing_of_it_changes() {
+    each_engine_with(cell_200, async |app| {
+        let (admin, merchant) = (Admin::operator(&app).await, app.merchant().await);
+        let pair = app.tokens(&merchant).await;
+        let service = service_token(&app).await;
+        assert_eq!(app.send(merchant.verify(&pair.access)).await.status, 200);
+        let session = admin.get(&format!("/merchants/{}/sessions", merchant.id)).await.ok();
+        let session = format!("/sessions/{}", text(&session["items"][0], "id"));
+
+        // 7 is another cell, and -1 means that the merchant is on its way.
+        for elsewhere in ["7", "-1"] {
+            let moved = match elsewhere {
+                "7" => "update merchants set home = 7, revision = revision + 1",
+                _ => "update merchants set home = -1, revision = revision + 1",
+            };
+            app.run_sql(moved).await;
+            for call in [
+                merchant.authorize(),
+                merchant.refresh(&pair.refresh),
+                merchant.introspect(&pair.access),
+                merchant.verify(&pair.access),
+                merchant.revoke(&pair.access),
+                introspect_as(&service, &pair.access),
+            ] {
+                let reply = app.send(call).await;
+                assert_eq!(reply.status, 503, "{elsewhere}: {}", reply.text());
+                assert!(reply.headers.contains_key("retry-after"));
+            }
+            assert_eq!(admin.delete(&session).await.status, 503);
+            let renamed =
+                admin.patch(&format!("/merchants/{}", merchant.id), serde_json::json!({ "name": "x" })).await;
+            assert_eq!(renamed.status, 503, "{}", renamed.text());
+        }
+
+        app.run_sql("update merchants set home = 200, revision = revision + 1").await;
+        assert_eq!(app.send(merchant.verify(&pair.access)).await.status, 200);
+        app.send(merchant.refresh(&pair.refresh)).await.tokens();
+        assert_eq!(app.number("select count(*) from sessions where revoked_at is not null").await, 0);
+    })
+    .await;
+}

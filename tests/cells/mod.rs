@@ -2,6 +2,7 @@
 
 mod commands;
 mod identity;
+mod moving;
 mod outage;
 mod proxy;
 mod routing;
@@ -33,7 +34,8 @@ struct RunningCell {
     operator: String,
     /// A service token that may introspect.
     service: String,
-    _database: Arc<Database>,
+    number: usize,
+    database: Arc<Database>,
 }
 
 impl RunningCell {
@@ -49,6 +51,6 @@ impl RunningCell {
             .env("TOLLGATE__CELL__ID", number.to_string())
             .env("TOLLGATE__CELL__DEFAULT", (number == 1).to_string())
             .env("TOLLGATE__SERVER__TRUSTED_PROXIES", "127.0.0.1");
-        Self { server: Server::start(&mut command), merchant, operator, service, _database: database }
+        Self { server: Server::start(&mut command), merchant, operator, service, number, database }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const MAPS: [(&str, &str); 3] = [
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     child: Child,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Proxy {
@@ -42,7 +42,7 @@ impl Proxy {
         let path = directory.path().join("haproxy.cfg");
         fs::write(&path, config).expect("the directory can be written to");
         let mut command = Command::new("/usr/sbin/haproxy");
-        command.arg("-db").arg("-f").arg(path);
+        command.args(["-W", "-db", "-f"]).arg(path);
         Self::start(command, address, directory)
     }
 
@@ -59,10 +59,20 @@ impl Proxy {
         Self::start(command, address, directory)
     }
 
+    /// The file that says what moved to another cell.
+    pub(super) fn moved_map(&self) -> PathBuf {
+        self.directory.path().join("moved.map")
+    }
+
+    /// A command that makes HAProxy read its maps again.
+    pub(super) fn reload(&self) -> String {
+        format!("kill -USR2 {}", self.child.id())
+    }
+
     fn start(mut command: Command, address: SocketAddr, directory: TempDir) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("tests/run installs the proxies");
-        let proxy = Self { address, child, _directory: directory };
+        let proxy = Self { address, child, directory };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             assert!(started.elapsed() < Duration::from_secs(30), "the proxy does not listen");

@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqlSafeStr, Sqlite
 use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 use syn::{
-    Expr, ExprMethodCall, ExprStruct, FieldValue, ItemConst, ItemFn, Lit, LitStr, Local, Member, Pat, Stmt,
-    Token,
+    Expr, ExprMethodCall, ExprStruct, FieldValue, Item, ItemConst, ItemFn, Lit, LitStr, Local, Member, Pat,
+    Stmt, Token, Visibility,
 };
 use tollgate::store::Engine;
 
@@ -162,15 +162,31 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
+/// Parts of statements that several files use.
+fn shared(files: &[(PathBuf, syn::File)]) -> HashMap<String, Vec<String>> {
+    let mut finder = Finder::default();
+    for item in files.iter().flat_map(|(_, file)| &file.items) {
+        if let Item::Const(item) = item
+            && !matches!(item.vis, Visibility::Inherited)
+        {
+            finder.visit_item_const(item);
+        }
+    }
+    finder.names
+}
+
 fn statements() -> Vec<Found> {
     let mut all = Vec::new();
-    for path in rust_files(&sources().join("store")) {
-        let file = parsed(&path);
-        let mut finder = Finder { place: path.display().to_string(), ..Finder::default() };
+    let files = rust_files(&sources().join("store")).into_iter();
+    let files: Vec<_> = files.map(|path| (path.clone(), parsed(&path))).collect();
+    let names = shared(&files);
+    for (path, file) in files {
+        let mut finder =
+            Finder { place: path.display().to_string(), names: names.clone(), ..Finder::default() };
         finder.visit_file(&file);
         assert!(
             finder.unreadable.is_empty(),
-            "give these statements as one literal, or as a constant of the same file, so that this test can \
+            "give these statements as one literal, or as a constant of the same file or one that several files use, so that this test can \
              prepare them: {:#?}",
             finder.unreadable
         );

@@ -14,6 +14,9 @@ use super::{Merchant, Tokens};
 /// Each new session is refreshed this many times.
 const REFRESHES: usize = 3;
 
+/// A caller that goes on without its server waits as long after each failure, as a client would.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// What happened so far, over all callers.
 #[derive(Default)]
 struct Tally {
@@ -111,8 +114,7 @@ async fn call_on(
         && !tally.stop.load(Ordering::SeqCst)
     {
         outcome.refused.push((0, "no answer".to_owned()));
-        // As a client would, and so that this machine has time for the servers.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     outcome
 }
@@ -144,6 +146,9 @@ async fn call_until_gone(
             tally.unavailable.fetch_add(u64::from(reply.status == 503), Ordering::SeqCst);
             outcome.refused.push((reply.status, reply.text()));
             // The next round starts a session or presents the same token again.
+            if tally.reconnects {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         progressed.send_replace(());
     }

@@ -15,13 +15,14 @@ use super::watcher::Watcher;
 use super::{EMPTY, create_database, fresh_name, random};
 
 /// Durable as in production, because the fault tests crash the server, but otherwise small. The pools of many
-/// parallel tests fit into 300 connections.
+/// parallel tests fit into 300 connections. Merchants move between clusters by logical replication.
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
 max_connections = 300
 shared_buffers = 32MB
 fsync = on
 synchronous_commit = on
+wal_level = logical
 ";
 
 /// Keeps one cluster. `$1` is the directory of the PostgreSQL programs, `$2` the settings. Its first answer

@@ -1,0 +1,126 @@
+//! `tollgate cell`: moves a merchant to another cell, and tells the proxy.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use clap::{Args, Subcommand};
+use tempfile::NamedTempFile;
+use tollgate::config::{DatabaseUrl, Settings};
+use tollgate::flows::move_merchant::{Move, Step};
+use tollgate::store::{Make, Options, Store};
+
+use super::CommandLine;
+use super::output::{note, print};
+
+#[derive(Clone, Subcommand)]
+pub(crate) enum CellJob {
+    /// Move a merchant to another cell, while it works.
+    ///
+    /// The settings are those of the cell that the merchant leaves. For at most two seconds, calls of the merchant get
+    /// 503. Give the same command again to go on with a move that was interrupted.
+    Move(MoveArguments),
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct MoveArguments {
+    /// Id or name of the merchant.
+    merchant: String,
+    /// Database of the cell that the merchant goes to: a URL, or a file with the URL in it.
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// URL at which the other database reaches this one, or a file with it, if it is not that of the settings.
+    #[arg(long, value_name = "URL")]
+    reached_at: Option<String>,
+    /// The proxy's map of what has moved.
+    #[arg(long, value_name = "FILE", requires = "backend")]
+    map: Option<PathBuf>,
+    /// The proxy's name of the cell that the merchant goes to.
+    #[arg(long, value_name = "NAME", requires = "map")]
+    backend: Option<String>,
+    /// Command that makes the proxy read the map again.
+    #[arg(long, value_name = "COMMAND", requires = "map")]
+    reload: Option<String>,
+    /// Give up the move. The merchant stays where it was, and the copy is deleted.
+    #[arg(long, conflicts_with = "map")]
+    undo: bool,
+}
+
+pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -> anyhow::Result<()> {
+    let CellJob::Move(MoveArguments { merchant, to, reached_at, map, backend, reload, undo }) = job;
+    let to = url_of(&to).context("--to")?;
+    let reached_at = reached_at.map(|text| url_of(&text)).transpose().context("--reached-at")?;
+    let reached_at = reached_at.as_ref().map_or(settings.database.url.expose(), DatabaseUrl::expose);
+    let map = map.zip(backend);
+    if let Some((map, _)) = &map {
+        // Find out before the merchant is off.
+        ensure!(map.is_file(), "{}: there is no such map; make an empty file", map.display());
+    }
+    let mut moving =
+        Move::prepare(settings.database.url.expose(), to.expose(), &merchant, reached_at.to_owned()).await?;
+    let (from, there) = moving.cells();
+    let tell = |step: Step| note(&step.to_string());
+    if undo {
+        moving.undo(tell).await?;
+        return print(&format!("merchant {} stays in cell {}", moving.merchant(), from.number()));
+    }
+    let carried = moving.hand_over(tell).await?;
+    if let Some((map, backend)) = &map {
+        note(&format!("writing {}", map.display()));
+        route(map, &carried, backend).with_context(|| map.display().to_string())?;
+    }
+    if let Some(reload) = reload {
+        let status = Command::new("sh").arg("-c").arg(&reload).status().context("--reload")?;
+        ensure!(
+            status.success(),
+            "the merchant has moved and the map is written, but --reload ended with {status}"
+        );
+    }
+    moving.clear(tell).await?;
+    let store = open_there(settings, &to).await?;
+    let recorded = line.core.record_move(&line.principal, &moving, &store).await;
+    store.close().await;
+    recorded?;
+    print(&format!("merchant {} is in cell {} now", moving.merchant(), there.number()))
+}
+
+/// Opens the store of the other cell, which must be up to date.
+async fn open_there(settings: &Settings, url: &DatabaseUrl) -> anyhow::Result<Store> {
+    let options = Options {
+        url: url.expose(),
+        make: Make::Nothing,
+        connections_max: 2,
+        cache_bytes_max: 0,
+        timeout: settings.database.timeout,
+        read_again: None,
+    };
+    Ok(Store::open(options).await?)
+}
+
+/// A URL, or the contents of a file that has one.
+fn url_of(text: &str) -> anyhow::Result<DatabaseUrl> {
+    Ok(if text.contains("://") { text.parse() } else { DatabaseUrl::read_from(text.as_ref()) }?)
+}
+
+/// Sends calls that carry one of these to `backend`. The map is replaced at once, so that the proxy never reads a part.
+fn route(map: &Path, carried: &[String], backend: &str) -> anyhow::Result<()> {
+    let moved: HashSet<_> = carried.iter().map(String::as_str).collect();
+    let before = fs::read_to_string(map)?;
+    let is_kept = |line: &&str| line.split_whitespace().next().is_none_or(|key| !moved.contains(key));
+    let directory = map.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = NamedTempFile::new_in(directory)?;
+    for line in before.lines().filter(is_kept) {
+        writeln!(file, "{line}")?;
+    }
+    for key in carried {
+        writeln!(file, "{key} {backend}")?;
+    }
+    file.as_file().set_permissions(fs::metadata(map)?.permissions())?;
+    file.as_file().sync_all()?;
+    file.persist(map)?;
+    fs::File::open(directory)?.sync_all()?;
+    Ok(())
+}

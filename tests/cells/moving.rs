@@ -1,0 +1,166 @@
+//! A merchant moves to another cell while it works: nothing that was acknowledged is lost, and nothing that was
+//! revoked works again.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::RunningCell;
+use super::proxy::Proxy;
+use crate::support::load::Load;
+use crate::support::postgres::Cluster;
+use crate::support::program::{Server, run, stdout_of};
+use crate::support::tcp::Client;
+use crate::support::{Database, Merchant};
+
+const CALLERS: usize = 4;
+
+/// What the command says before each of its steps.
+const STEPS: [&str; 8] = [
+    "offering the merchant's rows",
+    "starting the copy",
+    "copying: 0 tables left",
+    "switching the merchant off",
+    "all changes have arrived",
+    "switching the merchant on",
+    "writing ",
+    "clearing up",
+];
+
+struct World {
+    cells: Vec<RunningCell>,
+    proxy: Proxy,
+    _clusters: [Cluster; 2],
+}
+
+impl World {
+    async fn new() -> Self {
+        let clusters = [(); 2].map(|()| Cluster::start());
+        let mut cells = Vec::new();
+        for (number, cluster) in (1..).zip(&clusters) {
+            cells.push(RunningCell::start(number, Database::reached_at(cluster.database())).await);
+        }
+        let proxy = Proxy::haproxy(&cells);
+        Self { cells, proxy, _clusters: clusters }
+    }
+
+    /// `tollgate cell move` for the merchant of cell 1, from one cell to the other.
+    fn mover(&self, from: usize, to: usize) -> Command {
+        let (from, to_url) = (&self.cells[from - 1], &self.cells[to - 1].database.url);
+        let id = self.cells[0].merchant.id.to_string();
+        let mut command = Server::command_of(&["cell", "move", &id, "--to", to_url], &from.database);
+        command.env("TOLLGATE__CELL__ID", from.number.to_string()).env("PATH", "/usr/bin:/bin");
+        command
+    }
+
+    /// The same, and tells the proxy.
+    fn mover_with_map(&self, from: usize, to: usize) -> Command {
+        let mut command = self.mover(from, to);
+        command.arg("--map").arg(self.proxy.moved_map());
+        command.args([format!("--backend=cell_{to}"), format!("--reload={}", self.proxy.reload())]);
+        command
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(self.proxy.address).await.expect("the proxy accepts")
+    }
+}
+
+/// Starts sessions and revokes them, until it is told to stop. Returns the tokens of those whose revocation was
+/// acknowledged.
+async fn revoke_until(stop: Arc<AtomicBool>, world: &World, merchant: &Merchant) -> Vec<String> {
+    let mut revoked = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        let mut client = world.client().await;
+        let Ok(opened) = client.send(merchant.authorize()).await else { continue };
+        if opened.status != 200 {
+            continue;
+        }
+        let token = opened.tokens().refresh;
+        let mut client = world.client().await;
+        if client.send(merchant.revoke(&token)).await.is_ok_and(|reply| reply.status == 200) {
+            revoked.push(token);
+        }
+    }
+    revoked
+}
+
+/// Moves while calls go on, and checks everything that was acknowledged.
+async fn move_under_load(world: &World, moves: impl AsyncFnOnce()) {
+    let merchant = &world.cells[0].merchant;
+    let mut load = Load::that_reconnects(world.proxy.address, merchant, CALLERS);
+    load.acknowledged(50).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (revoked, ()) = tokio::join!(revoke_until(Arc::clone(&stop), world, merchant), async {
+        moves().await;
+        load.acknowledged(100).await;
+        stop.store(true, Ordering::SeqCst);
+    });
+    let outcome = load.stop().await;
+    assert!(outcome.refused.iter().all(|(status, _)| [0, 503].contains(status)), "{:?}", outcome.refused);
+    assert!(!outcome.sessions.is_empty() && !revoked.is_empty());
+    let mut client = world.client().await;
+    for tokens in &outcome.sessions {
+        let reply = client.send(merchant.introspect(&tokens.access)).await.expect("the proxy answers");
+        assert_eq!(reply.json()["active"], true, "an acknowledged token is lost");
+        client.send(merchant.refresh(&tokens.refresh)).await.expect("the proxy answers").tokens();
+    }
+    for token in &revoked {
+        let reply = client.send(merchant.refresh(token)).await.expect("the proxy answers");
+        reply.refused(400, "invalid_grant");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_is_killed_at_each_step_loses_nothing_and_revives_nothing() {
+    let world = World::new().await;
+    move_under_load(&world, async || {
+        for step in STEPS {
+            let mover = Server::begin(&mut world.mover_with_map(1, 2));
+            mover.wait_for_log(step);
+            mover.kill();
+        }
+        stdout_of(&mut world.mover_with_map(1, 2));
+    })
+    .await;
+    // The old cell serves the merchant no more, and knows that it is not at fault.
+    let merchant = &world.cells[0].merchant;
+    let mut old = Client::connect(world.cells[0].server.address).await.expect("the server accepts");
+    let refused = old.send(merchant.authorize()).await.expect("the server answers");
+    refused.refused(503, "temporarily_unavailable");
+    assert!(refused.headers.contains_key("retry-after"));
+    // The way back is a move like any other.
+    move_under_load(&world, async || {
+        let moved = run(&mut world.mover_with_map(2, 1));
+        let told = String::from_utf8_lossy(&moved.stderr).into_owned();
+        assert!(moved.status.success(), "{told}");
+        let off = told.split("the merchant was off for ").nth(1).and_then(|rest| rest.split(' ').next());
+        let off: u64 = off.and_then(|millis| millis.parse().ok()).expect("the command says how long");
+        assert!(off < 3000, "off for {off} ms");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_is_undone_until_the_merchant_is_on_in_its_new_cell() {
+    let world = World::new().await;
+    let merchant = &world.cells[0].merchant;
+    move_under_load(&world, async || {
+        for step in ["copying: 0 tables left", "switching the merchant off", "all changes have arrived"] {
+            let mover = Server::begin(&mut world.mover(1, 2));
+            mover.wait_for_log(step);
+            mover.kill();
+            stdout_of(world.mover(1, 2).arg("--undo"));
+        }
+    })
+    .await;
+    let pair = world.client().await.send(merchant.authorize()).await.expect("the proxy answers").tokens();
+    stdout_of(&mut world.mover_with_map(1, 2));
+    let too_late = run(world.mover(1, 2).arg("--undo"));
+    assert!(
+        !too_late.status.success()
+            && String::from_utf8_lossy(&too_late.stderr).contains("in the new cell already")
+    );
+    let reply = world.client().await.send(merchant.refresh(&pair.refresh)).await.expect("the proxy answers");
+    reply.tokens();
+}
