@@ -1,11 +1,9 @@
-//! The commands for operators, on stores of both engines: names and ids, onboarding, and what they create.
+//! The commands for operators, on stores of both engines: names and ids, and what they create.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollgate::store::Engine;
@@ -14,29 +12,29 @@ use crate::support::program::{Server, run, stdout_of, tollgate};
 use crate::support::{Database, engines};
 
 /// Commands on one store.
-struct Store(Arc<Database>);
+pub(crate) struct Store(pub(crate) Arc<Database>);
 
 impl Store {
     /// An empty store with its schema.
-    fn new(engine: Engine) -> Self {
+    pub(crate) fn new(engine: Engine) -> Self {
         let store = Self(Database::without_schema(engine));
         stdout_of(&mut store.command(&["migrate"]));
         store
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         Server::command_of(arguments, &self.0)
     }
 
     #[track_caller]
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let text = stdout_of(&mut self.command(&[arguments, &["--json"]].concat()));
         serde_json::from_str(&text).expect("it is JSON")
     }
 
     /// What a command that fails writes to standard error.
     #[track_caller]
-    fn refusal(&self, arguments: &[&str]) -> String {
+    pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
         let output = run(&mut self.command(arguments));
         assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
@@ -44,7 +42,7 @@ impl Store {
 
     /// A merchant with a key and credentials.
     #[track_caller]
-    fn onboard(&self, name: &str) -> Value {
+    pub(crate) fn onboard(&self, name: &str) -> Value {
         self.json(&["merchant", "onboard", name, "--admin", "ada@example.com"])
     }
 }
@@ -53,7 +51,7 @@ fn id(made: &Value) -> &str {
     made["id"].as_str().expect("it has an id")
 }
 
-fn count(listed: &Value) -> usize {
+pub(crate) fn count(listed: &Value) -> usize {
     listed["items"].as_array().expect("it is a list").len()
 }
 
@@ -217,7 +215,7 @@ fn a_name_means_the_object_that_works_and_for_a_restoration_the_one_that_does_no
 fn the_secrets_of_a_webhook_are_listed_but_not_shown() {
     for engine in engines() {
         let store = Store::new(engine);
-        let made = store.json(&WHOLE[..6]);
+        let made = store.json(&["merchant", "onboard", "Acme", "--webhook-url=https://example.com/hook"]);
         let rotated = store.json(&["key", "rotate-webhook-secret", "Default", "--overlap-secs=60"]);
         let list = store.json(&["key", "webhook-secrets", "Default"]);
         assert_eq!(count(&list), 2);
@@ -262,174 +260,6 @@ fn sessions_are_listed_by_key_client_status_and_start() {
         }
         assert_eq!(list(&["--key=Default", "--status=active", "--from=2020-01-01T00:00:00Z"]), 2);
         assert!(store.refusal(&["session", "list", "Acme", "--key=Other"]).contains("no API key"));
-    }
-}
-
-#[test]
-fn onboarding_makes_all_that_a_first_call_needs_and_makes_it_once() {
-    for engine in engines() {
-        let store = Store::new(engine);
-        let server = Server::serve(&store.0);
-        let issuer = format!("http://{}", server.address);
-        let onboard = || {
-            let mut command = store.command(&["merchant", "onboard", "Acme", "--admin", "ada@example.com"]);
-            command.env("TOLLGATE__SERVER__ISSUER", &issuer);
-            command
-        };
-        let text = stdout_of(&mut onboard());
-        assert!(text.contains(&format!("{issuer}/console/once?token=")), "{text}");
-        let call = text.get(text.find("curl ").expect("there is a command")..).unwrap_or_default();
-        let output = Command::new("sh").args(["-c", call]).output().expect("every Unix has a shell");
-        let answer: Value = serde_json::from_slice(&output.stdout).expect("the answer is JSON");
-        assert!(answer["access_token"].is_string(), "{answer}");
-        // The server writes what was used when it stops.
-        server.terminate();
-        server.ended_within(Duration::from_secs(30));
-
-        let again = stdout_of(&mut onboard());
-        assert!(again.contains("nothing was made") && again.contains("ada@example.com"), "{again}");
-        assert!(again.contains("tollgate key rotate") && again.contains("credentials rotate"), "{again}");
-        let again = store.json(&["merchant", "onboard", "Acme"]);
-        assert!(again["created"] == false && again["complete"] == true, "{again}");
-        assert!(again["api_key"]["key"].is_null() && again["lost"] == json!([]), "{again}");
-        assert_eq!(count(&store.json(&["merchant", "list"])), 1);
-    }
-}
-
-/// The arguments of a run with every step, and the number of rows that it has printed after each of them.
-const WHOLE: [&str; 7] =
-    ["merchant", "onboard", "Acme", "--admin=ada@example.com", "--allow=10.0.0.0/8", WEBHOOK, "--json"];
-const WEBHOOK: &str = "--webhook-url=https://example.com/hook";
-const ROWS_AFTER_EACH_STEP: [usize; 9] = [1, 2, 3, 5, 6, 8, 10, 11, 13];
-
-#[test]
-fn an_onboarding_that_was_killed_after_any_step_is_completed_by_the_next() {
-    for engine in engines() {
-        for rows in ROWS_AFTER_EACH_STEP {
-            let store = Store::new(engine);
-            let mut command = store.command(&WHOLE[..6]);
-            let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-            let mut child = child.expect("the program was built for this test");
-            let printed = BufReader::new(child.stdout.take().expect("it was piped")).lines();
-            assert_eq!(printed.take(rows).filter(Result::is_ok).count(), rows);
-            child.kill().expect("it was not waited for");
-            child.wait().expect("it was killed");
-
-            must_complete(&store);
-        }
-    }
-}
-
-#[test]
-fn an_onboarding_completes_what_was_made_by_hand() {
-    let steps: [&[&str]; 6] = [
-        &["merchant", "add", "Acme"],
-        &["licence", "grant", "Acme", "api_keys"],
-        &["licence", "grant", "Acme", "enhanced_security"],
-        &["key", "add", "Acme", "Default", "--environment=sandbox"],
-        &["credentials", "add", "Default"],
-        &["user", "add", "ada@example.com", "--role=merchant_admin", "--merchant=Acme"],
-    ];
-    for engine in engines() {
-        for made in 1..=steps.len() {
-            let store = Store::new(engine);
-            for step in &steps[..made] {
-                store.json(step);
-            }
-            let completed = must_complete(&store);
-            assert_eq!(completed["created"], false);
-            assert_eq!(
-                completed["lost"].as_array().map(Vec::len),
-                Some((made > 3) as usize + (made > 4) as usize)
-            );
-        }
-    }
-}
-
-/// Runs the onboarding again: everything is there once, and each secret is shown or named with the command that
-/// replaces it.
-#[track_caller]
-fn must_complete(store: &Store) -> Value {
-    let output = run(&mut store.command(&WHOLE));
-    let completed: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-    let lost = completed["lost"].as_array().expect("it is a list");
-    assert_eq!(output.status.code(), Some(if lost.is_empty() { 0 } else { 3 }), "{output:?}");
-    assert_eq!(completed["complete"], true, "{completed}");
-    let licences = &completed["merchant"]["licences"];
-    assert!(
-        ["api_keys", "enhanced_security"].iter().all(|name| licences[name]["active"] == true),
-        "{completed}"
-    );
-    let key = &completed["api_key"];
-    assert_eq!(key["allowed_ips"], json!(["10.0.0.0/8"]));
-    assert_eq!(key["webhook_url"], "https://example.com/hook");
-    assert_eq!(completed["credentials"]["enabled"], true);
-    assert!(completed["sign_in_link"].is_string(), "{completed}");
-    for list in [
-        &["merchant", "list"][..],
-        &["key", "list", "Acme"],
-        &["credentials", "list", "Default"],
-        &["user", "list"],
-    ] {
-        assert_eq!(count(&store.json(list)), 1, "{list:?}");
-    }
-    for (object, secret, rotation) in
-        [("api_key", "key", "key rotate"), ("credentials", "client_secret", "credentials rotate")]
-    {
-        let is_named =
-            lost.iter().any(|command| command.as_str().is_some_and(|text| text.contains(rotation)));
-        assert!(completed[object][secret].is_string() != is_named, "{completed}");
-    }
-    for command in lost {
-        let words: Vec<_> = command.as_str().expect("it is text").split(' ').skip(1).collect();
-        assert!(stdout_of(&mut store.command(&words)).contains("shown this once"));
-    }
-    completed
-}
-
-#[test]
-fn an_onboarding_undoes_no_decision_and_keeps_the_secrets_it_has_made() {
-    for engine in engines() {
-        let store = Store::new(engine);
-        store.onboard("Acme");
-        let onboard = |more: &str| run(&mut store.command(&["merchant", "onboard", "Acme", "--json", more]));
-        let refused = |more: &str, why: &str| {
-            let output = onboard(more);
-            let error = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.code() == Some(1) && error.contains(why), "{error}");
-            serde_json::from_slice::<Value>(&output.stdout).expect("it is JSON")
-        };
-        refused("--gateway=other", "the gateway");
-        store.json(&["user", "disable", "ada@example.com"]);
-        let printed = refused("--admin=ada@example.com", "is disabled");
-        assert!(printed["complete"] == false && printed["user"].is_null(), "{printed}");
-        // A second key is made before the user is looked at. Its secret is printed although the run fails.
-        let output = run(&mut store.command(&[
-            "merchant",
-            "onboard",
-            "Acme",
-            "--key-name=Second",
-            "--admin=ada@example.com",
-        ]));
-        assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stdout).contains("X-API-KEY"), "{output:?}");
-        store.json(&["licence", "end", "Acme", "enhanced_security"]);
-        refused("--key-name=Third", "no active licence");
-        store.json(&["merchant", "suspend", "Acme"]);
-        refused("--key-name=Third", "suspended");
-        assert_eq!(count(&store.json(&["key", "list", "Acme"])), 2);
-    }
-}
-
-#[test]
-fn a_mistake_is_found_before_anything_is_onboarded() {
-    for engine in engines() {
-        let store = Store::new(engine);
-        for (mistake, word) in [("--admin=nobody", "email"), ("--allow=somewhere", "allowed_ips")] {
-            let error = store.refusal(&["merchant", "onboard", "Acme", mistake]);
-            assert!(error.contains(word), "{error}");
-        }
-        assert_eq!(count(&store.json(&["merchant", "list"])), 0);
     }
 }
 

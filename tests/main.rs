@@ -28,6 +28,7 @@ mod limits;
 mod log_lines;
 mod model;
 mod oauth2_client;
+mod onboarding;
 mod openapi;
 mod ops;
 mod pgbouncer;

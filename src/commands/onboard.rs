@@ -132,6 +132,10 @@ impl Report<'_> {
         let is_unused = |secrets: &[StoredSecret]| secrets.iter().all(|one| one.last_used_at.is_none());
         let rotation = |step: &Step| match &step.object {
             Object::Key(key) if is_unused(&key.secrets) => Some(format!("tollgate key rotate {}", key.id)),
+            // No receiver can have verified anything yet.
+            Object::Webhook(key) if is_unused(&key.secrets) => {
+                Some(format!("tollgate key rotate-webhook-secret {}", key.id))
+            }
             Object::Client(client) if is_unused(&client.secrets) => {
                 Some(format!("tollgate credentials rotate {}", client.client_id))
             }
