@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tollgate::config::Settings;
-use tollgate::domain::clock::Timestamp;
+use tollgate::domain::clock::Clock;
 use tollgate::domain::ids::{ExchangeId, MerchantId};
 use tollgate::jobs::sweep::Kind;
 use tollgate::store::{Engine, exchange_days, exchanges};
@@ -122,7 +122,7 @@ async fn records_from_before_the_division_are_found_and_go_by_age() {
     migrator.migrations.to_mut().retain(|migration| migration.version < DIVIDED);
     migrator.run(&mut connection).await.expect("an empty database takes them");
     // Of 40 days ago, of today, and of a clock that was ten days ahead.
-    let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros());
+    let now = Clock::System.now();
     let merchant = MerchantId::first_of(now);
     let insert = "insert into merchants values ('MERCHANT', 'Shop', 'demo', 'active', 1, 1, 1); \
                   insert into exchanges (id, merchant_id, at, request_id, method, path, status, client_ip, hops, latency_us) \
