@@ -83,6 +83,15 @@ impl<'a> Client<'a> {
         Load { runtime: &self.runtime, connections, operation }
     }
 
+    /// Gives each merchant a turn, so that caches have what they will have.
+    pub(crate) fn warm_up(&self, merchants: usize) {
+        let mut load = self.connect(Operation::Issue, OPENERS, merchants);
+        let mut calls = 0;
+        while calls < merchants {
+            calls += load.run(Duration::from_millis(300)).calls;
+        }
+    }
+
     /// New sessions, to be asked about: earlier ones may be more than a client may have by now, and swept away.
     fn sessions(&self, merchants: usize) -> Vec<Session> {
         let mut load = self.connect(Operation::Issue, OPENERS, merchants);

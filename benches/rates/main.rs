@@ -57,6 +57,9 @@ struct Options {
     /// Spread the calls in turns over this many merchants, and beside it over a single one.
     #[arg(long)]
     merchants: Option<usize>,
+    /// `database.cache_mib_max` of the server.
+    #[arg(long, default_value_t = 24)]
+    cache_mib: u32,
     /// Rounds of each measurement; the table has their medians.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -153,6 +156,14 @@ fn main() -> io::Result<()> {
     of_bare.iter().try_for_each(|(connections, rounds)| write_bare_row(&mut out, *connections, rounds))
 }
 
+/// Over how many merchants calls are spread.
+fn spreads(options: &Options) -> Vec<usize> {
+    match options.merchants {
+        Some(merchants) => vec![1, merchants],
+        None => vec![MERCHANTS],
+    }
+}
+
 /// The rounds of the bare handler, by connections.
 type OfBare = BTreeMap<usize, Vec<Taken>>;
 
@@ -163,16 +174,14 @@ fn measure_engine(
     of_bare: &mut OfBare,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let home = server::Home::new(engine, &options.program);
+    let home = server::Home::new(engine, &options.program, options.cache_mib);
     let floor = Floor::new(home.url());
     floor.load_sessions(options.dead, options.rows);
-    let spreads = match options.merchants {
-        Some(merchants) => vec![1, merchants],
-        None => vec![MERCHANTS],
-    };
+    let spreads = spreads(options);
     merchants::write(&floor, spreads.iter().copied().max().unwrap_or(1));
     let server = Server::start(&home);
     let client = Client::new(&server, bare);
+    client.warm_up(options.merchants.unwrap_or(0));
     for operation in Operation::ALL {
         if options.operation.is_some_and(|only| only != operation) {
             continue;
@@ -193,7 +202,16 @@ fn measure_engine(
         }
     }
     if options.merchants.is_some() {
-        writeln!(out, "{:<9} took at most {} MiB of memory", "", cpu::memory_of(server.pid()))?;
+        let looks = |result| {
+            server.metric(&format!("tollgate_cache_looks_total{{cache=\"records\",result=\"{result}\"}}"))
+        };
+        let (hits, misses) = (looks("hit"), looks("miss"));
+        let (share, memory) = (hits * 100 / (hits + misses), cpu::memory_of(server.pid()));
+        writeln!(
+            out,
+            "{:<9} found {share} % of the records in memory, of which it took at most {memory} MiB",
+            ""
+        )?;
     }
     match server.metric("tollgate_exchanges_dropped_total") {
         0 => Ok(()),

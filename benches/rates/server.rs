@@ -22,13 +22,14 @@ const POSTGRES_SETTINGS: [&str; 3] = [
 /// A database, and the command lines to work on it.
 pub(crate) struct Home<'a> {
     program: &'a Path,
+    cache_mib: u32,
     directory: TempDir,
     cluster: Option<Cluster>,
     url: String,
 }
 
 impl<'a> Home<'a> {
-    pub(crate) fn new(engine: Engine, program: &'a Path) -> Self {
+    pub(crate) fn new(engine: Engine, program: &'a Path, cache_mib: u32) -> Self {
         let directory = tempfile::tempdir().expect("there is a place for temporary files");
         let (cluster, url) = match engine {
             Engine::Sqlite => (None, format!("sqlite://{}", directory.path().join("tollgate.db").display())),
@@ -41,7 +42,7 @@ impl<'a> Home<'a> {
                 (Some(cluster), url)
             }
         };
-        let home = Self { program, directory, cluster, url };
+        let home = Self { program, cache_mib, directory, cluster, url };
         let status = home.command(&["migrate"]).status().expect("the program was built for this");
         assert!(status.success(), "`tollgate migrate` failed");
         home
@@ -60,6 +61,7 @@ impl<'a> Home<'a> {
             .env_clear()
             .env("TOLLGATE__TOKENS__KEYS", "5a".repeat(32))
             .env("TOLLGATE__LIMITS__NEW_SESSIONS_PER_CLIENT_PER_MINUTE", "0")
+            .env("TOLLGATE__DATABASE__CACHE_MIB_MAX", self.cache_mib.to_string())
             .stdin(Stdio::null());
         command
     }

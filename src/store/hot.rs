@@ -33,8 +33,8 @@ use cache::Remembered;
 pub use sessions::{Found, Open, Rotate, Rotated};
 
 /// The share of the memory for caches that each one has, in sixteenths.
-const RECORDS_SHARE: u64 = 10;
-const OWNERS_SHARE: u64 = 3;
+const RECORDS_SHARE: u64 = 11;
+const OWNERS_SHARE: u64 = 2;
 const SESSIONS_SHARE: u64 = 3;
 
 /// Two workers for each operation, so that one can continue while the other's batch takes long.
@@ -80,7 +80,7 @@ impl HotPath {
                 Box::pin(tokens(db, hashes))
             }),
             record_cache: Remembered::new(share(RECORDS_SHARE), |record| record.bytes()),
-            owner_cache: Remembered::new(share(OWNERS_SHARE), size_of_val),
+            owner_cache: Remembered::new(share(OWNERS_SHARE), |_| 0),
             session_cache: Remembered::new(share(SESSIONS_SHARE), Session::bytes),
         }
     }
