@@ -144,9 +144,16 @@ pub struct Filter {
     pub outcome: Option<Outcome>,
 }
 
+impl Filter {
+    const fn narrows(&self) -> bool {
+        self.actor_id.is_some() || self.action.is_some() || self.object_id.is_some() || self.outcome.is_some()
+    }
+}
+
+const IN_RANGE: &str = concat!(SELECT, " where seq > $1 and seq <= $2");
 const FILTERED: &str = concat!(
-    SELECT,
-    " where seq > $1 and seq <= $2 and (actor_id = $3 or $3 is null) and (action = $4 or $4 is null) \
+    IN_RANGE,
+    " and (actor_id = $3 or $3 is null) and (action = $4 or $4 is null) \
      and (object_id = $5 or $5 is null) and (outcome = $6 or $6 is null)"
 );
 const IN_ORDER: &str = " order by seq limit $7";
@@ -158,22 +165,23 @@ pub async fn trail(
     (after, through): (i64, i64),
     limit: i64,
 ) -> Result<Vec<Chained>, StoreError> {
-    // A merchant's events have an index of their own, which a condition that may be absent could not use.
-    let sql = match filter.merchant {
-        Some(_) => concat!(FILTERED, " and merchant_id = $8", IN_ORDER),
-        None => concat!(FILTERED, IN_ORDER),
+    // A merchant's events have an index of their own, which a condition that may be absent could not use. A list of
+    // everything has a statement of its own, because PostgreSQL takes each such condition for one that few rows meet.
+    let sql = match (filter.narrows(), filter.merchant) {
+        (false, Some(_)) => concat!(IN_RANGE, " and merchant_id = $4 order by seq limit $3"),
+        (false, None) => concat!(IN_RANGE, " order by seq limit $3"),
+        (true, Some(_)) => concat!(FILTERED, " and merchant_id = $8", IN_ORDER),
+        (true, None) => concat!(FILTERED, IN_ORDER),
     };
-    db.query(sql)
-        .bind(after)
-        .bind(through)
-        .bind(filter.actor_id.clone())
-        .bind(filter.action.clone())
-        .bind(filter.object_id.clone())
-        .bind(filter.outcome)
-        .bind(limit)
-        .bind_if(filter.merchant)
-        .all()
-        .await
+    let mut query = db.query(sql).bind(after).bind(through);
+    if filter.narrows() {
+        query = query
+            .bind(filter.actor_id.clone())
+            .bind(filter.action.clone())
+            .bind(filter.object_id.clone())
+            .bind(filter.outcome);
+    }
+    query.bind(limit).bind_if(filter.merchant).all().await
 }
 
 /// Which events a user searches for. `None` means any.
@@ -189,9 +197,16 @@ pub struct Search {
     pub outcome: Option<Outcome>,
 }
 
+impl Search {
+    const fn narrows(&self) -> bool {
+        self.actor.is_some() || self.action.is_some() || self.object_id.is_some() || self.outcome.is_some()
+    }
+}
+
+const BEFORE: &str = concat!(SELECT, " where seq < $1");
 const SEARCHED: &str = concat!(
-    SELECT,
-    " where seq < $1 and (actor_id = $2 or actor_name = $2 or $2 is null) and (action = $3 or $3 is null) \
+    BEFORE,
+    " and (actor_id = $2 or actor_name = $2 or $2 is null) and (action = $3 or $3 is null) \
      and (object_id = $4 or $4 is null) and (outcome = $5 or $5 is null)"
 );
 const NEWEST_FIRST: &str = " order by seq desc limit $6";
@@ -204,22 +219,26 @@ pub async fn newest(
     limit: i64,
 ) -> Result<Vec<Chained>, StoreError> {
     // There is an index on the events of a merchant, and of the platform. It can only be used if the statement
-    // always has the condition.
-    let sql = match search.merchant {
-        Some(_) => concat!(SEARCHED, " and merchant_id = $7", NEWEST_FIRST),
-        None if search.of_platform => concat!(SEARCHED, " and merchant_id is null", NEWEST_FIRST),
-        None => concat!(SEARCHED, NEWEST_FIRST),
+    // always has the condition. A list of everything has a statement of its own, as in [`trail`].
+    let sql = match (search.narrows(), search.merchant) {
+        (false, Some(_)) => concat!(BEFORE, " and merchant_id = $3 order by seq desc limit $2"),
+        (false, None) if search.of_platform => {
+            concat!(BEFORE, " and merchant_id is null order by seq desc limit $2")
+        }
+        (false, None) => concat!(BEFORE, " order by seq desc limit $2"),
+        (true, Some(_)) => concat!(SEARCHED, " and merchant_id = $7", NEWEST_FIRST),
+        (true, None) if search.of_platform => concat!(SEARCHED, " and merchant_id is null", NEWEST_FIRST),
+        (true, None) => concat!(SEARCHED, NEWEST_FIRST),
     };
-    db.query(sql)
-        .bind(before.unwrap_or(i64::MAX))
-        .bind(search.actor.clone())
-        .bind(search.action.clone())
-        .bind(search.object_id.clone())
-        .bind(search.outcome)
-        .bind(limit)
-        .bind_if(search.merchant)
-        .all()
-        .await
+    let mut query = db.query(sql).bind(before.unwrap_or(i64::MAX));
+    if search.narrows() {
+        query = query
+            .bind(search.actor.clone())
+            .bind(search.action.clone())
+            .bind(search.object_id.clone())
+            .bind(search.outcome);
+    }
+    query.bind(limit).bind_if(search.merchant).all().await
 }
 
 /// How many of a merchant's events [`about`] looks at. The objects of events have no index.

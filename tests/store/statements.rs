@@ -16,10 +16,10 @@ use tollgate::store::Engine;
 use crate::support::Database;
 
 /// One statement, with the text for each engine.
-struct Found {
-    place: String,
-    postgres: String,
-    sqlite: String,
+pub(super) struct Found {
+    pub(super) place: String,
+    pub(super) postgres: String,
+    pub(super) sqlite: String,
 }
 
 /// Collects statements from one file: what is passed to `.query(`, and every `Sql { .. }`.
@@ -175,7 +175,7 @@ fn shared(files: &[(PathBuf, syn::File)]) -> HashMap<String, Vec<String>> {
     finder.names
 }
 
-fn statements() -> Vec<Found> {
+pub(super) fn statements() -> Vec<Found> {
     let mut all = Vec::new();
     let files = rust_files(&sources().join("store")).into_iter();
     let files: Vec<_> = files.map(|path| (path.clone(), parsed(&path))).collect();
