@@ -76,7 +76,7 @@ impl Cluster {
         }
         let mut watcher = Watcher::spawn(command);
         let mut cluster = Self {
-            psql: bin.join("psql"),
+            psql: programs::program("psql"),
             directory: PathBuf::from(watcher.answer()),
             port: 0,
             watcher: Mutex::new(watcher),

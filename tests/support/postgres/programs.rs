@@ -63,22 +63,17 @@ pub(crate) fn program(name: &str) -> PathBuf {
     directory_of(name).join(name)
 }
 
-/// The directory of PostgreSQL's programs: `PGBIN`, or else the newest version from the distribution's
-/// packages, or else the first directory on `PATH` that has `program`.
+/// The directory of a program of PostgreSQL: `PGBIN` if it has the program, or else the newest version from the
+/// distribution's packages, or else the first directory on `PATH`.
 pub(super) fn directory_of(program: &str) -> PathBuf {
-    let candidates: Vec<PathBuf> = match env::var_os("PGBIN") {
-        Some(given) => path::absolute(given).into_iter().collect(),
-        None => packaged_versions()
-            .into_iter()
-            .chain(
-                env::split_paths(&env::var_os("PATH").unwrap_or_default()).filter(|path| path.is_absolute()),
-            )
-            .collect(),
-    };
+    let given = env::var_os("PGBIN").and_then(|given| path::absolute(given).ok());
+    let on_path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&on_path).filter(|path| path.is_absolute());
+    let candidates: Vec<PathBuf> = given.into_iter().chain(packaged_versions()).chain(on_path).collect();
     candidates.into_iter().find(|directory| directory.join(program).is_file()).unwrap_or_else(|| {
         panic!(
-            "the tests need PostgreSQL, and `{program}` is neither in PGBIN nor, if that is \
-                 unset, in /usr/lib/postgresql/*/bin or on PATH: `apt-get install postgresql-15`, \
+            "the tests need PostgreSQL, and `{program}` is neither in PGBIN nor in \
+                 /usr/lib/postgresql/*/bin or on PATH: `apt-get install postgresql-15`, \
                  or set TOLLGATE_TEST_POSTGRES_URL to a server on which they may create databases \
                  (`psql`, and the package for the tests that stop a server, are still needed)"
         )
