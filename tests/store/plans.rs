@@ -220,5 +220,6 @@ async fn sqlite_finds_a_page_of_each_list_with_an_index() {
     }
 }
 
-/// What may be read from end to end: the calls with one request id, and values of the statement itself.
-const SMALL: [&str; 3] = ["named", "CONSTANT ROW", "jsonb_each"];
+/// What may be read from end to end: the calls with one request id, values of the statement itself, and the only row of
+/// the cell.
+const SMALL: [&str; 4] = ["named", "CONSTANT ROW", "jsonb_each", "cell"];
