@@ -132,14 +132,13 @@ async fn of_successful_calls_a_share_is_recorded_and_of_refused_ones_all_and_all
                 );
             }
             let first = recorded().await;
-            assert!((10..=30).contains(&first), "{first}");
-            // On every replica it is the same ones.
-            let other = app.replica().await;
-            for number in 0..40 {
-                assert_eq!(other.send(call(number)).await.status, 200);
+            assert!((5..=35).contains(&first), "{first}");
+            // A caller cannot keep its calls out of the record by the request id that it sends.
+            for _ in 0..40 {
+                assert_eq!(app.send(call(0)).await.status, 200);
             }
-            other.flush().await;
-            assert_eq!(recorded().await, first * 2);
+            let repeated = recorded().await - first;
+            assert!((5..=35).contains(&repeated), "{repeated}");
             assert_eq!(app.number("select count(*) from exchanges where status >= 400").await, 30);
             let counted = "select cast(sum(calls) as bigint) from call_counts where slot_secs = 3600";
             assert_eq!(app.number(counted).await, 110);

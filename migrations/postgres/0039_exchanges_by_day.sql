@@ -26,7 +26,7 @@ from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'ex
 -- Makes the partitions of some days, the first of which begins at this time, unless they are there. Returns how many. It runs as
 -- the owner of the tables, because the role of the servers need not be the owner.
 create function make_exchange_days(first bigint, days bigint) returns bigint
-language plpgsql security definer set search_path from current set lock_timeout = '1s' as $$
+language plpgsql security definer set lock_timeout = '1s' as $$
 declare
     made bigint := 0;
     starts_at bigint;
@@ -60,7 +60,7 @@ end $$;
 -- Drops the first partition whose ids are all smaller than this one. Returns how many rows it had, about, or null if
 -- there is none.
 create function drop_exchange_day(until uuid) returns bigint
-language plpgsql security definer set search_path from current set lock_timeout = '1s' as $$
+language plpgsql security definer set lock_timeout = '1s' as $$
 declare
     old record;
 begin
@@ -79,6 +79,26 @@ begin
     return old.about;
 end $$;
 
+-- The functions look only where the owner's tables are, and last of all among a caller's temporary tables.
+do $$
+begin
+    execute format('alter function make_exchange_days(bigint, bigint) set search_path = pg_catalog, %I, pg_temp', current_schema());
+    execute format('alter function drop_exchange_day(uuid) set search_path = pg_catalog, %I, pg_temp', current_schema());
+end $$;
+
+-- Other roles may do what they could before.
+do $$
+declare
+    given record;
+begin
+    for given in
+        select privilege_type, case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end as role
+        from pg_class c, aclexplode(c.relacl) where c.oid = 'exchanges_earlier'::regclass and grantee <> c.relowner
+    loop
+        execute format('grant %s on exchanges to %s', given.privilege_type, given.role);
+    end loop;
+end $$;
+
 do $$
 declare
     midnight bigint := extract(epoch from date_trunc('day', now() at time zone 'UTC'))::bigint * 1000000;
@@ -93,6 +113,8 @@ begin
             insert into exchanges_other select * from ahead;
             execute format('alter table exchanges attach partition exchanges_earlier for values from (minvalue) to (%L)', ends);
         end;
+        -- config/upgrading.md has it. It would refuse the records of the last day if it was made before today.
+        alter table exchanges_earlier drop constraint if exists checked;
     else
         drop table exchanges_earlier;
     end if;

@@ -20,8 +20,8 @@ use super::output::{note, print};
 pub(crate) enum CellJob {
     /// Move a merchant to another cell, while it works.
     ///
-    /// The settings are those of the cell that the merchant leaves. For at most two seconds, calls of the merchant get
-    /// 503. Give the same command again to go on with a move that was interrupted.
+    /// The settings are those of the cell that the merchant leaves. Calls of the merchant get 503 while its last changes
+    /// are copied, for at most two seconds, and then until the proxy has read the map. Give the same command again to go on with a move that was interrupted.
     Move(MoveArguments),
 }
 

@@ -70,7 +70,12 @@ async fn run_on(settings: &mut Settings, job: Job) -> anyhow::Result<()> {
     let store = open_store(settings, Create::Nothing).await?;
     let found = cell::read(&mut store.read().await?).await;
     store.close().await;
-    settings.cell = found?.map(|id| Cell { id, is_default: false });
+    let found = found?;
+    ensure!(
+        found.is_some() || job.creates() == Create::Nothing,
+        "the database belongs to no cell yet: start a replica of this cell first"
+    );
+    settings.cell = found.map(|id| Cell { id, is_default: false });
     super::run(settings, job).await
 }
 

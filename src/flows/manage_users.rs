@@ -93,7 +93,7 @@ impl Core {
             let email = changes.email.as_deref().map(check_email).transpose()?.unwrap_or(found.email);
             let turn = self.console.hashing.turn().await?;
             let hash = self.hash_for(&email, password, turn).await?;
-            Ok(Some(Login { email, hash }))
+            Ok(Some(Login { is_renamed: changes.email.is_some(), email, hash }))
         });
         let login = login.await?;
         self.change(principal, EventType::UserUpdated, async |change| {
@@ -106,6 +106,8 @@ impl Core {
 /// What a user signs in with.
 struct Login {
     email: String,
+    /// Whether the address is a new one.
+    is_renamed: bool,
     /// The hash of a new password, with the salt of the address.
     hash: String,
 }
@@ -218,7 +220,11 @@ async fn update(
     user.updated_at = now;
     change.event.detail = json!({ "disabled": user.disabled_at.is_some(), "new_password": login.is_some() });
     match &login {
-        Some(Login { email, hash }) if *email != user.email => {
+        // Renamed since the password was hashed with the salt of the address.
+        Some(Login { email, is_renamed: false, .. }) if *email != user.email => {
+            return Err(Fault::Busy.into());
+        }
+        Some(Login { email, hash, .. }) if *email != user.email => {
             lock_address(change, email, hash).await?;
             change.event.detail["email"] = email.as_str().into();
             change.event.detail["earlier_email"] = std::mem::replace(&mut user.email, email.clone()).into();

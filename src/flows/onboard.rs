@@ -233,6 +233,13 @@ impl Core {
         if client.enabled {
             return Ok(client);
         }
+        // Each OFF begins another epoch. Somebody may have switched it OFF because its secret leaked.
+        if client.epoch > 1 {
+            return Err(stopped(format!(
+                "the credentials {} were switched OFF; switch them ON first",
+                client.client_id
+            )));
+        }
         let on = CredentialChanges::switch(true);
         self.update_credentials(principal, &client.client_id, None, on).await
     }

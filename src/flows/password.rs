@@ -248,6 +248,10 @@ async fn set_own(change: &mut Change<'_>, who: &SignedIn, hash: &str) -> Managed
         attempts::take_back(&mut change.tx, who.user.id, Count::Proofs).await?;
     }
     let mut user = users::by_id(&mut change.tx, who.user.id).await?.ok_or(Refused::NotFound)?;
+    // The hash has the salt of the address.
+    if user.email != who.user.email {
+        return Err(Fault::Busy.into());
+    }
     user.updated_at = change.event.at;
     users::update(&mut change.tx, &user, Some(hash)).await?;
     console::forget_link(&mut change.tx, who.session.hash).await?;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ring::digest::{SHA256, digest};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use crate::domain::address::network_of;
@@ -63,10 +62,10 @@ impl Sample {
         if self.0 >= 1.0 || exchange.status >= 400 || exchange.reason.is_some() {
             return true;
         }
-        // The request id decides, so that all replicas, and all calls that share one, agree.
-        let hash = digest(&SHA256, exchange.request_id.as_bytes());
-        let start = hash.as_ref().iter().take(4).fold(0, |number: u32, byte| number << 8 | u32::from(*byte));
-        f64::from(start) < self.0 * f64::from(u32::MAX)
+        // The end of the record's id is random, and the caller cannot choose it, as it can the request id.
+        let end =
+            exchange.id.uuid().as_bytes()[12..].iter().fold(0, |end: u32, byte| end << 8 | u32::from(*byte));
+        f64::from(end) < self.0 * f64::from(u32::MAX)
     }
 }
 

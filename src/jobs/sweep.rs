@@ -271,8 +271,9 @@ impl Sweeper {
         let Some(mut tx) = sweep::turn(&self.core.store, Kind::Exchanges as i64).await? else {
             return Ok(Some(NOT_NOW));
         };
-        exchange_days::make(&mut tx, now).await?;
+        // Dropping locks the whole first, and so does who reads. The other order could be a deadlock.
         let dropped = exchange_days::drop_oldest(&mut tx, ExchangeId::first_of(until)).await?;
+        exchange_days::make(&mut tx, now).await?;
         tx.commit().await?;
         Ok(dropped.map(|rows| Step { removed: rows.unsigned_abs(), is_last: false }))
     }

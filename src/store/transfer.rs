@@ -60,6 +60,11 @@ pub enum NotFit {
         "wal_level of the cell that the merchant leaves is {0}; set it to logical and restart PostgreSQL"
     )]
     NotLogical(String),
+    /// [`End::open_since`] would miss the transactions of the servers' role.
+    #[error(
+        "the role for the cell that the merchant leaves does not see the transactions of other roles: grant pg_read_all_stats to it"
+    )]
+    Blind,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -93,9 +98,15 @@ impl End {
     }
 
     pub async fn must_be_logical(&mut self) -> Result<(), NotFit> {
-        let (level,): (String,) =
-            sqlx::query_as("select current_setting('wal_level')").fetch_one(&mut self.db).await?;
-        if level == "logical" { Ok(()) } else { Err(NotFit::NotLogical(level)) }
+        let (level, sees_all): (String, bool) =
+            sqlx::query_as("select current_setting('wal_level'), pg_has_role('pg_read_all_stats', 'usage')")
+                .fetch_one(&mut self.db)
+                .await?;
+        match (level.as_str(), sees_all) {
+            ("logical", true) => Ok(()),
+            ("logical", false) => Err(NotFit::Blind),
+            _ => Err(NotFit::NotLogical(level)),
+        }
     }
 
     /// The merchant with this id or name. `Err` with the number of merchants if there is not exactly one.
