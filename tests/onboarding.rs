@@ -145,6 +145,11 @@ fn an_onboarding_undoes_no_decision_and_keeps_the_secrets_it_has_made() {
             serde_json::from_slice::<Value>(&output.stdout).expect("it is JSON")
         };
         refused("--gateway=other", "the gateway");
+        let credentials = store.json(&["credentials", "list", "Default"]);
+        let client = credentials["items"][0]["client_id"].as_str().expect("there is one").to_owned();
+        store.json(&["credentials", "off", &client]);
+        refused("--key-name=Default", "switched OFF");
+        store.json(&["credentials", "on", &client]);
         store.json(&["user", "disable", "ada@example.com"]);
         let printed = refused("--admin=ada@example.com", "is disabled");
         assert!(printed["complete"] == false && printed["user"].is_null(), "{printed}");

@@ -82,8 +82,8 @@ end $$;
 -- The functions look only where the owner's tables are, and last of all among a caller's temporary tables.
 do $$
 begin
-    execute format('alter function make_exchange_days(bigint, bigint) set search_path = pg_catalog, %I, pg_temp', current_schema());
-    execute format('alter function drop_exchange_day(uuid) set search_path = pg_catalog, %I, pg_temp', current_schema());
+    execute format('alter function make_exchange_days(bigint, bigint) set search_path = %I, pg_temp', current_schema());
+    execute format('alter function drop_exchange_day(uuid) set search_path = %I, pg_temp', current_schema());
 end $$;
 
 -- Other roles may do what they could before.
