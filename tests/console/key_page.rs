@@ -39,6 +39,10 @@ async fn the_page_of_a_key_has_all_that_belongs_to_it() {
         assert!(usage.contains("<dt>Calls denied</dt><dd>1</dd>"), "{usage}");
         let denied = usage.split("href=\"").filter_map(|rest| rest.split('"').next());
         let denied = denied.filter(|to| to.contains("denied=")).last().expect("a link").replace("&#38;", "&");
+        // Exactly those that were counted, also if there are more by now.
+        app.advance(chrono::TimeDelta::seconds(1));
+        app.send(merchant.refresh("junk")).await.refused(400, "invalid_grant");
+        app.flush().await;
         assert_eq!(app.page(&person, &denied).await.matches("<td data-label=\"Status\">").count(), 1);
         assert!(section(&page, "clients").contains(&merchant.client_id));
         assert!(!page.contains(&other.client_id), "another key's access keys");

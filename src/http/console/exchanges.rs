@@ -2,15 +2,17 @@
 
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
+use chrono::TimeDelta;
 use serde::Deserialize;
 use strum::VariantArray;
 
 use super::context::MerchantContext;
 use super::form::{Form, date_field, filled, time_of};
-use super::listing::{carried, next_page};
+use super::listing::{carried, encoded, next_page};
 use super::page::{Page, Screen, html};
 use super::words::{self, Exactly};
 use crate::domain::api_key::ApiKey;
+use crate::domain::clock::Timestamp;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::reason::Reason;
 use crate::flows::error::Refused;
@@ -131,6 +133,14 @@ pub(super) async fn list(context: MerchantContext, Query(asked): Query<Asked>) -
         rows: listed.items,
         next: next_page(&carried, listed.next_cursor.as_deref()),
     })
+}
+
+/// The path of the list with the calls from `start` until now, for a link beside their number.
+pub(super) fn path_since(context: &MerchantContext, start: Option<Timestamp>) -> String {
+    // Links have milliseconds, and the calls of this one count too.
+    let end = context.context.core().now().plus(TimeDelta::milliseconds(1)).to_rfc3339();
+    let start = start.map(Timestamp::to_rfc3339).unwrap_or_default();
+    format!("{}?from={}&to={}", context.path("/api-details"), encoded(&start), encoded(&end))
 }
 
 fn row(

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::audit::title_of;
 use super::chart::{self, Chart, Column};
 use super::context::MerchantContext;
+use super::exchanges;
 use super::form::RestorableForm;
 use super::kept_form::FORM_RESTORED;
 use super::key_form::{KeyFields, KeyForm};
@@ -209,8 +210,8 @@ fn client_row(credential: Credential) -> ClientRow {
 }
 
 fn usage(context: &MerchantContext, key: &ApiKey, activity: &KeyActivity) -> Usage {
-    let from = activity.hours.first().map(|hour| hour.start.to_rfc3339()).unwrap_or_default();
-    let details_path = format!("{}?key={}&from={}", context.path("/api-details"), key.id, encoded(&from));
+    let start = activity.hours.first().map(|hour| hour.start);
+    let details_path = format!("{}&key={}", exchanges::path_since(context, start), key.id);
     let columns: Vec<Column<i64>> = activity
         .hours
         .iter()

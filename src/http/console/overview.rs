@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::chart::{self, Chart, Column};
 use super::context::MerchantContext;
-use super::exchanges::latency;
+use super::exchanges::{self, latency};
 use super::listing::encoded;
 use super::merchants::{LicenceState, licence_states};
 use super::page::{Page, Screen, html};
@@ -116,8 +116,7 @@ pub(super) async fn show(context: MerchantContext, Query(asked): Query<Asked>) -
             values: vec![one.p50_us, one.p95_us],
         })
         .collect();
-    let from = figures.buckets.first().map(|first| first.start.to_rfc3339()).unwrap_or_default();
-    let listed = format!("{}?from={}", context.path("/api-details"), encoded(&from));
+    let listed = exchanges::path_since(&context, figures.buckets.first().map(|first| first.start));
     html(&OverviewPage {
         denied_href: format!("{listed}&denied=any"),
         page: context.page("Overview", Screen::Overview),
