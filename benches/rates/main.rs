@@ -181,7 +181,9 @@ fn measure_engine(
     merchants::write(&floor, spreads.iter().copied().max().unwrap_or(1));
     let server = Server::start(&home);
     let client = Client::new(&server, bare);
-    client.warm_up(options.merchants.unwrap_or(0));
+    if let Some(merchants) = options.merchants {
+        client.warm_up(merchants);
+    }
     for operation in Operation::ALL {
         if options.operation.is_some_and(|only| only != operation) {
             continue;
