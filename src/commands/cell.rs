@@ -1,20 +1,19 @@
 //! `tollgate cell`: moves a merchant to another cell, and tells the proxy.
 
-use std::collections::HashSet;
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod map;
+
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use tempfile::NamedTempFile;
 use tollgate::config::{DatabaseUrl, Settings};
 use tollgate::flows::move_merchant::{Move, Step};
 use tollgate::store::{Make, Options, Store};
 
 use super::CommandLine;
 use super::output::{note, print};
+use map::Map;
 
 #[derive(Clone, Subcommand)]
 pub(crate) enum CellJob {
@@ -54,11 +53,8 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -
     let to = url_of(&to).context("--to")?;
     let reached_at = reached_at.map(|text| url_of(&text)).transpose().context("--reached-at")?;
     let reached_at = reached_at.as_ref().map_or(settings.database.url.expose(), DatabaseUrl::expose);
-    let map = map.zip(backend);
-    if let Some((map, _)) = &map {
-        // Find out before the merchant is off.
-        ensure!(map.is_file(), "{}: there is no such map; make an empty file", map.display());
-    }
+    // Find out before the merchant is off whether there is one.
+    let mut map = map.zip(backend).map(|(path, backend)| Map::new(path, backend)).transpose()?;
     let mut moving =
         Move::prepare(settings.database.url.expose(), to.expose(), &merchant, reached_at.to_owned()).await?;
     let (from, there) = moving.cells();
@@ -67,24 +63,46 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -
         moving.undo(tell).await?;
         return print(&format!("merchant {} stays in cell {}", moving.merchant(), from.number()));
     }
-    let carried = moving.hand_over(tell).await?;
-    if let Some((map, backend)) = &map {
-        note(&format!("writing {}", map.display()));
-        route(map, &carried, backend).with_context(|| map.display().to_string())?;
+    moving.copy(tell).await?;
+    let listed_at = line.core.now();
+    if let Some(map) = &mut map {
+        let carried = moving.carried(None).await?;
+        note("writing what is known beside the map");
+        map.write_ahead(carried)?;
     }
-    if let Some(reload) = reload {
-        let status = Command::new("sh").arg("-c").arg(&reload).status().context("--reload")?;
-        ensure!(
-            status.success(),
-            "the merchant has moved and the map is written, but --reload ended with {status}"
-        );
+    moving.hand_over(tell).await?;
+    if let Some(map) = &mut map {
+        note("writing the map");
+        map.replace(moving.carried(Some(listed_at)).await?)?;
+        make_read(reload.as_deref())?;
     }
     moving.clear(tell).await?;
+    if let Some(map) = &mut map {
+        // The clock of a replica may be so far behind that sessions seemed older.
+        let carried = moving.carried(None).await?;
+        if !map.has_all(&carried) {
+            note("writing the rest of the map");
+            map.write_ahead(carried)?;
+            map.replace(Vec::new())?;
+            make_read(reload.as_deref())?;
+        }
+    }
     let store = open_there(settings, &to).await?;
     let recorded = line.core.record_move(&line.principal, &moving, &store).await;
     store.close().await;
     recorded?;
     print(&format!("merchant {} is in cell {} now", moving.merchant(), there.number()))
+}
+
+/// Makes the proxy read the map again.
+fn make_read(reload: Option<&str>) -> anyhow::Result<()> {
+    let Some(reload) = reload else { return Ok(()) };
+    let status = Command::new("sh").arg("-c").arg(reload).status().context("--reload")?;
+    ensure!(
+        status.success(),
+        "the merchant has moved and the map is written, but --reload ended with {status}"
+    );
+    Ok(())
 }
 
 /// Opens the store of the other cell, which must be up to date.
@@ -103,24 +121,4 @@ async fn open_there(settings: &Settings, url: &DatabaseUrl) -> anyhow::Result<St
 /// A URL, or the contents of a file that has one.
 fn url_of(text: &str) -> anyhow::Result<DatabaseUrl> {
     Ok(if text.contains("://") { text.parse() } else { DatabaseUrl::read_from(text.as_ref()) }?)
-}
-
-/// Sends calls that carry one of these to `backend`. The map is replaced at once, so that the proxy never reads a part.
-fn route(map: &Path, carried: &[String], backend: &str) -> anyhow::Result<()> {
-    let moved: HashSet<_> = carried.iter().map(String::as_str).collect();
-    let before = fs::read_to_string(map)?;
-    let is_kept = |line: &&str| line.split_whitespace().next().is_none_or(|key| !moved.contains(key));
-    let directory = map.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = NamedTempFile::new_in(directory)?;
-    for line in before.lines().filter(is_kept) {
-        writeln!(file, "{line}")?;
-    }
-    for key in carried {
-        writeln!(file, "{key} {backend}")?;
-    }
-    file.as_file().set_permissions(fs::metadata(map)?.permissions())?;
-    file.as_file().sync_all()?;
-    file.persist(map)?;
-    fs::File::open(directory)?.sync_all()?;
-    Ok(())
 }

@@ -19,14 +19,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::Core;
 use super::principal::Principal;
 use crate::domain::cell::CellId;
+use crate::domain::clock::Timestamp;
 use crate::domain::event::EventType;
-use crate::domain::ids::MerchantId;
+use crate::domain::ids::{MerchantId, SessionId};
 use crate::store::audit_head::Sealer;
 use crate::store::transfer::{End, Home, NotFit};
 use crate::store::{Store, StoreError};
@@ -42,6 +44,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long PostgreSQL may take to notice that nobody reads from a slot any more.
 const SLOT_WAIT: Duration = Duration::from_secs(30);
+
+/// How far the clock of a replica, which is in the ids of sessions, may usually be behind.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::seconds(10);
 
 /// What the move does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
@@ -156,14 +161,18 @@ impl Move {
         (self.source.cell, self.target.cell)
     }
 
-    /// Copies the merchant, and hands it over. Returns what its calls carry, for the proxy. Call [`Move::clear`] once
-    /// the proxy knows.
-    pub async fn hand_over(&mut self, tell: impl Fn(Step)) -> Result<Vec<String>, MoveError> {
+    /// Copies the merchant, while the source serves it.
+    pub async fn copy(&mut self, tell: impl Fn(Step)) -> Result<(), MoveError> {
+        if self.has_moved().await? || self.source.home(self.merchant).await? == Some(Home::Moving) {
+            return Ok(());
+        }
+        self.copy_rows(&tell).await
+    }
+
+    /// Hands the merchant over, once it is copied. Call [`Move::clear`] once the proxy knows.
+    pub async fn hand_over(&mut self, tell: impl Fn(Step)) -> Result<(), MoveError> {
         let (merchant, there) = (self.merchant, self.target.cell);
-        if self.target.home(merchant).await? != Some(Home::Cell(there)) {
-            if self.source.home(merchant).await? != Some(Home::Moving) {
-                self.copy(&tell).await?;
-            }
+        if !self.has_moved().await? {
             let off_since = match self.target.is_receiving(merchant).await? {
                 true => Some(self.switch_off(&tell).await?),
                 // It had everything when an earlier run was interrupted.
@@ -178,11 +187,21 @@ impl Move {
             }
         }
         self.source.set_home(merchant, Home::Cell(there)).await?;
-        Ok(self.target.carried(merchant).await?)
+        Ok(())
     }
 
-    /// Copies what there is, while the source serves the merchant.
-    async fn copy(&mut self, tell: &impl Fn(Step)) -> Result<(), MoveError> {
+    /// What calls of the merchant carry, for the proxy, as far as it has arrived in the new cell. With a time, only the
+    /// sessions that began after it, as far as clocks agree.
+    pub async fn carried(&mut self, since: Option<Timestamp>) -> Result<Vec<String>, MoveError> {
+        let first = since.map_or(SessionId::nil(), |time| SessionId::first_of(time.minus(CLOCKS_DIFFER)));
+        Ok(self.target.carried(self.merchant, first).await?)
+    }
+
+    async fn has_moved(&mut self) -> Result<bool, MoveError> {
+        Ok(self.target.home(self.merchant).await? == Some(Home::Cell(self.target.cell)))
+    }
+
+    async fn copy_rows(&mut self, tell: &impl Fn(Step)) -> Result<(), MoveError> {
         let (merchant, here) = (self.merchant, self.source.cell);
         match self.source.home(merchant).await? {
             // Before the copy, so that the copy is never taken for a merchant of the new cell.
@@ -279,7 +298,7 @@ impl Move {
     /// Gives the move up. The source goes on serving the merchant, and the copy is deleted.
     pub async fn undo(&mut self, tell: impl Fn(Step)) -> Result<(), MoveError> {
         let merchant = self.merchant;
-        if self.target.home(merchant).await? == Some(Home::Cell(self.target.cell)) {
+        if self.has_moved().await? {
             return Err(MoveError::TooLate);
         }
         // First of all, so that an undo that is interrupted is never taken for a move that has arrived.

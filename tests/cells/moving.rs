@@ -1,15 +1,18 @@
 //! A merchant moves to another cell while it works: nothing that was acknowledged is lost, and nothing that was
 //! revoked works again.
 
+use std::fs::{self, File};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sqlx::{Connection, SqliteConnection};
 use tollgate::store::Engine;
 
 use super::RunningCell;
 use super::proxy::Proxy;
+use crate::admin::introspect_as;
 use crate::support::load::Load;
 use crate::support::postgres::Cluster;
 use crate::support::program::{Server, run, stdout_of};
@@ -19,14 +22,15 @@ use crate::support::{Database, Merchant, database};
 const CALLERS: usize = 4;
 
 /// What the command says before each of its steps.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     "offering the merchant's rows",
     "starting the copy",
     "copying: 0 tables left",
+    "writing what is known beside the map",
     "switching the merchant off",
     "all changes have arrived",
     "switching the merchant on",
-    "writing ",
+    "writing the map",
     "clearing up",
 ];
 
@@ -88,9 +92,9 @@ async fn revoke_until(stop: Arc<AtomicBool>, world: &World, merchant: &Merchant)
     revoked
 }
 
-/// Moves while calls go on, and checks everything that was acknowledged.
-async fn move_under_load(world: &World, moves: impl AsyncFnOnce()) {
-    let merchant = &world.cells[0].merchant;
+/// Moves while calls go on, and checks everything that was acknowledged. The merchant ends in cell `to`.
+async fn move_under_load(world: &World, to: usize, moves: impl AsyncFnOnce()) {
+    let (merchant, service) = (&world.cells[0].merchant, &world.cells[to - 1].service);
     let mut load = Load::that_reconnects(world.proxy.address, merchant, CALLERS);
     load.acknowledged(50).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -106,6 +110,10 @@ async fn move_under_load(world: &World, moves: impl AsyncFnOnce()) {
     for tokens in &outcome.sessions {
         let reply = client.send(merchant.introspect(&tokens.access)).await.expect("the proxy answers");
         assert_eq!(reply.json()["active"], true, "an acknowledged token is lost");
+        // Without a key, the proxy needs a line for the session.
+        let asked = introspect_as(service, &tokens.access);
+        let told = client.send(asked).await.expect("the proxy answers").json();
+        assert_eq!(told["active"], true, "the map lacks a session: {told}");
         client.send(merchant.refresh(&tokens.refresh)).await.expect("the proxy answers").tokens();
     }
     for token in &revoked {
@@ -117,7 +125,7 @@ async fn move_under_load(world: &World, moves: impl AsyncFnOnce()) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_that_is_killed_at_each_step_loses_nothing_and_revives_nothing() {
     let world = World::new().await;
-    move_under_load(&world, async || {
+    move_under_load(&world, 2, async || {
         for step in STEPS {
             let mover = Server::begin(&mut world.mover_with_map(1, 2));
             mover.wait_for_log(step);
@@ -126,6 +134,7 @@ async fn a_move_that_is_killed_at_each_step_loses_nothing_and_revives_nothing() 
         stdout_of(&mut world.mover_with_map(1, 2));
     })
     .await;
+    assert!(!world.proxy.moved_map().with_extension("map.next").exists(), "a part of the map is left");
     // The old cell serves the merchant no more, and knows that it is not at fault.
     let merchant = &world.cells[0].merchant;
     let mut old = Client::connect(world.cells[0].server.address).await.expect("the server accepts");
@@ -133,7 +142,7 @@ async fn a_move_that_is_killed_at_each_step_loses_nothing_and_revives_nothing() 
     refused.refused(503, "temporarily_unavailable");
     assert!(refused.headers.contains_key("retry-after"));
     // The way back is a move like any other.
-    move_under_load(&world, async || {
+    move_under_load(&world, 1, async || {
         let moved = run(&mut world.mover_with_map(2, 1));
         let told = String::from_utf8_lossy(&moved.stderr).into_owned();
         assert!(moved.status.success(), "{told}");
@@ -142,6 +151,34 @@ async fn a_move_that_is_killed_at_each_step_loses_nothing_and_revives_nothing() 
         assert!(off < 3000, "off for {off} ms");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_map_has_what_came_after_most_of_it_was_written() {
+    let world = World::new().await;
+    let (merchant, map) = (&world.cells[0].merchant, world.proxy.moved_map());
+    // Another move writes the map.
+    let directory = File::open(map.parent().expect("it is in a directory")).expect("the directory opens");
+    directory.lock().expect("nobody else has it");
+    let mover = Server::begin(&mut world.mover_with_map(1, 2));
+    mover.wait_for_log("writing what is known beside the map");
+    let late = world.client().await.send(merchant.authorize()).await.expect("the proxy answers").tokens();
+    let line = "0123456789abcdef cell_3\n";
+    fs::write(&map, fs::read_to_string(&map).expect("there is a map") + line).expect("the map is written");
+    drop(directory);
+    assert!(mover.ended_within(Duration::from_secs(60)).0.success());
+
+    let written = fs::read_to_string(&map).expect("there is a map");
+    assert!(written.contains(line), "a line of another move is lost");
+    let mut client = world.client().await;
+    // A connection with an answer is to a proxy that has read the map.
+    while client.send(merchant.verify(&late.access)).await.expect("the proxy answers").status != 200 {
+        client = world.client().await;
+    }
+    // Without a key, the session's own line decides.
+    let asked = introspect_as(&world.cells[1].service, &late.access);
+    let told = client.send(asked).await.expect("the proxy answers").json();
+    assert_eq!(told["active"], true, "{told}\n{written}");
 }
 
 fn assert_too_late(undone: &Output) {
@@ -153,7 +190,7 @@ fn assert_too_late(undone: &Output) {
 async fn a_move_is_undone_until_the_merchant_is_on_in_its_new_cell() {
     let world = World::new().await;
     let merchant = &world.cells[0].merchant;
-    move_under_load(&world, async || {
+    move_under_load(&world, 1, async || {
         for step in ["copying: 0 tables left", "switching the merchant off", "all changes have arrived"] {
             let mover = Server::begin(&mut world.mover(1, 2));
             mover.wait_for_log(step);
