@@ -141,7 +141,10 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: MerchantJo
         MerchantJob::Onboard(onboarding) => onboard::run(settings, line, onboarding).await,
         MerchantJob::List { listing } => {
             let found = line.core.merchants(&line.principal, None, listing.limit).await?;
-            listing.print(&found, &["id", "name", "gateway", "status"])
+            let columns = ["id", "name", "gateway", "status", "elsewhere"];
+            // Of interest only where there are cells.
+            let shown = if found.iter().any(|one| one.is_elsewhere) { 5 } else { 4 };
+            listing.print(&found, &columns[..shown])
         }
         MerchantJob::Show { merchant, output } => output.show(&line.merchant(&merchant).await?.body()),
         MerchantJob::Rename { merchant, new_name, output } => {

@@ -36,8 +36,9 @@ pub struct Merchant {
     /// can never authorise anything.
     #[serde(skip)]
     pub revision: i64,
-    /// Another cell serves the merchant, or none for a moment: see [`crate::flows::move_merchant`].
-    #[serde(skip)]
+    /// Another cell serves the merchant, or none for a moment. Absent if this one does.
+    #[serde(rename = "elsewhere", skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     pub is_elsewhere: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,

@@ -14,7 +14,9 @@ use crate::domain::stored::JsonText;
 
 const COLUMNS: &str = "id, name, role, merchant_id, permissions, allowed_ips, overlap_secs, earlier_ends_at, \
                        created_at, expires_at, revoked_at, last_used_at";
-const SELECT: &str = concat!("select ", COLUMNS, " from admin_tokens");
+/// Without the tokens of merchants that another cell serves. One that was revoked there must not work here, so nobody
+/// finds them here.
+const SELECT: &str = concat!("select ", COLUMNS, " from admin_tokens where ", IS_HERE);
 
 /// A token that was found by one of its two secrets.
 #[derive(Clone, sqlx::FromRow)]
@@ -57,7 +59,7 @@ pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result
     touched("admin_tokens", rows, 1)
 }
 
-/// `None` also if another cell serves the token's merchant: a token that is revoked there must not work here.
+/// `None` also if another cell serves the token's merchant.
 pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<Presented>, StoreError> {
     const BY_HASH: &str = concat!(
         "select ",
@@ -68,9 +70,8 @@ pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<Pre
     db.query(BY_HASH).bind(hash).optional().await
 }
 
-/// `None` also if another cell serves the token's merchant.
 pub async fn by_id(db: &mut Connection, id: AdminTokenId) -> Result<Option<AdminToken>, StoreError> {
-    db.query(concat!(SELECT, " where id = $1 and ", IS_HERE)).bind(id).optional().await
+    db.query(concat!(SELECT, " and id = $1")).bind(id).optional().await
 }
 
 /// A page of tokens of one merchant or of all, newest first, starting before `before`.
@@ -81,8 +82,8 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<AdminToken>, StoreError> {
     let sql = match merchant {
-        Some(_) => concat!(SELECT, " where id < $1 and merchant_id = $3 order by id desc limit $2"),
-        None => concat!(SELECT, " where id < $1 order by id desc limit $2"),
+        Some(_) => concat!(SELECT, " and id < $1 and merchant_id = $3 order by id desc limit $2"),
+        None => concat!(SELECT, " and id < $1 order by id desc limit $2"),
     };
     db.query(sql).bind(before.unwrap_or(Id::max())).bind(limit).bind_if(merchant).all().await
 }
@@ -96,7 +97,7 @@ pub async fn broad(
 ) -> Result<Vec<AdminToken>, StoreError> {
     const BROAD: &str = concat!(
         SELECT,
-        " where revoked_at is null and (expires_at is null or expires_at > $1) and created_at <= $2 \
+        " and revoked_at is null and (expires_at is null or expires_at > $1) and created_at <= $2 \
          and role <> 'service' and (role = 'operator' or permissions <> '[]') order by id limit 1000"
     );
     db.query(BROAD).bind(now).bind(until).all().await
@@ -176,8 +177,7 @@ pub async fn rename(tx: &mut Tx, id: AdminTokenId, name: &str) -> Result<(), Sto
 /// Tokens with exactly this name, those that are not revoked first, then newest first, at most 100. Reads the whole
 /// table, so it is only for the command line.
 pub async fn called(db: &mut Connection, name: &str) -> Result<Vec<AdminToken>, StoreError> {
-    const CALLED: &str =
-        concat!(SELECT, " where name = $1 order by revoked_at is not null, id desc limit 100");
+    const CALLED: &str = concat!(SELECT, " and name = $1 order by revoked_at is not null, id desc limit 100");
     db.query(CALLED).bind(name.to_owned()).all().await
 }
 

@@ -1,7 +1,10 @@
 //! Attempts at a user's password or second factor. Each counts as failed until it is taken back.
 
+use constcat::concat;
+
 use super::StoreError;
 use super::driver::Connection;
+use super::merchants::IS_HERE;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, UserId};
 
@@ -32,7 +35,7 @@ pub enum Claimant<'a> {
 
 /// Counts an attempt as failed before it is checked, and locks the account at the last allowed attempt. So
 /// parallel attempts get no extra guesses. An attempt with an address counts for each of its users, except
-/// disabled and locked ones.
+/// disabled and locked ones, and those of merchants that another cell serves.
 pub async fn claim_attempts(
     db: &mut Connection,
     claimant: Claimant<'_>,
@@ -42,27 +45,29 @@ pub async fn claim_attempts(
 ) -> Result<Vec<Attempt>, StoreError> {
     let query = match claimant {
         Claimant::Email(email) => db
-            .query(
+            .query(concat!(
                 "update users set \
                  failed_logins = case when locked_until is null then failed_logins + 1 else 1 end, \
                  locked_until = case when locked_until is null and failed_logins + 1 >= $2 \
                  then cast($4 as bigint) else null end \
-                 where email = $1 and disabled_at is null and (locked_until is null or locked_until <= $3) \
-                 returning id, email, merchant_id, password_hash, password_was_right, version, totp_secret, \
+                 where email = $1 and disabled_at is null and (locked_until is null or locked_until <= $3) and ",
+                IS_HERE,
+                " returning id, email, merchant_id, password_hash, password_was_right, version, totp_secret, \
                  locked_until",
-            )
+            ))
             .bind(email.to_owned()),
         Claimant::User(id) => db
-            .query(
+            .query(concat!(
                 "update users set \
                  failed_proofs = case when proofs_locked_until is null then failed_proofs + 1 else 1 end, \
                  proofs_locked_until = case when proofs_locked_until is null and failed_proofs + 1 >= $2 \
                  then cast($4 as bigint) else null end \
                  where id = $1 and disabled_at is null \
-                 and (proofs_locked_until is null or proofs_locked_until <= $3) \
-                 returning id, email, merchant_id, password_hash, password_was_right, version, totp_secret, \
+                 and (proofs_locked_until is null or proofs_locked_until <= $3) and ",
+                IS_HERE,
+                " returning id, email, merchant_id, password_hash, password_was_right, version, totp_secret, \
                  proofs_locked_until as locked_until",
-            )
+            ))
             .bind(id),
     };
     query.bind(failures_max).bind(now).bind(lock_until).all().await

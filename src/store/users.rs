@@ -9,8 +9,12 @@ use crate::domain::admin::User;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId, UserId};
 
-const SELECT: &str = "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, \
-                      disabled_at, version, created_at, updated_at, last_login_at from users";
+/// Without the users of merchants that another cell serves. Those can do nothing here, so nobody finds them here.
+const SELECT: &str = concat!(
+    "select id, email, role, merchant_id, locked_until, totp_secret is not null as has_totp, \
+     disabled_at, version, created_at, updated_at, last_login_at from users where ",
+    IS_HERE
+);
 
 /// # Errors
 /// [`StoreError::Conflict`] if the address is taken.
@@ -50,9 +54,8 @@ pub async fn any_password_hash(db: &mut Connection, email: &str) -> Result<Optio
     Ok(row.map(|(hash,)| hash))
 }
 
-/// `None` also if another cell serves the user's merchant.
 pub async fn by_id(db: &mut Connection, id: UserId) -> Result<Option<User>, StoreError> {
-    db.query(concat!(SELECT, " where id = $1 and ", IS_HERE)).bind(id).optional().await
+    db.query(concat!(SELECT, " and id = $1")).bind(id).optional().await
 }
 
 /// A page of users of one merchant or of all, newest first, starting before `before`.
@@ -63,8 +66,8 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<User>, StoreError> {
     let sql = match merchant {
-        Some(_) => concat!(SELECT, " where id < $1 and merchant_id = $3 order by id desc limit $2"),
-        None => concat!(SELECT, " where id < $1 order by id desc limit $2"),
+        Some(_) => concat!(SELECT, " and id < $1 and merchant_id = $3 order by id desc limit $2"),
+        None => concat!(SELECT, " and id < $1 order by id desc limit $2"),
     };
     db.query(sql).bind(before.unwrap_or(Id::max())).bind(limit).bind_if(merchant).all().await
 }
@@ -165,5 +168,5 @@ pub async fn use_totp_step(tx: &mut Tx, id: UserId, step: i64) -> Result<bool, S
 
 /// The users of an address: at most one of each merchant and one of the platform.
 pub async fn of_email(db: &mut Connection, email: &str) -> Result<Vec<User>, StoreError> {
-    db.query(concat!(SELECT, " where email = $1")).bind(email.to_owned()).all().await
+    db.query(concat!(SELECT, " and email = $1")).bind(email.to_owned()).all().await
 }

@@ -2,11 +2,13 @@
 
 use tollgate::app::{App, BuildError, Create};
 use tollgate::config::{Settings, TokenKeys};
+use tollgate::domain::admin::Role;
 use tollgate::domain::cell::Cell;
 use tollgate::domain::entropy::Entropy;
 
 use super::cell;
 use crate::admin::{Admin, introspect_as, service_token, text};
+use crate::console::people::{PASSWORD, sign_in_form};
 use crate::support::program::{Server, run};
 use crate::support::{Call, TestApp, each_engine, each_engine_with};
 
@@ -202,6 +204,50 @@ async fn a_merchant_that_another_cell_serves_gets_503_and_nothing_of_it_changes(
         assert_eq!(app.send(merchant.verify(&pair.access)).await.status, 200);
         app.send(merchant.refresh(&pair.refresh)).await.tokens();
         assert_eq!(app.number("select count(*) from sessions where revoked_at is not null").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_sees_that_a_merchant_is_elsewhere_and_its_users_and_tokens_are_not_here() {
+    /// Moves the merchant of the owner. 7 is another cell, and -1 means that the merchant is on its way.
+    const MOVES: [&str; 2] = [
+        "update merchants set home = 7, revision = revision + 1 \
+         where id = (select merchant_id from users where email = 'owner@harbour.example')",
+        "update merchants set home = -1, revision = revision + 1 \
+         where id = (select merchant_id from users where email = 'owner@harbour.example')",
+    ];
+    const BADGE: &str = "In another cell";
+    each_engine_with(cell_200, async |app| {
+        let (admin, moved, other) = (Admin::operator(&app).await, app.merchant().await, app.merchant().await);
+        let of_moved = Admin::of(&app, Role::MerchantAdmin, Some(moved.id)).await;
+        let owner = app.person("owner@harbour.example", Role::MerchantAdmin, Some(moved.id)).await;
+        app.person("other@harbour.example", Role::MerchantAdmin, Some(other.id)).await;
+        let operator = app.person("ops@harbour.example", Role::Operator, None).await;
+        let listed = async |path| admin.get(path).await.ok()["items"].as_array().expect("a list").clone();
+        let counts = async || (listed("/users").await.len(), listed("/tokens").await.len());
+        assert_eq!(counts().await, (3, 2));
+        assert!(!app.page(&operator, "/console/merchants").await.contains(BADGE));
+
+        for moves in MOVES {
+            app.run_sql(moves).await;
+            assert_eq!(counts().await, (2, 1));
+            for merchant in listed("/merchants").await {
+                let is_moved = text(&merchant, "id") == moved.id.to_string();
+                assert_eq!(merchant.get("elsewhere").is_some(), is_moved, "{merchant}");
+            }
+            assert!(app.page(&operator, "/console/merchants").await.contains(BADGE));
+
+            admin.get(&format!("/users/{}", owner.id)).await.problem(404, "not_found");
+            assert_eq!(of_moved.get("/users").await.status, 401);
+            assert!(!app.is_signed_in(&owner).await);
+            let again = app.send(sign_in_form(owner.email, PASSWORD)).await;
+            assert!(!again.headers.contains_key("set-cookie"), "{}", again.status);
+        }
+
+        app.run_sql("update merchants set home = 200, revision = revision + 1 where home = -1").await;
+        assert_eq!(counts().await, (3, 2));
+        assert!(app.is_signed_in(&owner).await);
     })
     .await;
 }

@@ -46,6 +46,7 @@ struct Row {
     name: String,
     gateway: String,
     is_suspended: bool,
+    is_elsewhere: bool,
     licences: [LicenceState; 2],
     created: When,
 }
@@ -109,6 +110,7 @@ async fn merchants_page(context: &UserContext, listing: Listing) -> Result<Merch
     let row = |one: Merchant| Row {
         id: one.id,
         is_suspended: one.status == MerchantStatus::Suspended,
+        is_elsewhere: one.is_elsewhere,
         licences: licence_states(&one, context.now),
         created: When(one.created_at),
         name: one.name,
