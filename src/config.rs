@@ -14,6 +14,7 @@ mod values;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ const SCOPES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Settings {
     pub server: Server,
+    /// The threads that work on calls.
+    pub worker_threads: usize,
     pub ops: Ops,
     pub database: Database,
     pub tokens: Tokens,
@@ -170,9 +173,11 @@ impl Settings {
     pub fn load(sources: &Sources) -> Result<Settings, Mistakes> {
         let mut reader = Reader::new(sources);
         let server = Server::read(&mut reader);
+        let database = Database::read(&mut reader, &server.data_dir);
         let settings = Settings {
+            worker_threads: worker_threads(&mut reader, &database.url),
             ops: Ops::read(&mut reader),
-            database: Database::read(&mut reader, &server.data_dir),
+            database,
             tokens: Tokens::read(&mut reader),
             webhooks: Webhooks::read(&mut reader),
             limits: limits(&mut reader),
@@ -363,6 +368,18 @@ fn retention(reader: &mut Reader) -> Retention {
         exchanges: reader.days("retention.exchanges_days", 1..=3650),
         exchange_success_sample: reader.share("retention.exchange_success_sample"),
     }
+}
+
+/// A database on this machine needs processors too. Beside it, more threads of ours only wake each other.
+fn worker_threads(reader: &mut Reader, database: &DatabaseUrl) -> usize {
+    let asked = reader.number("server.worker_threads", 0..=1024) as usize;
+    if asked > 0 {
+        return asked;
+    }
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = if database.is_on_this_machine() { processors.div_ceil(2) } else { processors };
+    reader.show("server.worker_threads", threads.to_string());
+    threads
 }
 
 fn cell(reader: &mut Reader) -> Option<Cell> {

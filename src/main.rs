@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tollgate::app::{App, Create, open_store};
 use tollgate::config::{Flag, Settings, Sources};
 use tollgate::demo;
@@ -90,20 +90,44 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let ended = start_runtime().and_then(|runtime| {
-        let ended = runtime.block_on(async { run(Cli::parse(), Signals::install()?).await });
-        // A thread that is still blocked, for example in name resolution, must not delay the end.
-        runtime.shutdown_background();
-        ended
-    });
-    ended.unwrap_or_else(|error| {
+    start_process(Cli::parse()).unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr().lock(), "tollgate: {}", in_one_line(&error));
         if error.is::<SecretsLost>() { ExitCode::from(3) } else { ExitCode::FAILURE }
     })
 }
 
-fn start_runtime() -> anyhow::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build().context("cannot start")
+fn start_process(mut cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Command::KeyGen = cli.command {
+        // Do not load the settings: they may name the file that this key is for, which does not exist yet.
+        print(&hex::encode(Entropy::System.bytes::<32>()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    forbid_core_dumps();
+    let tells_password = cli.common.database_url.as_deref().is_some_and(has_password);
+    let cells = std::mem::take(&mut cli.common.cells);
+    let settings = Settings::load(&sources(cli.common))?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(settings.worker_threads)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let ended = runtime.block_on(async {
+        let signals = Signals::install()?;
+        let _logging = telemetry::start(&settings.log).context("cannot start to log")?;
+        for warning in settings.warnings() {
+            tracing::warn!("{warning}");
+        }
+        if tells_password {
+            tracing::warn!(
+                "everybody on this machine can read the password in --database-url in the list of processes; \
+                 set DATABASE_URL or database.url_file instead"
+            );
+        }
+        run(cli.command, cells, settings, signals).await
+    });
+    // A thread that is still blocked, for example in name resolution, must not delay the end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The error with all its causes and without a backtrace, for operators. Some errors already contain the text
@@ -116,27 +140,13 @@ fn in_one_line(error: &anyhow::Error) -> String {
     })
 }
 
-async fn run(mut cli: Cli, signals: Signals) -> anyhow::Result<ExitCode> {
-    if let Command::KeyGen = cli.command {
-        // Do not load the settings: they may name the file that this key is for, which does not exist yet.
-        print(&hex::encode(Entropy::System.bytes::<32>()))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    forbid_core_dumps();
-    let tells_password = cli.common.database_url.as_deref().is_some_and(has_password);
-    let cells = std::mem::take(&mut cli.common.cells);
-    let mut settings = Settings::load(&sources(cli.common))?;
-    let _logging = telemetry::start(&settings.log).context("cannot start to log")?;
-    for warning in settings.warnings() {
-        tracing::warn!("{warning}");
-    }
-    if tells_password {
-        tracing::warn!(
-            "everybody on this machine can read the password in --database-url in the list of processes; \
-             set DATABASE_URL or database.url_file instead"
-        );
-    }
-    match cli.command {
+async fn run(
+    command: Command,
+    cells: Vec<NamedCell>,
+    mut settings: Settings,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve { allow_missing_token_keys } => {
             settings.tokens.allow_missing_keys = allow_missing_token_keys;
             serve(settings, signals).await?;

@@ -1,8 +1,8 @@
 //! Signals. SIGTERM and SIGINT stop the server, and a second one ends the process at once. SIGHUP reads
 //! files again and never stops anything.
 //!
-//! The handlers are installed first, so that a slow start, such as a long migration, can be stopped. That
-//! also works for process 1 in a container, which ignores signals without a handler.
+//! The handlers are installed as soon as the settings are read, so that a slow start, such as a long migration,
+//! can be stopped. That also works for process 1 in a container, which ignores signals without a handler.
 
 use std::io;
 

@@ -2,6 +2,7 @@
 //! part of a password. Errors here show no part of the URL except the name of a parameter.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,6 +93,21 @@ pub fn describe(url: &str) -> Result<String, BadUrl> {
             format!("PostgreSQL, database {database} at {} as {user}", servers.join(", "))
         }
     })
+}
+
+/// Whether the database runs on this machine, as far as its URL says.
+pub fn is_on_this_machine(url: &str) -> bool {
+    let is_here = |one: &PgConnectOptions| {
+        let host = one.get_host().trim_matches(['[', ']']);
+        one.get_socket().is_some()
+            || host == "localhost"
+            || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    };
+    match Target::parse(url) {
+        Ok(Target::Sqlite { .. }) => true,
+        Ok(Target::Postgres(servers)) => servers.each.iter().all(is_here),
+        Err(_) => false,
+    }
 }
 
 impl Target {
@@ -222,7 +238,7 @@ fn check_value(name: &str, value: &str) -> Result<(), BadUrl> {
         "statement-cache-capacity" if value.parse::<usize>().is_err() => {
             bad(format!("{name} must be a number"))
         }
-        "hostaddr" if value.split(',').any(|address| address.parse::<std::net::IpAddr>().is_err()) => {
+        "hostaddr" if value.split(',').any(|address| address.parse::<IpAddr>().is_err()) => {
             bad(format!("{name} must be an IP address"))
         }
         "sslrootcert" if value == "system" => bad("sslrootcert must name a file"),
@@ -298,6 +314,22 @@ mod tests {
             ("postgres://me@/books?host=/run/pg&password=ss", "PostgreSQL, database books at /run/pg as me"),
         ] {
             assert_eq!(describe(url).as_deref(), Ok(text), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_database_on_this_machine_is_recognised() {
+        for (url, is_here) in [
+            ("sqlite://data/tollgate.db", true),
+            ("postgres://me@localhost/books", true),
+            ("postgres://me@127.0.0.1:6432/books", true),
+            ("postgres://me@[::1]/books", true),
+            ("postgres://me@/books?host=/run/pg", true),
+            ("postgres://me@db.example/books", false),
+            ("postgres://me@192.0.2.1/books", false),
+            ("postgres://me@127.0.0.1,192.0.2.1/books?target_session_attrs=read-write", false),
+        ] {
+            assert_eq!(is_on_this_machine(url), is_here, "{url}");
         }
     }
 
