@@ -55,6 +55,25 @@ async fn finished(stream: &mut TcpStream, rest: &[u8]) -> String {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_in_one_piece_never_counts() {
+    // Too little for a head or a body that waits.
+    let tiny = |settings: &mut Settings| settings.server.limits.unfinished_bytes_max = 4096;
+    let app = TestApp::with(Engine::Sqlite, tiny).await;
+    let merchant = app.merchant().await;
+    let served = app.serve().await;
+    let form = form_of(&merchant);
+    let mut stream = connected(served.address, &[]).await;
+    for _ in 0..3 {
+        let whole = head_of(&merchant, "", form.len()) + &form;
+        stream.write_all(whole.as_bytes()).await.expect("it reads");
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).await.expect("it answers");
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..read]));
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn heads_that_do_not_go_on_make_room_for_those_that_do() {
     let served = TestApp::with(Engine::Sqlite, small).await.serve().await;
     let half = [b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: ".as_slice(), &[b'x'; 20_000]].concat();

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::{Body as _, Incoming};
-use tower::{Service, ServiceExt};
+use hyper::service::{Service, service_fn};
 
 use super::context::Peer;
 use super::head::{self, Refused};
@@ -84,7 +84,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// The service that hyper calls for each request.
+/// The service that hyper calls for each request. A request counts from this call on, and not only once its
+/// future is polled: [`super::stream`] would take the time between for a head that is not complete.
 pub fn service(
     router: Router,
     client: Peer,
@@ -95,8 +96,8 @@ pub fn service(
     Response = Response,
     Error = Infallible,
     Future = impl Future<Output = Result<Response, Infallible>> + Send,
-> + Clone {
-    tower::service_fn(move |request: Request<Incoming>| {
+> {
+    service_fn(move |request: Request<Incoming>| {
         let under_way = UnderWay::new(Arc::clone(&activity));
         let (mut head, body) = request.into_parts();
         head.extensions.insert(client);
@@ -109,11 +110,13 @@ pub fn service(
             let (body, rest) = rest::watch(&head, body, &waits);
             (Body::new(body), Some(rest))
         };
-        let answer = router.clone().oneshot(Request::from_parts(head, body));
+        // A router is always ready.
+        let answer = tower::Service::call(&mut router.clone(), Request::from_parts(head, body));
         async move {
             let mut answer = answer.await?;
-            if let Some(rest) = rest {
-                rest.settle(&mut answer, under_way).await;
+            match rest {
+                Some(rest) => rest.settle(&mut answer, under_way).await,
+                None => drop(under_way),
             }
             Ok(answer)
         }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -239,8 +238,9 @@ impl Listener {
             own_bytes,
         );
         let stream = TokioIo::new(stream);
-        let mut connection = pin!(self.builder.serve_connection(stream, TowerToHyperService::new(service)));
+        let mut connection = pin!(self.builder.serve_connection(stream, service));
         tokio::select! {
+            biased;
             _ = connection.as_mut() => return,
             () = activity.idle_for(idle_timeout) => {
                 connection.as_mut().graceful_shutdown();
