@@ -122,8 +122,10 @@ fn identity(Passed { caller, active, scopes }: &Passed) -> Response {
         (X_TOKEN_EXPIRES, active.map_or_else(String::new, |active| active.expires_at.to_rfc3339())),
     ];
     let mut response = StatusCode::OK.into_response();
+    // With the headers of every answer.
+    response.headers_mut().reserve(2 * headers.len());
     for (name, value) in headers {
-        let value = HeaderValue::from_str(&value).expect("ids, names and times are plain ASCII");
+        let value = HeaderValue::try_from(value).expect("ids, names and times are plain ASCII");
         response.headers_mut().insert(name, value);
     }
     if let Some(scopes) = scopes {
