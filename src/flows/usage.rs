@@ -4,7 +4,8 @@
 //! The first use of a rotated secret is different: it sets when the previous secret ends. This is a real
 //! change, and is written before the call continues.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use chrono::TimeDelta;
@@ -18,6 +19,9 @@ use crate::store::client_activity::{self, Activity, SLOT};
 use crate::store::secrets::Use;
 use crate::store::{StoreError, admin_tokens, merchants, secrets};
 
+/// The most secrets whose use is remembered for a minute, some 10 MiB. The uses of others are written each time.
+const WRITTEN_MAX: usize = 200_000;
+
 /// The latest use of each secret and admin token, and the activity of each client, since the last write. The
 /// size is limited by their number.
 #[derive(Default)]
@@ -26,8 +30,31 @@ pub struct Usage(Mutex<Uses>);
 #[derive(Default)]
 struct Uses {
     secrets: HashMap<SecretId, Use>,
+    written: Written,
     admin_tokens: HashMap<AdminTokenId, Timestamp>,
     clients: HashMap<(CredentialId, Timestamp), Activity>,
+}
+
+/// The secrets whose use was collected in this minute, by address. Further uses in that minute are not written, so
+/// that a busy merchant costs one update of each secret in a minute, and not one in each second.
+#[derive(Default)]
+struct Written {
+    minute: i64,
+    secrets: HashSet<(SecretId, IpAddr)>,
+}
+
+impl Written {
+    fn is_first(&mut self, used: &Use) -> bool {
+        let minute = used.at.unix_secs().div_euclid(60);
+        if self.minute != minute {
+            *self = Self { minute, secrets: HashSet::new() };
+        }
+        let entry = (used.secret, used.ip);
+        if self.secrets.len() < WRITTEN_MAX {
+            return self.secrets.insert(entry);
+        }
+        !self.secrets.contains(&entry)
+    }
 }
 
 impl Usage {
@@ -36,7 +63,9 @@ impl Usage {
     }
 
     fn take(&self) -> Uses {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = std::mem::take(&mut uses.written);
+        std::mem::replace(&mut uses, Uses { written, ..Uses::default() })
     }
 }
 
@@ -60,7 +89,9 @@ impl Core {
     pub fn note_use_later(&self, secret: &StoredSecret, address: &ClientAddress) {
         let used = Use { secret: secret.id, at: self.now(), ip: address.ip };
         self.usage.note(|uses| {
-            uses.secrets.insert(secret.id, used);
+            if uses.written.is_first(&used) {
+                uses.secrets.insert(secret.id, used);
+            }
         });
     }
 
@@ -111,7 +142,7 @@ impl Core {
     /// Writes everything collected since the last time. A crash or an error loses it, which is acceptable
     /// because no decision depends on it.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
-        let Uses { secrets: used, admin_tokens: used_tokens, clients } = self.usage.take();
+        let Uses { secrets: used, admin_tokens: used_tokens, clients, .. } = self.usage.take();
         if !used.is_empty() {
             secrets::note_uses(&mut self.store.write().await?, used.into_values().collect()).await?;
         }

@@ -268,6 +268,19 @@ async fn last_used_times_are_written_after_the_call() {
         }
         let tokens = operator.get("/tokens").await.ok();
         assert_eq!(text(&tokens["items"][0], "last_used_at"), app.now().to_rfc3339());
+
+        // A use from another address is written at once, a repeated one in the next minute.
+        for (address, shown, secs) in [
+            ("203.0.113.8", "203.0.113.8", 1),
+            ("203.0.113.7", "203.0.113.8", 1),
+            ("203.0.113.7", "203.0.113.7", 60),
+        ] {
+            app.advance(chrono::TimeDelta::seconds(secs));
+            app.send(authorize(&key, &client).from(address)).await.tokens();
+            app.flush().await;
+            let client = operator.get(&format!("/credentials/{}", text(&client, "client_id"))).await.ok();
+            assert_eq!(text(&client, "last_used_ip"), shown);
+        }
     })
     .await;
 }
