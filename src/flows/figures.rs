@@ -10,7 +10,7 @@ use super::error::Managed;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
-use crate::store::call_counts::{self, DAY_SECS, LONG_SECS, Latencies, SHORT_SECS};
+use crate::store::call_counts::{self, DAY_SECS, EARLIER_SHORT_SECS, HOUR_SECS, Latencies};
 use crate::store::client_activity;
 use crate::store::figures::{self, BusyClient, Count};
 
@@ -34,11 +34,11 @@ impl Period {
         }
     }
 
-    /// The length of the slots in which the calls of this period are counted.
+    /// The length of the slots, besides short ones, in which the calls of this period are counted.
     const fn slot_secs(self) -> i64 {
         match self {
-            Self::Hour => SHORT_SECS,
-            Self::Day => LONG_SECS,
+            Self::Hour => EARLIER_SHORT_SECS,
+            Self::Day => HOUR_SECS,
             Self::Month => DAY_SECS,
         }
     }

@@ -11,7 +11,7 @@ use crate::domain::credential::Credential;
 use crate::domain::event::EventType;
 use crate::domain::ids::Id;
 use crate::store::audit::Chained;
-use crate::store::call_counts::{self, LONG_SECS};
+use crate::store::call_counts::{self, HOUR_SECS};
 use crate::store::exchanges::HourOfKey;
 use crate::store::sessions::{Filter, Listed};
 use crate::store::webhook_secrets::{self, ListedSecret};
@@ -69,7 +69,7 @@ impl Core {
         let credentials = credentials::of_api_key(&mut db, key.id).await?;
         let counted =
             exchanges::hours_of_key(&mut db, merchant, key.id, Id::first_of(since), CALLS_MAX).await?;
-        let all = call_counts::counts(&mut db, merchant, LONG_SECS, since, HOUR_US).await?;
+        let all = call_counts::counts(&mut db, merchant, HOUR_SECS, since, HOUR_US).await?;
         let filter = Filter { api_key_id: Some(key.id), ..Filter::default() };
         let sessions = sessions::list(&mut db, merchant, &filter, None, now, ROWS).await?;
         let suggested = suggested(exchanges::addresses_of(&mut db, merchant, key.id, CALLS_MAX).await?);

@@ -50,7 +50,7 @@ use crate::flows::SharedCore;
 use crate::flows::audit_chain::Cutting;
 use crate::flows::counters::Count;
 use crate::flows::idempotency::KEPT_FOR;
-use crate::store::call_counts::{self, DAY_SECS, LONG_SECS, SHORT_SECS};
+use crate::store::call_counts::{self, DAY_SECS, EARLIER_SHORT_SECS, HOUR_SECS};
 use crate::store::{Engine, StoreError, exchange_days, sweep};
 
 /// How many webhook deliveries a step removes. Each may have dozens of attempts.
@@ -62,8 +62,10 @@ pub(super) const MERCHANTS_STEP: i64 = 20;
 /// How long client activity is kept: a little longer than it is used.
 const ACTIVITY_KEPT: TimeDelta = TimeDelta::hours(3);
 
-/// The same for counted calls, in slots of two minutes, and in those of an hour and of a day.
+/// The same for calls counted in short slots. Then they are counted in their hour and day.
 const SHORT_COUNTS_KEPT: TimeDelta = TimeDelta::hours(3);
+
+/// The same for calls counted in an hour or a day.
 const LONG_COUNTS_KEPT: TimeDelta = TimeDelta::days(32);
 
 /// The pause before the first step, because a starting process has other things to do.
@@ -317,11 +319,12 @@ impl Sweeper {
         let removed = match kind {
             Kind::ClientActivity => sweep::client_activity(&mut tx, now.minus(ACTIVITY_KEPT), limit).await?,
             Kind::CallCounts => {
-                let mut total =
-                    call_counts::sweep(&mut tx, SHORT_SECS, now.minus(SHORT_COUNTS_KEPT), limit).await?;
-                for secs in [LONG_SECS, DAY_SECS] {
+                let short = now.minus(SHORT_COUNTS_KEPT);
+                let long = now.minus(LONG_COUNTS_KEPT);
+                let mut total = call_counts::roll_up(&mut tx, short, limit).await?;
+                for (secs, until) in [(EARLIER_SHORT_SECS, short), (HOUR_SECS, long), (DAY_SECS, long)] {
                     let left = limit - i64::try_from(total).unwrap_or(limit);
-                    total += call_counts::sweep(&mut tx, secs, now.minus(LONG_COUNTS_KEPT), left).await?;
+                    total += call_counts::sweep(&mut tx, secs, until, left).await?;
                 }
                 total
             }

@@ -1,12 +1,17 @@
 //! Counts calls per time slot when their records are written. The overview reads these counts, so it stays
-//! fast however many calls there were: the figures of an hour come from slots of two minutes, those of a day from
-//! slots of an hour, and those of a month from slots of a day.
+//! fast however many calls there were.
+//!
+//! A call is counted once, in a slot of a minute. After some hours the sweeper adds the counts of short slots to
+//! those of their hour and of their day, and removes them. So the figures of an hour come from short slots, those
+//! of a day from short slots and hours, and those of a month from short slots and days.
 
 use std::collections::BTreeMap;
 
+use constcat::concat;
+
 use super::StoreError;
 use super::columns::Column;
-use super::driver::{Connection, Sql};
+use super::driver::{Connection, Sql, Tx};
 use super::exchanges::Call;
 use super::figures::Count;
 use crate::domain::clock::Timestamp;
@@ -14,8 +19,12 @@ use crate::domain::ids::MerchantId;
 
 /// The lengths of slots, in seconds.
 pub const DAY_SECS: i64 = 86_400;
-pub const LONG_SECS: i64 = 3600;
-pub const SHORT_SECS: i64 = 120;
+pub const HOUR_SECS: i64 = 3600;
+const SHORT_SECS: i64 = 60;
+
+/// Earlier versions counted a call at once in a slot of two minutes, of an hour and of a day. Short slots have
+/// another length now, so that the calls of a replica with an earlier version are not added again.
+pub const EARLIER_SHORT_SECS: i64 = 120;
 
 /// The number of latency classes per doubling. The classes are then 19 % wide.
 const CLASSES_PER_OCTAVE: f64 = 4.0;
@@ -33,6 +42,11 @@ pub fn longest_of(class: i64) -> i64 {
     exponent.exp2().ceil() as i64
 }
 
+/// Removes the oldest rows of slots of a length.
+const OLDEST: &str = "delete from call_counts where (merchant_id, slot_secs, slot, kind, reason, good, latency_class) in (\
+     select merchant_id, slot_secs, slot, kind, reason, good, latency_class from call_counts \
+     where slot_secs = $1 and slot <= $2 order by slot limit $3)";
+
 const ADD: Sql = Sql {
     postgres: "insert into call_counts (merchant_id, slot_secs, slot, kind, reason, good, latency_class, calls) \
                select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], \
@@ -46,16 +60,22 @@ const ADD: Sql = Sql {
              set calls = call_counts.calls + excluded.calls",
 };
 
-/// Which row counts a call.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+/// Which row counts a call. Replicas update the same rows, so all of them must lock the rows in the same order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Slot<'a> {
     merchant: MerchantId,
     secs: i64,
     began: i64,
-    kind: &'static str,
+    kind: &'a str,
     reason: &'a str,
     good: i64,
     latency_class: i64,
+}
+
+/// When the slot with this time began, in microseconds.
+const fn began(at: i64, slot_secs: i64) -> i64 {
+    let length = slot_secs * 1_000_000;
+    at.div_euclid(length) * length
 }
 
 /// What a call was for.
@@ -67,25 +87,27 @@ fn kind_of(call: &Call) -> &'static str {
     }
 }
 
+type Counts<'a> = BTreeMap<Slot<'a>, i64>;
+
 /// Counts calls, in the transaction that writes their records.
 pub async fn add(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> {
-    // Replicas update the same rows. All of them must lock the rows in the same order.
-    let mut counts: BTreeMap<Slot<'_>, i64> = BTreeMap::new();
+    let mut counts = Counts::new();
     for call in calls {
-        for secs in [DAY_SECS, LONG_SECS, SHORT_SECS] {
-            let length = secs * 1_000_000;
-            let slot = Slot {
-                merchant: call.exchange.merchant_id,
-                secs,
-                began: call.exchange.at.micros().div_euclid(length) * length,
-                kind: kind_of(call),
-                reason: call.exchange.reason.as_deref().unwrap_or_default(),
-                good: i64::from(call.exchange.status < 400),
-                latency_class: class_of(call.exchange.latency_us),
-            };
-            *counts.entry(slot).or_default() += 1;
-        }
+        let slot = Slot {
+            merchant: call.exchange.merchant_id,
+            secs: SHORT_SECS,
+            began: began(call.exchange.at.micros(), SHORT_SECS),
+            kind: kind_of(call),
+            reason: call.exchange.reason.as_deref().unwrap_or_default(),
+            good: i64::from(call.exchange.status < 400),
+            latency_class: class_of(call.exchange.latency_us),
+        };
+        *counts.entry(slot).or_default() += 1;
     }
+    write(db, &counts).await
+}
+
+async fn write(db: &mut Connection, counts: &Counts<'_>) -> Result<(), StoreError> {
     let slots = || counts.keys();
     let columns = vec![
         Column::ids(slots().map(|slot| slot.merchant)),
@@ -101,7 +123,51 @@ pub async fn add(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// A merchant's calls in slots of this length that began at `since` or later, by bucket, kind and outcome.
+/// A row of a short slot.
+#[derive(sqlx::FromRow)]
+struct Counted {
+    merchant_id: MerchantId,
+    slot: i64,
+    kind: String,
+    reason: String,
+    good: i64,
+    latency_class: i64,
+    calls: i64,
+}
+
+/// Moves up to `limit` rows of short slots that began at `until` or before to those of their hour and day. Returns
+/// how many.
+pub async fn roll_up(tx: &mut Tx, until: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    let moved: Vec<Counted> = tx
+        .query(concat!(OLDEST, " returning merchant_id, slot, kind, reason, good, latency_class, calls"))
+        .bind(SHORT_SECS)
+        .bind(until)
+        .bind(limit)
+        .all()
+        .await?;
+    let mut counts = Counts::new();
+    for row in &moved {
+        for secs in [HOUR_SECS, DAY_SECS] {
+            let slot = Slot {
+                merchant: row.merchant_id,
+                secs,
+                began: began(row.slot, secs),
+                kind: &row.kind,
+                reason: &row.reason,
+                good: row.good,
+                latency_class: row.latency_class,
+            };
+            *counts.entry(slot).or_default() += row.calls;
+        }
+    }
+    if !counts.is_empty() {
+        write(tx, &counts).await?;
+    }
+    Ok(moved.len() as u64)
+}
+
+/// A merchant's calls in short slots and in those of this length that began at `since` or later, by bucket, kind
+/// and outcome.
 pub async fn counts(
     db: &mut Connection,
     merchant: MerchantId,
@@ -112,12 +178,13 @@ pub async fn counts(
     db.query(
         "select slot / $4 as bucket, kind, nullif(reason, '') as reason, good = 1 as is_good, \
          cast(sum(calls) as bigint) as calls \
-         from call_counts where merchant_id = $1 and slot_secs = $2 and slot >= $3 group by slot / $4, kind, reason, good",
+         from call_counts where merchant_id = $1 and slot_secs in ($2, $5) and slot >= $3 group by slot / $4, kind, reason, good",
     )
     .bind(merchant)
     .bind(slot_secs)
     .bind(since)
     .bind(bucket_us)
+    .bind(SHORT_SECS)
     .all()
     .await
 }
@@ -140,13 +207,14 @@ pub async fn latencies(
 ) -> Result<Vec<Latencies>, StoreError> {
     db.query(
         "select slot / $4 as bucket, latency_class, cast(sum(calls) as bigint) as calls \
-         from call_counts where merchant_id = $1 and slot_secs = $2 and slot >= $3 and latency_class >= 0 \
+         from call_counts where merchant_id = $1 and slot_secs in ($2, $5) and slot >= $3 and latency_class >= 0 \
          group by slot / $4, latency_class order by slot / $4, latency_class",
     )
     .bind(merchant)
     .bind(slot_secs)
     .bind(since)
     .bind(bucket_us)
+    .bind(SHORT_SECS)
     .all()
     .await
 }
@@ -158,14 +226,5 @@ pub async fn sweep(
     until: Timestamp,
     limit: i64,
 ) -> Result<u64, StoreError> {
-    db.query(
-        "delete from call_counts where (merchant_id, slot_secs, slot, kind, reason, good, latency_class) in (\
-         select merchant_id, slot_secs, slot, kind, reason, good, latency_class from call_counts \
-         where slot_secs = $1 and slot <= $2 order by slot limit $3)",
-    )
-    .bind(slot_secs)
-    .bind(until)
-    .bind(limit)
-    .execute()
-    .await
+    db.query(OLDEST).bind(slot_secs).bind(until).bind(limit).execute().await
 }

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use tollgate::domain::ids::MerchantId;
 use tollgate::flows::figures::{Figures, Period};
 use tollgate::flows::principal::Principal;
+use tollgate::jobs::sweep::Kind;
 
 use crate::support::{TestApp, each_engine};
 
@@ -47,7 +49,7 @@ async fn the_figures_equal_a_count_of_the_calls_and_do_not_read_them() {
             }
             app.flush().await;
             // Limits are by the minute.
-            app.advance(chrono::TimeDelta::seconds(20));
+            app.advance(TimeDelta::seconds(20));
         }
 
         let count = async |sql| app.number(sql).await;
@@ -73,6 +75,43 @@ async fn the_figures_equal_a_count_of_the_calls_and_do_not_read_them() {
             assert_eq!(figures.denials.iter().map(|(_, calls)| calls).sum::<i64>(), denied);
             assert!(figures.p50_us > Some(0) && figures.p95_us >= figures.p50_us, "{figures:?}");
             assert!(!is_timed || took < Duration::from_millis(50), "{period:?}: {took:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_call_is_counted_once_after_the_sweep_too_and_beside_an_earlier_version() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let access = app.tokens(&merchant).await.access;
+        for _ in 0..2 {
+            assert_eq!(app.send(merchant.verify(&access)).await.status, 200);
+        }
+        app.flush().await;
+        // What a replica with an earlier version counts for one more call.
+        for slots in [
+            "insert into call_counts select merchant_id, 120, slot / 120000000 * 120000000, kind, reason, good, \
+             latency_class, calls from call_counts where slot_secs = 60 and kind = 'issued'",
+            "insert into call_counts select merchant_id, 3600, slot / 3600000000 * 3600000000, kind, reason, good, \
+             latency_class, calls from call_counts where slot_secs = 60 and kind = 'issued'",
+            "insert into call_counts select merchant_id, 86400, slot / 86400000000 * 86400000000, kind, reason, good, \
+             latency_class, calls from call_counts where slot_secs = 60 and kind = 'issued'",
+        ] {
+            app.run_sql(slots).await;
+        }
+        let shown = async |period| {
+            let figures = figures(&app, merchant.id, period).await;
+            (figures.calls, figures.buckets.iter().map(|one| one.issued).sum::<i64>())
+        };
+        for period in PERIODS {
+            assert_eq!(shown(period).await, (4, 2), "{period:?}");
+        }
+        app.advance(TimeDelta::hours(4));
+        app.sweep(Kind::CallCounts).await;
+        assert_eq!(app.number("select count(*) from call_counts where slot_secs < 3600").await, 0);
+        for (period, expected) in PERIODS.into_iter().zip([(0, 0), (4, 2), (4, 2)]) {
+            assert_eq!(shown(period).await, expected, "{period:?}");
         }
     })
     .await;
