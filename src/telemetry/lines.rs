@@ -19,7 +19,7 @@ const WAITING_MAX: usize = 4 << 20;
 
 /// How long the thread waits for further lines after the first. Waking it for each line, and writing each line by
 /// itself, would cost a busy server more than formatting them.
-const GATHERING: Duration = Duration::from_millis(2);
+const GATHERING: Duration = Duration::from_millis(10);
 
 /// How much of an empty buffer is kept for the next lines.
 const KEPT_BYTES: usize = 64 << 10;
