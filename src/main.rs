@@ -102,6 +102,7 @@ fn start_process(mut cli: Cli) -> anyhow::Result<ExitCode> {
         print(&hex::encode(Entropy::System.bytes::<32>()))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let signals = Signals::install().context("cannot start")?;
     forbid_core_dumps();
     let tells_password = cli.common.database_url.as_deref().is_some_and(has_password);
     let cells = std::mem::take(&mut cli.common.cells);
@@ -112,7 +113,6 @@ fn start_process(mut cli: Cli) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start")?;
     let ended = runtime.block_on(async {
-        let signals = Signals::install()?;
         let _logging = telemetry::start(&settings.log).context("cannot start to log")?;
         for warning in settings.warnings() {
             tracing::warn!("{warning}");

@@ -154,7 +154,7 @@ pub struct StoredSecret {
     pub overlap_secs: Option<i64>,
     pub created_at: Timestamp,
     pub first_used_at: Option<Timestamp>,
-    /// The first use in the latest minute with one.
+    /// At most a minute before the latest use.
     pub last_used_at: Option<Timestamp>,
     pub last_used_ip: Option<String>,
     /// When it stops working; null while that is not known.

@@ -19,38 +19,38 @@ use crate::store::client_activity::{self, Activity, SLOT};
 use crate::store::secrets::Use;
 use crate::store::{StoreError, admin_tokens, merchants, secrets};
 
-/// The most secrets whose use is remembered for a minute, some 10 MiB. The uses of others are written each time.
-const WRITTEN_MAX: usize = 200_000;
+/// The most uses that are remembered for a minute, some 10 MiB. Further ones are written each time.
+const NOTED_MAX: usize = 200_000;
 
 /// The latest use of each secret and admin token, and the activity of each client, since the last write. The
-/// size is limited by their number.
+/// size is limited by their number, and by [`NOTED_MAX`].
 #[derive(Default)]
 pub struct Usage(Mutex<Uses>);
 
 #[derive(Default)]
 struct Uses {
     secrets: HashMap<SecretId, Use>,
-    written: Written,
+    noted: Noted,
     admin_tokens: HashMap<AdminTokenId, Timestamp>,
     clients: HashMap<(CredentialId, Timestamp), Activity>,
 }
 
-/// The secrets whose use was collected in this minute, by address. Further uses in that minute are not written, so
-/// that a busy merchant costs one update of each secret in a minute, and not one in each second.
+/// The secrets that were used in this minute, by address. Further uses in that minute are not written, so that a busy
+/// merchant costs one update of each secret in a minute, and not one in each second.
 #[derive(Default)]
-struct Written {
+struct Noted {
     minute: i64,
     secrets: HashSet<(SecretId, IpAddr)>,
 }
 
-impl Written {
+impl Noted {
     fn is_first(&mut self, used: &Use) -> bool {
         let minute = used.at.unix_secs().div_euclid(60);
         if self.minute != minute {
             *self = Self { minute, secrets: HashSet::new() };
         }
         let entry = (used.secret, used.ip);
-        if self.secrets.len() < WRITTEN_MAX {
+        if self.secrets.len() < NOTED_MAX {
             return self.secrets.insert(entry);
         }
         !self.secrets.contains(&entry)
@@ -64,8 +64,8 @@ impl Usage {
 
     fn take(&self) -> Uses {
         let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = std::mem::take(&mut uses.written);
-        std::mem::replace(&mut uses, Uses { written, ..Uses::default() })
+        let noted = std::mem::take(&mut uses.noted);
+        std::mem::replace(&mut uses, Uses { noted, ..Uses::default() })
     }
 }
 
@@ -88,8 +88,10 @@ impl Core {
     /// Records the use of a secret in memory.
     pub fn note_use_later(&self, secret: &StoredSecret, address: &ClientAddress) {
         let used = Use { secret: secret.id, at: self.now(), ip: address.ip };
+        // Whether a secret that is about to end is safe to revoke depends on its latest use.
+        let is_ending = secret.ends_at.is_some();
         self.usage.note(|uses| {
-            if uses.written.is_first(&used) {
+            if is_ending || uses.noted.is_first(&used) {
                 uses.secrets.insert(secret.id, used);
             }
         });
@@ -139,12 +141,16 @@ impl Core {
         tx.commit().await
     }
 
-    /// Writes everything collected since the last time. A crash or an error loses it, which is acceptable
-    /// because no decision depends on it.
+    /// Writes everything collected since the last time. A crash or an error loses it, which is acceptable because
+    /// the next use is written again, and no call depends on it.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
         let Uses { secrets: used, admin_tokens: used_tokens, clients, .. } = self.usage.take();
         if !used.is_empty() {
-            secrets::note_uses(&mut self.store.write().await?, used.into_values().collect()).await?;
+            let written = self.write_secret_uses(used.into_values().collect()).await;
+            if written.is_err() {
+                self.usage.note(|uses| uses.noted = Noted::default());
+            }
+            written?;
         }
         if !used_tokens.is_empty() {
             let uses = used_tokens.into_iter().collect();
@@ -155,5 +161,9 @@ impl Core {
             client_activity::add(&mut self.store.write().await?, activities).await?;
         }
         Ok(())
+    }
+
+    async fn write_secret_uses(&self, uses: Vec<Use>) -> Result<(), StoreError> {
+        secrets::note_uses(&mut self.store.write().await?, uses).await
     }
 }

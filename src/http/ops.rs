@@ -163,7 +163,11 @@ fn sweeper(sweeper: &Sweeper, registry: &mut Registry) {
     for kind in Kind::VARIANTS {
         swept.get_or_create(&[("kind", kind.name().to_owned())]).inc_by(sweeper.removed(*kind));
     }
-    registry.register("swept_rows", "Rows that this replica removed because they had their time", swept);
+    registry.register(
+        "swept_rows",
+        "Old rows that this replica removed, or added to those of longer times",
+        swept,
+    );
     let walks = ConstCounter::new(sweeper.session_walks());
     if let Some(skew) = sweeper.clock().skew() {
         let skew = ConstGauge::new(skew.as_seconds_f64());

@@ -50,7 +50,7 @@ use crate::flows::SharedCore;
 use crate::flows::audit_chain::Cutting;
 use crate::flows::counters::Count;
 use crate::flows::idempotency::KEPT_FOR;
-use crate::store::call_counts::{self, DAY_SECS, EARLIER_SHORT_SECS, HOUR_SECS};
+use crate::store::call_counts::{self, DAY_SECS, EARLIER_SHORT_SECS, HOUR_SECS, SHORT_SECS};
 use crate::store::{Engine, StoreError, exchange_days, sweep};
 
 /// How many webhook deliveries a step removes. Each may have dozens of attempts.
@@ -62,10 +62,10 @@ pub(super) const MERCHANTS_STEP: i64 = 20;
 /// How long client activity is kept: a little longer than it is used.
 const ACTIVITY_KEPT: TimeDelta = TimeDelta::hours(3);
 
-/// The same for calls counted in short slots. Then they are counted in their hour and day.
+/// After this, calls in short slots are added to their hour and day.
 const SHORT_COUNTS_KEPT: TimeDelta = TimeDelta::hours(3);
 
-/// The same for calls counted in an hour or a day.
+/// How long calls are counted in an hour or a day.
 const LONG_COUNTS_KEPT: TimeDelta = TimeDelta::days(32);
 
 /// The pause before the first step, because a starting process has other things to do.
@@ -322,7 +322,9 @@ impl Sweeper {
                 let short = now.minus(SHORT_COUNTS_KEPT);
                 let long = now.minus(LONG_COUNTS_KEPT);
                 let mut total = call_counts::roll_up(&mut tx, short, limit).await?;
-                for (secs, until) in [(EARLIER_SHORT_SECS, short), (HOUR_SECS, long), (DAY_SECS, long)] {
+                for (secs, until) in
+                    [(EARLIER_SHORT_SECS, short), (SHORT_SECS, long), (HOUR_SECS, long), (DAY_SECS, long)]
+                {
                     let left = limit - i64::try_from(total).unwrap_or(limit);
                     total += call_counts::sweep(&mut tx, secs, until, left).await?;
                 }

@@ -1,11 +1,14 @@
 //! Signals. SIGTERM and SIGINT stop the server, and a second one ends the process at once. SIGHUP reads
 //! files again and never stops anything.
 //!
-//! The handlers are installed as soon as the settings are read, so that a slow start, such as a long migration,
-//! can be stopped. That also works for process 1 in a container, which ignores signals without a handler.
+//! The handlers are installed first, and have a thread of their own. So a slow start, such as a long migration or
+//! settings on a disk that does not answer, can be stopped. That also works for process 1 in a container, which
+//! ignores signals without a handler.
 
 use std::io;
+use std::thread;
 
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 /// A shell reports a program that a signal ended as this plus the signal's number.
@@ -25,12 +28,16 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. Must be called inside a runtime.
+    /// Installs the handlers.
     pub fn install() -> io::Result<Self> {
-        let mut handlers = Handlers::install()?;
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let mut handlers = {
+            let _inside = runtime.enter();
+            Handlers::install()?
+        };
         let (stopping, stop) = watch::channel(None);
         let (hanging_up, hangup) = watch::channel(());
-        tokio::spawn(async move {
+        let receive = async move {
             loop {
                 match handlers.next().await {
                     Signal::Stop(number) if stopping.borrow().is_some() => {
@@ -40,7 +47,8 @@ impl Signals {
                     Signal::Hangup => hanging_up.send_replace(()),
                 }
             }
-        });
+        };
+        thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(receive))?;
         Ok(Self { stop, hangup })
     }
 
@@ -50,7 +58,7 @@ impl Signals {
         let mut stop = self.stop.clone();
         match stop.wait_for(Option::is_some).await.map(|number| *number) {
             Ok(number) => SIGNALLED + number.unwrap_or_default(),
-            // The task that receives signals ends only with the runtime.
+            // The thread that receives signals ends only with the process.
             Err(_) => std::future::pending().await,
         }
     }

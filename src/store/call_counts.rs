@@ -14,16 +14,18 @@ use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::exchanges::Call;
 use super::figures::Count;
+use super::merchants::IS_HERE;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 
 /// The lengths of slots, in seconds.
 pub const DAY_SECS: i64 = 86_400;
 pub const HOUR_SECS: i64 = 3600;
-const SHORT_SECS: i64 = 60;
+pub const SHORT_SECS: i64 = 60;
 
 /// Earlier versions counted a call at once in a slot of two minutes, of an hour and of a day. Short slots have
-/// another length now, so that the calls of a replica with an earlier version are not added again.
+/// another length now, so that the calls of a replica with an earlier version are not added again. The last hour's
+/// figures read both.
 pub const EARLIER_SHORT_SECS: i64 = 120;
 
 /// The number of latency classes per doubling. The classes are then 19 % wide.
@@ -42,10 +44,10 @@ pub fn longest_of(class: i64) -> i64 {
     exponent.exp2().ceil() as i64
 }
 
-/// Removes the oldest rows of slots of a length.
-const OLDEST: &str = "delete from call_counts where (merchant_id, slot_secs, slot, kind, reason, good, latency_class) in (\
+const REMOVE: &str = "delete from call_counts where (merchant_id, slot_secs, slot, kind, reason, good, latency_class) in (\
      select merchant_id, slot_secs, slot, kind, reason, good, latency_class from call_counts \
-     where slot_secs = $1 and slot <= $2 order by slot limit $3)";
+     where slot_secs = $1 and slot <= $2";
+const OLDEST_FIRST: &str = " order by slot limit $3)";
 
 const ADD: Sql = Sql {
     postgres: "insert into call_counts (merchant_id, slot_secs, slot, kind, reason, good, latency_class, calls) \
@@ -60,7 +62,7 @@ const ADD: Sql = Sql {
              set calls = call_counts.calls + excluded.calls",
 };
 
-/// Which row counts a call. Replicas update the same rows, so all of them must lock the rows in the same order.
+/// Which row counts a call. Replicas update the same rows, so each writes them in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Slot<'a> {
     merchant: MerchantId,
@@ -136,10 +138,17 @@ struct Counted {
 }
 
 /// Moves up to `limit` rows of short slots that began at `until` or before to those of their hour and day. Returns
-/// how many.
+/// how many. While a merchant moves to another cell, only the cell that serves it does this, and the other one gets the
+/// rows from there.
 pub async fn roll_up(tx: &mut Tx, until: Timestamp, limit: i64) -> Result<u64, StoreError> {
     let moved: Vec<Counted> = tx
-        .query(concat!(OLDEST, " returning merchant_id, slot, kind, reason, good, latency_class, calls"))
+        .query(concat!(
+            REMOVE,
+            " and ",
+            IS_HERE,
+            OLDEST_FIRST,
+            " returning merchant_id, slot, kind, reason, good, latency_class, calls"
+        ))
         .bind(SHORT_SECS)
         .bind(until)
         .bind(limit)
@@ -226,5 +235,5 @@ pub async fn sweep(
     until: Timestamp,
     limit: i64,
 ) -> Result<u64, StoreError> {
-    db.query(OLDEST).bind(slot_secs).bind(until).bind(limit).execute().await
+    db.query(concat!(REMOVE, OLDEST_FIRST)).bind(slot_secs).bind(until).bind(limit).execute().await
 }

@@ -100,6 +100,7 @@ pub fn is_on_this_machine(url: &str) -> bool {
     let is_here = |one: &PgConnectOptions| {
         let host = one.get_host().trim_matches(['[', ']']);
         one.get_socket().is_some()
+            || host.starts_with('/')
             || host == "localhost"
             || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
     };
@@ -325,6 +326,7 @@ mod tests {
             ("postgres://me@127.0.0.1:6432/books", true),
             ("postgres://me@[::1]/books", true),
             ("postgres://me@/books?host=/run/pg", true),
+            ("postgres://me@/books", true),
             ("postgres://me@db.example/books", false),
             ("postgres://me@192.0.2.1/books", false),
             ("postgres://me@127.0.0.1,192.0.2.1/books?target_session_attrs=read-write", false),

@@ -102,7 +102,7 @@ fn known(name: &str) -> Option<Value> {
         "method" => json!("POST"),
         "path" => json!("/api/authorize"),
         "error" => json!("invalid_client"),
-        "leaked" | "disabled" => json!(false),
+        "leaked" | "disabled" | "elsewhere" => json!(false),
         "next_cursor" | "reason" | "revoked_reason" => Value::Null,
         _ => return None,
     })
