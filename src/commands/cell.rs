@@ -8,8 +8,10 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use tollgate::config::{DatabaseUrl, Settings};
+use tollgate::domain::cell::CellId;
 use tollgate::flows::move_merchant::{Move, Step};
 use tollgate::store::{Make, Options, Store};
+use uuid::Uuid;
 
 use super::CommandLine;
 use super::output::{note, print};
@@ -53,7 +55,7 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -
     let to = url_of(&to).context("--to")?;
     let reached_at = reached_at.map(|text| url_of(&text)).transpose().context("--reached-at")?;
     let reached_at = reached_at.as_ref().map_or(settings.database.url.expose(), DatabaseUrl::expose);
-    // Find out before the merchant is off whether there is one.
+    // Find out before the merchant is off that the map exists.
     let mut map = map.zip(backend).map(|(path, backend)| Map::new(path, backend)).transpose()?;
     let mut moving =
         Move::prepare(settings.database.url.expose(), to.expose(), &merchant, reached_at.to_owned()).await?;
@@ -63,27 +65,29 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -
         moving.undo(tell).await?;
         return print(&format!("merchant {} stays in cell {}", moving.merchant(), from.number()));
     }
-    moving.copy(tell).await?;
-    let listed_at = line.core.now();
-    if let Some(map) = &mut map {
+    let is_served = moving.copy(tell).await?;
+    let mut listed_at = None;
+    if let Some(map) = map.as_mut().filter(|_| is_served) {
+        listed_at = Some(line.core.now());
         let carried = moving.carried(None).await?;
         note("writing what is known beside the map");
-        map.write_ahead(carried)?;
+        map.write_ahead(carried).await?;
     }
     moving.hand_over(tell).await?;
     if let Some(map) = &mut map {
         note("writing the map");
-        map.replace(moving.carried(Some(listed_at)).await?)?;
+        map.replace(moving.carried(listed_at).await?).await?;
         make_read(reload.as_deref())?;
     }
     moving.clear(tell).await?;
     if let Some(map) = &mut map {
-        // The clock of a replica may be so far behind that sessions seemed older.
-        let carried = moving.carried(None).await?;
+        // Finds sessions that the old cell opened after most of the map was written, and that seemed older because a
+        // replica's clock is far behind. What the new cell has made since needs no line.
+        let mut carried = moving.carried(None).await?;
+        carried.retain(|key| !shows(there, key));
         if !map.has_all(&carried) {
             note("writing the rest of the map");
-            map.write_ahead(carried)?;
-            map.replace(Vec::new())?;
+            map.replace(carried).await?;
             make_read(reload.as_deref())?;
         }
     }
@@ -92,6 +96,11 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -
     store.close().await;
     recorded?;
     print(&format!("merchant {} is in cell {} now", moving.merchant(), there.number()))
+}
+
+/// Whether the proxy sends calls with this id to the cell without a line.
+fn shows(cell: CellId, key: &str) -> bool {
+    Uuid::try_parse(key).ok().and_then(CellId::of_id) == Some(cell)
 }
 
 /// Makes the proxy read the map again.

@@ -45,7 +45,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long PostgreSQL may take to notice that nobody reads from a slot any more.
 const SLOT_WAIT: Duration = Duration::from_secs(30);
 
-/// How far the clock of a replica, which is in the ids of sessions, may usually be behind.
+/// Ids of sessions begin with the time of a replica's clock. It may be this far behind.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::seconds(10);
 
 /// What the move does next.
@@ -161,12 +161,14 @@ impl Move {
         (self.source.cell, self.target.cell)
     }
 
-    /// Copies the merchant, while the source serves it.
-    pub async fn copy(&mut self, tell: impl Fn(Step)) -> Result<(), MoveError> {
+    /// Copies the merchant, while the source serves it. False if an earlier run has switched it off already: then call
+    /// [`Move::hand_over`] at once.
+    pub async fn copy(&mut self, tell: impl Fn(Step)) -> Result<bool, MoveError> {
         if self.has_moved().await? || self.source.home(self.merchant).await? == Some(Home::Moving) {
-            return Ok(());
+            return Ok(false);
         }
-        self.copy_rows(&tell).await
+        self.copy_rows(&tell).await?;
+        Ok(true)
     }
 
     /// Hands the merchant over, once it is copied. Call [`Move::clear`] once the proxy knows.

@@ -2,12 +2,14 @@
 //! revoked works again.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use tollgate::store::Engine;
 
 use super::RunningCell;
@@ -66,6 +68,14 @@ impl World {
         command.arg("--map").arg(self.proxy.moved_map());
         command.args([format!("--backend=cell_{to}"), format!("--reload={}", self.proxy.reload())]);
         command
+    }
+
+    /// A transaction that keeps the last changes of a move from cell 1 from arriving, for two seconds at most.
+    async fn transaction(&self) -> PgConnection {
+        let url = &self.cells[0].database.url;
+        let mut connection = PgConnection::connect(url).await.expect("the superuser gets in");
+        connection.execute("begin; select 1").await.expect("a transaction begins");
+        connection
     }
 
     async fn client(&self) -> Client {
@@ -149,27 +159,68 @@ async fn a_move_that_is_killed_at_each_step_loses_nothing_and_revives_nothing() 
         let off = told.split("the merchant was off for ").nth(1).and_then(|rest| rest.split(' ').next());
         let off: u64 = off.and_then(|millis| millis.parse().ok()).expect("the command says how long");
         assert!(off < 3000, "off for {off} ms");
+        assert!(!told.contains("writing the rest"), "the map is written twice: {told}");
     })
     .await;
+}
+
+/// The map's directory, as another move that writes the map locks it.
+fn locked_directory(map: &Path) -> File {
+    let directory = File::open(map.parent().expect("it is in a directory")).expect("the directory opens");
+    directory.lock().expect("nobody else has it");
+    directory
+}
+
+fn add_line(map: &Path, line: &str) {
+    fs::write(map, fs::read_to_string(map).expect("there is a map") + line).expect("the map is written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merchant_that_an_interrupted_move_left_off_does_not_wait_for_the_map() {
+    let world = World::new().await;
+    let merchant = &world.cells[0].merchant;
+    let interrupted = Server::begin(&mut world.mover_with_map(1, 2));
+    interrupted.wait_for_log("all changes have arrived");
+    interrupted.kill();
+    let directory = locked_directory(&world.proxy.moved_map());
+    let mover = Server::begin(&mut world.mover_with_map(1, 2));
+    mover.wait_for_log("waiting for another move that writes");
+    assert!(mover.log().contains("writing the map"), "{}", mover.log());
+    let mut new = Client::connect(world.cells[1].server.address).await.expect("the server accepts");
+    new.send(merchant.authorize()).await.expect("the server answers").tokens();
+    // The wait can be interrupted.
+    mover.signal("INT");
+    assert_eq!(mover.ended_within(Duration::from_secs(10)).0.code(), Some(130));
+    drop(directory);
+    stdout_of(&mut world.mover_with_map(1, 2));
+    let map = fs::read_to_string(world.proxy.moved_map()).expect("there is a map");
+    assert!(map.contains(&format!("{} cell_2", merchant.id.to_string().replace('-', ""))), "{map}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_map_has_what_came_after_most_of_it_was_written() {
     let world = World::new().await;
     let (merchant, map) = (&world.cells[0].merchant, world.proxy.moved_map());
-    // Another move writes the map.
-    let directory = File::open(map.parent().expect("it is in a directory")).expect("the directory opens");
-    directory.lock().expect("nobody else has it");
+    // Nothing is written through a link in place of an earlier move's file.
+    let victim = map.with_file_name("victim");
+    fs::write(&victim, "kept").expect("the file is written");
+    symlink(&victim, map.with_extension("map.next")).expect("the link is made");
+    let directory = locked_directory(&map);
     let mover = Server::begin(&mut world.mover_with_map(1, 2));
-    mover.wait_for_log("writing what is known beside the map");
+    mover.wait_for_log("waiting for another move that writes");
     let late = world.client().await.send(merchant.authorize()).await.expect("the proxy answers").tokens();
-    let line = "0123456789abcdef cell_3\n";
-    fs::write(&map, fs::read_to_string(&map).expect("there is a map") + line).expect("the map is written");
+    let lines = ["0123456789abcdef cell_3\n", "fedcba9876543210 cell_3\n"];
+    add_line(&map, lines[0]);
+    let transaction = world.transaction().await;
     drop(directory);
+    mover.wait_for_log("switching the merchant off");
+    add_line(&map, lines[1]);
+    drop(transaction);
     assert!(mover.ended_within(Duration::from_secs(60)).0.success());
 
     let written = fs::read_to_string(&map).expect("there is a map");
-    assert!(written.contains(line), "a line of another move is lost");
+    assert!(lines.iter().all(|line| written.contains(line)), "a line of somebody else is lost");
+    assert_eq!(fs::read_to_string(&victim).expect("the file is there"), "kept");
     let mut client = world.client().await;
     // A connection with an answer is to a proxy that has read the map.
     while client.send(merchant.verify(&late.access)).await.expect("the proxy answers").status != 200 {

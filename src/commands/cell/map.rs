@@ -5,13 +5,20 @@
 //! moved, only what came since is added, and the file replaces the map.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tempfile::{NamedTempFile, TempPath};
+use tokio::time::sleep;
+
+use crate::commands::output::note;
+
+/// Between two tries to lock the map's directory.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The map, with the lines of one move.
 pub(super) struct Map {
@@ -39,21 +46,49 @@ impl Map {
 
     /// Writes lines that send calls that carry one of these to the backend, beside the map. Waits until no other move
     /// writes the map.
-    pub(super) fn write_ahead(&mut self, carried: Vec<String>) -> anyhow::Result<()> {
-        let parent = self.path.parent().filter(|path| !path.as_os_str().is_empty());
-        let directory = File::open(parent.unwrap_or(Path::new(".")))?;
-        directory.lock()?;
-        self.routed.extend(carried);
-        self.ahead = Some(self.begin(directory).with_context(|| self.path.display().to_string())?);
+    pub(super) async fn write_ahead(&mut self, carried: Vec<String>) -> anyhow::Result<()> {
+        self.ahead = Some(self.ahead_with(carried).await?);
         Ok(())
+    }
+
+    async fn ahead_with(&mut self, carried: Vec<String>) -> anyhow::Result<Ahead> {
+        let directory = self.lock().await?;
+        self.routed.extend(carried);
+        self.begin(directory).with_context(|| self.path.display().to_string())
+    }
+
+    /// Locks the map's directory. Signals can end the wait, because it does not block the thread.
+    async fn lock(&self) -> anyhow::Result<File> {
+        let parent = self.path.parent().filter(|path| !path.as_os_str().is_empty());
+        let path = parent.unwrap_or(Path::new("."));
+        let directory = File::open(path).with_context(|| path.display().to_string())?;
+        let mut is_told = false;
+        loop {
+            match directory.try_lock() {
+                Ok(()) => return Ok(directory),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
+                Err(TryLockError::WouldBlock) if is_told => {}
+                Err(TryLockError::WouldBlock) => {
+                    note(&format!("waiting for another move that writes {}", self.path.display()));
+                    is_told = true;
+                }
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     fn begin(&self, directory: File) -> io::Result<Ahead> {
         let copied = fs::metadata(&self.path)?;
         let before = fs::read_to_string(&self.path)?;
-        // One that an interrupted move left is overwritten.
         let beside = self.path.with_added_extension("next");
-        let file = NamedTempFile::from_parts(File::create(&beside)?, TempPath::try_from_path(beside)?);
+        // An interrupted move may have left one, perhaps of another user. A link is not followed.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = NamedTempFile::from_parts(File::create_new(&beside)?, TempPath::try_from_path(beside)?);
         file.as_file().set_permissions(copied.permissions())?;
         let mut lines = BufWriter::new(file.as_file());
         for line in before.lines() {
@@ -71,25 +106,32 @@ impl Map {
         Ok(Ahead { file, copied, directory })
     }
 
-    /// Replaces the map by what was written ahead and lines for `late`. The proxy never reads a part of it.
-    pub(super) fn replace(&mut self, late: Vec<String>) -> anyhow::Result<()> {
-        let Some(ahead) = self.ahead.take() else { return Ok(()) };
+    /// Replaces the map by what was written ahead, if anything was, and lines for `late`. The proxy never reads a part
+    /// of it.
+    pub(super) async fn replace(&mut self, late: Vec<String>) -> anyhow::Result<()> {
+        let (ahead, late) = match self.ahead.take() {
+            Some(ahead) => (ahead, late),
+            None => (self.ahead_with(late).await?, Vec::new()),
+        };
         self.finish(ahead, late).with_context(|| self.path.display().to_string())
     }
 
-    fn finish(&mut self, mut ahead: Ahead, mut late: Vec<String>) -> io::Result<()> {
+    fn finish(&mut self, ahead: Ahead, mut late: Vec<String>) -> io::Result<()> {
         late.retain(|key| self.routed.insert(key.clone()));
-        if is_same(&ahead.copied, &fs::metadata(&self.path)?) {
+        let ahead = if is_same(&ahead.copied, &fs::metadata(&self.path)?) {
             // What is new has no line of an earlier move.
             let mut lines = BufWriter::new(ahead.file.as_file());
             for key in late {
                 writeln!(lines, "{key} {}", self.backend)?;
             }
             lines.flush()?;
+            drop(lines);
+            ahead
         } else {
-            // Somebody has edited the map since.
-            ahead = self.begin(ahead.directory)?;
-        }
+            // Somebody has edited the map since. Drop the file first, because that removes whatever has its name.
+            drop(ahead.file);
+            self.begin(ahead.directory)?
+        };
         ahead.file.as_file().sync_all()?;
         ahead.file.persist(&self.path)?;
         ahead.directory.sync_all()
