@@ -31,6 +31,7 @@ use crate::flows::limits::LimitSettings;
 use crate::http::Edge;
 use crate::http::server::ListenerLimits;
 use crate::jobs::sweep::Retention;
+use crate::store::url::is_on_this_machine;
 
 use layers::near_misses;
 use reader::{Origin, Reader};
@@ -377,7 +378,7 @@ fn worker_threads(reader: &mut Reader, database: &DatabaseUrl) -> usize {
         return asked;
     }
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = if database.is_on_this_machine() { processors.div_ceil(2) } else { processors };
+    let threads = if is_on_this_machine(database.expose()) { processors.div_ceil(2) } else { processors };
     reader.show("server.worker_threads", threads.to_string());
     threads
 }

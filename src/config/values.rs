@@ -48,10 +48,6 @@ impl DatabaseUrl {
         secret_file(path)
     }
 
-    pub(super) fn is_on_this_machine(&self) -> bool {
-        crate::store::url::is_on_this_machine(&self.0)
-    }
-
     /// The embedded database of a data directory.
     pub fn sqlite_in(data_dir: &Path) -> Self {
         // In a URL, `?` would end the path and `%` would begin an escape.

@@ -84,8 +84,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// The service that hyper calls for each request. A request counts from this call on, and not only once its
-/// future is polled: [`super::stream`] would take the time between for a head that is not complete.
+/// The service that hyper calls for each request. A request counts from the call on, before its future is polled.
+/// hyper reads again in between, and [`super::stream`] must not think then that the head is incomplete.
 pub fn service(
     router: Router,
     client: Peer,
@@ -114,9 +114,8 @@ pub fn service(
         let answer = tower::Service::call(&mut router.clone(), Request::from_parts(head, body));
         async move {
             let mut answer = answer.await?;
-            match rest {
-                Some(rest) => rest.settle(&mut answer, under_way).await,
-                None => drop(under_way),
+            if let Some(rest) = rest {
+                rest.settle(&mut answer, under_way).await;
             }
             Ok(answer)
         }

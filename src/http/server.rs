@@ -240,6 +240,7 @@ impl Listener {
         let stream = TokioIo::new(stream);
         let mut connection = pin!(self.builder.serve_connection(stream, service));
         tokio::select! {
+            // Nearly every wake is for the connection.
             biased;
             _ = connection.as_mut() => return,
             () = activity.idle_for(idle_timeout) => {

@@ -322,6 +322,7 @@ impl Sweeper {
                 let short = now.minus(SHORT_COUNTS_KEPT);
                 let long = now.minus(LONG_COUNTS_KEPT);
                 let mut total = call_counts::roll_up(&mut tx, short, limit).await?;
+                // Short slots that are so old are of merchants that another cell serves.
                 for (secs, until) in
                     [(EARLIER_SHORT_SECS, short), (SHORT_SECS, long), (HOUR_SECS, long), (DAY_SECS, long)]
                 {

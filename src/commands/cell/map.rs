@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Map {
     path: PathBuf,
     backend: String,
-    /// What has a line of this move. HAProxy reads lines in order faster.
+    /// What has a line of this move, in order: HAProxy reads an ordered map faster.
     routed: BTreeSet<String>,
     ahead: Option<Ahead>,
 }
@@ -79,6 +79,7 @@ impl Map {
         }
     }
 
+    /// Writes the file beside the map: the lines of others, and those of this move.
     fn begin(&self, directory: File) -> io::Result<Ahead> {
         let copied = fs::metadata(&self.path)?;
         let before = fs::read_to_string(&self.path)?;
@@ -101,7 +102,7 @@ impl Map {
         }
         lines.flush()?;
         drop(lines);
-        // Later there is only little to wait for.
+        // So there is little left to write to disk when it replaces the map.
         file.as_file().sync_all()?;
         Ok(Ahead { file, copied, directory })
     }

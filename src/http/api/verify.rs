@@ -122,7 +122,7 @@ fn identity(Passed { caller, active, scopes }: &Passed) -> Response {
         (X_TOKEN_EXPIRES, active.map_or_else(String::new, |active| active.expires_at.to_rfc3339())),
     ];
     let mut response = StatusCode::OK.into_response();
-    // With the headers of every answer.
+    // Room for these, and for the headers that every answer gets later.
     response.headers_mut().reserve(2 * headers.len());
     for (name, value) in headers {
         let value = HeaderValue::try_from(value).expect("ids, names and times are plain ASCII");
