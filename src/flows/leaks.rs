@@ -201,6 +201,8 @@ async fn end_webhook_secret(
 ) -> Result<Option<Ended>, StoreError> {
     let Some((id, key)) = webhook_secrets::live_by_hash(tx, hash, now).await? else { return Ok(None) };
     let Some(owner) = api_keys::by_id(tx, key).await? else { return Ok(None) };
+    // Fails if another cell serves the merchant, where the end would be lost.
+    merchants::by_id(tx, owner.merchant_id).await?;
     if !webhook_secrets::end(tx, id, now).await? {
         return Ok(None);
     }

@@ -92,7 +92,8 @@ impl Core {
 }
 
 impl Core {
-    /// Checks that the merchant exists and that the principal may see it.
+    /// Checks that the merchant exists, that this cell serves it, and that the principal may see it. What belongs to a
+    /// merchant that another cell serves gets the same answer as the merchant itself.
     pub(super) async fn must_exist(&self, principal: &Principal, merchant: MerchantId) -> Managed<()> {
         principal.may_see(merchant)?;
         let found = merchants::by_id(&mut self.store.read().await?, merchant).await?;
@@ -107,8 +108,15 @@ impl Change<'_> {
         if !merchants::lock(&mut self.tx, id).await? {
             return Err(Refused::NotFound.into());
         }
+        self.must_be_here(id).await
+    }
+
+    /// The merchant, without its lock. Enough for a change that affects no decision. A move to another cell waits for
+    /// changes that have begun.
+    pub(super) async fn must_be_here(&mut self, id: MerchantId) -> Managed<Merchant> {
+        let merchant = merchants::by_id(&mut self.tx, id).await?.ok_or(Refused::NotFound)?;
         self.event.merchant_id = Some(id);
-        Ok(merchants::by_id(&mut self.tx, id).await?.ok_or(Refused::NotFound)?)
+        Ok(merchant)
     }
 
     pub(super) fn must_be_licensed(&self, merchant: &Merchant, product: Product) -> Result<(), Refused> {

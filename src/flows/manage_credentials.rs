@@ -90,13 +90,8 @@ impl Core {
 
     /// All credentials of a key, newest first.
     pub async fn credentials(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<Credential>> {
-        let mut db = self.store.read().await?;
-        match api_keys::by_id(&mut db, key).await? {
-            Some(key) if principal.may_see(key.merchant_id).is_ok() => {
-                Ok(credentials::of_api_key(&mut db, key.id).await?)
-            }
-            _ => Err(Refused::NotFound.into()),
-        }
+        let key = self.api_key(principal, key).await?;
+        Ok(credentials::of_api_key(&mut self.store.read().await?, key.id).await?)
     }
 
     /// How many credentials each of a merchant's keys has, and whether any of them is switched ON.
@@ -113,7 +108,9 @@ impl Core {
 
     pub async fn credential(&self, principal: &Principal, client_id: &str) -> Managed<Credential> {
         let found = credentials::by_client_id(&mut self.store.read().await?, client_id).await?;
-        Ok(found.filter(|found| principal.may_see(found.merchant_id).is_ok()).ok_or(Refused::NotFound)?)
+        let found = found.ok_or(Refused::NotFound)?;
+        self.must_exist(principal, found.merchant_id).await?;
+        Ok(found)
     }
 
     /// Sets the switch and the scopes. OFF ends all sessions of the credentials at once.

@@ -120,8 +120,9 @@ impl Core {
     }
 
     pub async fn api_key(&self, principal: &Principal, id: ApiKeyId) -> Managed<ApiKey> {
-        let key = api_keys::by_id(&mut self.store.read().await?, id).await?;
-        Ok(key.filter(|key| principal.may_see(key.merchant_id).is_ok()).ok_or(Refused::NotFound)?)
+        let found = api_keys::by_id(&mut self.store.read().await?, id).await?.ok_or(Refused::NotFound)?;
+        self.must_exist(principal, found.merchant_id).await?;
+        Ok(found)
     }
 
     /// A merchant's keys, including revoked ones, newest first.

@@ -25,11 +25,11 @@ use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId, SecretId};
 use crate::domain::keyring::Purpose;
 use crate::domain::secret::PlainSecret;
 use crate::domain::webhook::{EventData, SignedMessage, WebhookSecret};
+use crate::store::api_keys;
 use crate::store::deliveries;
 use crate::store::delivery_log::{self, Filter};
 use crate::store::outbox::{self, Audience};
 use crate::store::webhook_secrets::{self, ListedSecret, SealedSecret};
-use crate::store::{api_keys, merchants};
 
 /// The most secrets of a key that sign at the same time. Each adds a signature to the header of every
 /// webhook.
@@ -125,7 +125,7 @@ impl Core {
         key: Option<ApiKeyId>,
         since: Timestamp,
     ) -> Managed<i64> {
-        principal.may_see(merchant)?;
+        self.must_exist(principal, merchant).await?;
         let mut db = self.store.read().await?;
         Ok(delivery_log::count_failed(&mut db, merchant, key, since, RESENT_MAX).await?)
     }
@@ -141,10 +141,7 @@ impl Core {
     ) -> Managed<u64> {
         self.change(principal, EventType::WebhookDeliveryFailedRedelivered, async |change| {
             principal.may_change(merchant)?;
-            if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
-                return Err(Refused::NotFound.into());
-            }
-            change.event.merchant_id = Some(merchant);
+            change.must_be_here(merchant).await?;
             let now = change.event.at;
             let count =
                 delivery_log::redeliver_failed(&mut change.tx, merchant, key, since, now, RESENT_MAX).await?;
@@ -223,7 +220,7 @@ async fn changeable_key(change: &mut Change<'_>, key: ApiKeyId) -> Managed<ApiKe
     change.concerns(None, key);
     let Some(key) = api_keys::by_id(&mut change.tx, key).await? else { return Err(Refused::NotFound.into()) };
     change.principal.may_change(key.merchant_id)?;
-    change.event.merchant_id = Some(key.merchant_id);
+    change.must_be_here(key.merchant_id).await?;
     Ok(key)
 }
 
@@ -265,10 +262,7 @@ async fn publish(change: &mut Change<'_>, merchant: MerchantId, new: EventToPubl
         check_idempotency_key(key)?;
     }
     let data = EventData::parse(&new.data).map_err(|error| Refused::invalid("data", error.to_string()))?;
-    // No lock is needed, because an event does not affect any decision.
-    if merchants::by_id(&mut change.tx, merchant).await?.is_none() {
-        return Err(Refused::NotFound.into());
-    }
+    change.must_be_here(merchant).await?;
     let event = WebhookEvent {
         // The prefix separates these keys from those that this program uses for its own events.
         idempotency_key: new.idempotency_key.map(|key| format!("platform:{key}")),
@@ -308,7 +302,7 @@ async fn redeliver(change: &mut Change<'_>, merchant: MerchantId, id: DeliveryId
     let Some(delivery) = found.filter(|delivery| delivery.merchant_id == merchant) else {
         return Err(Refused::NotFound.into());
     };
-    change.event.merchant_id = Some(merchant);
+    change.must_be_here(merchant).await?;
     let endpoint = deliveries::endpoint(&mut change.tx, delivery.api_key_id).await?;
     match endpoint {
         Some(endpoint) if endpoint.is_disabled => {

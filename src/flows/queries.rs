@@ -19,7 +19,7 @@ use crate::domain::ids::{ApiKeyId, ExchangeId, MerchantId, SessionId};
 use crate::store::audit::{Chained, Search};
 use crate::store::exchanges::{Exchange, Filter, Seen};
 use crate::store::sessions::Listed;
-use crate::store::{api_keys, audit, exchanges, names, sessions};
+use crate::store::{audit, exchanges, names, sessions};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = SuggestedIp)]
@@ -48,9 +48,9 @@ impl Core {
 
     /// A session, even if it has ended.
     pub async fn session(&self, principal: &Principal, id: SessionId) -> Managed<Listed> {
-        let mut db = self.store.read().await?;
-        let found = sessions::one(&mut db, id).await?;
-        Ok(found.filter(|session| principal.may_see(session.merchant_id).is_ok()).ok_or(Refused::NotFound)?)
+        let found = sessions::one(&mut self.store.read().await?, id).await?.ok_or(Refused::NotFound)?;
+        self.must_exist(principal, found.merchant_id).await?;
+        Ok(found)
     }
 
     /// Ends a session and all its tokens.
@@ -84,11 +84,8 @@ impl Core {
     /// Suggests an allow list for a key from its calls: single IPv4 addresses, and IPv6 /64 networks, because
     /// IPv6 hosts change their address within one. Looks only at the newest [`CALLS_MAX`] calls of the merchant.
     pub async fn suggested_ips(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<SuggestedRange>> {
+        let key = self.api_key(principal, key).await?;
         let mut db = self.store.read().await?;
-        let key = match api_keys::by_id(&mut db, key).await? {
-            Some(key) if principal.may_see(key.merchant_id).is_ok() => key,
-            _ => return Err(Refused::NotFound.into()),
-        };
         Ok(suggested(exchanges::addresses_of(&mut db, key.merchant_id, key.id, CALLS_MAX).await?))
     }
 

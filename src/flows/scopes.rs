@@ -12,7 +12,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, Id};
 use crate::domain::reason::Reason;
 use crate::domain::scope::Scopes;
-use crate::store::{api_keys, scope_use};
+use crate::store::scope_use;
 
 /// How far back uses count.
 const LATELY: TimeDelta = TimeDelta::days(30);
@@ -58,11 +58,8 @@ impl Core {
     /// Which scopes a key's clients used within the last 30 days.
     pub async fn scope_use(&self, principal: &Principal, key: ApiKeyId) -> Managed<Vec<ScopeUse>> {
         let since = self.now().minus(LATELY);
+        let key = self.api_key(principal, key).await?;
         let mut db = self.store.read().await?;
-        let key = match api_keys::by_id(&mut db, key).await? {
-            Some(key) if principal.may_see(key.merchant_id).is_ok() => key,
-            _ => return Err(Refused::NotFound.into()),
-        };
         let mut uses = Uses::default();
         for granted in scope_use::granted(&mut db, key.merchant_id, key.id, since).await? {
             let scopes: Option<Scopes> = granted.scopes.as_deref().and_then(|scopes| scopes.parse().ok());

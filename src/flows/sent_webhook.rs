@@ -40,7 +40,7 @@ impl Core {
         merchant: MerchantId,
         id: DeliveryId,
     ) -> Managed<SentWebhook> {
-        principal.may_see(merchant)?;
+        self.must_exist(principal, merchant).await?;
         let mut db = self.store.read().await?;
         let found = delivery_log::by_id(&mut db, id).await?;
         let delivery = found.filter(|delivery| delivery.merchant_id == merchant).ok_or(Refused::NotFound)?;

@@ -4,6 +4,7 @@ use constcat::concat;
 
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
+use super::merchants::IS_HERE;
 use super::secrets::{ByOwner, Owner};
 use super::{StoreError, like, secrets, touched};
 use crate::domain::api_key::{ApiKey, WebhookFormat};
@@ -110,16 +111,17 @@ pub async fn list(
 
 const UNREVOKED_FIRST: &str = " order by revoked_at is not null, id desc limit 100";
 
-/// Keys with exactly this name, of one merchant or of all, those that are not revoked first, then newest first, at
+/// Keys with exactly this name, of one merchant or of all that this cell serves, those that are not revoked first, then newest first, at
 /// most 100. Reads the whole table, so it is only for the command line.
 pub async fn called(
     db: &mut Connection,
     merchant: Option<MerchantId>,
     name: &str,
 ) -> Result<Vec<ApiKey>, StoreError> {
+    const CALLED: &str = concat!(SELECT, " where name = $1 and ", IS_HERE);
     let sql = match merchant {
-        Some(_) => concat!(SELECT, " where name = $1 and merchant_id = $2", UNREVOKED_FIRST),
-        None => concat!(SELECT, " where name = $1", UNREVOKED_FIRST),
+        Some(_) => concat!(CALLED, " and merchant_id = $2", UNREVOKED_FIRST),
+        None => concat!(CALLED, UNREVOKED_FIRST),
     };
     let found = db.query(sql).bind(name.to_owned()).bind_if(merchant).all().await?;
     with_secrets(db, found).await

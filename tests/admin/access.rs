@@ -269,6 +269,60 @@ impl Objects {
     }
 }
 
+/// What a merchant that was moved leaves behind is not found, like in the lists, or has moved with the merchant.
+#[tokio::test]
+async fn a_cell_neither_shows_nor_changes_what_belongs_to_a_merchant_that_another_serves() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let objects = Objects::make(&operator, &merchant).await;
+        app.run_sql("update merchants set home = 7").await;
+        // Of the table, what names nothing of the merchant, and the cell's own audit trail.
+        let is_about_it = |(_, path, ..): &&Row| path.contains('{') && !path.ends_with("/audit-events");
+        let mut calls: Vec<_> =
+            TABLE.iter().filter(is_about_it).map(|row| (row.0, row.1, row.2.to_owned())).collect();
+        let bound = json!({ "name": "t", "role": "merchant_viewer", "merchant_id": merchant });
+        calls.push(("post", "/tokens", bound.to_string()));
+        let state = async || {
+            let mut numbers = Vec::new();
+            for number in [
+                "select max(revision) from merchants",
+                "select max(version) from api_keys",
+                "select max(version) from credentials",
+                "select max(version) from users",
+                "select count(*) from secrets",
+                "select count(*) from webhook_secrets where ends_at is null",
+                "select count(*) from webhook_events",
+                "select max(next_attempt_at) from webhook_deliveries",
+                "select count(*) from sessions where revoked_at is null",
+                "select count(*) from admin_tokens where revoked_at is null",
+            ] {
+                numbers.push(app.number(number).await);
+            }
+            numbers
+        };
+        let before = state().await;
+        app.advance(chrono::TimeDelta::seconds(1));
+        for (method, path, body) in calls {
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+            let call = operator.call(method.clone(), &objects.fill(path, "operator"));
+            let call = if body.is_empty() { call } else { call.body(Some("application/json"), body) };
+            let reply = app.send(call).await;
+            let is_hidden = ["/users/", "/tokens/"].iter().any(|listed| path.starts_with(listed));
+            let status = if is_hidden { 404 } else { 503 };
+            assert_eq!(reply.status, status, "{method} {path}: {}", reply.text());
+            assert_eq!(reply.headers.contains_key("retry-after"), status == 503);
+        }
+        let webhook_secret = text(&objects.key, "webhook_secret");
+        for leaked in [text(&objects.key, "key"), webhook_secret] {
+            let reply = operator.post("/leaked-keys", json!({ "key": leaked })).await;
+            assert_eq!(reply.status, 503, "{}", reply.text());
+        }
+        assert_eq!(state().await, before);
+    })
+    .await;
+}
+
 fn ids(list: &Value) -> Vec<String> {
     let items = list.as_array().expect("a list");
     items.iter().map(|item| text(item, "id").to_owned()).collect()
