@@ -71,12 +71,13 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -
         listed_at = Some(line.core.now());
         let carried = moving.carried(None).await?;
         note("writing what is known beside the map");
-        map.write_ahead(carried).await?;
+        map.write_ahead(&mut moving, carried).await?;
     }
     moving.hand_over(tell).await?;
     if let Some(map) = &mut map {
         note("writing the map");
-        map.replace(moving.carried(listed_at).await?).await?;
+        let late = moving.carried(listed_at).await?;
+        map.replace(&mut moving, late).await?;
         make_read(reload.as_deref())?;
     }
     moving.clear(tell).await?;
@@ -87,7 +88,7 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -
         carried.retain(|key| !shows(there, key));
         if !map.has_all(&carried) {
             note("writing the rest of the map");
-            map.replace(carried).await?;
+            map.replace(&mut moving, carried).await?;
             make_read(reload.as_deref())?;
         }
     }

@@ -199,6 +199,11 @@ impl Move {
         Ok(self.target.carried(self.merchant, first).await?)
     }
 
+    /// Those of these ids of the new cell, for the proxy, that it does not have any more.
+    pub async fn gone(&mut self, ids: &[String]) -> Result<Vec<String>, MoveError> {
+        Ok(self.target.gone(ids).await?)
+    }
+
     async fn has_moved(&mut self) -> Result<bool, MoveError> {
         Ok(self.target.home(self.merchant).await? == Some(Home::Cell(self.target.cell)))
     }

@@ -7,6 +7,7 @@
 //! This module has the statements. [`crate::flows::move_merchant`] has their order, and the reason for it. Each can
 //! be repeated.
 
+mod carried;
 mod tables;
 
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::url::Target;
 use crate::domain::cell::CellId;
-use crate::domain::ids::{MerchantId, SessionId};
+use crate::domain::ids::MerchantId;
 
 use tables::{FORGET, Identity, LOGS, SESSIONS_INDEX, TABLES};
 
@@ -361,29 +362,6 @@ impl End {
             sqlx::query(delete).bind(merchant).execute(&mut *tx).await?;
         }
         Ok(tx.commit().await?)
-    }
-
-    /// What calls of the merchant carry, as the proxy looks it up: hashes of API keys, and ids without hyphens. Of the
-    /// sessions, those from this id on.
-    pub async fn carried(
-        &mut self,
-        merchant: MerchantId,
-        first: SessionId,
-    ) -> Result<Vec<String>, StoreError> {
-        let rows: Vec<(String,)> = sqlx::query_as(
-            "select encode(hash, 'hex') from secrets where merchant_id = $1 and owner_kind = 'api_key' \
-             union all select client_id from credentials where merchant_id = $1 \
-             union all select replace(id::text, '-', '') from (select $1::uuid as id \
-             union all select id from api_keys where merchant_id = $1 \
-             union all select id from users where merchant_id = $1 \
-             union all select id from admin_tokens where merchant_id = $1 \
-             union all select id from sessions where merchant_id = $1 and id >= $2 and revoked_at is null) as ids",
-        )
-        .bind(merchant)
-        .bind(first)
-        .fetch_all(&mut self.db)
-        .await?;
-        Ok(rows.into_iter().map(|(row,)| row).collect())
     }
 
     async fn has(&mut self, query: &'static str, name: &str) -> Result<bool, StoreError> {

@@ -1,6 +1,7 @@
 //! A merchant moves to another cell while it works: nothing that was acknowledged is lost, and nothing that was
 //! revoked works again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
+use tollgate::domain::token::SealedToken;
 use tollgate::store::Engine;
 
 use super::RunningCell;
@@ -239,8 +241,41 @@ async fn the_map_has_what_came_after_most_of_it_was_written() {
     assert!(!told.contains("writing the rest"), "the map is written twice: {told}");
     // Without a key, the session's own line decides.
     let asked = introspect_as(&world.cells[1].service, &late.access);
-    let told = client.send(asked).await.expect("the proxy answers").json();
+    let told = world.client().await.send(asked).await.expect("the proxy answers").json();
     assert_eq!(told["active"], true, "{told}\n{written}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_over_loses_its_line_and_nothing_else_does() {
+    let world = World::new().await;
+    let (merchant, map) = (&world.cells[0].merchant, world.proxy.moved_map());
+    let mut client = world.client().await;
+    let mut begin = async || client.send(merchant.authorize()).await.expect("the proxy answers").tokens();
+    let (over, live) = (begin().await, begin().await);
+    add_line(&map, "# of another cell, by hand\n01a20d60fef67003bce17286a391e4c4 cell_3\n");
+    let lines = || -> BTreeSet<String> {
+        let map = fs::read_to_string(&map).expect("there is a map");
+        map.lines().map(str::to_owned).collect()
+    };
+    stdout_of(&mut world.mover_with_map(1, 2));
+    let before = lines();
+
+    // The row of a session is removed a day after the session has ended.
+    let over = SealedToken::parse(&over.access).expect("it is a token").claims().session.uuid();
+    let mut new = PgConnection::connect(&world.cells[1].database.url).await.expect("the superuser gets in");
+    sqlx::query("delete from sessions where id = $1")
+        .bind(over)
+        .execute(&mut new)
+        .await
+        .expect("it is deleted");
+    stdout_of(&mut world.mover_with_map(1, 2));
+    let after = lines();
+    let lost: Vec<_> = before.difference(&after).collect();
+    assert_eq!(lost, [&format!("{} cell_2", over.simple())]);
+    assert!(after.is_subset(&before));
+    let asked = introspect_as(&world.cells[1].service, &live.access);
+    let told = world.client().await.send(asked).await.expect("the proxy answers").json();
+    assert_eq!(told["active"], true, "{told}");
 }
 
 fn assert_too_late(undone: &Output) {

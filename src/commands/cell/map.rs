@@ -3,6 +3,9 @@
 //! The proxy reads the map at any reload, so no line may be in it before the new cell serves the merchant. Nearly all
 //! lines are known before that, so they are written to a file beside the map, while the merchant is served. Once it has
 //! moved, only what came since is added, and the file replaces the map.
+//!
+//! Lines of sessions that have ended go whenever the map is written. Only the cell that a line sends calls to knows
+//! whether the session is over, so these are lines for the same backend.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata, TryLockError};
@@ -14,6 +17,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use tempfile::{NamedTempFile, TempPath};
 use tokio::time::sleep;
+use tollgate::flows::move_merchant::Move;
+use uuid::Uuid;
 
 use crate::commands::output::note;
 
@@ -26,6 +31,8 @@ pub(super) struct Map {
     backend: String,
     /// What has a line of this move, in order: HAProxy reads an ordered map faster.
     routed: BTreeSet<String>,
+    /// What loses its line, because the backend's cell does not have it any more.
+    gone: BTreeSet<String>,
     ahead: Option<Ahead>,
 }
 
@@ -41,20 +48,49 @@ struct Ahead {
 impl Map {
     pub(super) fn new(path: PathBuf, backend: String) -> anyhow::Result<Self> {
         ensure!(path.is_file(), "{}: there is no such map; make an empty file", path.display());
-        Ok(Self { path, backend, routed: BTreeSet::new(), ahead: None })
+        Ok(Self { path, backend, routed: BTreeSet::new(), gone: BTreeSet::new(), ahead: None })
     }
 
     /// Writes lines that send calls that carry one of these to the backend, beside the map. Waits until no other move
     /// writes the map.
-    pub(super) async fn write_ahead(&mut self, carried: Vec<String>) -> anyhow::Result<()> {
-        self.ahead = Some(self.ahead_with(carried).await?);
+    pub(super) async fn write_ahead(
+        &mut self,
+        moving: &mut Move,
+        carried: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let ahead = self.ahead_with(moving, carried).await?;
+        // So there is little left to write to disk when it replaces the map.
+        ahead.file.as_file().sync_all().with_context(|| self.path.display().to_string())?;
+        self.ahead = Some(ahead);
         Ok(())
     }
 
-    async fn ahead_with(&mut self, carried: Vec<String>) -> anyhow::Result<Ahead> {
+    async fn ahead_with(&mut self, moving: &mut Move, carried: Vec<String>) -> anyhow::Result<Ahead> {
         let directory = self.lock().await?;
+        // While the map is locked: nobody moves anything to this cell and gives it a line in the meantime.
+        let ids = self.ids().with_context(|| self.path.display().to_string())?;
+        self.gone = moving.gone(&ids).await?.into_iter().collect();
         self.routed.extend(carried);
         self.begin(directory).with_context(|| self.path.display().to_string())
+    }
+
+    /// The ids and client ids with a line for the backend.
+    fn ids(&self) -> io::Result<Vec<String>> {
+        let map = fs::read_to_string(&self.path)?;
+        let is_id = |key: &&str| key.len() == 32 && Uuid::try_parse(key).is_ok();
+        Ok(map.lines().filter_map(|line| self.sent_by(line)).filter(is_id).map(str::to_owned).collect())
+    }
+
+    /// What a line sends to the backend.
+    fn sent_by<'a>(&self, line: &'a str) -> Option<&'a str> {
+        let (key, backend) = line.trim().split_once(char::is_whitespace)?;
+        (backend.trim_start() == self.backend).then_some(key)
+    }
+
+    /// Whether a line of the map stays.
+    fn stays(&self, line: &str) -> bool {
+        let is_routed = line.split_whitespace().next().is_some_and(|key| self.routed.contains(key));
+        !is_routed && !self.sent_by(line).is_some_and(|key| self.gone.contains(key))
     }
 
     /// Locks the map's directory. Signals can end the wait, because it does not block the thread.
@@ -93,7 +129,7 @@ impl Map {
         file.as_file().set_permissions(copied.permissions())?;
         let mut lines = BufWriter::new(file.as_file());
         for line in before.lines() {
-            if line.split_whitespace().next().is_none_or(|key| !self.routed.contains(key)) {
+            if self.stays(line) {
                 writeln!(lines, "{line}")?;
             }
         }
@@ -102,17 +138,15 @@ impl Map {
         }
         lines.flush()?;
         drop(lines);
-        // So there is little left to write to disk when it replaces the map.
-        file.as_file().sync_all()?;
         Ok(Ahead { file, copied, directory })
     }
 
     /// Replaces the map by what was written ahead, if anything was, and lines for `late`. The proxy never reads a part
     /// of it.
-    pub(super) async fn replace(&mut self, late: Vec<String>) -> anyhow::Result<()> {
+    pub(super) async fn replace(&mut self, moving: &mut Move, late: Vec<String>) -> anyhow::Result<()> {
         let (ahead, late) = match self.ahead.take() {
             Some(ahead) => (ahead, late),
-            None => (self.ahead_with(late).await?, Vec::new()),
+            None => (self.ahead_with(moving, late).await?, Vec::new()),
         };
         self.finish(ahead, late).with_context(|| self.path.display().to_string())
     }

@@ -1,0 +1,47 @@
+//! What calls of a merchant carry, as a proxy looks it up: hashes of API keys, client ids, and ids without hyphens.
+
+use super::End;
+use crate::domain::ids::{MerchantId, SessionId};
+use crate::store::StoreError;
+
+impl End {
+    /// What calls of the merchant carry. Of the sessions, those from this id on.
+    pub async fn carried(
+        &mut self,
+        merchant: MerchantId,
+        first: SessionId,
+    ) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "select encode(hash, 'hex') from secrets where merchant_id = $1 and owner_kind = 'api_key' \
+             union all select client_id from credentials where merchant_id = $1 \
+             union all select replace(id::text, '-', '') from (select $1::uuid as id \
+             union all select id from api_keys where merchant_id = $1 \
+             union all select id from users where merchant_id = $1 \
+             union all select id from admin_tokens where merchant_id = $1 \
+             union all select id from sessions where merchant_id = $1 and id >= $2 and revoked_at is null) as ids",
+        )
+        .bind(merchant)
+        .bind(first)
+        .fetch_all(&mut self.db)
+        .await?;
+        Ok(rows.into_iter().map(|(row,)| row).collect())
+    }
+
+    /// Those of `ids`, of 32 hexadecimal digits each, that nothing here has any more. A session whose row is gone has
+    /// ended, because each of its tokens is checked with a secret in that row.
+    pub async fn gone(&mut self, ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "select id from unnest($1::text[]) as carried (id) \
+             where not exists (select 1 from sessions s where s.id = carried.id::uuid) \
+             and not exists (select 1 from merchants m where m.id = carried.id::uuid) \
+             and not exists (select 1 from api_keys k where k.id = carried.id::uuid) \
+             and not exists (select 1 from users u where u.id = carried.id::uuid) \
+             and not exists (select 1 from admin_tokens t where t.id = carried.id::uuid) \
+             and not exists (select 1 from credentials c where c.client_id = carried.id)",
+        )
+        .bind(ids)
+        .fetch_all(&mut self.db)
+        .await?;
+        Ok(rows.into_iter().map(|(row,)| row).collect())
+    }
+}
