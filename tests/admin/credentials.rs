@@ -116,6 +116,13 @@ async fn a_key_has_so_many_credentials_and_no_more() {
         }
         let path = format!("/api-keys/{}/credentials", text(&key, "id"));
         operator.post(&path, json!({})).await.problem(409, "conflict");
+
+        let all = operator.get(&format!("{path}?limit=200")).await.ok();
+        assert_eq!(all["items"].as_array().map(Vec::len), Some(CREDENTIALS_MAX));
+        let first = operator.get(&format!("{path}?limit=3")).await.ok();
+        let next = operator.get(&format!("{path}?limit=2&cursor={}", text(&first, "next_cursor"))).await.ok();
+        let items = |page: &serde_json::Value| page["items"].as_array().expect("a list").clone();
+        assert_eq!([items(&first), items(&next)].concat(), items(&all)[..5]);
     })
     .await;
 }

@@ -163,3 +163,28 @@ async fn pages_follow_each_other_and_a_cursor_fits_one_list_alone() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn no_list_takes_a_parameter_that_it_does_not_know() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let key = operator.key(&merchant, json!({})).await;
+        for path in [
+            "/merchants".to_owned(),
+            "/users".to_owned(),
+            "/tokens".to_owned(),
+            "/audit-events".to_owned(),
+            format!("/merchants/{merchant}/api-keys"),
+            format!("/merchants/{merchant}/sessions"),
+            format!("/merchants/{merchant}/exchanges"),
+            format!("/merchants/{merchant}/webhook-deliveries"),
+            format!("/merchants/{merchant}/audit-events"),
+            format!("/api-keys/{}/credentials", text(&key, "id")),
+        ] {
+            operator.get(&format!("{path}?limit=1")).await.ok();
+            operator.get(&format!("{path}?limit=1&page=2")).await.problem(400, "invalid_request");
+        }
+    })
+    .await;
+}

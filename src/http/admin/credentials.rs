@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
-use super::page::{Page, Path};
+use super::page::{Page, PageQuery, Path, Query, Wanted};
 use super::secrets::{self, Rotation, SecretView};
 use super::shown::Shown;
 use crate::domain::clock::Timestamp;
@@ -88,18 +88,21 @@ pub async fn generate(
     Ok(created(answer))
 }
 
-/// List all credentials of a key, newest first, on one page.
+/// List the credentials of a key, newest first.
 #[utoipa::path(get, path = "/admin/v1/api-keys/{id}/credentials", tag = "credentials",
-    params(("id" = ApiKeyId, Path)), responses((status = 200, body = Page<CredentialView>)))]
+    params(("id" = ApiKeyId, Path), PageQuery), responses((status = 200, body = Page<CredentialView>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
+    Query(page): Query<PageQuery>,
 ) -> Result<axum::Json<Page<CredentialView>>, Failure> {
+    let wanted = Wanted::new(&shared.core, format!("credentials of {id}"), page)?;
     let now = shared.core.now();
-    let found = shared.core.credentials(&principal, id).await?;
-    let items = found.into_iter().map(|credential| CredentialView::new(credential, now)).collect();
-    Ok(axum::Json(Page { items, next_cursor: None }))
+    // A key has a few credentials at most, so all of them are read.
+    let mut found = shared.core.credentials(&principal, id).await?;
+    found.retain(|one| wanted.before.is_none_or(|before| one.id < before));
+    Ok(axum::Json(wanted.page(found, |one| one.id, |one| CredentialView::new(one, now))))
 }
 
 /// Show credentials.

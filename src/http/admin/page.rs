@@ -21,6 +21,7 @@ const LIMIT_MAX: i64 = 200;
 /// Which page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub struct PageQuery {
     /// Objects per page, 1 to 200; the default is 50.
     #[param(minimum = 1, maximum = 200)]
