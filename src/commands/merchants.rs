@@ -140,7 +140,7 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: MerchantJo
         }
         MerchantJob::Onboard(onboarding) => onboard::run(settings, line, onboarding).await,
         MerchantJob::List { listing } => {
-            let found = line.core.merchants(&line.principal, None, listing.limit).await?;
+            let found = line.core.merchants(&line.principal, None, None, listing.limit).await?;
             let columns = ["id", "name", "gateway", "status", "elsewhere"];
             // Of interest only where there are cells.
             let shown = if found.iter().any(|one| one.is_elsewhere) { 5 } else { 4 };

@@ -64,6 +64,10 @@ pub enum Permission {
     #[serde(rename = "leaks.report")]
     #[strum(serialize = "leaks.report")]
     LeaksReport,
+    /// List merchants and their licences.
+    #[serde(rename = "merchants.read")]
+    #[strum(serialize = "merchants.read")]
+    MerchantsRead,
     #[serde(rename = "merchants.write")]
     #[strum(serialize = "merchants.write")]
     MerchantsWrite,

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::admin::User;
 use super::clock::Timestamp;
@@ -16,7 +17,7 @@ use super::stored::JsonText;
 use super::webhook::EventData;
 
 // Who did something.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize, Deserialize, ToSchema)]
 #[schema(as = ActorView)]
 pub struct Actor {
     /// `admin_token`, `user`, `client`, `command_line`, `server` or `anonymous`.
@@ -30,7 +31,7 @@ pub struct Actor {
     pub name: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, EnumString)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ActorKind {
@@ -224,7 +225,7 @@ impl EventType {
 }
 
 /// One entry of the audit trail: who did what to which object, when, from where, and with what outcome.
-#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
+#[derive(Clone, Debug, FromRow, Serialize, Deserialize, ToSchema)]
 pub struct AuditEvent {
     pub id: EventId,
     pub at: Timestamp,
@@ -264,6 +265,19 @@ impl AuditEvent {
             request_id: None,
             detail: json!({}),
         }
+    }
+
+    /// The fields of the details that are ids.
+    pub fn mentioned(&self) -> impl Iterator<Item = (&str, Uuid)> {
+        let fields = self.detail.as_object().into_iter().flatten();
+        fields.filter_map(|(field, value)| Some((field.as_str(), value.as_str()?.parse().ok()?)))
+    }
+
+    /// The ids of its merchant, of its object, and of what its details mention.
+    pub fn ids(&self) -> impl Iterator<Item = Uuid> {
+        let object = self.object_id.as_deref().and_then(|id| id.parse().ok());
+        let merchant = self.merchant_id.map(MerchantId::uuid);
+        merchant.into_iter().chain(object).chain(self.mentioned().map(|(_, id)| id))
     }
 
     /// Sets the object. The text may come from the caller, so it is cut to a maximum length.

@@ -49,34 +49,26 @@ impl Core {
         Ok(merchants::by_id(&mut db, id).await?.ok_or(Refused::NotFound)?)
     }
 
-    /// The merchants that the principal may see, newest first.
+    /// The merchants that the principal may see, newest first. With `part`, those whose name contains it.
     pub async fn merchants(
         &self,
         principal: &Principal,
+        part: Option<&str>,
         before: Option<MerchantId>,
         limit: i64,
     ) -> Result<Vec<Merchant>, StoreError> {
         let mut db = self.store.read().await?;
-        match principal.merchant_id {
-            None => merchants::list(&mut db, before, limit).await,
-            Some(own) if before.is_none_or(|before| own < before) => {
-                Ok(merchants::by_id(&mut db, own).await?.into_iter().collect())
-            }
-            Some(_) => Ok(Vec::new()),
-        }
-    }
-
-    /// Merchants whose name contains this text, newest first. Only for operators.
-    pub async fn merchants_named(
-        &self,
-        principal: &Principal,
-        part: &str,
-        before: Option<MerchantId>,
-        limit: i64,
-    ) -> Managed<Vec<Merchant>> {
-        principal.must_be_operator()?;
-        let mut db = self.store.read().await?;
-        Ok(merchants::named(&mut db, part, before, limit).await?)
+        let Some(own) = principal.merchant_id else {
+            return match part {
+                Some(part) => merchants::named(&mut db, part, before, limit).await,
+                None => merchants::list(&mut db, before, limit).await,
+            };
+        };
+        let found =
+            merchants::by_id(&mut db, own).await?.filter(|_| before.is_none_or(|before| own < before));
+        let is_named =
+            |one: &Merchant| part.is_none_or(|part| one.name.to_lowercase().contains(&part.to_lowercase()));
+        Ok(found.into_iter().filter(is_named).collect())
     }
 
     /// Merchants with exactly this name. Only for operators.

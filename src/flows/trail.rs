@@ -1,6 +1,6 @@
 //! Reading and following the platform's whole audit trail, in the order of commits.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use chrono::TimeDelta;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::Core;
 use super::error::Managed;
 use super::principal::Principal;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventType;
-use crate::domain::ids::MerchantId;
 use crate::store::audit::{self, Chained, Filter, Search};
-use crate::store::merchants;
+use crate::store::names;
 
 /// How often a reader is recorded. If each read were recorded, it would add an event for the next read.
 const RECORDED_EVERY: TimeDelta = TimeDelta::hours(1);
@@ -62,26 +62,27 @@ pub struct Reading {
 }
 
 impl Core {
-    /// A page of the whole trail for operators, newest first, with the names of the merchants. Reading is
-    /// recorded once an hour.
+    /// A page of the whole trail, newest first, with the names of what the events mention. For operators and for
+    /// service tokens that may read it. A service token of one merchant sees only that merchant's events. Reading
+    /// is recorded once an hour.
     pub async fn latest_events(
         &self,
         principal: &Principal,
-        search: &Search,
+        search: Search,
         before: Option<i64>,
         limit: i64,
-    ) -> Managed<(Vec<Chained>, HashMap<MerchantId, String>)> {
+    ) -> Managed<(Vec<Chained>, HashMap<Uuid, String>)> {
         let event = self.event_by(principal, EventType::AuditEventsRead);
-        self.on_record(&event, async { Ok(principal.must_be_operator()?) }).await?;
+        self.on_record(&event, async { Ok(principal.must_be_of_platform()?) }).await?;
+        let search = Search { merchant: principal.merchant_id, ..search };
         if self.readers.is_due(principal.actor.id.as_deref().unwrap_or_default(), self.now()) {
             self.store.record(event).await?;
         }
         self.write_all_refusals().await?;
         let mut db = self.store.read().await?;
-        let found = audit::newest(&mut db, search, before, limit).await?;
-        let merchants: BTreeSet<MerchantId> =
-            found.iter().filter_map(|chained| chained.event.merchant_id).collect();
-        let names = merchants::names(&mut db, merchants.into_iter()).await?;
+        let found = audit::newest(&mut db, &search, before, limit).await?;
+        let mentioned: HashSet<Uuid> = found.iter().flat_map(|chained| chained.event.ids()).collect();
+        let names = names::names(&mut db, principal.merchant_id, mentioned.into_iter()).await?;
         Ok((found, names))
     }
 

@@ -74,11 +74,6 @@ pub async fn list(
         .await
 }
 
-const NAMES: Sql = Sql {
-    postgres: "select id, name from merchants where id = any($1)",
-    sqlite: "select id, name from merchants where id in (select unhex(value ->> 0) from jsonb_each($1))",
-};
-
 /// Merchants whose name contains this text, newest first, starting before `before`.
 pub async fn named(
     db: &mut Connection,
@@ -101,15 +96,6 @@ pub async fn named(
 /// line.
 pub async fn called(db: &mut Connection, name: &str) -> Result<Vec<Merchant>, StoreError> {
     db.query(concat!(SELECT, " where name = $1 order by id desc limit 100")).bind(name.to_owned()).all().await
-}
-
-/// The names of some merchants.
-pub async fn names(
-    db: &mut Connection,
-    ids: impl Iterator<Item = MerchantId>,
-) -> Result<HashMap<MerchantId, String>, StoreError> {
-    let rows = db.batch(&NAMES, vec![Column::ids(ids)]).all::<(MerchantId, String)>().await?;
-    Ok(rows.into_iter().collect())
 }
 
 /// Writes the fields that an operator can change. [`put_licence`] writes a licence.

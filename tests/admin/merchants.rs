@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde_json::json;
+use tollgate::domain::admin::Role;
 
 use super::{Admin, authorize, text, verify};
 use crate::support::each_engine;
@@ -160,6 +161,38 @@ async fn pages_follow_each_other_and_a_cursor_fits_one_list_alone() {
         for limit in ["0", "201", "-1", "many"] {
             operator.get(&format!("/merchants?limit={limit}")).await.problem(400, "invalid_request");
         }
+        let before = text(&made[2], "id");
+        assert_eq!(
+            operator.get(&format!("/merchants?before={before}")).await.ok()["items"],
+            json!(made[3..])
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn merchants_are_found_by_a_part_of_their_name() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let mut made = Vec::new();
+        for name in ["Blue Harbour", "Hill", "harbour 100% = !"] {
+            app.advance(TimeDelta::milliseconds(2));
+            let merchant =
+                operator.post("/merchants", json!({ "name": name, "gateway": "g" })).await.created();
+            made.push(text(&merchant, "id").to_owned());
+        }
+        let bound = Admin::of(&app, Role::MerchantViewer, made[0].parse().ok()).await;
+        let found = async |by: &Admin, query: &str| {
+            let list = by.get(&format!("/merchants?name={query}")).await.ok();
+            let items = list["items"].as_array().expect("a list");
+            items.iter().map(|one| text(one, "id").to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&operator, "HARBOUR").await, [made[2].clone(), made[0].clone()]);
+        assert_eq!(found(&operator, "100%25").await, [made[2].clone()]);
+        assert_eq!(found(&operator, &format!("harbour&before={}", made[2])).await, [made[0].clone()]);
+        assert!(found(&operator, "valley").await.is_empty());
+        assert_eq!(found(&bound, "harBOUR").await, [made[0].clone()]);
+        assert!(found(&bound, "hill").await.is_empty(), "another merchant's name");
     })
     .await;
 }
@@ -175,6 +208,7 @@ async fn no_list_takes_a_parameter_that_it_does_not_know() {
             "/users".to_owned(),
             "/tokens".to_owned(),
             "/audit-events".to_owned(),
+            "/audit-events/latest".to_owned(),
             format!("/merchants/{merchant}/api-keys"),
             format!("/merchants/{merchant}/sessions"),
             format!("/merchants/{merchant}/exchanges"),

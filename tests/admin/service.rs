@@ -80,9 +80,15 @@ async fn nobody_gives_permissions_that_they_do_not_have() {
             });
             admin.post("/tokens", body).await
         };
-        for permission in
-            ["introspect", "revoke", "exchanges.read", "audit.read", "leaks.report", "keys.write"]
-        {
+        for permission in [
+            "introspect",
+            "revoke",
+            "exchanges.read",
+            "audit.read",
+            "leaks.report",
+            "merchants.read",
+            "keys.write",
+        ] {
             token(permission, Some(&merchant)).await.created();
             assert_eq!(token(permission, None).await.status, 403);
             token(permission, Some(&other)).await.problem(404, "not_found");
@@ -185,6 +191,7 @@ async fn a_service_token_makes_no_tokens_and_no_users() {
             "exchanges.read",
             "audit.read",
             "leaks.report",
+            "merchants.read",
             "merchants.write",
             "licences.write",
             "keys.write",

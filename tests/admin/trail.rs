@@ -56,6 +56,53 @@ async fn the_whole_trail_is_listed_in_order_with_what_concerns_no_merchant() {
 }
 
 #[tokio::test]
+async fn the_latest_events_come_first_with_the_names_of_what_they_mention() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let key = operator.key(&merchant, json!({})).await;
+        let bound = json!({
+            "name": "siem", "role": "service", "permissions": ["audit.read"], "merchant_id": merchant,
+        });
+        let bound = operator.post("/tokens", bound).await.created();
+        let bound = Admin { app: &app, token: text(&bound, "token").to_owned() };
+        operator.licensed_merchant("g").await;
+
+        let of = async |by: &Admin, query: &str| by.get(&format!("/audit-events/latest?{query}")).await.ok();
+        let all = of(&operator, "").await;
+        let mut in_order = seqs(&operator.get("/audit-events").await.ok());
+        in_order.reverse();
+        assert_eq!(seqs(&all), in_order);
+        assert_eq!(all["names"][text(&key, "id")], "Till");
+        assert_eq!(all["names"][&merchant], "Acme");
+        let first = of(&operator, "limit=2").await;
+        let next = of(&operator, &format!("limit=2&cursor={}", text(&first, "next_cursor"))).await;
+        assert_eq!([seqs(&first), seqs(&next)].concat(), in_order[..4]);
+        let before = of(&operator, &format!("before={}", in_order[1])).await;
+        assert_eq!(seqs(&before), in_order[2..]);
+
+        let actor = text(&all["items"][0]["actor"], "name").replace(' ', "%20");
+        let made = format!("actor={actor}&action=api_key.created&outcome=done&object={}", text(&key, "id"));
+        assert_eq!(seqs(&of(&operator, &made).await).len(), 1);
+        let of_nobody = of(&operator, "of_platform=true").await;
+        let items = of_nobody["items"].as_array().expect("a list");
+        assert!(!items.is_empty() && items.iter().all(|item| item["merchant_id"].is_null()), "{of_nobody}");
+        for bad in ["before=x", "outcome=odd", "of_platform=1", "after=1", "limit=0"] {
+            operator.get(&format!("/audit-events/latest?{bad}")).await.problem(400, "invalid_request");
+        }
+
+        let seen = of(&bound, "").await;
+        let items = seen["items"].as_array().expect("a list");
+        assert!(
+            items.len() >= 3 && items.iter().all(|item| item["merchant_id"] == json!(merchant)),
+            "{seen}"
+        );
+        assert_eq!(reads(&app).await, 2, "once for each reader");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_follower_is_on_record_once_an_hour_and_hears_of_the_next_event() {
     each_engine(async |app| {
         let operator = Admin::operator(&app).await;

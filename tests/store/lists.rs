@@ -99,6 +99,7 @@ async fn statements_by_page(
         format!("/merchants/{id}/webhook-deliveries"),
         format!("/merchants/{id}/audit-events"),
         "/audit-events".to_owned(),
+        "/audit-events/latest".to_owned(),
     ]
     .map(|path| (admin.call(Method::GET, &path), path));
     let screens = [

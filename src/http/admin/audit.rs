@@ -1,5 +1,6 @@
 //! The audit trail.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::body::json_bytes;
 use super::page::{Page, PageQuery, Path, Query, Wanted};
@@ -24,11 +26,11 @@ use crate::http::error::Failure;
 use crate::store::audit::{Chained, Filter, Search};
 
 // An event's place in the hash chain.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = AuditEventView)]
 pub struct Link {
     /// The event's number in the hash chain.
-    seq: i64,
+    pub seq: i64,
     /// SHA-256 over this event and the previous hash, in hex.
     hash: String,
 }
@@ -126,4 +128,67 @@ pub async fn trail(
     }
     let lines = page.items.iter().flat_map(|event| [json_bytes(event), b"\n".to_vec()].concat());
     Ok(([(header::CONTENT_TYPE, NDJSON)], lines.collect::<Vec<u8>>()).into_response())
+}
+
+/// Which of the latest events to list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct LatestQuery {
+    /// A `seq`: list only earlier events.
+    before: Option<i64>,
+    /// The id or the name of a token or user, or a client id.
+    actor: Option<String>,
+    /// An action such as `api_key.revoked`.
+    action: Option<String>,
+    /// The id of an object.
+    object: Option<String>,
+    outcome: Option<Outcome>,
+    /// Whether to list only events without a merchant.
+    #[serde(default)]
+    #[param(required = false)]
+    of_platform: bool,
+    /// Objects per page, 1 to 200; the default is 50.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
+    /// The `next_cursor` of the previous page.
+    cursor: Option<String>,
+}
+
+// A page of events, newest first.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(as = LatestAuditEvents)]
+pub struct Latest {
+    pub items: Vec<AuditEventView>,
+    /// The names of merchants, keys, users and admin tokens that the events mention, by their ids.
+    pub names: HashMap<Uuid, String>,
+    /// The cursor of the next page; null on the last page.
+    pub next_cursor: Option<String>,
+}
+
+/// List the audit events of the whole platform, newest first, with the names of what they mention.
+///
+/// For operators and for service tokens with `audit.read`. A service token of one merchant sees only that
+/// merchant's events. Reading is recorded once an hour.
+#[utoipa::path(get, path = "/admin/v1/audit-events/latest", tag = "audit", params(LatestQuery),
+    responses((status = 200, body = Latest)))]
+pub async fn latest(
+    State(shared): State<Arc<Shared>>,
+    Extension(principal): Extension<Principal>,
+    Query(query): Query<LatestQuery>,
+) -> Result<Json<Latest>, Failure> {
+    let page = PageQuery { limit: query.limit, cursor: query.cursor };
+    let wanted = Wanted::new(&shared.core, "latest audit-events".to_owned(), page)?;
+    let search = Search {
+        merchant: None,
+        of_platform: query.of_platform,
+        actor: query.actor,
+        action: query.action,
+        object_id: query.object,
+        outcome: query.outcome,
+    };
+    let before = wanted.before.or(query.before);
+    let (found, names) = shared.core.latest_events(&principal, search, before, wanted.to_read()).await?;
+    let Page { items, next_cursor } = wanted.page(found, |chained| chained.seq, AuditEventView::from);
+    Ok(Json(Latest { items, names, next_cursor }))
 }

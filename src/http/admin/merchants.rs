@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::body::{Creation, IfMatch, Json, created, json_bytes, versioned};
 use super::page::{Page, PageQuery, Path, Query, Wanted};
@@ -45,16 +45,34 @@ pub async fn create(
     Ok(created(answer))
 }
 
+/// Which merchants to list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct MerchantsQuery {
+    /// A part of the name.
+    name: Option<String>,
+    /// The id of a merchant: list only those that were made before it.
+    before: Option<MerchantId>,
+    /// Objects per page, 1 to 200; the default is 50.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
+    /// The `next_cursor` of the previous page.
+    cursor: Option<String>,
+}
+
 /// List merchants, newest first.
-#[utoipa::path(get, path = "/admin/v1/merchants", tag = "merchants", params(PageQuery),
+#[utoipa::path(get, path = "/admin/v1/merchants", tag = "merchants", params(MerchantsQuery),
     responses((status = 200, body = Page<Merchant>)))]
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
-    Query(page): Query<PageQuery>,
+    Query(query): Query<MerchantsQuery>,
 ) -> Result<axum::Json<Page<Merchant>>, Failure> {
+    let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let wanted = Wanted::new(&shared.core, "merchants".to_owned(), page)?;
-    let found = shared.core.merchants(&principal, wanted.before, wanted.to_read()).await?;
+    let (part, before) = (query.name.as_deref(), wanted.before.or(query.before));
+    let found = shared.core.merchants(&principal, part, before, wanted.to_read()).await?;
     Ok(axum::Json(wanted.page(found, |merchant| merchant.id, |merchant| merchant)))
 }
 

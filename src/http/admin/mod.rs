@@ -46,6 +46,7 @@ pub fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(exchanges::list))
         .routes(routes!(audit::list))
         .routes(routes!(audit::trail))
+        .routes(routes!(audit::latest))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::show, tokens::rename, tokens::revoke))
         .routes(routes!(tokens::rotate))

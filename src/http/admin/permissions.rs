@@ -5,8 +5,8 @@
 use axum::extract::{MatchedPath, Request};
 
 use crate::domain::admin::Permission::{
-    self, AuditRead, EventsWrite, ExchangesRead, KeysWrite, LeaksReport, LicencesWrite, MerchantsWrite,
-    Revoke,
+    self, AuditRead, EventsWrite, ExchangesRead, KeysWrite, LeaksReport, LicencesWrite, MerchantsRead,
+    MerchantsWrite, Revoke,
 };
 use crate::domain::admin::{AdminToken, Role};
 
@@ -14,8 +14,8 @@ use crate::domain::admin::{AdminToken, Role};
 /// make any other call.
 pub const CALLS: &[(&str, &str, &[Permission])] = &[
     ("POST", "/admin/v1/merchants", &[MerchantsWrite]),
-    ("GET", "/admin/v1/merchants", &[MerchantsWrite]),
-    ("GET", "/admin/v1/merchants/{id}", &[MerchantsWrite, LicencesWrite]),
+    ("GET", "/admin/v1/merchants", &[MerchantsRead, MerchantsWrite]),
+    ("GET", "/admin/v1/merchants/{id}", &[MerchantsRead, MerchantsWrite, LicencesWrite]),
     ("PATCH", "/admin/v1/merchants/{id}", &[MerchantsWrite]),
     ("PUT", "/admin/v1/merchants/{id}/licences/{product}", &[LicencesWrite]),
     ("POST", "/admin/v1/merchants/{id}/api-keys", &[KeysWrite]),
@@ -44,6 +44,7 @@ pub const CALLS: &[(&str, &str, &[Permission])] = &[
     ("POST", "/admin/v1/merchants/{id}/events", &[EventsWrite]),
     ("GET", "/admin/v1/merchants/{id}/audit-events", &[AuditRead]),
     ("GET", "/admin/v1/audit-events", &[AuditRead]),
+    ("GET", "/admin/v1/audit-events/latest", &[AuditRead]),
     ("POST", "/admin/v1/leaked-keys", &[LeaksReport]),
 ];
 

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Shown<T, C> {
     #[serde(flatten)]
     pub object: T,

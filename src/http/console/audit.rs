@@ -13,7 +13,7 @@ use super::form::filled;
 use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
 use super::words::{self, Exactly};
-use crate::domain::event::{AuditEvent, Outcome};
+use crate::domain::event::Outcome;
 use crate::domain::ids::MerchantId;
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
@@ -124,7 +124,8 @@ pub(super) async fn list(
         )
         .await?;
     let principal = &context.context.principal;
-    let names = core.names(principal, Some(context.id()), ids_in(&found)).await?;
+    let mentioned = found.iter().flat_map(|chained| chained.event.ids());
+    let names = core.names(principal, Some(context.id()), mentioned).await?;
     let listed = wanted.page(found, |chained| chained.seq, |chained| row(chained, None, &names));
     let carried = asked.carried();
     html(&AuditPage {
@@ -146,11 +147,10 @@ pub(super) async fn of_platform(
     let query = PageQuery { limit: None, cursor: asked.cursor.take() };
     let wanted = Wanted::new(context.core(), "console audit events".to_owned(), query)?;
     let core = context.core();
-    let (found, merchants) =
-        core.latest_events(&context.principal, &asked.search(), wanted.before, wanted.to_read()).await?;
-    let names = core.names(&context.principal, None, ids_in(&found)).await?;
+    let (found, names) =
+        core.latest_events(&context.principal, asked.search(), wanted.before, wanted.to_read()).await?;
     let merchant = |id: MerchantId| {
-        let name = merchants.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        let name = names.get(&id.uuid()).cloned().unwrap_or_else(|| id.to_string());
         (name, format!("/console/m/{id}/audit"))
     };
     let listed = wanted.page(
@@ -173,25 +173,12 @@ pub(super) async fn of_platform(
     })
 }
 
-/// The ids of the objects of these events, and of those that their details mention.
-fn ids_in(events: &[Chained]) -> Vec<Uuid> {
-    let objects = events.iter().filter_map(|chained| chained.event.object_id.as_deref()?.parse().ok());
-    let mentioned = events.iter().flat_map(|chained| mentioned(&chained.event)).map(|(_, id)| id);
-    objects.chain(mentioned).collect()
-}
-
-/// The fields of an event's details that are ids.
-fn mentioned(event: &AuditEvent) -> impl Iterator<Item = (&str, Uuid)> {
-    let fields = event.detail.as_object().into_iter().flatten();
-    fields.filter_map(|(field, value)| Some((field.as_str(), value.as_str()?.parse().ok()?)))
-}
-
 fn row(chained: Chained, merchant: Option<(String, String)>, names: &HashMap<Uuid, String>) -> Row {
     let event = chained.event;
     let named = |id: Uuid| names.get(&id).cloned();
     Row {
         object_name: event.object_id.as_deref().and_then(|id| named(id.parse().ok()?)),
-        named: mentioned(&event).filter_map(|(field, id)| Some((spaced(field), named(id)?))).collect(),
+        named: event.mentioned().filter_map(|(field, id)| Some((spaced(field), named(id)?))).collect(),
         at: Exactly(event.at),
         who: words::actor(&event.actor),
         what: title_of(&event.action),

@@ -103,10 +103,7 @@ async fn merchants_page(context: &UserContext, listing: Listing) -> Result<Merch
     let query = PageQuery { limit: None, cursor: listing.cursor };
     let wanted = Wanted::new(core, "console merchants".to_owned(), query)?;
     let (before, limit) = (wanted.before, wanted.to_read());
-    let found = match &listing.q {
-        Some(part) => core.merchants_named(&context.principal, part, before, limit).await?,
-        None => core.merchants(&context.principal, before, limit).await?,
-    };
+    let found = core.merchants(&context.principal, listing.q.as_deref(), before, limit).await?;
     let row = |one: Merchant| Row {
         id: one.id,
         is_suspended: one.status == MerchantStatus::Suspended,

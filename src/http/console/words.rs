@@ -98,6 +98,7 @@ pub(super) const fn permission(permission: Permission) -> &'static str {
         Permission::ExchangesRead => "Read API details, sessions and webhook deliveries.",
         Permission::AuditRead => "Read the audit trail.",
         Permission::LeaksReport => "Report secrets that were found in public.",
+        Permission::MerchantsRead => "See merchants and their licences.",
         Permission::MerchantsWrite => "Create and change merchants.",
         Permission::LicencesWrite => "Grant and end licences.",
         Permission::KeysWrite => "Create and change API keys, credentials and webhook settings.",
