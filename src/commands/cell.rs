@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::CommandLine;
 use super::output::{note, print};
-use map::Map;
+use map::{Map, Proxy};
 
 #[derive(Clone, Subcommand)]
 pub(crate) enum CellJob {
@@ -42,6 +42,9 @@ pub(crate) struct MoveArguments {
     /// The proxy's name of the cell that the merchant goes to.
     #[arg(long, value_name = "NAME", requires = "map")]
     backend: Option<String>,
+    /// Which proxy reads the map.
+    #[arg(long, value_name = "PROXY", default_value = "haproxy")]
+    proxy: Proxy,
     /// Command that makes the proxy read the map again.
     #[arg(long, value_name = "COMMAND", requires = "map")]
     reload: Option<String>,
@@ -51,12 +54,12 @@ pub(crate) struct MoveArguments {
 }
 
 pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -> anyhow::Result<()> {
-    let CellJob::Move(MoveArguments { merchant, to, reached_at, map, backend, reload, undo }) = job;
+    let CellJob::Move(MoveArguments { merchant, to, reached_at, map, backend, proxy, reload, undo }) = job;
     let to = url_of(&to).context("--to")?;
     let reached_at = reached_at.map(|text| url_of(&text)).transpose().context("--reached-at")?;
     let reached_at = reached_at.as_ref().map_or(settings.database.url.expose(), DatabaseUrl::expose);
     // Find out before the merchant is off that the map exists.
-    let mut map = map.zip(backend).map(|(path, backend)| Map::new(path, backend)).transpose()?;
+    let mut map = map.zip(backend).map(|(path, backend)| Map::new(path, proxy, &backend)).transpose()?;
     let mut moving =
         Move::prepare(settings.database.url.expose(), to.expose(), &merchant, reached_at.to_owned()).await?;
     let (from, there) = moving.cells();

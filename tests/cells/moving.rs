@@ -21,7 +21,7 @@ use crate::support::load::Load;
 use crate::support::postgres::Cluster;
 use crate::support::program::{Server, run, stdout_of};
 use crate::support::tcp::Client;
-use crate::support::{Database, Merchant, database};
+use crate::support::{Call, Database, Merchant, database};
 
 const CALLERS: usize = 4;
 
@@ -46,12 +46,16 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::behind(Proxy::haproxy).await
+    }
+
+    async fn behind(proxy: fn(&[RunningCell]) -> Proxy) -> Self {
         let clusters = [(); 2].map(|()| Cluster::start());
         let mut cells = Vec::new();
         for (number, cluster) in (1..).zip(&clusters) {
             cells.push(RunningCell::start(number, Database::reached_at(cluster.database())).await);
         }
-        let proxy = Proxy::haproxy(&cells);
+        let proxy = proxy(&cells);
         Self { cells, proxy, _clusters: clusters }
     }
 
@@ -72,7 +76,8 @@ impl World {
     fn mover_that_reloads_with(&self, reload: &str, from: usize, to: usize) -> Command {
         let mut command = self.mover(from, to);
         command.arg("--map").arg(self.proxy.moved_map());
-        command.args([format!("--backend=cell_{to}"), format!("--reload={reload}")]);
+        let proxy = format!("--proxy={}", self.proxy.name);
+        command.args([format!("--backend=cell_{to}"), proxy, format!("--reload={reload}")]);
         command
     }
 
@@ -167,6 +172,22 @@ async fn a_move_that_is_killed_at_each_step_loses_nothing_and_revives_nothing() 
         assert!(off < 3000, "off for {off} ms");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merchant_that_moves_is_found_behind_nginx_too() {
+    let world = World::behind(Proxy::nginx).await;
+    let show = async |by: usize| {
+        let path = format!("/admin/v1/merchants/{}/api-keys", world.cells[0].merchant.id);
+        let bearer = format!("Bearer {}", world.cells[by - 1].operator);
+        let call = Call::get(&path).header("authorization", bearer);
+        world.client().await.send(call).await.expect("the proxy answers").status
+    };
+    for (from, to) in [(1, 2), (2, 1)] {
+        assert_eq!((show(from).await, show(to).await), (200, 401));
+        move_under_load(&world, to, async || drop(stdout_of(&mut world.mover_with_map(from, to)))).await;
+        assert_eq!((show(from).await, show(to).await), (401, 200));
+    }
 }
 
 /// The map's directory, as another move that writes the map locks it.

@@ -12,7 +12,9 @@ use super::RunningCell;
 
 const HAPROXY: &str = include_str!("../../config/cells/haproxy.cfg");
 const NGINX: &str = include_str!("../../config/cells/nginx.conf");
-const MAPS: [(&str, &str); 3] = [
+const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_http_js_module.so";
+const FILES: [(&str, &str); 4] = [
+    ("cells.js", include_str!("../../config/cells/cells.js")),
     ("cells.map", include_str!("../../config/cells/cells.map")),
     ("hosts.map", include_str!("../../config/cells/hosts.map")),
     ("moved.map", include_str!("../../config/cells/moved.map")),
@@ -21,42 +23,43 @@ const MAPS: [(&str, &str); 3] = [
 /// A proxy in front of three cells, stopped when this is dropped.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
+    /// As in `tollgate cell move --proxy`.
+    pub(super) name: &'static str,
+    /// The signal that makes it read its files again.
+    reload_signal: &'static str,
     child: Child,
     directory: TempDir,
 }
 
 impl Proxy {
     pub(super) fn haproxy(cells: &[RunningCell]) -> Self {
-        let (directory, address) = (tempfile::tempdir().expect("a directory can be made"), free_address());
-        for (name, map) in MAPS {
-            fs::write(directory.path().join(name), map).expect("the directory can be written to");
-        }
-        let maps = directory.path().to_str().expect("temporary directories have plain names");
+        let (directory, address) = (directory_with_files(), free_address());
         let config = replaced(
             &with_servers(HAPROXY, cells, |line| line.contains("-b 10.0.")),
             &[
                 (":8443 ssl crt /etc/haproxy/tls.pem alpn h2,http/1.1", &address.to_string()),
-                ("/etc/haproxy/cells", maps),
+                ("/etc/haproxy/cells", path_of(&directory)),
             ],
         );
         let path = directory.path().join("haproxy.cfg");
         fs::write(&path, config).expect("the directory can be written to");
         let mut command = Command::new("/usr/sbin/haproxy");
         command.args(["-W", "-db", "-f"]).arg(path);
-        Self::start(command, address, directory)
+        Self::start(command, ("haproxy", "USR2"), address, directory)
     }
 
     pub(super) fn nginx(cells: &[RunningCell]) -> Self {
-        let (directory, address) = (tempfile::tempdir().expect("a directory can be made"), free_address());
+        assert!(Path::new(NGINX_MODULE).exists(), "tests/run installs libnginx-mod-http-js");
+        let (directory, address) = (directory_with_files(), free_address());
         let config = replaced(
             &with_servers(NGINX, cells, |line| line.contains(".12:8080") || line.contains("ssl_certificate")),
-            &[("8443 ssl", &address.to_string())],
+            &[("8443 ssl", &address.to_string()), ("/etc/nginx/cells", path_of(&directory))],
         );
         let path = directory.path().join("nginx.conf");
         fs::write(&path, in_context(&config, directory.path())).expect("the directory can be written to");
         let mut command = Command::new("/usr/sbin/nginx");
         command.arg("-p").arg(directory.path()).arg("-c").arg(path).args(["-e", "stderr"]);
-        Self::start(command, address, directory)
+        Self::start(command, ("nginx", "HUP"), address, directory)
     }
 
     /// The file that says what moved to another cell.
@@ -64,15 +67,20 @@ impl Proxy {
         self.directory.path().join("moved.map")
     }
 
-    /// A command that makes HAProxy read its maps again.
+    /// A command that makes the proxy read its maps again.
     pub(super) fn reload(&self) -> String {
-        format!("kill -USR2 {}", self.child.id())
+        format!("kill -{} {}", self.reload_signal, self.child.id())
     }
 
-    fn start(mut command: Command, address: SocketAddr, directory: TempDir) -> Self {
+    fn start(
+        mut command: Command,
+        (name, reload_signal): (&'static str, &'static str),
+        address: SocketAddr,
+        directory: TempDir,
+    ) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("tests/run installs the proxies");
-        let proxy = Self { address, child, directory };
+        let proxy = Self { address, name, reload_signal, child, directory };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             assert!(started.elapsed() < Duration::from_secs(30), "the proxy does not listen");
@@ -87,6 +95,18 @@ impl Drop for Proxy {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
+}
+
+fn directory_with_files() -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    for (name, file) in FILES {
+        fs::write(directory.path().join(name), file).expect("the directory can be written to");
+    }
+    directory
+}
+
+fn path_of(directory: &TempDir) -> &str {
+    directory.path().to_str().expect("temporary directories have plain names")
 }
 
 fn free_address() -> SocketAddr {
@@ -119,6 +139,6 @@ fn in_context(config: &str, directory: &Path) -> String {
         .map(|what| format!("{what}_temp_path {directory}/{what};\n"))
         .collect();
     format!(
-        "daemon off;\npid {directory}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{config}}}\n"
+        "load_module {NGINX_MODULE};\ndaemon off;\npid {directory}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{config}}}\n"
     )
 }

@@ -4,9 +4,10 @@ use tollgate::store::Engine;
 
 use super::RunningCell;
 use super::proxy::Proxy;
-use crate::admin::introspect_as;
 use crate::support::tcp::Client;
 use crate::support::{Call, Database, Tokens};
+
+const FORM: &str = "application/x-www-form-urlencoded";
 
 async fn cells() -> Vec<RunningCell> {
     let mut cells = Vec::new();
@@ -20,7 +21,7 @@ fn get(path: &str, token: &str) -> Call {
     Call::get(path).header("authorization", format!("Bearer {token}"))
 }
 
-/// What both proxies can do. Returns a pair of tokens of each cell.
+/// What carries a key, an id or nothing but an admin token. Returns a pair of tokens of each cell.
 async fn assert_routes(client: &mut Client, cells: &[RunningCell]) -> Vec<Tokens> {
     let mut pairs = Vec::new();
     for (number, cell) in (1..).zip(cells) {
@@ -55,35 +56,43 @@ async fn assert_routes(client: &mut Client, cells: &[RunningCell]) -> Vec<Tokens
     pairs
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn haproxy_sends_each_call_to_the_cell_that_it_carries() {
+async fn assert_sends_each_call_to_the_cell_that_it_carries(proxy: fn(&[RunningCell]) -> Proxy) {
     let cells = cells().await;
-    let proxy = Proxy::haproxy(&cells);
+    let proxy = proxy(&cells);
     let mut client = Client::connect(proxy.address).await.expect("the proxy accepts");
     let pairs = assert_routes(&mut client, &cells).await;
+    let mut ask = async |service: &str, ask: &dyn Fn(Call) -> Call| {
+        let call = Call::post("/api/introspect").header("authorization", format!("Bearer {service}"));
+        client.send(ask(call)).await.expect("the proxy answers")
+    };
     for (cell, pair) in cells.iter().zip(&pairs) {
         // Without a key, the token that the call is about decides.
-        let asked = introspect_as(&cell.service, &pair.access);
-        let json = introspect_as(&cell.service, &pair.access).json(&[("token", &pair.access)]);
-        for call in [asked, json] {
-            let told = client.send(call).await.expect("the proxy answers").json();
-            assert_eq!(told["active"], true, "{told}");
+        let token = pair.access.as_str();
+        let escaped =
+            format!("token_type_hint=access_token&token=%{:02X}{}", token.as_bytes()[0], &token[1..]);
+        for form in [format!("token={token}"), escaped] {
+            let told = ask(&cell.service, &|call| call.body(Some(FORM), form.clone())).await.json();
+            assert_eq!(told["active"], true, "{form}: {told}");
+        }
+        let told = ask(&cell.service, &|call| call.json(&[("token", token)])).await.json();
+        assert_eq!(told["active"], true, "{told}");
+        // What is no token says nothing. The service token does.
+        for unknown in ["token=", "token=x", "token=%", "", "{", "\0"] {
+            let reply = ask(&cell.service, &|call| call.body(Some(FORM), unknown)).await;
+            assert!([200, 400].contains(&reply.status), "{unknown}: {}", reply.text());
         }
     }
     // A service token of another cell is not known where the token is.
-    let foreign = client.send(introspect_as(&cells[0].service, &pairs[1].access)).await;
-    foreign.expect("the proxy answers").refused(401, "invalid_client");
+    let form = format!("token={}", pairs[1].access);
+    ask(&cells[0].service, &|call| call.body(Some(FORM), form.clone())).await.refused(401, "invalid_client");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_sends_each_call_to_the_cell_that_it_carries() {
+    assert_sends_each_call_to_the_cell_that_it_carries(Proxy::haproxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_sends_each_call_to_the_cell_that_it_carries() {
-    let cells = cells().await;
-    let proxy = Proxy::nginx(&cells);
-    let mut client = Client::connect(proxy.address).await.expect("the proxy accepts");
-    let pairs = assert_routes(&mut client, &cells).await;
-    // Without a key, the service token decides.
-    for (cell, pair) in cells.iter().zip(&pairs) {
-        let told = client.send(introspect_as(&cell.service, &pair.access)).await;
-        assert_eq!(told.expect("the proxy answers").json()["active"], true);
-    }
+    assert_sends_each_call_to_the_cell_that_it_carries(Proxy::nginx).await;
 }

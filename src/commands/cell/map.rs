@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use clap::ValueEnum;
 use tempfile::{NamedTempFile, TempPath};
 use tokio::time::sleep;
 use tollgate::flows::move_merchant::Move;
@@ -25,9 +26,17 @@ use crate::commands::output::note;
 /// Between two tries to lock the map's directory.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A proxy, which decides how a line of the map ends.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Proxy {
+    Haproxy,
+    Nginx,
+}
+
 /// The map, with the lines of one move.
 pub(super) struct Map {
     path: PathBuf,
+    /// What follows the key in a line.
     backend: String,
     /// What has a line of this move, in order: HAProxy reads an ordered map faster.
     routed: BTreeSet<String>,
@@ -46,8 +55,12 @@ struct Ahead {
 }
 
 impl Map {
-    pub(super) fn new(path: PathBuf, backend: String) -> anyhow::Result<Self> {
+    pub(super) fn new(path: PathBuf, proxy: Proxy, backend: &str) -> anyhow::Result<Self> {
         ensure!(path.is_file(), "{}: there is no such map; make an empty file", path.display());
+        let backend = match proxy {
+            Proxy::Haproxy => backend.to_owned(),
+            Proxy::Nginx => format!("{backend};"),
+        };
         Ok(Self { path, backend, routed: BTreeSet::new(), gone: BTreeSet::new(), ahead: None })
     }
 
