@@ -1,74 +1,29 @@
 //! Behind PgBouncer: which modes work, and that others report why they do not.
 
-use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tempfile::TempDir;
 use tollgate::store::Engine;
 
 use super::support::load::Load;
+use super::support::postgres::{Cluster, Pool, Pooler};
 use super::support::program::{Server, run, tollgate};
-use super::support::{Database, TestApp, postgres};
+use super::support::tcp::Client;
+use super::support::{Database, TestApp};
 
-/// A PgBouncer in front of the server of a database, stopped when this is dropped.
-struct PgBouncer {
-    child: Child,
-    /// The same database, through it.
-    database: Arc<Database>,
-    _directory: TempDir,
-}
+/// As config/operations.md asks for.
+const TRANSACTIONS: Pool = Pool::Transactions { prepared_max: 200 };
 
-impl PgBouncer {
-    fn before(database: &Database, pool_mode: &str, connections: u32) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|listener| listener.local_addr())
-            .expect("the system has a free port")
-            .port();
-        let host = database.url.split('@').nth(1).and_then(|rest| rest.split('/').next());
-        let (host, server_port) =
-            host.and_then(|host| host.split_once(':')).expect("the URL has a host and port");
-        let settings = directory.path().join("pgbouncer.ini");
-        fs::write(
-            &settings,
-            format!(
-                "[databases]\n* = host={host} port={server_port} user=postgres\n[pgbouncer]\n\
-                 listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-                 pool_mode = {pool_mode}\ndefault_pool_size = {connections}\n\
-                 ignore_startup_parameters = extra_float_digits, options\n"
-            ),
-        )
-        .expect("the directory can be written to");
-        let mut command = Command::new("/usr/sbin/pgbouncer");
-        command.arg("--quiet").arg(&settings).stdin(Stdio::null()).stderr(Stdio::null());
-        postgres::programs::run_unprivileged(&mut command, directory.path());
-        let child = command.spawn().expect("tests/run installs PgBouncer");
-        let started = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(30), "PgBouncer does not listen");
-        }
-        let url = database.url.replace(&format!("{host}:{server_port}"), &format!("127.0.0.1:{port}"));
-        Self { child, database: Database::reached_at(url), _directory: directory }
-    }
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A server of a database, through the pooler.
+fn serve(database: &Database, pooler: &Pooler) -> Server {
+    Server::serve(&Database::reached_at(pooler.url(&database.url)))
 }
 
 #[tokio::test]
 async fn a_pool_of_sessions_serves_under_load() {
     let app = TestApp::new(Engine::Postgres).await;
     let merchant = app.merchant().await;
-    let pooler = PgBouncer::before(&app.database, "session", 40);
-    let server = Server::serve(&pooler.database);
+    let pooler = Pooler::before(&app.database.url, Pool::Sessions, 40);
+    let server = serve(&app.database, &pooler);
     let mut load = Load::start(server.address, &merchant, 16);
     load.acknowledged(300).await;
     assert!(load.stop().await.refused.is_empty());
@@ -77,11 +32,37 @@ async fn a_pool_of_sessions_serves_under_load() {
 }
 
 #[tokio::test]
+async fn nothing_acknowledged_is_lost_when_a_pool_of_transactions_or_the_server_behind_it_crashes() {
+    let cluster = Cluster::start();
+    let app = TestApp::over(Database::reached_at(cluster.database())).await;
+    let merchant = app.merchant().await;
+    let pooler = Pooler::before(&app.database.url, TRANSACTIONS, 5);
+    let server = serve(&app.database, &pooler);
+    let mut load = Load::that_reconnects(server.address, &merchant, 16);
+    load.acknowledged(300).await;
+    pooler.stop();
+    load.unavailable(20).await;
+    pooler.start();
+    load.acknowledged(300).await;
+    cluster.stop_immediate();
+    load.unavailable(20).await;
+    cluster.start_again();
+    load.acknowledged(300).await;
+
+    let outcome = load.stop().await;
+    assert!(outcome.refused.iter().all(|(status, _)| *status == 503), "{:?}", outcome.refused);
+    let mut client = Client::connect(server.address).await.expect("the server accepts");
+    for tokens in &outcome.sessions {
+        client.send(merchant.refresh(&tokens.refresh)).await.expect("the server answers").tokens();
+    }
+}
+
+#[tokio::test]
 async fn a_pool_of_transactions_without_prepared_statements_is_refused_with_what_to_set() {
     let app = TestApp::new(Engine::Postgres).await;
-    let pooler = PgBouncer::before(&app.database, "transaction", 2);
+    let pooler = Pooler::before(&app.database.url, Pool::Transactions { prepared_max: 0 }, 2);
     // Each prepares its statements on one of the two connections, so the third finds those of another one.
-    let url = format!("--database-url={}", pooler.database.url);
+    let url = format!("--database-url={}", pooler.url(&app.database.url));
     let outputs = [(); 3].map(|()| {
         let keys = "5a".repeat(32);
         run(tollgate(&["operator", "add", "Ops", &url]).env("TOLLGATE__TOKENS__KEYS", keys))
@@ -96,15 +77,18 @@ async fn a_pool_of_transactions_without_prepared_statements_is_refused_with_what
 
 #[tokio::test]
 async fn replicas_that_start_together_bring_the_schema_up_once() {
-    let database = Database::without_schema(Engine::Postgres);
-    let starts: Vec<_> = (0..4)
-        .map(|_| {
-            let mut command = Server::command("migrate", &database);
-            tokio::task::spawn_blocking(move || run(&mut command))
-        })
-        .collect();
-    for start in starts {
-        let output = start.await.expect("the command runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let [direct, other] = [(); 2].map(|()| Database::without_schema(Engine::Postgres));
+    let pooler = Pooler::before(&other.url, TRANSACTIONS, 10);
+    for database in [direct, Database::reached_at(pooler.url(&other.url))] {
+        let starts: Vec<_> = (0..4)
+            .map(|_| {
+                let mut command = Server::command("migrate", &database);
+                tokio::task::spawn_blocking(move || run(&mut command))
+            })
+            .collect();
+        for start in starts {
+            let output = start.await.expect("the command runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }

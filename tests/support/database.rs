@@ -34,7 +34,7 @@ impl Database {
         let database = Self::empty(engine, String::new);
         let url = match engine {
             Engine::Sqlite => database.url.clone(),
-            Engine::Postgres => postgres::copy_of(migrated_postgres().await),
+            Engine::Postgres => postgres::reached(postgres::copy_of(migrated_postgres().await)),
         };
         Arc::new(Self { url, ..database })
     }

@@ -140,7 +140,7 @@ impl Cluster {
 
 /// A free port on 127.0.0.1. It is below the ports that the kernel assigns itself (from 32768 on Linux), so
 /// that no connection takes it while a cluster is stopped.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 17_000;
     static FROM: OnceLock<u16> = OnceLock::new();

@@ -4,6 +4,7 @@
 //! This module starts and stops the cluster and makes empty databases. It does not know Tollgate's tables.
 
 mod cluster;
+mod pooler;
 pub(crate) mod programs;
 mod watcher;
 
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub(crate) use self::cluster::Cluster;
+pub(crate) use self::pooler::{Pool, Pooler};
 use self::programs::{execute, program, psql};
 use self::watcher::Watcher;
 
@@ -49,6 +51,16 @@ pub(crate) fn copy_of(url: &str) -> String {
         Shared::Private(cluster) => cluster.database_from(database_of(url)),
         Shared::Given(server) => server.database_from(database_of(url)),
     }
+}
+
+/// The URL at which an application reaches a database of [`copy_of`]: the same, or with `TOLLGATE_TEST_POOLED` that
+/// of a PgBouncer in front of the server.
+pub(crate) fn reached(url: String) -> String {
+    static POOLER: OnceLock<Pooler> = OnceLock::new();
+    if env::var_os("TOLLGATE_TEST_POOLED").is_none() {
+        return url;
+    }
+    POOLER.get_or_init(|| Pooler::before(&url, Pool::Transactions { prepared_max: 200 }, 10)).url(&url)
 }
 
 static SHARED: OnceLock<Shared> = OnceLock::new();
