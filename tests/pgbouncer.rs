@@ -13,17 +13,12 @@ use super::support::{Database, TestApp};
 /// As config/operations.md asks for.
 const TRANSACTIONS: Pool = Pool::Transactions { prepared_max: 200 };
 
-/// A server of a database, through the pooler.
-fn serve(database: &Database, pooler: &Pooler) -> Server {
-    Server::serve(&Database::reached_at(pooler.url(&database.url)))
-}
-
 #[tokio::test]
 async fn a_pool_of_sessions_serves_under_load() {
     let app = TestApp::new(Engine::Postgres).await;
     let merchant = app.merchant().await;
     let pooler = Pooler::before(&app.database.url, Pool::Sessions, 40);
-    let server = serve(&app.database, &pooler);
+    let server = Server::serve(&Database::reached_at(pooler.url(&app.database.url)));
     let mut load = Load::start(server.address, &merchant, 16);
     load.acknowledged(300).await;
     assert!(load.stop().await.refused.is_empty());
@@ -37,7 +32,10 @@ async fn nothing_acknowledged_is_lost_when_a_pool_of_transactions_or_the_server_
     let app = TestApp::over(Database::reached_at(cluster.database())).await;
     let merchant = app.merchant().await;
     let pooler = Pooler::before(&app.database.url, TRANSACTIONS, 5);
-    let server = serve(&app.database, &pooler);
+    let pooled = Database::reached_at(pooler.url(&app.database.url));
+    // PgBouncer lets callers wait while its server is gone.
+    let server =
+        Server::start(Server::command("serve", &pooled).env("TOLLGATE__DATABASE__TIMEOUT_SECS", "1"));
     let mut load = Load::that_reconnects(server.address, &merchant, 16);
     load.acknowledged(300).await;
     pooler.stop();
