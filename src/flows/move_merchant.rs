@@ -284,9 +284,11 @@ impl Move {
         }
     }
 
-    /// Removes what the move needed. The old rows stay in the source, which serves them no more.
+    /// Removes what the move needed. The old rows stay in the source, which serves them no more. The target receives
+    /// nothing any more, so a deletion stays here.
     pub async fn clear(&mut self, tell: impl Fn(Step)) -> Result<(), MoveError> {
         tell(Step::Clear);
+        self.source.forget_short_counts(self.merchant).await?;
         self.drop_slot().await?;
         Ok(self.source.unpublish(self.merchant).await?)
     }

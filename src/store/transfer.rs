@@ -17,6 +17,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, raw_sql};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::call_counts::SHORT_SECS;
 use super::url::Target;
 use crate::domain::cell::CellId;
 use crate::domain::ids::MerchantId;
@@ -353,6 +354,20 @@ impl End {
             .fetch_one(&mut self.db)
             .await?;
         Ok(now)
+    }
+
+    /// Deletes the merchant's counts in short slots if another cell serves the merchant, which adds its copies of them
+    /// to their hour and day. Here, nobody would.
+    pub async fn forget_short_counts(&mut self, merchant: MerchantId) -> Result<(), StoreError> {
+        sqlx::query(
+            "delete from call_counts where merchant_id = $1 and slot_secs = $2 and exists \
+             (select 1 from merchants m where m.id = $1 and m.home <> (select number from cell))",
+        )
+        .bind(merchant)
+        .bind(SHORT_SECS)
+        .execute(&mut self.db)
+        .await?;
+        Ok(())
     }
 
     /// Deletes all rows of the merchant.
