@@ -21,6 +21,7 @@ use crate::domain::cell::CellId;
 use crate::domain::clock::Clock;
 use crate::domain::entropy::Entropy;
 use crate::flows::SharedCore;
+use crate::http::console::cells::OtherCells;
 use crate::http::metrics::EdgeMetrics;
 use crate::http::server::{ListenerLimits, Transport, serve};
 use crate::http::tls::{Tls, TlsError, TlsFiles};
@@ -129,6 +130,7 @@ impl App {
                 settings.limits.sessions_per_client_max,
             ),
             core,
+            other_cells: OtherCells::new(&settings.console),
             egress,
             edge: settings.server.edge.clone(),
             logs_probes: settings.log.probes,

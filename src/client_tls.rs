@@ -1,4 +1,4 @@
-//! TLS of outgoing connections, to webhooks and to the collector of traces: which authorities are trusted.
+//! TLS of outgoing connections, to webhooks, the collector of traces and other cells: which authorities are trusted.
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@
 //! `config/default.toml` has the defaults and the list of keys. No `Debug`, explanation or mistake made here
 //! shows a secret.
 
+mod console;
 mod layers;
 mod mistakes;
 mod reader;
@@ -18,6 +19,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use console::{CellTokens, CellUrl, Console};
 pub use layers::{Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use reader::read_secret;
@@ -134,13 +136,6 @@ pub struct Webhooks {
     /// Where to send the head of the audit trail. If it is set, so is `operator_secret`.
     pub operator_url: Option<WebhookUrl>,
     pub operator_secret: Option<WebhookSecret>,
-}
-
-/// `[console]`: the web console.
-#[derive(Debug)]
-pub struct Console {
-    /// Whether a user needs a second factor to work with live keys.
-    pub totp_required_for_live: bool,
 }
 
 /// `[log]`: what is logged, and in which format.
@@ -389,12 +384,6 @@ fn cell(reader: &mut Reader) -> Option<Cell> {
     reader.relate("cell.default", "needs", "cell.id", id.is_some() || !is_default);
     let id = CellId::new(id?.try_into().ok()?)?;
     Some(Cell { id, is_default })
-}
-
-impl Console {
-    fn read(reader: &mut Reader) -> Self {
-        Self { totp_required_for_live: reader.switch("console.totp_required_for_live") }
-    }
 }
 
 impl Log {

@@ -18,7 +18,7 @@ pub enum Product {
     EnhancedSecurity,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = LicenceView)]
 pub struct Licence {
     pub active: bool,
@@ -32,7 +32,7 @@ impl Licence {
 }
 
 /// Null means that the product was never licensed.
-#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[schema(as = LicencesView)]
 pub struct Licences {
     pub api_keys: Option<Licence>,

@@ -21,7 +21,7 @@ pub enum MerchantStatus {
     Suspended,
 }
 
-#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
+#[derive(Clone, Debug, FromRow, Serialize, Deserialize, ToSchema)]
 #[schema(as = MerchantView)]
 pub struct Merchant {
     pub id: MerchantId,
@@ -37,7 +37,7 @@ pub struct Merchant {
     #[serde(skip)]
     pub revision: i64,
     /// Another cell serves the merchant, or none for a moment. Absent if this one does.
-    #[serde(rename = "elsewhere", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "elsewhere", default, skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub is_elsewhere: bool,
     pub created_at: Timestamp,

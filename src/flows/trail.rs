@@ -64,16 +64,20 @@ pub struct Reading {
 impl Core {
     /// A page of the whole trail, newest first, with the names of what the events mention. For operators and for
     /// service tokens that may read it. A service token of one merchant sees only that merchant's events. Reading
-    /// is recorded once an hour.
+    /// is recorded once an hour. `cells` are the names of other cells that are asked for the same page.
     pub async fn latest_events(
         &self,
         principal: &Principal,
         search: Search,
         before: Option<i64>,
         limit: i64,
+        cells: &[&str],
     ) -> Managed<(Vec<Chained>, HashMap<Uuid, String>)> {
-        let event = self.event_by(principal, EventType::AuditEventsRead);
+        let mut event = self.event_by(principal, EventType::AuditEventsRead);
         self.on_record(&event, async { Ok(principal.must_be_of_platform()?) }).await?;
+        if !cells.is_empty() {
+            event.detail = json!({ "cells": cells });
+        }
         let search = Search { merchant: principal.merchant_id, ..search };
         if self.readers.is_due(principal.actor.id.as_deref().unwrap_or_default(), self.now()) {
             self.store.record(event).await?;

@@ -72,6 +72,8 @@ pub struct Shared {
     pub logs_probes: bool,
     pub exchanges: ExchangeLog,
     pub sweeper: Arc<Sweeper>,
+    /// Cells whose lists the console shows too. `None` if the settings name none.
+    pub other_cells: Option<console::cells::OtherCells>,
     /// For webhook tests.
     pub egress: Arc<Egress>,
     /// Open requests, including those whose clients have hung up.

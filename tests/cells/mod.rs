@@ -1,6 +1,7 @@
 //! Cells: installations behind one proxy, each with its own database.
 
 mod commands;
+mod console;
 mod identity;
 mod moving;
 mod outage;

@@ -72,6 +72,8 @@ fn the_defaults_are_the_published_ones() {
     assert_eq!(settings.retention.audit, TimeDelta::days(400));
     assert_eq!(settings.retention.exchanges, TimeDelta::days(30));
     assert_eq!(settings.retention.exchange_success_sample, 1.0);
+    assert!(!settings.console.totp_required_for_live);
+    assert!(settings.console.cells.is_empty() && settings.console.cell_tokens_file.is_none());
     assert_eq!(settings.log.level, "info");
     assert_eq!(settings.log.format, LogFormat::Text);
     assert_eq!(settings.traces.otlp_endpoint, None);
@@ -239,7 +241,9 @@ fn the_bounds_of_numbers_are_those_in_the_comments() {
 
 #[test]
 fn settings_show_no_secret() {
-    let settings = start().env("DATABASE_URL", URL).env("TOLLGATE__TOKENS__KEYS", KEY_1).loads();
+    let start = start().env("DATABASE_URL", URL).env("TOLLGATE__TOKENS__KEYS", KEY_1);
+    let start = start.env("TOLLGATE__CONSOLE__CELLS", "us=https://us.example");
+    let settings = start.env("TOLLGATE__CONSOLE__CELL_TOKENS", &format!("us=tga_{PASSWORD:x<43}")).loads();
     for shown in [settings.explain(), format!("{settings:?}"), format!("{settings:#?}")] {
         for secret in [PASSWORD, KEY_1, "17, 17"] {
             assert!(!shown.contains(secret), "{shown}");
@@ -281,5 +285,59 @@ fn scopes_are_a_list_or_say_what_each_allows() {
         ["scopes = { \"a b\" = \"x\" }", "scopes = { a = 1 }", "scopes = { a = \"x\\ny\" }", "scopes = 1"]
     {
         assert!(load(&format!("[tokens]\n{bad}\n")).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn other_cells_have_a_name_a_url_that_is_safe_for_a_token_and_a_token() {
+    const CELLS: &str = "TOLLGATE__CONSOLE__CELLS";
+    const TOKENS: &str = "TOLLGATE__CONSOLE__CELL_TOKENS";
+    let (one, two) = (format!("tga_{}", "1".repeat(43)), format!("tga_c8d{}", "2".repeat(43)));
+    let tokens = format!("# made on Monday\nus = {one}\r\n\nap={two}\n");
+    let start_with_file = start().other_file("tokens", &tokens);
+    let file = start_with_file.path("tokens");
+    let console = start_with_file
+        .env(CELLS, "us=https://us.example, ap=http://127.0.0.1:8080/ap")
+        .env("TOLLGATE__CONSOLE__CELL_TOKENS_FILE", &file)
+        .loads()
+        .console;
+    let cells: Vec<_> = console.cells.iter().map(|cell| (cell.name.as_str(), cell.url.as_str())).collect();
+    assert_eq!(cells, [("us", "https://us.example"), ("ap", "http://127.0.0.1:8080/ap")]);
+    assert_eq!(console.cell_tokens.of("ap").map(|token| token.expose()), Some(two.as_str()));
+    assert!(console.cell_tokens.of("eu").is_none());
+    assert_eq!(console.cell_tokens_file.as_deref(), Some(Path::new(&file)));
+
+    for (cells, tokens, expected) in [
+        ("tga_horse", "", "is not of the form NAME=URL"),
+        ("u s=https://us.example", "", "is not of the form NAME=URL"),
+        ("=https://us.example", "", "is not of the form NAME=URL"),
+        (&format!("{}=https://us.example", "u".repeat(33)), "", "is not of the form NAME=URL"),
+        ("us=ftp://us.example", "", "is no URL"),
+        ("us=tga_horse", "", "is no URL"),
+        ("us=https://us.example/", "", "is no URL"),
+        ("us=https://tga_horse@us.example", "", "is no URL"),
+        ("us=http://us.example", "", "use https"),
+        ("us=http://10.0.0.1:8080", "", "use https"),
+        ("us=http://127.0.0.1.example", "", "use https"),
+        (&"us=https://us.example,".repeat(17), "", "17 entries are more than 16"),
+        (
+            "us=https://us.example,us=https://b.example",
+            &format!("us={one},us={two}"),
+            "must name each cell once",
+        ),
+        ("us=https://us.example", "", "must name each cell once, and exactly those in"),
+        ("", &format!("us={one}"), "must name each cell once, and exactly those in"),
+        ("us=https://us.example", &format!("eu={one}"), "must name each cell once, and exactly those in"),
+        ("us=https://us.example", "us=correct-horse", "entry 1 is not of the form NAME=TOKEN"),
+        (
+            "us=https://us.example",
+            &format!("us={one},eu=correct-horse"),
+            "entry 2 is not of the form NAME=TOKEN",
+        ),
+        ("us=https://us.example", "us=tga_correct-horse", "entry 1 is not of the form NAME=TOKEN"),
+    ] {
+        let mistakes = start().env(CELLS, cells).env(TOKENS, tokens).mistakes();
+        assert!(mistakes.iter().any(|mistake| mistake.contains(expected)), "{cells} {tokens}: {mistakes:?}");
+        assert!(!mistakes.concat().contains("horse"), "{mistakes:?}");
     }
 }

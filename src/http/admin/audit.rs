@@ -188,7 +188,7 @@ pub async fn latest(
         outcome: query.outcome,
     };
     let before = wanted.before.or(query.before);
-    let (found, names) = shared.core.latest_events(&principal, search, before, wanted.to_read()).await?;
+    let (found, names) = shared.core.latest_events(&principal, search, before, wanted.to_read(), &[]).await?;
     let Page { items, next_cursor } = wanted.page(found, |chained| chained.seq, AuditEventView::from);
     Ok(Json(Latest { items, names, next_cursor }))
 }

@@ -1,6 +1,6 @@
 //! The audit trail, on a screen and as CSV for a spreadsheet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use askama::Template;
 use axum::http::{HeaderValue, header};
@@ -8,13 +8,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::cells::{Answers, Place, Silent, THIS_CELL};
 use super::context::{MerchantContext, UserContext};
 use super::form::filled;
 use super::listing::{carried, next_page};
 use super::page::{Page, Screen, html};
 use super::words::{self, Exactly};
-use crate::domain::event::Outcome;
-use crate::domain::ids::MerchantId;
+use crate::domain::event::{AuditEvent, Outcome};
+use crate::http::admin::audit::{AuditEventView, Latest};
 use crate::http::admin::page::{PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 use crate::store::audit::{Chained, Search};
@@ -47,11 +48,14 @@ struct AuditPage {
     is_filtered: bool,
     /// The trail of the whole platform, including events without a merchant.
     is_platform: bool,
+    spans_cells: bool,
+    silent: Vec<Silent>,
     rows: Vec<Row>,
     next: Option<String>,
 }
 
 struct Row {
+    cell: Place,
     at: Exactly,
     who: String,
     what: String,
@@ -126,12 +130,15 @@ pub(super) async fn list(
     let principal = &context.context.principal;
     let mentioned = found.iter().flat_map(|chained| chained.event.ids());
     let names = core.names(principal, Some(context.id()), mentioned).await?;
-    let listed = wanted.page(found, |chained| chained.seq, |chained| row(chained, None, &names));
+    let listed =
+        wanted.page(found, |chained| chained.seq, |chained| row(Place::here(), chained.event, None, &names));
     let carried = asked.carried();
     html(&AuditPage {
         page: context.page("Audit trail", Screen::AuditTrail),
         base: context.path("/audit"),
         is_platform: false,
+        spans_cells: false,
+        silent: Vec::new(),
         is_filtered: !carried.is_empty(),
         rows: listed.items,
         next: next_page(&carried, listed.next_cursor.as_deref()),
@@ -139,26 +146,58 @@ pub(super) async fn list(
     })
 }
 
+/// An event of this cell or of another.
+struct OfCell {
+    cell: Place,
+    seq: i64,
+    event: AuditEvent,
+}
+
+/// Before which number the page begins in each cell, by the name of the cell.
+type Begin = BTreeMap<String, i64>;
+
 /// The trail of the whole platform, for operators.
 pub(super) async fn of_platform(
     context: UserContext,
     Query(mut asked): Query<Asked>,
 ) -> Result<Response, Failure> {
     let query = PageQuery { limit: None, cursor: asked.cursor.take() };
-    let wanted = Wanted::new(context.core(), "console audit events".to_owned(), query)?;
-    let core = context.core();
-    let (found, names) =
-        core.latest_events(&context.principal, asked.search(), wanted.before, wanted.to_read()).await?;
-    let merchant = |id: MerchantId| {
-        let name = names.get(&id.uuid()).cloned().unwrap_or_else(|| id.to_string());
-        (name, format!("/console/m/{id}/audit"))
-    };
+    let wanted = Wanted::<Begin>::new(context.core(), "console audit events".to_owned(), query)?;
+    let (core, limit, search) = (context.core(), wanted.to_read(), asked.search());
+    let mut begin = wanted.before.clone().unwrap_or_default();
+    let (cells, before) = (context.other_cells(), begin.get(THIS_CELL).copied());
+    let (found, of_this_cell) =
+        core.latest_events(&context.principal, search.clone(), before, limit, &cells).await?;
+    let ask = |cell: &str| path_of_latest(&search, begin.get(cell).copied(), limit);
+    let Answers { answers, silent } = context.ask_other_cells::<Latest>(ask).await;
+
+    let here = found.into_iter().map(|chained| OfCell {
+        cell: Place::here(),
+        seq: chained.seq,
+        event: chained.event,
+    });
+    let (mut lists, mut names) = (vec![here.collect()], HashMap::new());
+    for (cell, latest) in answers {
+        let of_cell =
+            |one: AuditEventView| OfCell { cell: cell.clone(), seq: one.worked_out.seq, event: one.object };
+        lists.push(latest.items.into_iter().map(of_cell).collect());
+        names.extend(latest.names);
+    }
+    names.extend(of_this_cell);
+    let newest = newest_of(lists, limit);
+    // If there is a next page, the last of these events is on it.
+    if let [shown @ .., _] = &newest[..] {
+        begin.extend(shown.iter().map(|one| (one.cell.name.clone(), one.seq)));
+    }
     let listed = wanted.page(
-        found,
-        |chained| chained.seq,
-        |chained| {
-            let merchant = chained.event.merchant_id.map(merchant);
-            row(chained, merchant, &names)
+        newest,
+        |_| begin.clone(),
+        |one| {
+            let merchant = one.event.merchant_id.map(|id| {
+                let name = names.get(&id.uuid()).cloned().unwrap_or_else(|| id.to_string());
+                (name, format!("{}/console/m/{id}/audit", one.cell.base))
+            });
+            row(one.cell, one.event, merchant, &names)
         },
     );
     let carried = asked.carried();
@@ -167,16 +206,44 @@ pub(super) async fn of_platform(
         base: "/console/audit".to_owned(),
         is_platform: true,
         is_filtered: !carried.is_empty(),
+        spans_cells: !cells.is_empty(),
+        silent,
         rows: listed.items,
         next: next_page(&carried, listed.next_cursor.as_deref()),
         asked,
     })
 }
 
-fn row(chained: Chained, merchant: Option<(String, String)>, names: &HashMap<Uuid, String>) -> Row {
-    let event = chained.event;
+/// The call with which another cell is asked for its events.
+fn path_of_latest(search: &Search, before: Option<i64>, limit: i64) -> String {
+    let before = before.map(|before| before.to_string());
+    let filters = carried(&[
+        ("before", before.as_deref()),
+        ("actor", search.actor.as_deref()),
+        ("action", search.action.as_deref()),
+        ("object", search.object_id.as_deref()),
+        ("outcome", search.outcome.map(<&str>::from)),
+        ("of_platform", search.of_platform.then_some("true")),
+    ]);
+    format!("/admin/v1/audit-events/latest?{filters}limit={limit}")
+}
+
+/// The newest events of all lists. Each list stays in its order, that of the commits, in which times may go back.
+fn newest_of(mut lists: Vec<VecDeque<OfCell>>, limit: i64) -> Vec<OfCell> {
+    let next = || lists.iter_mut().max_by_key(|list| list.front().map(|one| one.event.at))?.pop_front();
+    std::iter::from_fn(next).take(limit as usize).collect()
+}
+
+fn row(
+    cell: Place,
+    event: AuditEvent,
+    merchant: Option<(String, String)>,
+    names: &HashMap<Uuid, String>,
+) -> Row {
+    let detail = event.detail.to_string();
     let named = |id: Uuid| names.get(&id).cloned();
     Row {
+        cell,
         object_name: event.object_id.as_deref().and_then(|id| named(id.parse().ok()?)),
         named: event.mentioned().filter_map(|(field, id)| Some((spaced(field), named(id)?))).collect(),
         at: Exactly(event.at),
@@ -188,7 +255,7 @@ fn row(chained: Chained, merchant: Option<(String, String)>, names: &HashMap<Uui
         is_refused: event.outcome == Outcome::Refused,
         client_ip: event.client_ip.unwrap_or_default(),
         request_id: event.request_id.unwrap_or_default(),
-        detail: if chained.detail == "{}" { String::new() } else { chained.detail },
+        detail: if detail == "{}" { String::new() } else { detail },
     }
 }
 

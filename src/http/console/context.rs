@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::cells::{Answers, OtherCells};
 use super::guard::origin;
 use super::page::{Page, Screen};
 use crate::domain::admin::Role;
@@ -55,6 +57,22 @@ impl UserContext {
 
     pub(super) fn page(&self, title: &'static str, screen: Screen) -> Page {
         Page::new(title, screen, &self.who, None)
+    }
+
+    /// The names of the other cells that lists span.
+    pub(super) fn other_cells(&self) -> Vec<&str> {
+        self.shared.other_cells.iter().flat_map(OtherCells::names).collect()
+    }
+
+    /// Asks the other cells for their part of a list, if the settings name any.
+    pub(super) async fn ask_other_cells<T: DeserializeOwned>(
+        &self,
+        path: impl Fn(&str) -> String,
+    ) -> Answers<T> {
+        match &self.shared.other_cells {
+            Some(cells) => cells.ask(self.principal.request_id.as_deref().unwrap_or_default(), path).await,
+            None => Answers::default(),
+        }
     }
 
     /// A new name for a form that creates something. If the form is sent twice, it creates one object.

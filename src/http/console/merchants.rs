@@ -1,11 +1,14 @@
 //! Merchants and their licences. Operators manage them, and a merchant's own users can see them.
 
+use std::cmp::Reverse;
+
 use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::cells::{Answers, Place, Silent};
 use super::confirm::{ConfirmPage, costs};
 use super::context::{MerchantContext, UserContext};
 use super::form::{Form, RestorableForm, filled};
@@ -24,7 +27,7 @@ use crate::flows::error::Refused;
 use crate::flows::live::Whose;
 use crate::flows::manage::check_name;
 use crate::flows::manage_merchants::{self, MerchantChanges};
-use crate::http::admin::page::{PageQuery, Query, Wanted};
+use crate::http::admin::page::{Page as List, PageQuery, Query, Wanted};
 use crate::http::error::Failure;
 
 const NEW_MERCHANT: &str = "new merchant";
@@ -34,6 +37,8 @@ const NEW_MERCHANT: &str = "new merchant";
 struct MerchantsPage {
     page: Page,
     once: String,
+    spans_cells: bool,
+    silent: Vec<Silent>,
     rows: Vec<Row>,
     next: Option<String>,
     q: String,
@@ -42,6 +47,7 @@ struct MerchantsPage {
 }
 
 struct Row {
+    cell: Place,
     id: MerchantId,
     name: String,
     gateway: String,
@@ -102,9 +108,17 @@ async fn merchants_page(context: &UserContext, listing: Listing) -> Result<Merch
     let core = context.core();
     let query = PageQuery { limit: None, cursor: listing.cursor };
     let wanted = Wanted::new(core, "console merchants".to_owned(), query)?;
-    let (before, limit) = (wanted.before, wanted.to_read());
-    let found = core.merchants(&context.principal, listing.q.as_deref(), before, limit).await?;
-    let row = |one: Merchant| Row {
+    let (part, before, limit) = (listing.q.as_deref(), wanted.before, wanted.to_read());
+    let found = core.merchants(&context.principal, part, before, limit).await?;
+    let ask = |_: &str| {
+        let before = before.map(|before| before.to_string());
+        let filters = carried(&[("name", part), ("before", before.as_deref())]);
+        format!("/admin/v1/merchants?{filters}limit={limit}")
+    };
+    let Answers { answers, silent } = context.ask_other_cells::<List<Merchant>>(ask).await;
+    let others = answers.into_iter().map(|(cell, list)| (cell, list.items));
+    let row = |(cell, one): (Place, Merchant)| Row {
+        cell,
         id: one.id,
         is_suspended: one.status == MerchantStatus::Suspended,
         is_elsewhere: one.is_elsewhere,
@@ -113,16 +127,32 @@ async fn merchants_page(context: &UserContext, listing: Listing) -> Result<Merch
         name: one.name,
         gateway: one.gateway,
     };
-    let listed = wanted.page(found, |one| one.id, row);
+    let listed = wanted.page(of_all_cells(found, others), |(_, one)| one.id, row);
     Ok(MerchantsPage {
         page: context.page("Merchants", Screen::Merchants),
         once: context.new_once(),
+        spans_cells: !context.other_cells().is_empty(),
+        silent,
         rows: listed.items,
         next: next_page(&carried(&[("q", listing.q.as_deref())]), listed.next_cursor.as_deref()),
         q: listing.q.unwrap_or_default(),
         fields: MerchantFields::default(),
         mistakes: Mistakes::default(),
     })
+}
+
+/// The merchants of this cell and of others, newest first. A merchant that has moved is in the list of two cells, and
+/// is shown once, where it is.
+fn of_all_cells(
+    here: Vec<Merchant>,
+    others: impl Iterator<Item = (Place, Vec<Merchant>)>,
+) -> Vec<(Place, Merchant)> {
+    let lists = std::iter::once((Place::here(), here)).chain(others);
+    let mut all: Vec<(Place, Merchant)> =
+        lists.flat_map(|(cell, list)| list.into_iter().map(move |one| (cell.clone(), one))).collect();
+    all.sort_by_key(|(_, one)| (Reverse(one.id), one.is_elsewhere));
+    all.dedup_by_key(|(_, one)| one.id);
+    all
 }
 
 /// The form of a merchant, new or not.

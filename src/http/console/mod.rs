@@ -1,6 +1,8 @@
 //! The web console. It parses forms, calls the same flows as the admin API, and renders pages. It makes no
 //! decisions of its own. It has no build step and works without JavaScript.
 //!
+//! The lists of merchants and of audit events can span several cells: [`cells`] asks the others.
+//!
 //! Each screen is one file, with its templates in `templates`. An operator selects a merchant and then has
 //! the same screens as the merchant's own users.
 
@@ -8,6 +10,7 @@ mod access_keys;
 mod account;
 pub(super) mod assets;
 mod audit;
+pub mod cells;
 mod chart;
 mod confirm;
 mod context;
