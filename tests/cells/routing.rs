@@ -8,6 +8,7 @@ use crate::support::tcp::Client;
 use crate::support::{Call, Database, Tokens};
 
 const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
 
 async fn cells() -> Vec<RunningCell> {
     let mut cells = Vec::new();
@@ -61,30 +62,32 @@ async fn assert_sends_each_call_to_the_cell_that_it_carries(proxy: fn(&[RunningC
     let proxy = proxy(&cells);
     let mut client = Client::connect(proxy.address).await.expect("the proxy accepts");
     let pairs = assert_routes(&mut client, &cells).await;
-    let mut ask = async |service: &str, ask: &dyn Fn(Call) -> Call| {
+    let mut ask = async |service: &str, label: &'static str, body: &str| {
         let call = Call::post("/api/introspect").header("authorization", format!("Bearer {service}"));
-        client.send(ask(call)).await.expect("the proxy answers")
+        client.send(call.body(Some(label), body.to_owned())).await.expect("the proxy answers")
     };
-    for (cell, pair) in cells.iter().zip(&pairs) {
-        // Without a key, the token that the call is about decides.
+    for (number, (cell, pair)) in cells.iter().zip(&pairs).enumerate() {
+        let of_another = &cells[(number + 1) % cells.len()].service;
         let token = pair.access.as_str();
-        let escaped =
-            format!("token_type_hint=access_token&token=%{:02X}{}", token.as_bytes()[0], &token[1..]);
-        for form in [format!("token={token}"), escaped] {
-            let told = ask(&cell.service, &|call| call.body(Some(FORM), form.clone())).await.json();
-            assert_eq!(told["active"], true, "{form}: {told}");
+        let json = format!(" {{\"token\":\"{token}\"}}");
+        let (first, rest) = (token.as_bytes()[0], &token[1..]);
+        for (label, body) in [
+            (FORM, format!("token={token}")),
+            (FORM, format!("token_type_hint=access_token&token=%{first:02X}{rest}")),
+            (JSON, json.clone()),
+            // What begins with a brace is JSON, whatever its label.
+            (FORM, json),
+        ] {
+            // Without a key, the token that the call is about decides, and not the service token.
+            assert_eq!(ask(&cell.service, label, &body).await.json()["active"], true, "{label}: {body}");
+            ask(of_another, label, &body).await.refused(401, "invalid_client");
         }
-        let told = ask(&cell.service, &|call| call.json(&[("token", token)])).await.json();
-        assert_eq!(told["active"], true, "{told}");
-        // What is no token says nothing. The service token does.
-        for unknown in ["token=", "token=x", "token=%", "", "{", "\0"] {
-            let reply = ask(&cell.service, &|call| call.body(Some(FORM), unknown)).await;
-            assert!([200, 400].contains(&reply.status), "{unknown}: {}", reply.text());
+        // What is no token says nothing, so the service token decides.
+        for body in ["token=", "token=x", "token=%", "", "{", "\0"] {
+            let reply = ask(&cell.service, FORM, body).await;
+            assert!([200, 400].contains(&reply.status), "{body}: {}", reply.text());
         }
     }
-    // A service token of another cell is not known where the token is.
-    let form = format!("token={}", pairs[1].access);
-    ask(&cells[0].service, &|call| call.body(Some(FORM), form.clone())).await.refused(401, "invalid_client");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
