@@ -7,8 +7,8 @@ use anyhow::{Context, bail, ensure};
 use tollgate::app::{Create, open_store};
 use tollgate::config::{DatabaseUrl, Settings};
 use tollgate::domain::cell::Cell;
-use tollgate::flows::error::{Error, Refused};
-use tollgate::store::{cell, url};
+use tollgate::flows::error::{Error, Fault, Refused};
+use tollgate::store::{StoreError, cell, url};
 
 use super::find::Absent;
 use super::output::{CELL, note};
@@ -79,7 +79,11 @@ async fn run_on(settings: &mut Settings, job: Job) -> anyhow::Result<()> {
     super::run(settings, job).await
 }
 
-/// Whether the cell answered that it does not have what the command names.
+/// Whether the cell answered that it does not have what the command names, or has it no more.
 fn is_absent(error: &anyhow::Error) -> bool {
-    error.is::<Absent>() || matches!(error.downcast_ref(), Some(Error::Refused(Refused::NotFound)))
+    error.is::<Absent>()
+        || matches!(
+            error.downcast_ref(),
+            Some(Error::Refused(Refused::NotFound) | Error::Fault(Fault::Store(StoreError::Elsewhere)))
+        )
 }

@@ -56,6 +56,16 @@ async fn what_spans_cells_is_asked_of_each_and_says_which_one_answered() {
                 && String::from_utf8_lossy(&absent.stderr).contains("there is no merchant")
         );
 
+        // A cell that the merchant has left answers too.
+        let mut leave = on(&databases[..1], &["key", "list", &merchants[0]]);
+        stdout_of(&mut leave);
+        let one = TestApp::over_with(Arc::clone(&databases[0]), CELLS[0]).await;
+        one.run_sql("update merchants set home = 2").await;
+        one.stopped().await;
+        let left = run(&mut on(&databases, &["key", "list", &merchants[0]]));
+        let told = String::from_utf8_lossy(&left.stderr);
+        assert!(!left.status.success() && !told.contains("did not answer"), "{told}");
+
         let suspended = run(&mut on(&databases, &["merchant", "suspend", &merchants[1]]));
         assert!(!suspended.status.success(), "a change went to several cells");
         stdout_of(&mut on(&databases[1..2], &["merchant", "suspend", &merchants[1]]));
