@@ -25,8 +25,6 @@ pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     /// As in `tollgate cell move --proxy`.
     pub(super) name: &'static str,
-    /// The signal that makes it read its files again.
-    reload_signal: &'static str,
     child: Child,
     directory: TempDir,
 }
@@ -45,7 +43,7 @@ impl Proxy {
         fs::write(&path, config).expect("the directory can be written to");
         let mut command = Command::new("/usr/sbin/haproxy");
         command.args(["-W", "-db", "-f"]).arg(path);
-        Self::start(command, ("haproxy", "USR2"), address, directory)
+        Self::start(command, "haproxy", address, directory)
     }
 
     pub(super) fn nginx(cells: &[RunningCell]) -> Self {
@@ -59,7 +57,7 @@ impl Proxy {
         fs::write(&path, in_context(&config, directory.path())).expect("the directory can be written to");
         let mut command = Command::new("/usr/sbin/nginx");
         command.arg("-p").arg(directory.path()).arg("-c").arg(path).args(["-e", "stderr"]);
-        Self::start(command, ("nginx", "HUP"), address, directory)
+        Self::start(command, "nginx", address, directory)
     }
 
     /// The file that says what moved to another cell.
@@ -69,18 +67,14 @@ impl Proxy {
 
     /// A command that makes the proxy read its maps again.
     pub(super) fn reload(&self) -> String {
-        format!("kill -{} {}", self.reload_signal, self.child.id())
+        let signal = if self.name == "nginx" { "HUP" } else { "USR2" };
+        format!("kill -{signal} {}", self.child.id())
     }
 
-    fn start(
-        mut command: Command,
-        (name, reload_signal): (&'static str, &'static str),
-        address: SocketAddr,
-        directory: TempDir,
-    ) -> Self {
+    fn start(mut command: Command, name: &'static str, address: SocketAddr, directory: TempDir) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("tests/run installs the proxies");
-        let proxy = Self { address, name, reload_signal, child, directory };
+        let proxy = Self { address, name, child, directory };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             assert!(started.elapsed() < Duration::from_secs(30), "the proxy does not listen");
