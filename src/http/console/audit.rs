@@ -169,7 +169,7 @@ pub(super) async fn of_platform(
     let (found, of_this_cell) =
         core.latest_events(&context.principal, search.clone(), before, limit, &cells).await?;
     let ask = |cell: &str| path_of_latest(&search, begin.get(cell).copied(), limit);
-    let Answers { answers, silent } = context.ask_other_cells::<Latest>(ask).await;
+    let Answers { answers, silent, .. } = context.ask_other_cells::<Latest>(ask).await;
 
     let here = found.into_iter().map(|chained| OfCell {
         cell: Place::here(),

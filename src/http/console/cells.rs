@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::iter::successors;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderValue, Request, StatusCode, header};
 use bytes::Bytes;
@@ -67,12 +67,14 @@ impl Place {
 /// What the other cells answered, if there are any.
 pub(super) struct Answers<T> {
     pub(super) answers: Vec<(Place, T)>,
+    /// How long each of them took, for people: `us in 12 ms`.
+    pub(super) times: Vec<String>,
     pub(super) silent: Vec<Silent>,
 }
 
 impl<T> Default for Answers<T> {
     fn default() -> Self {
-        Self { answers: Vec::new(), silent: Vec::new() }
+        Self { answers: Vec::new(), times: Vec::new(), silent: Vec::new() }
     }
 }
 
@@ -119,17 +121,21 @@ impl OtherCells {
         request_id: &str,
         path: impl Fn(&str) -> String,
     ) -> Answers<T> {
-        let tokens = self.tokens();
+        let (tokens, begun) = (self.tokens(), Instant::now());
         let ask = async |cell: &CellUrl| {
             let token = tokens.as_ref().and_then(|tokens| tokens.of(&cell.name)).ok_or(NoAnswer::NoToken)?;
             let url = format!("{}{}", cell.url, path(&cell.name));
-            timeout(TIMEOUT, self.call(&url, token, request_id)).await.unwrap_or(Err(NoAnswer::TimedOut))
+            let answer = timeout(TIMEOUT, self.call(&url, token, request_id)).await;
+            answer.unwrap_or(Err(NoAnswer::TimedOut)).map(|answer| (answer, begun.elapsed().as_millis()))
         };
         let mut all = Answers::default();
         for (cell, answer) in self.cells.iter().zip(join_all(self.cells.iter().map(ask)).await) {
             let place = Place { name: cell.name.clone(), base: cell.url.clone() };
             match answer {
-                Ok(answer) => all.answers.push((place, answer)),
+                Ok((answer, millis)) => {
+                    all.times.push(format!("{} in {millis} ms", cell.name));
+                    all.answers.push((place, answer));
+                }
                 Err(error) => {
                     let causes = successors(Some(&error as &dyn Error), |error| (*error).source());
                     let chain: Vec<String> = causes.map(ToString::to_string).collect();

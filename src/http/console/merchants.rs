@@ -39,6 +39,7 @@ struct MerchantsPage {
     once: String,
     spans_cells: bool,
     silent: Vec<Silent>,
+    times: Vec<String>,
     rows: Vec<Row>,
     next: Option<String>,
     q: String,
@@ -115,7 +116,7 @@ async fn merchants_page(context: &UserContext, listing: Listing) -> Result<Merch
         let filters = carried(&[("name", part), ("before", before.as_deref())]);
         format!("/admin/v1/merchants?{filters}limit={limit}")
     };
-    let Answers { answers, silent } = context.ask_other_cells::<List<Merchant>>(ask).await;
+    let Answers { answers, times, silent } = context.ask_other_cells::<List<Merchant>>(ask).await;
     let others = answers.into_iter().map(|(cell, list)| (cell, list.items));
     let row = |(cell, one): (Place, Merchant)| Row {
         cell,
@@ -133,6 +134,7 @@ async fn merchants_page(context: &UserContext, listing: Listing) -> Result<Merch
         once: context.new_once(),
         spans_cells: !context.other_cells().is_empty(),
         silent,
+        times,
         rows: listed.items,
         next: next_page(&carried(&[("q", listing.q.as_deref())]), listed.next_cursor.as_deref()),
         q: listing.q.unwrap_or_default(),
