@@ -49,17 +49,34 @@ const REMOVE: &str = "delete from call_counts where (merchant_id, slot_secs, slo
      where slot_secs = $1 and slot <= $2";
 const OLDEST_FIRST: &str = " order by slot limit $3)";
 
+const COLUMNS: &str = "merchant_id, slot_secs, slot, kind, reason, good, latency_class, calls";
+const POSTGRES_ADD: &str = concat!(
+    "insert into call_counts (",
+    COLUMNS,
+    ") select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], \
+     $7::bigint[], $8::bigint[]) as counted (",
+    COLUMNS,
+    ") where "
+);
+const SQLITE_ADD: &str = concat!(
+    "insert into call_counts (",
+    COLUMNS,
+    ") select * from (select unhex(value ->> 0) as merchant_id, value ->> 1, value ->> 2, value ->> 3, value ->> 4, \
+     value ->> 5, value ->> 6, value ->> 7 from jsonb_each($1)) where "
+);
+const TO_WHAT_IS_COUNTED: &str = " on conflict (merchant_id, slot_secs, slot, kind, reason, good, latency_class) \
+                                  do update set calls = call_counts.calls + excluded.calls";
+
 const ADD: Sql = Sql {
-    postgres: "insert into call_counts (merchant_id, slot_secs, slot, kind, reason, good, latency_class, calls) \
-               select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], \
-               $7::bigint[], $8::bigint[]) \
-               on conflict (merchant_id, slot_secs, slot, kind, reason, good, latency_class) do update \
-               set calls = call_counts.calls + excluded.calls",
-    sqlite: "insert into call_counts (merchant_id, slot_secs, slot, kind, reason, good, latency_class, calls) \
-             select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-             value ->> 7 from jsonb_each($1) where true \
-             on conflict (merchant_id, slot_secs, slot, kind, reason, good, latency_class) do update \
-             set calls = call_counts.calls + excluded.calls",
+    postgres: concat!(POSTGRES_ADD, "true", TO_WHAT_IS_COUNTED),
+    sqlite: concat!(SQLITE_ADD, "true", TO_WHAT_IS_COUNTED),
+};
+
+/// Counts only calls of merchants that this cell serves. While a merchant comes from another cell, a row that was
+/// counted here would be in the way of the same row from there.
+const ADD_CALLS: Sql = Sql {
+    postgres: concat!(POSTGRES_ADD, IS_HERE, TO_WHAT_IS_COUNTED),
+    sqlite: concat!(SQLITE_ADD, IS_HERE, TO_WHAT_IS_COUNTED),
 };
 
 /// Which row counts a call. Replicas update the same rows, so each writes them in this order.
@@ -106,10 +123,10 @@ pub async fn add(db: &mut Connection, calls: &[Call]) -> Result<(), StoreError> 
         };
         *counts.entry(slot).or_default() += 1;
     }
-    write(db, &counts).await
+    write(db, &ADD_CALLS, &counts).await
 }
 
-async fn write(db: &mut Connection, counts: &Counts<'_>) -> Result<(), StoreError> {
+async fn write(db: &mut Connection, add: &'static Sql, counts: &Counts<'_>) -> Result<(), StoreError> {
     let slots = || counts.keys();
     let columns = vec![
         Column::ids(slots().map(|slot| slot.merchant)),
@@ -121,7 +138,7 @@ async fn write(db: &mut Connection, counts: &Counts<'_>) -> Result<(), StoreErro
         Column::ints(slots().map(|slot| slot.latency_class)),
         Column::ints(counts.values().copied()),
     ];
-    db.batch(&ADD, columns).execute().await?;
+    db.batch(add, columns).execute().await?;
     Ok(())
 }
 
@@ -170,7 +187,7 @@ pub async fn roll_up(tx: &mut Tx, until: Timestamp, limit: i64) -> Result<u64, S
         }
     }
     if !counts.is_empty() {
-        write(tx, &counts).await?;
+        write(tx, &ADD, &counts).await?;
     }
     Ok(moved.len() as u64)
 }

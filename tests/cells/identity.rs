@@ -209,6 +209,27 @@ async fn a_merchant_that_another_cell_serves_gets_503_and_nothing_of_it_changes(
 }
 
 #[tokio::test]
+async fn calls_are_counted_only_where_the_merchant_is_so_that_no_count_is_in_the_way_of_a_move() {
+    each_engine_with(cell_200, async |app| {
+        let merchant = app.merchant().await;
+        let counted = async || {
+            app.flush().await;
+            let calls = app.number("select cast(coalesce(sum(calls), 0) as bigint) from call_counts").await;
+            (app.number("select count(*) from exchanges").await, calls)
+        };
+        app.tokens(&merchant).await;
+        assert_eq!(counted().await, (1, 1));
+        app.run_sql("update merchants set home = 7, revision = revision + 1").await;
+        assert_eq!(app.send(merchant.authorize()).await.status, 503);
+        assert_eq!(counted().await, (2, 1), "the call is recorded, but another cell counts");
+        app.run_sql("update merchants set home = 200, revision = revision + 1").await;
+        app.tokens(&merchant).await;
+        assert_eq!(counted().await, (3, 2));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_operator_sees_that_a_merchant_is_elsewhere_and_its_users_and_tokens_are_not_here() {
     /// Moves the merchant of the owner. 7 is another cell, and -1 means that the merchant is on its way.
     const MOVES: [&str; 2] = [
