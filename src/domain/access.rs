@@ -1,15 +1,15 @@
 //! Access decisions about a key, an address, a client and a session.
 
 use super::address::ClientAddress;
-use super::api_key::{ApiKey, IpMode};
+use super::api_key::IpMode;
 use super::clock::Timestamp;
-use super::credential::Credential;
 use super::ids::ApiKeyId;
 use super::licence::Product;
-use super::merchant::{MerchantRecord, MerchantStatus};
+use super::merchant::MerchantStatus;
 use super::reason::Reason;
+use super::record::{ClientRecord, KeyRecord, MerchantRecord, SecretRecord, with_hash};
 use super::scope::{NothingLeft, Scopes};
-use super::secret::{SecretHash, StoredSecret};
+use super::secret::SecretHash;
 use super::session::Session;
 
 /// Finds a key by its hash, and checks that it works now. The error says why it does not.
@@ -17,12 +17,9 @@ pub fn admit_key<'a>(
     record: &'a MerchantRecord,
     hash: &SecretHash,
     now: Timestamp,
-) -> Result<(&'a ApiKey, &'a StoredSecret), Reason> {
-    let key = record.api_key_by_hash(hash).ok_or(Reason::KeyUnknown)?;
-    let secret = key.secrets.iter().find(|secret| secret.hash.matches(hash)).ok_or(Reason::KeyUnknown)?;
-    if key.revoked_at.is_some() {
-        Err(Reason::KeyRevoked)
-    } else if key.is_expired(now) {
+) -> Result<(&'a KeyRecord, &'a SecretRecord), Reason> {
+    let (key, secret) = record.api_key_by_hash(hash).ok_or(Reason::KeyUnknown)?;
+    if key.is_expired(now) {
         Err(Reason::KeyExpired)
     } else if !secret.is_live(now) {
         Err(Reason::KeyReplaced)
@@ -33,9 +30,9 @@ pub fn admit_key<'a>(
 }
 
 fn merchant_is_good(record: &MerchantRecord, now: Timestamp) -> Result<(), Reason> {
-    if record.merchant.status == MerchantStatus::Suspended {
+    if record.status == MerchantStatus::Suspended {
         Err(Reason::MerchantSuspended)
-    } else if !record.merchant.licences.is_good(Product::ApiKeys, now) {
+    } else if !record.licences.is_good(Product::ApiKeys, now) {
         Err(Reason::ApiKeysLicenceInactive)
     } else {
         Ok(())
@@ -51,7 +48,7 @@ pub enum AddressVerdict {
     Refused,
 }
 
-pub fn judge_address(key: &ApiKey, address: &ClientAddress) -> AddressVerdict {
+pub fn judge_address(key: &KeyRecord, address: &ClientAddress) -> AddressVerdict {
     let is_allowed =
         key.allow_list.ranges().is_empty() || address.is_known && key.allow_list.allows(address.ip);
     match (is_allowed, key.ip_mode) {
@@ -72,16 +69,12 @@ pub fn admit_client<'a>(
     client_id: &str,
     secret: &SecretHash,
     now: Timestamp,
-) -> Result<(&'a Credential, &'a StoredSecret), Reason> {
+) -> Result<(&'a ClientRecord, &'a SecretRecord), Reason> {
     let Some(credential) = record.credential_by_client_id(client_id) else {
         let _ = secret.matches(&SecretHash::from_bytes([0; 32]));
         return Err(Reason::ClientUnknown);
     };
-    let stored = credential
-        .secrets
-        .iter()
-        .find(|stored| stored.hash.matches(secret))
-        .ok_or(Reason::ClientSecretWrong)?;
+    let stored = with_hash(&credential.secrets, secret).ok_or(Reason::ClientSecretWrong)?;
     if credential.api_key_id != key {
         Err(Reason::ClientOfAnotherKey)
     } else if !stored.is_live(now) {
@@ -92,10 +85,14 @@ pub fn admit_client<'a>(
     }
 }
 
-fn credential_is_on(record: &MerchantRecord, credential: &Credential, now: Timestamp) -> Result<(), Reason> {
+fn credential_is_on(
+    record: &MerchantRecord,
+    credential: &ClientRecord,
+    now: Timestamp,
+) -> Result<(), Reason> {
     if !credential.enabled {
         Err(Reason::EnhancedSecurityOff)
-    } else if !record.merchant.licences.is_good(Product::EnhancedSecurity, now) {
+    } else if !record.licences.is_good(Product::EnhancedSecurity, now) {
         Err(Reason::EnhancedSecurityLicenceInactive)
     } else {
         Ok(())
@@ -108,7 +105,7 @@ fn credential_is_on(record: &MerchantRecord, credential: &Credential, now: Times
 /// [`Reason::ScopeNotAllowed`] if the client may not have a requested scope, or has no scope at all.
 pub fn grant_scopes(
     record: &MerchantRecord,
-    credential: &Credential,
+    credential: &ClientRecord,
     asked: Option<&Scopes>,
 ) -> Result<Option<Scopes>, Reason> {
     let key = record.api_key(credential.api_key_id).ok_or(Reason::KeyUnknown)?;
@@ -123,7 +120,7 @@ pub fn grant_scopes(
 
 /// What a live session depends on.
 pub struct Backing<'a> {
-    pub credential: &'a Credential,
+    pub credential: &'a ClientRecord,
     /// The session's current scopes: those that were granted and that the credentials and the key still have.
     pub scopes: Option<Scopes>,
 }
@@ -137,9 +134,6 @@ pub fn session_is_backed<'a>(
 ) -> Result<Backing<'a>, Reason> {
     let credential = record.credential(session.credential_id).ok_or(Reason::SessionEnded)?;
     let key = record.api_key(credential.api_key_id).ok_or(Reason::KeyUnknown)?;
-    if key.revoked_at.is_some() {
-        return Err(Reason::KeyRevoked);
-    }
     if key.is_expired(now) {
         return Err(Reason::KeyExpired);
     }

@@ -41,7 +41,7 @@ pub struct Licences {
 
 /// Both licences as the row of a merchant has them. A product that was never licensed has no `active`.
 #[derive(Debug, FromRow)]
-pub(super) struct StoredLicences {
+pub struct StoredLicences {
     api_keys_active: Option<bool>,
     api_keys_expires_at: Option<Timestamp>,
     enhanced_security_active: Option<bool>,

@@ -22,6 +22,7 @@ pub mod licence;
 pub mod merchant;
 pub mod parameters;
 pub mod reason;
+pub mod record;
 pub mod scope;
 pub mod secret;
 pub mod session;

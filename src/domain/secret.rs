@@ -165,14 +165,4 @@ impl StoredSecret {
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.ends_at.is_none_or(|end| now < end)
     }
-
-    /// Its size in memory.
-    pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.hint.len() + self.last_used_ip.as_ref().map_or(0, String::len)
-    }
-
-    /// Whether the next use of this secret starts the countdown of the previous one.
-    pub fn starts_an_overlap(&self) -> bool {
-        self.overlap_secs.is_some() && self.first_used_at.is_none()
-    }
 }

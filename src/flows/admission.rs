@@ -15,11 +15,11 @@ use crate::domain::address::ClientAddress;
 use crate::domain::api_key::ApiKey;
 use crate::domain::cell::CellId;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, MerchantId, SecretId};
-use crate::domain::merchant::MerchantRecord;
+use crate::domain::ids::{ApiKeyId, SecretId};
 use crate::domain::reason::Reason;
-use crate::domain::secret::{SecretHash, StoredSecret, looks_like_api_key};
-use crate::store::{StoreError, admin_tokens, secrets};
+use crate::domain::record::{KeyOwner, KeyRecord, MerchantRecord, SecretRecord, with_hash};
+use crate::domain::secret::{SecretHash, looks_like_api_key};
+use crate::store::{StoreError, admin_tokens, api_keys, secrets};
 
 /// How many keys, and how many admin tokens, are loaded before they are first used: the newest ones. Others
 /// are loaded when they are used.
@@ -36,13 +36,6 @@ pub struct Caller {
     is_fresh: bool,
 }
 
-/// The owner of a key, for the exchange record, also if the call was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyOwner {
-    pub merchant_id: MerchantId,
-    pub api_key_id: ApiKeyId,
-}
-
 impl Core {
     /// Finds the merchant and key of an `X-API-KEY`, without checking whether the key works.
     pub async fn recognise(&self, key: &[u8], address: ClientAddress) -> Decided<Caller> {
@@ -57,15 +50,15 @@ impl Core {
         hash: SecretHash,
         address: ClientAddress,
     ) -> Result<Option<Caller>, StoreError> {
-        let Some((merchant_id, key_id)) = self.store.hot().key_owner(hash).await? else { return Ok(None) };
-        let (record, is_fresh) = match self.store.hot().cached_record(merchant_id) {
-            Some(record) => (record, false),
-            None => match self.store.hot().load_record(merchant_id, self.now()).await? {
-                Some(record) => (record, true),
-                None => return Ok(None),
-            },
+        let hot = self.store.hot();
+        let owner = hot.known_owner(hash);
+        let cached = owner.and_then(|owner| Some((owner, hot.cached_record(owner.merchant_id)?)));
+        let is_fresh = cached.is_none();
+        let found = match cached {
+            Some(cached) => Some(cached),
+            None => hot.load_record_of_key(hash, self.now()).await?,
         };
-        Ok(Some(Caller { record, key_id, address, hash, is_fresh }))
+        Ok(found.map(|(owner, record)| Caller { record, key_id: owner.api_key_id, address, hash, is_fresh }))
     }
 
     /// Loads the hashes of keys that were made since `since` (`None` means all keys), and of all admin
@@ -77,10 +70,10 @@ impl Core {
         let mut db = self.store.read().await?;
         let hot = self.store.hot();
         let mut late = BTreeSet::new();
-        for (hash, merchant, key) in secrets::hashes_of_api_keys(&mut db, after, now, LEARNT_MAX).await? {
+        for (hash, owner) in secrets::hashes_of_api_keys(&mut db, after, now, LEARNT_MAX).await? {
             if hot.known_owner(hash).is_none() {
-                hot.learn_owner(hash, (merchant, key));
-                late.extend(hot.cached_record(merchant).map(|_| merchant));
+                hot.learn_owner(hash, owner);
+                late.extend(hot.cached_record(owner.merchant_id).map(|_| owner.merchant_id));
             }
         }
         for hash in admin_tokens::hashes(&mut db, now, LEARNT_MAX).await? {
@@ -164,7 +157,7 @@ impl Core {
 
     /// Reads the record again, and checks the key and the address again, because both may have changed.
     pub(super) async fn reload(&self, caller: &mut Caller) -> Decided<()> {
-        let id = caller.record.merchant.id;
+        let id = caller.record.id;
         let Some(record) = self.store.hot().load_record(id, self.now()).await? else {
             return Err(Reason::KeyUnknown.into());
         };
@@ -176,13 +169,18 @@ impl Core {
         Ok(())
     }
 
+    /// The key of a call with everything that people see of it, which its record does not have.
+    pub async fn key_of(&self, caller: &Caller) -> Result<Option<ApiKey>, StoreError> {
+        api_keys::by_id(&mut self.store.read().await?, caller.key_id).await
+    }
+
     /// Makes sure that the record is current, for calls without a statement that checks it.
     pub async fn confirm(&self, caller: &mut Caller) -> Decided<()> {
         if caller.is_fresh {
             return Ok(());
         }
-        let revision = self.store.hot().revision(caller.record.merchant.id).await?;
-        if revision == Some(caller.record.merchant.revision) {
+        let revision = self.store.hot().revision(caller.record.id).await?;
+        if revision == Some(caller.record.revision) {
             return Ok(());
         }
         self.reload(caller).await
@@ -208,18 +206,17 @@ impl Caller {
         }
     }
 
-    pub fn key(&self) -> Option<&ApiKey> {
+    pub fn key(&self) -> Option<&KeyRecord> {
         self.record.api_key(self.key_id)
     }
 
     /// The key's secret that this call used.
-    pub fn key_secret(&self) -> Option<&StoredSecret> {
-        let key = self.key()?;
-        key.secrets.iter().find(|secret| secret.hash.matches(&self.hash))
+    pub fn key_secret(&self) -> Option<&SecretRecord> {
+        with_hash(&self.key()?.secrets, &self.hash)
     }
 
     pub fn owner(&self) -> KeyOwner {
-        KeyOwner { merchant_id: self.record.merchant.id, api_key_id: self.key_id }
+        KeyOwner { merchant_id: self.record.id, api_key_id: self.key_id }
     }
 }
 

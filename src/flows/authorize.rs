@@ -8,11 +8,11 @@ use super::failures::Surface;
 use super::{Core, DECISIONS_MAX};
 use crate::domain::access;
 use crate::domain::clock::Timestamp;
-use crate::domain::credential::Credential;
 use crate::domain::ids::{CredentialId, SessionId};
 use crate::domain::reason::Reason;
+use crate::domain::record::{ClientRecord, SecretRecord};
 use crate::domain::scope::Scopes;
-use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
+use crate::domain::secret::{PlainSecret, SecretHash};
 use crate::domain::session::{Pair, Session};
 use crate::store::hot::Open;
 
@@ -41,7 +41,7 @@ pub struct Issued {
 pub(super) struct Client {
     pub(super) credential: CredentialId,
     pub(super) epoch: i64,
-    secret: StoredSecret,
+    secret: SecretRecord,
 }
 
 impl Core {
@@ -55,13 +55,13 @@ impl Core {
         let mut is_counted = false;
         for _ in 0..DECISIONS_MAX {
             let client = self.admit_client(caller, presented).await?;
-            let revision = caller.record.merchant.revision;
+            let revision = caller.record.revision;
             let scopes = match granted(caller, &client, asked) {
                 Ok(scopes) => scopes,
                 Err(reason) => {
                     self.confirm(caller).await?;
                     // The record was outdated, and the client may have more scopes by now.
-                    if caller.record.merchant.revision != revision {
+                    if caller.record.revision != revision {
                         continue;
                     }
                     return Err(reason.into());
@@ -98,7 +98,7 @@ impl Core {
                 .map(|(credential, secret)| Client {
                     credential: credential.id,
                     epoch: credential.epoch,
-                    secret: secret.clone(),
+                    secret: *secret,
                 })
         };
         // A secret that is right according to the cache needs no failure left for its address: see
@@ -107,7 +107,7 @@ impl Core {
             Ok(client) => client,
             Err(_) => self.guard(Surface::Api, ip, self.decide(caller, decision)).await?,
         };
-        let merchant = caller.record.merchant.id;
+        let merchant = caller.record.id;
         for secret in caller.key_secret().into_iter().chain([&client.secret]) {
             self.note_use(merchant, secret, &caller.address).await?;
         }
@@ -119,7 +119,7 @@ impl Core {
         &self,
         caller: &mut Caller,
         presented: &PresentedClient,
-    ) -> Decided<Credential> {
+    ) -> Decided<ClientRecord> {
         self.confirm(caller).await?;
         let client = self.admit_client(caller, presented).await?;
         Ok(caller.record.credential(client.credential).cloned().ok_or(Reason::ClientUnknown)?)
@@ -132,9 +132,9 @@ impl Core {
         caller: &mut Caller,
         presented: &PresentedClient,
     ) -> Decided<()> {
-        let revision = caller.record.merchant.revision;
+        let revision = caller.record.revision;
         self.confirm(caller).await?;
-        if caller.record.merchant.revision == revision {
+        if caller.record.revision == revision {
             return Ok(());
         }
         self.admit_client(caller, presented).await.map(drop)
@@ -143,7 +143,7 @@ impl Core {
     fn new_session(&self, caller: &Caller, client: &Client, now: Timestamp) -> Session {
         Session {
             id: SessionId::generate(now, &self.entropy),
-            merchant_id: caller.record.merchant.id,
+            merchant_id: caller.record.id,
             credential_id: client.credential,
             epoch: client.epoch,
             token_key_id: self.keyring.signer().id(),

@@ -54,11 +54,11 @@ impl Core {
     /// Notes that the caller's address is not allowed, if the key has a webhook.
     pub(super) fn note_blocked(&self, caller: &Caller) {
         let key = caller.record.api_key(caller.key_id);
-        if key.is_none_or(|key| key.webhook_url.is_none() || key.webhook_disabled_at.is_some()) {
+        if !key.is_some_and(|key| key.has_webhook) {
             return;
         }
         let call = BlockedCall {
-            merchant: caller.record.merchant.id,
+            merchant: caller.record.id,
             key: caller.key_id,
             ip: caller.address.ip,
             at: self.now(),

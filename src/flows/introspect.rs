@@ -14,7 +14,7 @@ use crate::domain::admin::AdminToken;
 use crate::domain::api_key::Environment;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, SessionId};
-use crate::domain::merchant::MerchantRecord;
+use crate::domain::record::MerchantRecord;
 use crate::domain::scope::Scopes;
 use crate::domain::session::{Session, judge_active};
 use crate::domain::token::{Claims, SealedToken, TokenKind};
@@ -65,7 +65,7 @@ impl Core {
                     self.confirm_client(&mut caller, &presented).await?;
                     return Ok(None);
                 };
-                if found.revision != caller.record.merchant.revision {
+                if found.revision != caller.record.revision {
                     self.reload(&mut caller).await?;
                     self.admit_client(&mut caller, &presented).await?;
                 }
@@ -89,7 +89,7 @@ impl Core {
     pub(super) async fn record_of(&self, found: &Found) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
         let id = found.session.merchant_id;
         match self.store.hot().cached_record(id) {
-            Some(record) if record.merchant.revision == found.revision => Ok(Some(record)),
+            Some(record) if record.revision == found.revision => Ok(Some(record)),
             _ => self.store.hot().load_record(id, self.now()).await,
         }
     }
@@ -113,8 +113,8 @@ impl Core {
             kind: claims.kind,
             session: session.id,
             generation: claims.generation,
-            client_id: credential.client_id.clone(),
-            merchant_id: record.merchant.id,
+            client_id: credential.client_id.to_string(),
+            merchant_id: record.id,
             environment: key.environment,
             scopes,
             issued_at,

@@ -6,7 +6,6 @@ use super::error::Refused;
 use super::idempotency::IdempotencyKey;
 use crate::domain::admin::{AdminToken, Role, User};
 use crate::domain::api_key::Environment;
-use crate::domain::credential::Credential;
 use crate::domain::event::{Actor, ActorKind};
 use crate::domain::ids::MerchantId;
 
@@ -75,11 +74,11 @@ impl Principal {
     }
 
     /// A client that changes its own credentials.
-    pub fn client(credential: &Credential, client_ip: String, request_id: String) -> Self {
+    pub fn client(merchant: MerchantId, client_id: String, client_ip: String, request_id: String) -> Self {
         Self {
-            actor: Actor { kind: ActorKind::Client, id: Some(credential.client_id.clone()), name: None },
+            actor: Actor { kind: ActorKind::Client, id: Some(client_id), name: None },
             role: Role::MerchantAdmin,
-            merchant_id: Some(credential.merchant_id),
+            merchant_id: Some(merchant),
             lacks_second_factor: false,
             client_ip: Some(client_ip),
             request_id: Some(request_id),

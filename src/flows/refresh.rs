@@ -57,7 +57,7 @@ impl Core {
                 }
             };
             let session = found.session;
-            if found.revision != caller.record.merchant.revision {
+            if found.revision != caller.record.revision {
                 self.reload(caller).await?;
                 continue;
             }
@@ -119,7 +119,7 @@ impl Core {
         let rotation = Rotate {
             session: session.id,
             generation: session.generation,
-            revision: caller.record.merchant.revision,
+            revision: caller.record.revision,
             now: self.now(),
         };
         let Some(rotated) = self.store.hot().rotate_session(rotation).await? else { return Ok(None) };
@@ -168,7 +168,7 @@ impl Core {
         }
         self.counters.replayed.add_one();
         let credential = caller.record.credential(session.credential_id);
-        let client_id = credential.map(|credential| credential.client_id.clone());
+        let client_id = credential.map(|credential| credential.client_id.to_string());
         let detail = json!({
             "client_id": client_id,
             "presented_generation": token.claims().generation,

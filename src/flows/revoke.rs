@@ -22,7 +22,7 @@ impl Core {
                 self.confirm(&mut caller).await?;
                 let client = self.admit_client(&mut caller, &presented).await?;
                 let actor = Actor { kind: ActorKind::Client, id: Some(presented.client_id), name: None };
-                (actor, Some(client.credential), Some(caller.record.merchant.id))
+                (actor, Some(client.credential), Some(caller.record.id))
             }
             TokenRequester::Service { service, .. } => {
                 let id = Some(service.id.to_string());

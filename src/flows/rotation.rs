@@ -12,6 +12,7 @@ use super::error::{Managed, Refused};
 use super::manage::Change;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MerchantId, SecretId};
+use crate::domain::record::SecretRecord;
 use crate::domain::secret::{PlainSecret, SecretHash, StoredSecret};
 use crate::store::secrets::{self, Owner};
 
@@ -105,10 +106,10 @@ impl Ending {
         [a, b].into_iter().flatten().min_by_key(|ending| ending.at)
     }
 
-    fn of_secret(secrets: &[StoredSecret], hash: &SecretHash) -> Option<Self> {
-        let own = secrets.iter().find(|secret| secret.hash.matches(hash))?;
-        let newer = secrets.iter().filter(|secret| secret.number > own.number);
-        let replaced_at = newer.filter_map(|secret| secret.first_used_at).min();
+    fn of_secret(secrets: &[SecretRecord], hash: &SecretHash) -> Option<Self> {
+        let place = secrets.iter().position(|secret| secret.hash.matches(hash))?;
+        let (newer, own) = (&secrets[..place], secrets[place]);
+        let replaced_at = newer.iter().filter_map(|secret| secret.first_used_at).min();
         own.ends_at.map(|at| Self { at, replaced_at })
     }
 

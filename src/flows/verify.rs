@@ -33,10 +33,10 @@ impl Core {
             };
             // An accepted session was read with its merchant's revision. Other decisions use only the record,
             // so they need the current revision.
-            let revision = caller.record.merchant.revision;
+            let revision = caller.record.revision;
             let is_current = match (&found, &decided) {
                 (Some((_, found)), Ok(_)) => found.revision == revision,
-                _ => self.store.hot().revision(caller.record.merchant.id).await? == Some(revision),
+                _ => self.store.hot().revision(caller.record.id).await? == Some(revision),
             };
             if is_current {
                 return Ok(decided?);
@@ -73,7 +73,7 @@ impl Core {
     /// Records the use of a key after [`Core::verify`]. Call it after the answer.
     pub async fn note_verified(&self, caller: &Caller) -> Result<(), StoreError> {
         match caller.key_secret() {
-            Some(secret) => self.note_use(caller.record.merchant.id, secret, &caller.address).await,
+            Some(secret) => self.note_use(caller.record.id, secret, &caller.address).await,
             None => Ok(()),
         }
     }

@@ -13,7 +13,8 @@ use crate::domain::address::{ClientAddress, Unreadable};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::ExchangeId;
 use crate::domain::lengths::{METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
-use crate::flows::admission::{Caller, KeyOwner};
+use crate::domain::record::KeyOwner;
+use crate::flows::admission::Caller;
 use crate::flows::rotation::Ending;
 
 /// The other end of the connection. The listener adds it to each request.

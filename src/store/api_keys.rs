@@ -2,8 +2,7 @@
 
 use constcat::concat;
 
-use super::columns::Column;
-use super::driver::{Connection, Sql, Tx};
+use super::driver::{Connection, Tx};
 use super::merchants::IS_HERE;
 use super::secrets::{ByOwner, Owner};
 use super::{StoreError, like, secrets, touched};
@@ -176,23 +175,4 @@ pub async fn count_live_with_format(
     .one::<(i64,)>()
     .await
     .map(|(count,)| count)
-}
-
-const OF_MERCHANTS: Sql = Sql {
-    postgres: concat!(SELECT, " where merchant_id = any($1::uuid[]) and revoked_at is null order by id"),
-    sqlite: concat!(
-        SELECT,
-        " where merchant_id in (select unhex(value ->> 0) from jsonb_each($1)) and revoked_at is null order by id"
-    ),
-};
-
-/// The keys of merchants that are not revoked. Moves their secrets out of `secrets`.
-pub(super) async fn of_merchants(
-    db: &mut Connection,
-    merchants: &[MerchantId],
-    secrets: &mut ByOwner,
-) -> Result<Vec<ApiKey>, StoreError> {
-    let mut keys = db.batch(&OF_MERCHANTS, vec![Column::ids(merchants.iter().copied())]).all().await?;
-    take_secrets(&mut keys, secrets);
-    Ok(keys)
 }

@@ -9,7 +9,7 @@ use super::driver::{Connection, Sql, Tx};
 use super::secrets::{ByOwner, Owner};
 use super::{StoreError, secrets, touched};
 use crate::domain::credential::Credential;
-use crate::domain::ids::{ApiKeyId, CredentialId, MerchantId};
+use crate::domain::ids::{ApiKeyId, CredentialId};
 
 const COLUMNS: &str =
     "id, merchant_id, api_key_id, client_id, enabled, scopes, epoch, version, created_at, updated_at";
@@ -116,27 +116,4 @@ pub async fn of_api_key(db: &mut Connection, key: ApiKeyId) -> Result<Vec<Creden
 /// Ends all sessions of a key's credentials, as if each were switched OFF.
 pub async fn end_sessions_of_key(tx: &mut Tx, key: ApiKeyId) -> Result<u64, StoreError> {
     tx.query("update credentials set epoch = epoch + 1 where api_key_id = $1").bind(key).execute().await
-}
-
-const OF_WORKING_KEYS: &str = " and exists (select 1 from api_keys where api_keys.id = credentials.api_key_id \
-                               and api_keys.revoked_at is null) order by id";
-
-const OF_MERCHANTS: Sql = Sql {
-    postgres: concat!(SELECT, " where merchant_id = any($1::uuid[])", OF_WORKING_KEYS),
-    sqlite: concat!(
-        SELECT,
-        " where merchant_id in (select unhex(value ->> 0) from jsonb_each($1))",
-        OF_WORKING_KEYS
-    ),
-};
-
-/// The credentials of merchants' keys that are not revoked. Moves their secrets out of `secrets`.
-pub(super) async fn of_merchants(
-    db: &mut Connection,
-    merchants: &[MerchantId],
-    secrets: &mut ByOwner,
-) -> Result<Vec<Credential>, StoreError> {
-    let mut credentials = db.batch(&OF_MERCHANTS, vec![Column::ids(merchants.iter().copied())]).all().await?;
-    take_secrets(&mut credentials, secrets);
-    Ok(credentials)
 }

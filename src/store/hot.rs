@@ -4,10 +4,11 @@
 //! that compares the record's revision and the session's generation with those in the database.
 
 mod cache;
+pub mod records;
 mod sessions;
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,16 +21,17 @@ use super::driver::Connection;
 use super::fault::Fault;
 use super::pool::Pool;
 use super::postgres::Lane;
-use super::{StoreError, admin_tokens, merchants, secrets};
+use super::{StoreError, admin_tokens, secrets};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ApiKeyId, MerchantId, SessionId};
-use crate::domain::merchant::MerchantRecord;
+use crate::domain::ids::{MerchantId, SessionId};
+use crate::domain::record::{KeyOwner, MerchantRecord};
 use crate::domain::secret::SecretHash;
 use crate::domain::session::Session;
 use crate::supervise::Supervisor;
 
 pub use cache::CacheState;
 use cache::Remembered;
+pub use records::{Loaded, Wanted};
 pub use sessions::{Found, Open, Rotate, Rotated};
 
 /// The share of the memory for caches that each one has, in sixteenths.
@@ -46,12 +48,11 @@ pub struct HotPath {
     rotate: Batcher<Rotate, Option<Rotated>>,
     look_up: Batcher<SessionId, Option<Found>>,
     revisions: Batcher<MerchantId, Option<i64>>,
-    records: Batcher<(MerchantId, Timestamp), Option<Arc<MerchantRecord>>>,
-    key_owners: Batcher<SecretHash, Option<(MerchantId, ApiKeyId)>>,
+    records: Batcher<(Wanted, Timestamp), Answer>,
     admin_tokens: Batcher<SecretHash, Option<Presented>>,
     record_cache: Remembered<MerchantId, Arc<MerchantRecord>>,
     /// A hash never changes its key, so an entry is never outdated.
-    owner_cache: Remembered<SecretHash, (MerchantId, ApiKeyId)>,
+    owner_cache: Remembered<SecretHash, KeyOwner>,
     session_cache: Remembered<SessionId, Session>,
 }
 
@@ -72,10 +73,7 @@ impl HotPath {
             revisions: batcher(pool, Access::Read, timeout, tasks, |db, ids| {
                 Box::pin(sessions::revisions(db, ids))
             }),
-            records: batcher(pool, Access::Read, timeout, tasks, |db, wanted| Box::pin(records(db, wanted))),
-            key_owners: batcher(pool, Access::Read, timeout, tasks, |db, hashes| {
-                Box::pin(key_owners(db, hashes))
-            }),
+            records: batcher(pool, Access::Read, timeout, tasks, |db, asked| Box::pin(answers(db, asked))),
             admin_tokens: batcher(pool, Access::Read, timeout, tasks, |db, hashes| {
                 Box::pin(tokens(db, hashes))
             }),
@@ -92,7 +90,6 @@ impl HotPath {
             self.look_up.state("look_up_session"),
             self.revisions.state("revision"),
             self.records.state("load_record"),
-            self.key_owners.state("key_owner"),
             self.admin_tokens.state("admin_token"),
         ]
     }
@@ -135,25 +132,13 @@ impl HotPath {
     }
 
     /// The merchant and key of a hash, if it is in the cache.
-    pub fn known_owner(&self, hash: SecretHash) -> Option<(MerchantId, ApiKeyId)> {
+    pub fn known_owner(&self, hash: SecretHash) -> Option<KeyOwner> {
         self.owner_cache.get(&hash)
     }
 
     /// Caches the merchant and key of a hash before it is first used here.
-    pub fn learn_owner(&self, hash: SecretHash, owner: (MerchantId, ApiKeyId)) {
+    pub fn learn_owner(&self, hash: SecretHash, owner: KeyOwner) {
         self.owner_cache.insert(hash, owner);
-    }
-
-    /// The merchant and key of a hash.
-    pub async fn key_owner(&self, hash: SecretHash) -> Result<Option<(MerchantId, ApiKeyId)>, StoreError> {
-        if let Some(owner) = self.owner_cache.get(&hash) {
-            return Ok(Some(owner));
-        }
-        let owner = self.noted(self.key_owners.call(hash).await)?;
-        if let Some(owner) = owner {
-            self.owner_cache.insert(hash, owner);
-        }
-        Ok(owner)
     }
 
     /// The current state of the admin token with this hash, even if it has ended.
@@ -173,19 +158,34 @@ impl HotPath {
         id: MerchantId,
         now: Timestamp,
     ) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
-        let record = self.noted(self.records.call((id, now)).await)?;
-        if record.as_ref().is_some_and(|record| record.merchant.is_elsewhere) {
-            return Err(StoreError::Elsewhere);
+        let (_, loaded) = self.noted(self.records.call((Wanted::Merchant(id), now)).await)?;
+        self.keep(loaded)
+    }
+
+    /// The same, for the owner of the API key with this hash.
+    pub async fn load_record_of_key(
+        &self,
+        hash: SecretHash,
+        now: Timestamp,
+    ) -> Result<Option<(KeyOwner, Arc<MerchantRecord>)>, StoreError> {
+        let (owner, loaded) = self.noted(self.records.call((Wanted::OwnerOf(hash), now)).await)?;
+        if let Some(owner) = owner {
+            self.owner_cache.insert(hash, owner);
         }
-        if let Some(record) = &record {
-            self.record_cache.insert(id, Arc::clone(record));
-            for key in &record.api_keys {
-                for secret in &key.secrets {
-                    self.owner_cache.insert(secret.hash, (id, key.id));
-                }
-            }
+        Ok(owner.zip(self.keep(loaded)?))
+    }
+
+    fn keep(&self, loaded: Option<Loaded>) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
+        let record = match loaded {
+            Some(Loaded::Here(record)) => record,
+            Some(Loaded::Elsewhere) => return Err(StoreError::Elsewhere),
+            None => return Ok(None),
+        };
+        self.record_cache.insert(record.id, Arc::clone(&record));
+        for (hash, owner) in record.owners() {
+            self.owner_cache.insert(hash, owner);
         }
-        Ok(record)
+        Ok(Some(record))
     }
 }
 
@@ -231,25 +231,42 @@ where
     })
 }
 
-/// Loads each merchant of a batch once, because after a change many callers want the same one.
-async fn records(
-    db: &mut Connection,
-    wanted: &[(MerchantId, Timestamp)],
-) -> Result<Vec<Option<Arc<MerchantRecord>>>, StoreError> {
-    let ids: BTreeSet<_> = wanted.iter().map(|(id, _)| *id).collect();
+/// The owner of the API key that was asked for, if it was one, and the merchant.
+type Answer = (Option<KeyOwner>, Option<Loaded>);
+
+async fn answers(db: &mut Connection, asked: &[(Wanted, Timestamp)]) -> Result<Vec<Answer>, StoreError> {
+    let wanted: Vec<_> = asked.iter().map(|(wanted, _)| *wanted).collect();
     // A secret that was live at the earliest of these times is in the record, and each call decides with its own.
-    let Some(now) = wanted.iter().map(|(_, now)| *now).min() else { return Ok(Vec::new()) };
-    let loaded = merchants::records(db, &Vec::from_iter(ids), now).await?;
-    let loaded: HashMap<_, _> = loaded.into_iter().map(|(id, record)| (id, Arc::new(record))).collect();
-    Ok(wanted.iter().map(|(id, _)| loaded.get(id).cloned()).collect())
+    let Some(now) = asked.iter().map(|(_, now)| *now).min() else { return Ok(Vec::new()) };
+    let loaded = records::load(db, &wanted, now).await?;
+    let owners = owners(db, &wanted, &loaded).await?;
+    let answer = |wanted: &Wanted| match wanted {
+        Wanted::Merchant(id) => (None, loaded.get(id).cloned()),
+        Wanted::OwnerOf(hash) => {
+            let owner = owners.get(hash).copied();
+            (owner, owner.and_then(|owner| loaded.get(&owner.merchant_id).cloned()))
+        }
+    };
+    Ok(wanted.iter().map(answer).collect())
 }
 
-async fn key_owners(
+/// The owners of the API keys that were asked for. A key that was revoked is in no record, but has an owner.
+async fn owners(
     db: &mut Connection,
-    hashes: &[SecretHash],
-) -> Result<Vec<Option<(MerchantId, ApiKeyId)>>, StoreError> {
-    let owners = secrets::owners_of_api_keys(db, hashes).await?;
-    Ok(hashes.iter().map(|hash| owners.get(hash).copied()).collect())
+    wanted: &[Wanted],
+    loaded: &HashMap<MerchantId, Loaded>,
+) -> Result<HashMap<SecretHash, KeyOwner>, StoreError> {
+    let mut owners: HashMap<_, _> =
+        loaded.values().filter_map(Loaded::here).flat_map(|record| record.owners()).collect();
+    let is_missing = |wanted: &Wanted| match wanted {
+        Wanted::OwnerOf(hash) if !owners.contains_key(hash) => Some(*hash),
+        _ => None,
+    };
+    let missing: Vec<_> = wanted.iter().filter_map(is_missing).collect();
+    if !missing.is_empty() {
+        owners.extend(secrets::owners_of_api_keys(db, &missing).await?);
+    }
+    Ok(owners)
 }
 
 /// Reads each token of a batch once, because a busy service always uses the same one.

@@ -1,36 +1,32 @@
-//! Merchants and licences, and the merchant record that the hot path uses for its decisions.
+//! Merchants and licences.
 
 use std::collections::HashMap;
 
-use chrono::TimeDelta;
 use constcat::concat;
 
 use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
-use super::{StoreError, api_keys, credentials, like, secrets, touched};
+use super::{StoreError, like, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{Id, MerchantId};
 use crate::domain::licence::{Licence, Product};
-use crate::domain::merchant::{Merchant, MerchantRecord};
-
-/// The record keeps the newest few secrets that were replaced within this time, so that a refusal can give
-/// the exact reason. Others count as unknown, which keeps the record small. It does not contain revoked keys.
-/// So a key that belongs to the merchant but is not in the record was revoked.
-pub(super) const REMEMBERED: TimeDelta = TimeDelta::days(30);
+use crate::domain::merchant::Merchant;
 
 const COLUMNS: &str = "id, name, gateway, status, revision, created_at, updated_at";
-const SELECT: &str = concat!(
-    "select ",
-    COLUMNS,
-    ", (select active from licences where merchant_id = merchants.id and product = 'api_keys') as api_keys_active, \
+/// For a row of `merchants`: both licences.
+pub(super) const LICENCES: &str = "(select active from licences where merchant_id = merchants.id and product = 'api_keys') as api_keys_active, \
      (select expires_at from licences where merchant_id = merchants.id and product = 'api_keys') \
      as api_keys_expires_at, \
      (select active from licences where merchant_id = merchants.id and product = 'enhanced_security') \
      as enhanced_security_active, \
      (select expires_at from licences where merchant_id = merchants.id and product = 'enhanced_security') \
-     as enhanced_security_expires_at, \
-     home is not null and home <> coalesce((select number from cell), -2) as is_elsewhere from merchants"
-);
+     as enhanced_security_expires_at";
+
+/// For a row of `merchants`: whether another cell serves it.
+pub(super) const IS_ELSEWHERE: &str =
+    "home is not null and home <> coalesce((select number from cell), -2) as is_elsewhere";
+
+const SELECT: &str = concat!("select ", COLUMNS, ", ", LICENCES, ", ", IS_ELSEWHERE, " from merchants");
 
 /// For a row with a `merchant_id`: whether this cell serves the merchant, or the row has none.
 pub(super) const IS_HERE: &str = "(merchant_id is null or exists (select 1 from merchants m \
@@ -159,39 +155,4 @@ pub async fn put_licence(
         .execute()
         .await?;
     touched("licences", rows, 1)
-}
-
-const BY_IDS: Sql = Sql {
-    postgres: concat!(SELECT, " where id = any($1::uuid[])"),
-    sqlite: concat!(SELECT, " where id in (select unhex(value ->> 0) from jsonb_each($1))"),
-};
-
-/// Merchants with everything that decides their calls, in four statements however many they are.
-///
-/// The revisions are read first, so the rest is of these revisions or later ones. If it is of a later one, the
-/// statement that compares revisions rejects the record.
-pub async fn records(
-    db: &mut Connection,
-    ids: &[MerchantId],
-    now: Timestamp,
-) -> Result<HashMap<MerchantId, MerchantRecord>, StoreError> {
-    let merchants: Vec<Merchant> = db.batch(&BY_IDS, vec![Column::ids(ids.iter().copied())]).all().await?;
-    let mut records: HashMap<_, _> = merchants
-        .into_iter()
-        .map(|merchant| {
-            (merchant.id, MerchantRecord { merchant, api_keys: Vec::new(), credentials: Vec::new() })
-        })
-        .collect();
-    let mut secrets = secrets::of_merchants(db, ids, now.minus(REMEMBERED), now).await?;
-    for key in api_keys::of_merchants(db, ids, &mut secrets).await? {
-        if let Some(record) = records.get_mut(&key.merchant_id) {
-            record.api_keys.push(key);
-        }
-    }
-    for credential in credentials::of_merchants(db, ids, &mut secrets).await? {
-        if let Some(record) = records.get_mut(&credential.merchant_id) {
-            record.credentials.push(credential);
-        }
-    }
-    Ok(records)
 }

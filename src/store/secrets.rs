@@ -11,6 +11,7 @@ use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, touched};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{ApiKeyId, CredentialId, Id, MerchantId, SecretId};
+use crate::domain::record::KeyOwner;
 use crate::domain::secret::{SecretHash, StoredSecret};
 
 /// The owner of a secret.
@@ -75,46 +76,6 @@ pub async fn insert(
     touched("secrets", rows, 1)
 }
 
-/// How many of an owner's newest secrets are read even if they have ended.
-const NEWEST: i64 = 8;
-
-const OWNERS: &str = "owners as \
-     (select api_keys.id from api_keys join wanted on wanted.id = merchant_id where revoked_at is null union all \
-     select credentials.id from credentials join wanted on wanted.id = credentials.merchant_id \
-     join api_keys on api_keys.id = credentials.api_key_id where api_keys.revoked_at is null) ";
-
-const LIVE_OR_NEW: &str = concat!(
-    SELECT,
-    " join owners on owners.id = owner_id join wanted on wanted.id = merchant_id \
-     where ends_at is null or ends_at > $3 union all ",
-    "select ",
-    COLUMNS,
-    " from owners join secrets on owner_id = owners.id and number > \
-     (select max(number) from secrets as newest where newest.owner_id = owners.id) - $4 \
-     where ends_at > $2 and ends_at <= $3 order by number desc"
-);
-
-const OF_MERCHANTS: Sql = Sql {
-    postgres: concat!("with wanted as (select unnest($1::uuid[]) as id), ", OWNERS, LIVE_OR_NEW),
-    sqlite: concat!(
-        "with wanted as (select unhex(value ->> 0) as id from jsonb_each($1)), ",
-        OWNERS,
-        LIVE_OR_NEW
-    ),
-};
-
-/// The secrets of merchants' keys that are not revoked, and of their credentials, newest first. These are all
-/// live secrets, and those among the [`NEWEST`] of their owner that ended after `since`.
-pub async fn of_merchants(
-    db: &mut Connection,
-    merchants: &[MerchantId],
-    since: Timestamp,
-    now: Timestamp,
-) -> Result<ByOwner, StoreError> {
-    let ids = vec![Column::ids(merchants.iter().copied())];
-    Ok(by_owner(db.batch(&OF_MERCHANTS, ids).bind(since).bind(now).bind(NEWEST).all().await?))
-}
-
 /// How many of an owner's newest secrets are shown even if they have ended.
 const SHOWN: i64 = 20;
 
@@ -162,23 +123,29 @@ const OWNERS_OF_HASHES: Sql = Sql {
              where hash in (select unhex(value ->> 0) from jsonb_each($1)) and owner_kind = 'api_key'",
 };
 
-/// The merchants and ids of API keys, by their hashes.
+/// The owners of API keys, by their hashes.
 pub async fn owners_of_api_keys(
     db: &mut Connection,
     hashes: &[SecretHash],
-) -> Result<HashMap<SecretHash, (MerchantId, ApiKeyId)>, StoreError> {
+) -> Result<HashMap<SecretHash, KeyOwner>, StoreError> {
     let hashes = vec![Column::bytes(hashes.iter().map(|hash| hash.bytes().as_slice()))];
-    let rows = db.batch(&OWNERS_OF_HASHES, hashes).all::<(SecretHash, MerchantId, ApiKeyId)>().await?;
-    Ok(rows.into_iter().map(|(hash, merchant, key)| (hash, (merchant, key))).collect())
+    let rows = db.batch(&OWNERS_OF_HASHES, hashes).all().await?;
+    Ok(rows.into_iter().map(owned).collect())
 }
 
-/// Hashes of live API keys with ids after `after`, newest first, with their merchant and key.
+const fn owned(
+    (hash, merchant_id, api_key_id): (SecretHash, MerchantId, ApiKeyId),
+) -> (SecretHash, KeyOwner) {
+    (hash, KeyOwner { merchant_id, api_key_id })
+}
+
+/// Hashes of live API keys with ids after `after`, newest first, with their owners.
 pub async fn hashes_of_api_keys(
     db: &mut Connection,
     after: SecretId,
     now: Timestamp,
     limit: i64,
-) -> Result<Vec<(SecretHash, MerchantId, ApiKeyId)>, StoreError> {
+) -> Result<Vec<(SecretHash, KeyOwner)>, StoreError> {
     let rows = db
         .query(
             "select hash, merchant_id, owner_id from secrets where id > $1 and owner_kind = 'api_key' \
@@ -187,13 +154,9 @@ pub async fn hashes_of_api_keys(
         .bind(after)
         .bind(now)
         .bind(limit)
-        .all::<(Vec<u8>, MerchantId, ApiKeyId)>()
+        .all()
         .await?;
-    let hashed = rows.into_iter().filter_map(|(hash, merchant, key)| {
-        let hash = hash.try_into().ok()?;
-        Some((SecretHash::from_bytes(hash), merchant, key))
-    });
-    Ok(hashed.collect())
+    Ok(rows.into_iter().map(owned).collect())
 }
 
 /// A live secret that was found by its hash.

@@ -35,7 +35,7 @@ async fn unwritten(app: &TestApp, merchant: &Merchant, count: usize) -> Vec<Open
             expires_at: now.plus(TimeDelta::days(1)),
             revoked_at: None,
         },
-        revision: record.merchant.revision,
+        revision: record.revision,
     };
     (0..count).map(open).collect()
 }

@@ -1,17 +1,18 @@
 //! The records that decide about calls.
 
 use tollgate::domain::ids::MerchantId;
+use tollgate::domain::secret::SecretHash;
 use tollgate::flows::principal::Principal;
-use tollgate::store::merchants;
+use tollgate::store::hot::{Wanted, records};
 
 use crate::support::each_engine;
 use crate::support::merchant::{done, made, plain_key};
 
 #[tokio::test]
-async fn records_that_load_together_are_those_that_load_alone_and_take_as_many_statements_as_one() {
+async fn the_records_of_many_merchants_take_one_statement_and_are_those_that_load_alone() {
     each_engine(async |app| {
         let (core, by) = (app.core(), Principal::command_line());
-        let mut ids: Vec<MerchantId> = Vec::new();
+        let mut merchants = Vec::new();
         for number in 0..20 {
             let merchant = app.merchant().await;
             // Some have another key, one that is revoked, a secret that was replaced, and one that has ended.
@@ -24,25 +25,35 @@ async fn records_that_load_together_are_those_that_load_alone_and_take_as_many_s
                 let key = app.key_of(merchant.id, plain_key()).await.key_id;
                 done(core.revoke_api_key(&by, key).await);
             }
-            ids.push(merchant.id);
+            merchants.push(merchant);
         }
         let mut db = core.store.read().await.expect("the store answers");
-        let statements = || core.store.statements();
-        let mut alone = Vec::new();
-        let mut of_one = 0;
-        for id in &ids {
-            let before = statements();
-            let mut record = merchants::records(&mut db, &[*id], app.now()).await.expect("the store answers");
-            of_one = statements() - before;
-            alone.push(record.remove(id).expect("it is there"));
-        }
-        let before = statements();
-        let together = merchants::records(&mut db, &ids, app.now()).await.expect("the store answers");
-        assert_eq!((statements() - before, together.len()), (of_one, ids.len()));
-        for record in alone {
-            let other = &together[&record.merchant.id];
-            assert!(!record.api_keys.is_empty() && !record.credentials.is_empty());
-            assert_eq!(format!("{other:?}"), format!("{record:?}"));
+        let mut load = async |wanted: &[Wanted]| {
+            let before = core.store.statements();
+            let loaded = records::load(&mut db, wanted, app.now()).await.expect("the store answers");
+            assert_eq!(core.store.statements() - before, 1);
+            loaded
+        };
+        let ids: Vec<MerchantId> = merchants.iter().map(|merchant| merchant.id).collect();
+        // Asked for by their ids and by their keys, and several times.
+        let by_id = ids.iter().map(|id| Wanted::Merchant(*id));
+        let by_key = merchants.iter().map(|merchant| Wanted::OwnerOf(SecretHash::of(&merchant.key)));
+        let together = load(&Vec::from_iter(by_id.clone().chain(by_key.clone()))).await;
+        assert_eq!(together.len(), ids.len());
+        for (number, (id, key)) in by_id.zip(by_key).enumerate() {
+            let alone = load(&[id]).await;
+            assert_eq!(format!("{alone:?}"), format!("{:?}", load(&[key]).await));
+            let record = alone[&ids[number]].here().expect("this cell serves it");
+            assert_eq!(
+                format!("{record:?}"),
+                format!("{:?}", together[&ids[number]].here().expect("it does"))
+            );
+            let keys = if number % 2 == 0 { 2 } else { 1 };
+            assert_eq!((record.api_keys.len(), record.credentials.len()), (keys, keys));
+            let mut secrets: Vec<_> = record.api_keys.iter().map(|key| key.secrets.len()).collect();
+            secrets.sort_unstable();
+            assert_eq!(secrets, if number % 2 == 0 { vec![1, 3] } else { vec![1] });
+            assert_eq!(record.credentials[0].secrets.len(), 1);
         }
     })
     .await;

@@ -62,8 +62,13 @@ pub async fn rotate_secret(
         .finalize()
         .into();
     let key = key.map(|key| IdempotencyKey { actor: client.id.uuid(), key: key.to_owned(), request_hash });
-    let principal = Principal::client(&client, context.ip().to_string(), context.request_id().to_owned())
-        .with_idempotency(key);
+    let principal = Principal::client(
+        caller.record.id,
+        client.client_id.into(),
+        context.ip().to_string(),
+        context.request_id().to_owned(),
+    )
+    .with_idempotency(key);
     let by = RotatedBy::Client(&presented);
     Ok(created(core.rotate_client_secret(&principal, by, overlap_secs).await?))
 }

@@ -115,7 +115,7 @@ fn identity(Passed { caller, active, scopes }: &Passed) -> Response {
     let active = active.as_ref();
     let environment = caller.key().map_or("", |key| key.environment.into());
     let headers = [
-        (X_MERCHANT_ID, caller.record.merchant.id.to_string()),
+        (X_MERCHANT_ID, caller.record.id.to_string()),
         (X_API_KEY_ID, caller.key_id.to_string()),
         (X_CLIENT_ID, active.map_or_else(String::new, |active| active.client_id.clone())),
         (X_ENVIRONMENT, environment.to_owned()),

@@ -49,9 +49,10 @@ pub async fn whoami(
     let core = &shared.core;
     core.confirm(&mut caller).await?;
     let unknown = || Failure::fault("a key that was let in is not in its record");
-    let key = caller.key().ok_or_else(unknown)?;
-    let secret = caller.key_secret().ok_or_else(unknown)?;
-    core.note_use(caller.record.merchant.id, secret, &caller.address).await?;
+    let used = caller.key_secret().ok_or_else(unknown)?;
+    core.note_use(caller.record.id, used, &caller.address).await?;
+    let key = core.key_of(&caller).await?.ok_or_else(unknown)?;
+    let secret = key.secrets.iter().find(|secret| secret.id == used.id).ok_or_else(unknown)?;
     Ok(Json(Whoami {
         merchant_id: key.merchant_id,
         api_key_id: key.id,
