@@ -204,10 +204,12 @@ fn measure_engine(
         }
     }
     if options.merchants.is_some() {
-        let looks = |result| {
-            server.metric(&format!("tollgate_cache_looks_total{{cache=\"records\",result=\"{result}\"}}"))
+        let looks = |cache, result| {
+            server.metric(&format!("tollgate_cache_looks_total{{cache=\"{cache}\",result=\"{result}\"}}"))
         };
-        let (hits, misses) = (looks("hit"), looks("miss"));
+        // A record is looked for once the owner of the key is known.
+        let (hits, misses) =
+            (looks("records", "hit"), looks("records", "miss") + looks("key_owners", "miss"));
         let (share, memory) = (hits * 100 / (hits + misses), cpu::memory_of(server.pid()));
         writeln!(
             out,

@@ -40,7 +40,10 @@ impl Core {
     /// Finds the merchant and key of an `X-API-KEY`, without checking whether the key works.
     pub async fn recognise(&self, key: &[u8], address: ClientAddress) -> Decided<Caller> {
         match hash_of(key) {
-            Some(hash) => Ok(self.caller_of(hash, address).await?.ok_or_else(|| self.unknown_key(key))?),
+            Some(hash) => {
+                let owner = self.store.hot().known_owner(hash);
+                Ok(self.caller_of(hash, owner, address).await?.ok_or_else(|| self.unknown_key(key))?)
+            }
             None => Err(Reason::KeyUnknown.into()),
         }
     }
@@ -48,10 +51,10 @@ impl Core {
     async fn caller_of(
         &self,
         hash: SecretHash,
+        owner: Option<KeyOwner>,
         address: ClientAddress,
     ) -> Result<Option<Caller>, StoreError> {
         let hot = self.store.hot();
-        let owner = hot.known_owner(hash);
         let cached = owner.and_then(|owner| Some((owner, hot.cached_record(owner.merchant_id)?)));
         let is_fresh = cached.is_none();
         let found = match cached {
@@ -104,9 +107,9 @@ impl Core {
         note: impl Fn(KeyOwner),
     ) -> Decided<Caller> {
         let hash = hash_of(key);
-        if let Some(hash) = hash
-            && self.store.hot().known_owner(hash).is_some()
-            && let Some(caller) = self.caller_of(hash, address.clone()).await?
+        let owner = hash.and_then(|hash| self.store.hot().known_owner(hash));
+        if let (Some(hash), Some(_)) = (hash, owner)
+            && let Some(caller) = self.caller_of(hash, owner, address.clone()).await?
         {
             note(caller.owner());
             if caller.admit_key(self.now()).is_ok() {
@@ -115,7 +118,8 @@ impl Core {
         }
         let attempt = async {
             let hash = hash.ok_or(Reason::KeyUnknown)?;
-            let mut caller = self.caller_of(hash, address).await?.ok_or_else(|| self.unknown_key(key))?;
+            let mut caller =
+                self.caller_of(hash, owner, address).await?.ok_or_else(|| self.unknown_key(key))?;
             note(caller.owner());
             self.decide(&mut caller, |caller, now| caller.admit_key(now)).await?;
             Ok(caller)

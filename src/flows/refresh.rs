@@ -105,7 +105,11 @@ impl Core {
             && self.is_genuine(token, &session)?
             && session.has_scopes(asked)
             && judge_refresh(&session, token.claims(), self.lifetimes, now) == Verdict::Rotate;
-        if may_rotate { self.rotate(caller, session, backing.scopes).await } else { Ok(None) }
+        if may_rotate {
+            self.rotate(caller, Session::clone(&session), backing.scopes).await
+        } else {
+            Ok(None)
+        }
     }
 
     /// Rotates a session if its generation and the merchant's revision are still those of the decision.

@@ -210,17 +210,16 @@ fn store(store: &Store, registry: &mut Registry) {
     }
     registry.register("pool_connections", "Connections to the database", pool);
     let looks = Family::<Labels<2>, Counter>::default();
-    let memory = Family::<Labels<1>, Gauge>::default();
     for cache in store.hot().caches() {
         for (result, count) in [("hit", cache.hits), ("miss", cache.misses)] {
             let labels = [("cache", cache.name.to_owned()), ("result", result.to_owned())];
             looks.get_or_create(&labels).inc_by(count);
         }
-        let labels = [("cache", cache.name.to_owned())];
-        memory.get_or_create(&labels).set(i64::try_from(cache.bytes).unwrap_or(i64::MAX));
     }
-    registry.register("cache_looks", "How often a cache had what was asked for", looks);
-    registry.register_with_unit("cache_size", "Memory that a cache takes, about", Unit::Bytes, memory);
+    registry.register("cache_looks", "How often the cache had what was asked for", looks);
+    let memory: Gauge = Gauge::default();
+    memory.set(i64::try_from(store.hot().cache_bytes()).unwrap_or(i64::MAX));
+    registry.register_with_unit("cache_size", "Memory that the cache takes, about", Unit::Bytes, memory);
     let statements = ConstCounter::new(store.statements());
     registry.register("store_statements", "Statements that were run in the database", statements);
 }

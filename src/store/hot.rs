@@ -34,11 +34,6 @@ use cache::Remembered;
 pub use records::{Loaded, Wanted};
 pub use sessions::{Found, Open, Rotate, Rotated};
 
-/// The share of the memory for caches that each one has, in sixteenths.
-const RECORDS_SHARE: u64 = 11;
-const OWNERS_SHARE: u64 = 2;
-const SESSIONS_SHARE: u64 = 3;
-
 /// Two workers for each operation, so that one can continue while the other's batch takes long.
 const WORKERS: usize = 2;
 
@@ -50,15 +45,11 @@ pub struct HotPath {
     revisions: Batcher<MerchantId, Option<i64>>,
     records: Batcher<(Wanted, Timestamp), Answer>,
     admin_tokens: Batcher<SecretHash, Option<Presented>>,
-    record_cache: Remembered<MerchantId, Arc<MerchantRecord>>,
-    /// A hash never changes its key, so an entry is never outdated.
-    owner_cache: Remembered<SecretHash, KeyOwner>,
-    session_cache: Remembered<SessionId, Session>,
+    remembered: Remembered,
 }
 
 impl HotPath {
     pub(super) fn start(pool: &Pool, timeout: Duration, cache_bytes_max: u64, tasks: &Supervisor) -> Self {
-        let share = |sixteenths| cache_bytes_max / 16 * sixteenths;
         Self {
             pool: pool.clone(),
             open: batcher(pool, Access::Write, timeout, tasks, |db, opens| {
@@ -77,9 +68,7 @@ impl HotPath {
             admin_tokens: batcher(pool, Access::Read, timeout, tasks, |db, hashes| {
                 Box::pin(tokens(db, hashes))
             }),
-            record_cache: Remembered::new(share(RECORDS_SHARE), |record| record.bytes()),
-            owner_cache: Remembered::new(share(OWNERS_SHARE), |_| 0),
-            session_cache: Remembered::new(share(SESSIONS_SHARE), Session::bytes),
+            remembered: Remembered::new(cache_bytes_max),
         }
     }
 
@@ -94,12 +83,14 @@ impl HotPath {
         ]
     }
 
+    /// How the cache does for each kind of entry.
     pub fn caches(&self) -> [CacheState; 3] {
-        [
-            self.record_cache.state("records"),
-            self.owner_cache.state("key_owners"),
-            self.session_cache.state("sessions"),
-        ]
+        self.remembered.states()
+    }
+
+    /// The memory of the cache, about.
+    pub fn cache_bytes(&self) -> u64 {
+        self.remembered.bytes()
     }
 
     /// Writes a new session. `false` if the merchant has another revision by now.
@@ -117,13 +108,13 @@ impl HotPath {
     }
 
     /// The cached session, as it was when this replica last rotated it. It may be outdated.
-    pub fn remembered_session(&self, id: SessionId) -> Option<Session> {
-        self.session_cache.get(&id)
+    pub fn remembered_session(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.remembered.session(id)
     }
 
     /// Caches a session, so that its next rotation needs no look-up.
     pub fn remember_session(&self, session: Session) {
-        self.session_cache.insert(session.id, session);
+        self.remembered.keep_session(session);
     }
 
     /// A merchant's current revision.
@@ -133,12 +124,12 @@ impl HotPath {
 
     /// The merchant and key of a hash, if it is in the cache.
     pub fn known_owner(&self, hash: SecretHash) -> Option<KeyOwner> {
-        self.owner_cache.get(&hash)
+        self.remembered.owner(hash)
     }
 
     /// Caches the merchant and key of a hash before it is first used here.
     pub fn learn_owner(&self, hash: SecretHash, owner: KeyOwner) {
-        self.owner_cache.insert(hash, owner);
+        self.remembered.keep_owner(hash, owner);
     }
 
     /// The current state of the admin token with this hash, even if it has ended.
@@ -148,7 +139,7 @@ impl HotPath {
 
     /// The cached record, which may be outdated.
     pub fn cached_record(&self, id: MerchantId) -> Option<Arc<MerchantRecord>> {
-        self.record_cache.get(&id)
+        self.remembered.record(id)
     }
 
     /// Reads the current record from the database and caches it. Fails with [`StoreError::Elsewhere`] if another
@@ -170,7 +161,7 @@ impl HotPath {
     ) -> Result<Option<(KeyOwner, Arc<MerchantRecord>)>, StoreError> {
         let (owner, loaded) = self.noted(self.records.call((Wanted::OwnerOf(hash), now)).await)?;
         if let Some(owner) = owner {
-            self.owner_cache.insert(hash, owner);
+            self.remembered.keep_owner(hash, owner);
         }
         Ok(owner.zip(self.keep(loaded)?))
     }
@@ -181,10 +172,7 @@ impl HotPath {
             Some(Loaded::Elsewhere) => return Err(StoreError::Elsewhere),
             None => return Ok(None),
         };
-        self.record_cache.insert(record.id, Arc::clone(&record));
-        for (hash, owner) in record.owners() {
-            self.owner_cache.insert(hash, owner);
-        }
+        self.remembered.keep_record(&record);
         Ok(Some(record))
     }
 }

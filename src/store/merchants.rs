@@ -14,7 +14,7 @@ use crate::domain::merchant::Merchant;
 
 const COLUMNS: &str = "id, name, gateway, status, revision, created_at, updated_at";
 /// For a row of `merchants`: both licences.
-pub(super) const LICENCES: &str = "(select active from licences where merchant_id = merchants.id and product = 'api_keys') as api_keys_active, \
+const LICENCES: &str = "(select active from licences where merchant_id = merchants.id and product = 'api_keys') as api_keys_active, \
      (select expires_at from licences where merchant_id = merchants.id and product = 'api_keys') \
      as api_keys_expires_at, \
      (select active from licences where merchant_id = merchants.id and product = 'enhanced_security') \

@@ -58,3 +58,30 @@ async fn the_records_of_many_merchants_take_one_statement_and_are_those_that_loa
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_record_keeps_every_live_secret_however_old_and_few_that_have_ended() {
+    each_engine(async |app| {
+        let (core, by) = (app.core(), Principal::command_line());
+        let merchant = app.merchant().await;
+        for _ in 0..10 {
+            let secrets = made(core.rotate_api_key(&by, merchant.key_id, 3600).await).object.secrets;
+            // End the one before, but never the first.
+            if secrets.len() > 2 {
+                done(core.end_api_key_secret(&by, merchant.key_id, secrets[1].id).await);
+            }
+        }
+        let hash = SecretHash::of(&merchant.key);
+        let mut db = core.store.read().await.expect("the store answers");
+        let loaded = records::load(&mut db, &[Wanted::OwnerOf(hash)], app.now()).await;
+        let loaded = loaded.expect("the store answers");
+        let record = loaded[&merchant.id].here().expect("this cell serves it");
+        let secrets = &record.api_keys[0].secrets;
+        assert_eq!(secrets.iter().filter(|secret| secret.is_live(app.now())).count(), 2);
+        assert_eq!(secrets.len(), 9);
+        assert!(secrets.last().is_some_and(|oldest| oldest.hash.matches(&hash)));
+        drop(db);
+        app.send(merchant.authorize()).await.tokens();
+    })
+    .await;
+}

@@ -18,15 +18,15 @@ use crate::domain::secret::SecretHash;
 use crate::store::StoreError;
 use crate::store::columns::Column;
 use crate::store::driver::{Connection, Sql};
-use crate::store::merchants::{IS_ELSEWHERE, LICENCES};
+use crate::store::merchants::IS_ELSEWHERE;
 
 /// The record keeps the newest few secrets that were replaced within this time, so that a refusal can give the exact
 /// reason. Others count as unknown, which keeps the record small. It does not contain revoked keys. So a key that
 /// belongs to the merchant but is not in the record was revoked.
 const REMEMBERED: TimeDelta = TimeDelta::days(30);
 
-/// How many of an owner's newest secrets are read even if they have ended.
-const NEWEST: i64 = 8;
+/// How many of an owner's newest secrets are kept even if they have ended.
+const NEWEST: usize = 8;
 
 /// The merchant to load: this one, or the one whose API key has this hash.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,8 @@ impl Loaded {
 }
 
 /// A row for each secret of a key or a client, and one for each key or client without secrets, and for each merchant
-/// without keys. The rows of a key's clients repeat the columns of the key.
+/// without keys. In the rows of clients, the columns of the key are
+/// null but for its id.
 #[derive(sqlx::FromRow)]
 struct Row {
     id: MerchantId,
@@ -80,52 +81,45 @@ struct Row {
     ends_at: Option<Timestamp>,
 }
 
-const SECRET: &str =
-    "select owner_id, secrets.id as secret_id, hash, number, overlap_secs, first_used_at, ends_at";
+const IS_KEPT: &str = "(ends_at is null or ends_at > (select since from bounds))";
 
-/// `asked` has a row for each [`Wanted`], with an id or a hash, and `bounds` has the times and [`NEWEST`]. The two halves of `kept` each have an index: of live
-/// secrets by merchant, and of the newest ones by owner.
+/// `asked` has a row for each [`Wanted`], with an id or a hash. The first half has the keys, and a row for a merchant
+/// without keys; the second half has the clients.
 const LOAD: &str = concat!(
     ", wanted as (select id from asked where hash is null union \
      select merchant_id from asked join secrets on secrets.hash = asked.hash and owner_kind = 'api_key'), \
-     owners as (\
-     select merchant_id, k.id as owner_id, k.id as key_id, environment, allowed_ips, ip_mode, \
-     webhook_url is not null and webhook_disabled_at is null as has_webhook, k.scopes as key_scopes, \
-     expires_at as key_expires_at, null as credential_id, null as client_id, null as enabled, null as epoch, \
-     null as client_scopes \
-     from wanted join api_keys k on k.merchant_id = wanted.id where revoked_at is null union all \
-     select k.merchant_id, c.id, k.id, environment, allowed_ips, ip_mode, \
-     webhook_url is not null and webhook_disabled_at is null, k.scopes, expires_at, c.id, client_id, enabled, epoch, \
-     c.scopes \
-     from wanted join api_keys k on k.merchant_id = wanted.id join credentials c on c.api_key_id = k.id \
-     where revoked_at is null), \
-     kept as (",
-    SECRET,
-    " from wanted join secrets on merchant_id = wanted.id where ends_at is null or ends_at > (select now from bounds) union all ",
-    SECRET,
-    " from owners join secrets using (owner_id) where number > \
-     (select max(number) from secrets as newest where newest.owner_id = owners.owner_id) - (select newest from bounds) \
-     and ends_at > (select since from bounds) and ends_at <= (select now from bounds)) \
-     select merchants.id, revision, status, ",
-    LICENCES,
-    ", ",
+     here as (\
+     select merchants.id, revision, status, k.active as api_keys_active, k.expires_at as api_keys_expires_at, \
+     e.active as enhanced_security_active, e.expires_at as enhanced_security_expires_at, ",
     IS_ELSEWHERE,
-    ", key_id, environment, allowed_ips, ip_mode, has_webhook, key_scopes, key_expires_at, credential_id, client_id, \
-     enabled, epoch, client_scopes, secret_id, hash, overlap_secs, first_used_at, ends_at \
-     from wanted join merchants on merchants.id = wanted.id \
-     left join owners on owners.merchant_id = merchants.id left join kept on kept.owner_id = owners.owner_id \
-     order by merchants.id, key_id, credential_id, number desc"
+    " from wanted join merchants on merchants.id = wanted.id \
+     left join licences k on k.merchant_id = merchants.id and k.product = 'api_keys' \
+     left join licences e on e.merchant_id = merchants.id and e.product = 'enhanced_security') \
+     select here.*, k.id as key_id, environment, allowed_ips, ip_mode, \
+     webhook_url is not null and webhook_disabled_at is null as has_webhook, k.scopes as key_scopes, \
+     k.expires_at as key_expires_at, null as credential_id, null as client_id, null as enabled, null as epoch, \
+     null as client_scopes, s.id as secret_id, hash, number, overlap_secs, first_used_at, ends_at \
+     from here left join api_keys k on k.merchant_id = here.id and k.revoked_at is null \
+     left join secrets s on s.owner_id = k.id and ",
+    IS_KEPT,
+    " union all \
+     select here.*, k.id, null, null, null, null, null, null, c.id, client_id, enabled, epoch, c.scopes, \
+     s.id, hash, number, overlap_secs, first_used_at, ends_at \
+     from here join api_keys k on k.merchant_id = here.id and k.revoked_at is null \
+     join credentials c on c.api_key_id = k.id left join secrets s on s.owner_id = c.id and ",
+    IS_KEPT,
+    " order by id, key_id, credential_id, number desc"
 );
 
 const RECORDS: Sql = Sql {
     postgres: concat!(
         "with asked as (select * from unnest($1::uuid[], $2::bytea[]) as a (id, hash)), \
-         bounds as (select $3::bigint as since, $4::bigint as now, $5::bigint as newest)",
+         bounds as (select $3::bigint as since)",
         LOAD
     ),
     sqlite: concat!(
         "with asked as (select unhex(value ->> 0) as id, unhex(value ->> 1) as hash from jsonb_each($1)), \
-         bounds as (select $2 as since, $3 as now, $4 as newest)",
+         bounds as (select $2 as since)",
         LOAD
     ),
 };
@@ -145,13 +139,12 @@ pub async fn load(
         Wanted::OwnerOf(hash) => Some(hash.bytes().as_slice()),
     });
     let asked = vec![Column::maybe_ids(ids), Column::Bytes(hashes.collect())];
-    let rows: Vec<Row> =
-        db.batch(&RECORDS, asked).bind(now.minus(REMEMBERED)).bind(now).bind(NEWEST).all().await?;
-    Ok(rows.chunk_by(|a, b| a.id == b.id).map(|rows| (rows[0].id, loaded(rows))).collect())
+    let rows: Vec<Row> = db.batch(&RECORDS, asked).bind(now.minus(REMEMBERED)).all().await?;
+    Ok(rows.chunk_by(|a, b| a.id == b.id).map(|rows| (rows[0].id, loaded(rows, now))).collect())
 }
 
 /// From the rows of a merchant, which are sorted by key, client, and the age of the secret.
-fn loaded(rows: &[Row]) -> Loaded {
+fn loaded(rows: &[Row], now: Timestamp) -> Loaded {
     let merchant = &rows[0];
     if merchant.is_elsewhere {
         return Loaded::Elsewhere;
@@ -161,13 +154,16 @@ fn loaded(rows: &[Row]) -> Loaded {
         revision: merchant.revision,
         status: merchant.status,
         licences: merchant.licences,
-        api_keys: rows.chunk_by(|a, b| a.key_id == b.key_id).filter_map(key).collect(),
-        credentials: rows.chunk_by(|a, b| a.credential_id == b.credential_id).filter_map(client).collect(),
+        api_keys: rows.chunk_by(|a, b| a.key_id == b.key_id).filter_map(|rows| key(rows, now)).collect(),
+        credentials: rows
+            .chunk_by(|a, b| a.credential_id == b.credential_id)
+            .filter_map(|rows| client(rows, now))
+            .collect(),
     }))
 }
 
-fn key(rows: &[Row]) -> Option<KeyRecord> {
-    let row = &rows[0];
+fn key(rows: &[Row], now: Timestamp) -> Option<KeyRecord> {
+    let row = rows.iter().find(|row| row.credential_id.is_none())?;
     Some(KeyRecord {
         id: row.key_id?,
         environment: row.environment?,
@@ -176,11 +172,11 @@ fn key(rows: &[Row]) -> Option<KeyRecord> {
         has_webhook: row.has_webhook?,
         scopes: row.key_scopes.clone(),
         expires_at: row.key_expires_at,
-        secrets: rows.iter().filter(|row| row.credential_id.is_none()).filter_map(secret).collect(),
+        secrets: secrets(rows.iter().filter(|row| row.credential_id.is_none()), now),
     })
 }
 
-fn client(rows: &[Row]) -> Option<ClientRecord> {
+fn client(rows: &[Row], now: Timestamp) -> Option<ClientRecord> {
     let row = &rows[0];
     Some(ClientRecord {
         id: row.credential_id?,
@@ -189,8 +185,14 @@ fn client(rows: &[Row]) -> Option<ClientRecord> {
         enabled: row.enabled?,
         scopes: row.client_scopes.clone(),
         epoch: row.epoch?,
-        secrets: rows.iter().filter_map(secret).collect(),
+        secrets: secrets(rows.iter(), now),
     })
+}
+
+/// All live secrets of an owner, and those of its newest few that have ended.
+fn secrets<'a>(rows: impl Iterator<Item = &'a Row>, now: Timestamp) -> Box<[SecretRecord]> {
+    let read = rows.filter_map(secret).enumerate();
+    read.filter(|(place, secret)| *place < NEWEST || secret.is_live(now)).map(|(_, secret)| secret).collect()
 }
 
 fn secret(row: &Row) -> Option<SecretRecord> {
