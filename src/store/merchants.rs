@@ -1,10 +1,7 @@
 //! Merchants and licences.
 
-use std::collections::HashMap;
-
 use constcat::concat;
 
-use super::columns::Column;
 use super::driver::{Connection, Sql, Tx};
 use super::{StoreError, like, touched};
 use crate::domain::clock::Timestamp;
