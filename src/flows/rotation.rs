@@ -66,6 +66,7 @@ pub(super) async fn add_secret(
     let first = first_secret(change.core, plain, now);
     let added = StoredSecret { number, overlap_secs: Some(overlap_secs), ..first };
     secrets::insert(&mut change.tx, merchant, owner, &added).await?;
+    secrets::forget_ended(&mut change.tx, owner, number, now).await?;
     secrets.insert(0, added);
     Ok(())
 }

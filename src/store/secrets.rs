@@ -246,6 +246,18 @@ pub async fn note_uses(db: &mut Connection, mut uses: Vec<Use>) -> Result<(), St
     Ok(())
 }
 
+/// Removes ended secrets that are no longer shown, now that the owner has one with the number `newest`. Otherwise a
+/// client that rotates all day would make its record slower to load for good.
+pub async fn forget_ended(tx: &mut Tx, owner: Owner, newest: i64, now: Timestamp) -> Result<(), StoreError> {
+    tx.query("delete from secrets where owner_id = $1 and number <= $2 and ends_at <= $3")
+        .bind(owner.id())
+        .bind(newest - SHOWN)
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(())
+}
+
 /// Ends one secret now. `false` if it is not an older secret of that owner, or has already ended.
 pub async fn end(tx: &mut Tx, owner: Owner, id: SecretId, now: Timestamp) -> Result<bool, StoreError> {
     let rows = tx

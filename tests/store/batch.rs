@@ -15,7 +15,7 @@ use crate::support::database::engines;
 use crate::support::{Merchant, TestApp, each_engine};
 
 /// Sessions of a merchant as its record has it now, not yet written.
-async fn unwritten(app: &TestApp, merchant: &Merchant, count: usize) -> Vec<Open> {
+pub(super) async fn unwritten(app: &TestApp, merchant: &Merchant, count: usize) -> Vec<Open> {
     let (core, now) = (app.core(), app.now());
     let record = core.store.hot().load_record(merchant.id, now).await.expect("the store answers");
     let record = record.expect("the merchant was made before");

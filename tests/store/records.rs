@@ -1,10 +1,12 @@
 //! The records that decide about calls.
 
-use tollgate::domain::ids::MerchantId;
+use tollgate::domain::ids::{MerchantId, SessionId};
 use tollgate::domain::secret::SecretHash;
+use tollgate::domain::session::Session;
 use tollgate::flows::principal::Principal;
 use tollgate::store::hot::{Wanted, records};
 
+use super::batch::unwritten;
 use crate::support::each_engine;
 use crate::support::merchant::{done, made, plain_key};
 
@@ -60,11 +62,11 @@ async fn the_records_of_many_merchants_take_one_statement_and_are_those_that_loa
 }
 
 #[tokio::test]
-async fn a_record_keeps_every_live_secret_however_old_and_few_that_have_ended() {
+async fn every_live_secret_is_kept_however_old_and_few_that_have_ended() {
     each_engine(async |app| {
         let (core, by) = (app.core(), Principal::command_line());
         let merchant = app.merchant().await;
-        for _ in 0..10 {
+        for _ in 0..30 {
             let secrets = made(core.rotate_api_key(&by, merchant.key_id, 3600).await).object.secrets;
             // End the one before, but never the first.
             if secrets.len() > 2 {
@@ -72,6 +74,9 @@ async fn a_record_keeps_every_live_secret_however_old_and_few_that_have_ended() 
             }
         }
         let hash = SecretHash::of(&merchant.key);
+        // Those that are shown, and the first.
+        let kept = "select count(*) from secrets where owner_kind = 'api_key'";
+        assert_eq!(app.number(kept).await, 21);
         let mut db = core.store.read().await.expect("the store answers");
         let loaded = records::load(&mut db, &[Wanted::OwnerOf(hash)], app.now()).await;
         let loaded = loaded.expect("the store answers");
@@ -82,6 +87,23 @@ async fn a_record_keeps_every_live_secret_however_old_and_few_that_have_ended() 
         assert!(secrets.last().is_some_and(|oldest| oldest.hash.matches(&hash)));
         drop(db);
         app.send(merchant.authorize()).await.tokens();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_sessions_of_one_merchant_do_not_push_out_the_key_of_another() {
+    each_engine(async |app| {
+        let (busy, quiet) = (app.merchant().await, app.merchant().await);
+        let (core, hot) = (app.core(), app.core().store.hot());
+        core.learn_secrets(None).await.expect("the store answers");
+        let one = unwritten(&app, &busy, 1).await.remove(0).session;
+        // Several times as many as fit.
+        for _ in 0..20_000 {
+            let session = Session { id: SessionId::generate(app.now(), &core.entropy), ..one.clone() };
+            hot.remember_session(session);
+        }
+        assert!(hot.known_owner(SecretHash::of(&quiet.key)).is_some());
     })
     .await;
 }

@@ -51,9 +51,8 @@ impl Loaded {
     }
 }
 
-/// A row for each secret of a key or a client, and one for each key or client without secrets, and for each merchant
-/// without keys. In the rows of clients, the columns of the key are
-/// null but for its id.
+/// A row for each secret of a key or a client, one for each key or client without secrets, and one for each merchant
+/// without keys. A client's row has only the id of its key.
 #[derive(sqlx::FromRow)]
 struct Row {
     id: MerchantId,
