@@ -121,6 +121,8 @@ pub enum EventType {
     EventPublished,
     #[strum(serialize = "leak.not_ours")]
     LeakNotOurs,
+    #[strum(serialize = "leak.of_another_cell")]
+    LeakOfAnotherCell,
     #[strum(serialize = "leak.reported")]
     LeakReported,
     #[strum(serialize = "licence.changed")]

@@ -59,15 +59,23 @@ pub async fn insert(tx: &mut Tx, token: &AdminToken, hash: SecretHash) -> Result
     touched("admin_tokens", rows, 1)
 }
 
+const PRESENTED: &str = concat!(
+    "select ",
+    COLUMNS,
+    ", hash <> $1 as is_earlier from admin_tokens where (hash = $1 or earlier_hash = $1)"
+);
+
 /// `None` also if another cell serves the token's merchant.
 pub async fn by_hash(db: &mut Connection, hash: SecretHash) -> Result<Option<Presented>, StoreError> {
-    const BY_HASH: &str = concat!(
-        "select ",
-        COLUMNS,
-        ", hash <> $1 as is_earlier from admin_tokens where (hash = $1 or earlier_hash = $1) and ",
-        IS_HERE
-    );
-    db.query(BY_HASH).bind(hash).optional().await
+    db.query(concat!(PRESENTED, " and ", IS_HERE)).bind(hash).optional().await
+}
+
+/// Also a token that does not work here because another cell serves its merchant.
+pub async fn by_hash_in_any_cell(
+    db: &mut Connection,
+    hash: SecretHash,
+) -> Result<Option<Presented>, StoreError> {
+    db.query(PRESENTED).bind(hash).optional().await
 }
 
 pub async fn by_id(db: &mut Connection, id: AdminTokenId) -> Result<Option<AdminToken>, StoreError> {

@@ -143,3 +143,64 @@ async fn the_reporter_does_not_learn_whether_it_was_one_of_ours() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_reporter_does_not_learn_that_it_is_of_a_merchant_in_another_cell_but_operators_do() {
+    /// 7 is another cell, and -1 means that the merchant is on its way.
+    const MOVES: [&str; 2] = [
+        "update merchants set home = 7, revision = revision + 1 where id = (select merchant_id from api_keys)",
+        "update merchants set home = -1, revision = revision + 1 where id = (select merchant_id from api_keys)",
+    ];
+    each(async |app| {
+        let receiver = Receiver::open();
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let moved = merchant.parse().expect("an id");
+        let others = operator.licensed_merchant("g").await.parse().expect("an id");
+        let finder = Admin::of(&app, Role::MerchantAdmin, Some(others)).await;
+        let theirs = Admin::of(&app, Role::MerchantAdmin, Some(moved)).await;
+        let key = operator.key(&merchant, json!({ "webhook_url": receiver.url() })).await;
+        let client = operator.credentials(&key).await;
+        let tokens = app.send(authorize(&key, &client)).await.tokens();
+        let [key_id, client_id] = [text(&key, "id"), text(&client, "client_id")];
+        let reported = [
+            (text(&key, "key"), "api_key"),
+            (text(&client, "client_secret"), "client_secret"),
+            (&tokens.access, "token"),
+            (&tokens.refresh, "token"),
+            (text(&key, "webhook_secret"), "webhook_secret"),
+            (&theirs.token, "admin_token"),
+        ];
+        for moves in MOVES {
+            app.run_sql(moves).await;
+            for (secret, _) in reported {
+                report(&finder, secret).await;
+            }
+        }
+
+        let told = trail(&operator, &merchant).await;
+        let leaks: Vec<_> = told.iter().filter(|event| text(event, "action").contains("leak")).collect();
+        assert_eq!(leaks.len(), 2 * reported.len(), "{leaks:?}");
+        for (event, (_, kind)) in leaks.iter().rev().zip(reported.iter().cycle()) {
+            assert_eq!(
+                (text(event, "action"), &event["detail"]["kind"]),
+                ("leak.of_another_cell", &json!(kind))
+            );
+            assert_eq!(event["actor"]["kind"], "server", "whoever found it is not named: {event}");
+            match *kind {
+                "api_key" | "webhook_secret" => assert_eq!(text(event, "object_id"), key_id),
+                "client_secret" => assert_eq!(text(event, "object_id"), client_id),
+                _ => assert!(!text(event, "object_id").is_empty()),
+            }
+        }
+        let own = trail(&finder, &others.to_string()).await;
+        let reports = own.iter().filter(|event| event["action"] == "leak.reported").count();
+        assert_eq!(reports, 2 * reported.len());
+
+        app.run_sql("update merchants set home = null, revision = revision + 1").await;
+        assert_eq!(app.send(super::verify(&key, &tokens.access)).await.status, 200, "nothing ended here");
+        assert_eq!(theirs.get(&format!("/api-keys/{key_id}")).await.status, 200);
+        assert_eq!(operator.get(&format!("/api-keys/{key_id}")).await.ok()["leaked"], false);
+    })
+    .await;
+}

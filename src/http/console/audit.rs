@@ -260,11 +260,12 @@ fn row(
 }
 
 /// Actions whose names do not make a good title.
-const TITLES: [(&str, &str); 12] = [
+const TITLES: [(&str, &str); 13] = [
     ("admin_token.too_broad", "Admin token has too many permissions"),
     ("audit_events.read", "Audit trail viewed"),
     ("event.handed_in", "Event published"),
     ("leak.not_ours", "Leak report of an unknown secret"),
+    ("leak.of_another_cell", "Leak report of a secret of another cell"),
     ("session.replay_detected", "Refresh token reused"),
     ("user.other_sessions_ended", "Other browsers signed out"),
     ("user.password_set", "Password changed"),
