@@ -78,10 +78,13 @@ impl Core {
         if !cells.is_empty() {
             event.detail = json!({ "cells": cells });
         }
-        let search = Search { merchant: principal.merchant_id, ..search };
         if self.readers.is_due(principal.actor.id.as_deref().unwrap_or_default(), self.now()) {
             self.store.record(event).await?;
         }
+        if search.of_platform && principal.merchant_id.is_some() {
+            return Ok((Vec::new(), HashMap::new()));
+        }
+        let search = Search { merchant: principal.merchant_id, ..search };
         self.write_all_refusals().await?;
         let mut db = self.store.read().await?;
         let found = audit::newest(&mut db, &search, before, limit).await?;

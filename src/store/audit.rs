@@ -188,7 +188,7 @@ pub async fn trail(
 #[derive(Clone, Debug, Default)]
 pub struct Search {
     pub merchant: Option<MerchantId>,
-    /// Only events without a merchant.
+    /// Only events without a merchant. Not together with `merchant`.
     pub of_platform: bool,
     /// The id or the name of an actor.
     pub actor: Option<String>,

@@ -97,6 +97,9 @@ async fn the_latest_events_come_first_with_the_names_of_what_they_mention() {
             items.len() >= 3 && items.iter().all(|item| item["merchant_id"] == json!(merchant)),
             "{seen}"
         );
+        for query in ["of_platform=true", "of_platform=true&outcome=done"] {
+            assert!(seqs(&of(&bound, query).await).is_empty(), "it sees events of its merchant alone");
+        }
         assert_eq!(reads(&app).await, 2, "once for each reader");
     })
     .await;
