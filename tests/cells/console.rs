@@ -126,7 +126,7 @@ async fn reads_on_record(server: &Server, operator: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn one_page_has_the_merchants_and_events_of_all_cells_and_says_which_one_did_not_answer() {
+async fn one_page_has_the_merchants_and_events_of_all_cells_and_each_cell_knows_who_read() {
     for engine in engines() {
         let one = Prepared::new(engine, 1, &["Alder", "Harbour One"]).await;
         let two = Prepared::new(engine, 2, &["Harbour Two"]).await;
@@ -186,7 +186,19 @@ async fn one_page_has_the_merchants_and_events_of_all_cells_and_says_which_one_d
             let of_cells = [">Cell</th>", "This cell", "Other cells"];
             assert!(!of_cells.iter().any(|words| found.contains(words)), "{found}");
         }
+    }
+}
 
+#[tokio::test]
+async fn a_page_shows_what_it_has_and_names_the_cells_that_do_not_answer() {
+    for engine in engines() {
+        let one = Prepared::new(engine, 1, &["Alder"]).await;
+        let two = Prepared::new(engine, 2, &["Harbour Two"]).await;
+        let three = Prepared::new(engine, 3, &["Birch & Co"]).await;
+        let (second, third) = (two.start(&[]), three.start(&[]));
+        let (url_2, url_3) = (url_of(&second), url_of(&third));
+        let first = one.start_over(&[("two", &url_2, &two.reader), ("three", &url_3, &three.reader)]);
+        let cookie = sign_in(&first, OPERATOR).await;
         third.kill();
         second.signal("STOP");
         let begun = Instant::now();
