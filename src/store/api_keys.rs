@@ -110,8 +110,8 @@ pub async fn list(
 
 const UNREVOKED_FIRST: &str = " order by revoked_at is not null, id desc limit 100";
 
-/// Keys with exactly this name, of one merchant or of all that this cell serves, those that are not revoked first, then newest first, at
-/// most 100. Reads the whole table, so it is only for the command line.
+/// Keys with exactly this name, of one merchant or of all that this cell serves, at most 100. Those that are not
+/// revoked come first, then the newest. Reads the whole table, so it is only for the command line.
 pub async fn called(
     db: &mut Connection,
     merchant: Option<MerchantId>,
