@@ -11,9 +11,9 @@ mod console;
 mod layers;
 mod mistakes;
 mod reader;
+mod tokens;
 mod values;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ pub use console::{CellTokens, CellUrl, Console};
 pub use layers::{Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use reader::read_secret;
+pub use tokens::Tokens;
 pub use values::{BadValue, DatabaseUrl, ProxyUrl, TokenKeys};
 
 use crate::domain::cell::{Cell, CellId};
@@ -37,13 +38,10 @@ use crate::store::url::is_on_this_machine;
 
 use layers::near_misses;
 use reader::{Origin, Reader};
-use values::{address, directory, file, log_level, network, one_of, operator_url, optional, scope, web_url};
+use values::{address, directory, file, log_level, network, one_of, operator_url, optional, web_url};
 
 /// Enough to list every proxy or its network. Each is compared with every hop of every request.
 const TRUSTED_PROXIES_MAX: usize = 256;
-
-/// Far more than an API has. Each is compared with every requested scope.
-const SCOPES_MAX: usize = 256;
 
 /// All settings, checked. The fields are public so that tests can change them.
 #[derive(Debug)]
@@ -110,21 +108,6 @@ pub struct Database {
     pub timeout: Duration,
     /// The most memory for merchants, keys and sessions that were used last.
     pub cache_bytes_max: u64,
-}
-
-/// `[tokens]`: keys and lifetimes.
-#[derive(Debug)]
-pub struct Tokens {
-    pub keys: TokenKeys,
-    /// The file that the keys came from, to be read again. `None` if they did not come from a file.
-    pub keys_file: Option<PathBuf>,
-    /// Whether to start without keys that the database needs. Not a setting, but a flag of `serve`.
-    pub allow_missing_keys: bool,
-    pub lifetimes: Lifetimes,
-    /// The scopes that exist. Empty means that any name is allowed.
-    pub scopes: Vec<String>,
-    /// What a scope allows, in words for people, by its name.
-    pub scope_descriptions: HashMap<String, String>,
 }
 
 /// `[webhooks]`: where they may go.
@@ -239,13 +222,6 @@ impl Settings {
     }
 }
 
-impl TokenKeys {
-    /// Reads a token keys file. The error shows neither the path nor the contents.
-    pub fn from_file(path: &Path) -> Result<Self, BadValue> {
-        reader::secret_file(path)
-    }
-}
-
 impl Server {
     fn read(reader: &mut Reader) -> Self {
         let listen = reader.text("server.listen", address);
@@ -303,27 +279,6 @@ impl Database {
             connections_max: reader.number("database.connections_max", 1..=1000),
             timeout: reader.duration("database.timeout_secs", 1..=60),
             cache_bytes_max: u64::from(reader.number("database.cache_mib_max", 1..=16_384)) << 20,
-        }
-    }
-}
-
-impl Tokens {
-    fn read(reader: &mut Reader) -> Self {
-        let scopes = reader.names("tokens.scopes", SCOPES_MAX, scope);
-        Self {
-            keys: reader
-                .secret("tokens.keys", "tokens.keys_file")
-                .unwrap_or_else(|| TokenKeys::new(Vec::new())),
-            keys_file: reader.secret_file("tokens.keys", "tokens.keys_file"),
-            allow_missing_keys: false,
-            lifetimes: Lifetimes {
-                access_ttl: reader.time_delta("tokens.access_ttl_secs", 1..=2_592_000),
-                refresh_ttl: reader.time_delta("tokens.refresh_ttl_secs", 1..=31_536_000),
-                session_ttl: reader.time_delta("tokens.session_ttl_secs", 1..=315_360_000),
-                retry_window: reader.time_delta("tokens.refresh_retry_window_secs", 0..=3600),
-            },
-            scopes: scopes.iter().map(|(name, _)| name.clone()).collect(),
-            scope_descriptions: scopes.into_iter().filter(|(_, about)| !about.is_empty()).collect(),
         }
     }
 }

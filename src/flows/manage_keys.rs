@@ -1,15 +1,16 @@
-//! Managing API keys: making, changing, revoking, restoring and rotating them.
+//! Managing API keys: making, revoking, restoring and rotating them. `update` changes their settings.
+
+mod update;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Core;
-use super::changes::nullable;
 use super::error::{Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::{Change, check_expiry, check_name};
-use super::manage_webhooks::{enable_webhook, ensure_webhook_secret};
+use super::manage_webhooks::ensure_webhook_secret;
 use super::principal::Principal;
 use super::rotation;
 use crate::domain::allow_list::AllowList;
@@ -24,6 +25,8 @@ use crate::domain::secret::PlainSecret;
 use crate::store::outbox::Audience;
 use crate::store::secrets::Owner;
 use crate::store::{api_keys, credentials};
+
+pub use update::{ApiKeyChanges, ChangedApiKey};
 
 /// The most keys of one merchant that are not revoked. All of them are in the cached record.
 pub const KEYS_MAX: i64 = 200;
@@ -65,39 +68,12 @@ impl NewApiKey {
     }
 }
 
-/// Missing fields are not changed. Null removes `webhook_url`, `scopes` or `expires_at`.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = KeyPatch)]
-pub struct ApiKeyChanges {
-    pub name: Option<String>,
-    pub allowed_ips: Option<Vec<String>>,
-    pub ip_mode: Option<IpMode>,
-    pub webhook_format: Option<WebhookFormat>,
-    #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>)]
-    pub webhook_url: Option<Option<String>>,
-    #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 64)]
-    pub scopes: Option<Option<Vec<String>>>,
-    #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Timestamp>)]
-    pub expires_at: Option<Option<Timestamp>>,
-}
-
 /// A new key. Its secrets are shown once.
 #[derive(Debug)]
 pub struct MadeApiKey {
     pub object: ApiKey,
     pub secret: PlainSecret,
     /// Set if the key has a webhook URL.
-    pub webhook_secret: Option<PlainSecret>,
-}
-
-/// A changed key, with a new signing secret if it got its first webhook URL.
-#[derive(Debug)]
-pub struct ChangedApiKey {
-    pub object: ApiKey,
     pub webhook_secret: Option<PlainSecret>,
 }
 
@@ -159,20 +135,6 @@ impl Core {
     ) -> Managed<Vec<ApiKey>> {
         principal.must_be_operator()?;
         Ok(api_keys::called(&mut self.store.read().await?, merchant, name).await?)
-    }
-
-    /// Changes settings. They take effect at the next call, on every replica.
-    pub async fn update_api_key(
-        &self,
-        principal: &Principal,
-        id: ApiKeyId,
-        version: Option<i64>,
-        changes: ApiKeyChanges,
-    ) -> Managed<ChangedApiKey> {
-        self.change(principal, EventType::ApiKeyUpdated, async |change| {
-            update(change, id, version, changes).await
-        })
-        .await
     }
 
     /// Revokes a key at once. It can be restored within [`crate::domain::api_key::RESTORE_WINDOW`].
@@ -321,56 +283,6 @@ async fn create(change: &mut Change<'_>, merchant: MerchantId, new: NewApiKey) -
     change.event.detail = settings(&key);
     change.publish(merchant.id, EventType::ApiKeyCreated, settings(&key), Audience::Key(key.id)).await?;
     Ok(MadeApiKey { object: key, secret: plain, webhook_secret })
-}
-
-async fn update(
-    change: &mut Change<'_>,
-    id: ApiKeyId,
-    version: Option<i64>,
-    changes: ApiKeyChanges,
-) -> Managed<ChangedApiKey> {
-    let (merchant, mut key) = locked(change, id).await?;
-    if version.is_some_and(|version| version != key.version) {
-        return Err(Refused::VersionMismatch.into());
-    }
-    if key.revoked_at.is_some() {
-        return Err(Refused::Conflict("the key is revoked".to_owned()).into());
-    }
-    if let Some(name) = changes.name {
-        check_name("name", &name)?;
-        key.name = name;
-    }
-    if let Some(ranges) = changes.allowed_ips {
-        key.allow_list = parse_allow_list(&ranges)?;
-    }
-    if let Some(mode) = changes.ip_mode {
-        key.ip_mode = mode;
-    }
-    if let Some(format) = changes.webhook_format {
-        check_format(&merchant, format)?;
-        key.webhook_format = format;
-    }
-    if let Some(url) = changes.webhook_url {
-        if url != key.webhook_url {
-            // This changes where the key's signed events are sent.
-            change.principal.may_handle(key.environment)?;
-        }
-        if let Some(url) = &url {
-            change.core.check_webhook_url(url)?;
-        }
-        key.webhook_url = url;
-        enable_webhook(change, &mut key).await?;
-    }
-    if let Some(scopes) = changes.scopes {
-        key.scopes = change.core.check_scopes(scopes.as_deref())?;
-    }
-    if let Some(expires_at) = changes.expires_at {
-        check_expiry(expires_at, change.event.at)?;
-        key.expires_at = expires_at;
-    }
-    save(change, EventType::ApiKeyUpdated, &mut key).await?;
-    let webhook_secret = ensure_webhook_secret(change, &key).await?;
-    Ok(ChangedApiKey { object: key, webhook_secret })
 }
 
 pub fn parse_allow_list(ranges: &[String]) -> Result<AllowList, Refused> {

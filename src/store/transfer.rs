@@ -8,21 +8,21 @@
 //! be repeated.
 
 mod carried;
+mod forget;
 mod tables;
 
 use std::collections::BTreeSet;
 
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, raw_sql};
+use sqlx::{AssertSqlSafe, ConnectOptions, raw_sql};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::call_counts::SHORT_SECS;
 use super::url::Target;
 use crate::domain::cell::CellId;
 use crate::domain::ids::MerchantId;
 
-use tables::{FORGET, Identity, LOGS, SESSIONS_INDEX, TABLES};
+use tables::{Identity, LOGS, SESSIONS_INDEX, TABLES};
 
 /// In `merchants.home`: no cell serves the merchant, because its last changes are on their way to another.
 const MOVING: i64 = -1;
@@ -354,29 +354,6 @@ impl End {
             .fetch_one(&mut self.db)
             .await?;
         Ok(now)
-    }
-
-    /// Deletes the merchant's counts in short slots if another cell serves the merchant, which adds its copies of them
-    /// to their hour and day. Here, nobody would.
-    pub async fn forget_short_counts(&mut self, merchant: MerchantId) -> Result<(), StoreError> {
-        sqlx::query(
-            "delete from call_counts where merchant_id = $1 and slot_secs = $2 and exists \
-             (select 1 from merchants m where m.id = $1 and m.home <> (select number from cell))",
-        )
-        .bind(merchant)
-        .bind(SHORT_SECS)
-        .execute(&mut self.db)
-        .await?;
-        Ok(())
-    }
-
-    /// Deletes all rows of the merchant.
-    pub async fn forget(&mut self, merchant: MerchantId) -> Result<(), StoreError> {
-        let mut tx = self.db.begin().await?;
-        for delete in FORGET {
-            sqlx::query(delete).bind(merchant).execute(&mut *tx).await?;
-        }
-        Ok(tx.commit().await?)
     }
 
     async fn has(&mut self, query: &'static str, name: &str) -> Result<bool, StoreError> {
