@@ -22,7 +22,8 @@ pub(crate) enum CellJob {
     /// Move a merchant to another cell, while it works.
     ///
     /// The settings are those of the cell that the merchant leaves. Calls of the merchant get 503 while its last changes
-    /// are copied, for at most two seconds, and then until the proxy has read the map. Give the same command again to go on with a move that was interrupted.
+    /// are copied, for at most two seconds, and then until the proxy has read the map. Give the same command again to go
+    /// on with a move that was interrupted.
     Move(MoveArguments),
 }
 
@@ -62,6 +63,9 @@ pub(super) async fn run(settings: &Settings, line: &CommandLine, job: CellJob) -
     let mut map = map.zip(backend).map(|(path, backend)| Map::new(path, proxy, &backend)).transpose()?;
     let mut moving =
         Move::prepare(settings.database.url.expose(), to.expose(), &merchant, reached_at.to_owned()).await?;
+    if let Some(map) = &map {
+        map.check(&mut moving).await?;
+    }
     let (from, there) = moving.cells();
     let tell = |step: Step| note(&step.to_string());
     if undo {

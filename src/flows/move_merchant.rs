@@ -199,9 +199,14 @@ impl Move {
         Ok(self.target.carried(self.merchant, first).await?)
     }
 
-    /// Those of these ids of the new cell, for the proxy, that it does not have any more.
-    pub async fn gone(&mut self, ids: &[String]) -> Result<Vec<String>, MoveError> {
+    /// Those of these ids that the new cell does not have any more, although it serves the merchant that each is of.
+    pub async fn gone(&mut self, ids: &[(MerchantId, String)]) -> Result<Vec<String>, MoveError> {
         Ok(self.target.gone(ids).await?)
+    }
+
+    /// One of these merchants that the new cell has never had.
+    pub async fn unknown(&mut self, merchants: &[MerchantId]) -> Result<Option<MerchantId>, MoveError> {
+        Ok(self.target.unknown(merchants).await?)
     }
 
     async fn has_moved(&mut self) -> Result<bool, MoveError> {

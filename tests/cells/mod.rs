@@ -3,6 +3,7 @@
 mod commands;
 mod console;
 mod identity;
+mod map;
 mod moving;
 mod outage;
 mod proxy;

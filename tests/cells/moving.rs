@@ -1,7 +1,6 @@
 //! A merchant moves to another cell while it works: nothing that was acknowledged is lost, and nothing that was
 //! revoked works again.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -11,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
-use tollgate::domain::token::SealedToken;
 use tollgate::store::Engine;
 
 use super::RunningCell;
@@ -38,14 +36,14 @@ const STEPS: [&str; 9] = [
     "clearing up",
 ];
 
-struct World {
-    cells: Vec<RunningCell>,
-    proxy: Proxy,
+pub(super) struct World {
+    pub(super) cells: Vec<RunningCell>,
+    pub(super) proxy: Proxy,
     _clusters: [Cluster; 2],
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::behind(Proxy::haproxy).await
     }
 
@@ -60,16 +58,21 @@ impl World {
     }
 
     /// `tollgate cell move` for the merchant of cell 1, from one cell to the other.
-    fn mover(&self, from: usize, to: usize) -> Command {
-        let (from, to_url) = (&self.cells[from - 1], &self.cells[to - 1].database.url);
+    pub(super) fn mover(&self, from: usize, to: usize) -> Command {
         let id = self.cells[0].merchant.id.to_string();
-        let mut command = Server::command_of(&["cell", "move", &id, "--to", to_url], &from.database);
-        command.env("TOLLGATE__CELL__ID", from.number.to_string()).env("PATH", "/usr/bin:/bin");
+        self.command(from, &["cell", "move", &id, "--to", &self.cells[to - 1].database.url])
+    }
+
+    /// A command on a cell.
+    pub(super) fn command(&self, cell: usize, arguments: &[&str]) -> Command {
+        let cell = &self.cells[cell - 1];
+        let mut command = Server::command_of(arguments, &cell.database);
+        command.env("TOLLGATE__CELL__ID", cell.number.to_string()).env("PATH", "/usr/bin:/bin");
         command
     }
 
     /// The same, and tells the proxy.
-    fn mover_with_map(&self, from: usize, to: usize) -> Command {
+    pub(super) fn mover_with_map(&self, from: usize, to: usize) -> Command {
         self.mover_that_reloads_with(&self.proxy.reload(), from, to)
     }
 
@@ -89,7 +92,7 @@ impl World {
         connection
     }
 
-    async fn client(&self) -> Client {
+    pub(super) async fn client(&self) -> Client {
         Client::connect(self.proxy.address).await.expect("the proxy accepts")
     }
 }
@@ -197,7 +200,7 @@ fn locked_directory(map: &Path) -> File {
     directory
 }
 
-fn add_line(map: &Path, line: &str) {
+pub(super) fn add_line(map: &Path, line: &str) {
     fs::write(map, fs::read_to_string(map).expect("there is a map") + line).expect("the map is written");
 }
 
@@ -264,39 +267,6 @@ async fn the_map_has_what_came_after_most_of_it_was_written() {
     let asked = introspect_as(&world.cells[1].service, &late.access);
     let told = world.client().await.send(asked).await.expect("the proxy answers").json();
     assert_eq!(told["active"], true, "{told}\n{written}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_is_over_loses_its_line_and_nothing_else_does() {
-    let world = World::new().await;
-    let (merchant, map) = (&world.cells[0].merchant, world.proxy.moved_map());
-    let mut client = world.client().await;
-    let mut begin = async || client.send(merchant.authorize()).await.expect("the proxy answers").tokens();
-    let (over, live) = (begin().await, begin().await);
-    add_line(&map, "# of another cell, by hand\n01a20d60fef67003bce17286a391e4c4 cell_3\n");
-    let lines = || -> BTreeSet<String> {
-        let map = fs::read_to_string(&map).expect("there is a map");
-        map.lines().map(str::to_owned).collect()
-    };
-    stdout_of(&mut world.mover_with_map(1, 2));
-    let before = lines();
-
-    // The row of a session is removed a day after the session has ended.
-    let over = SealedToken::parse(&over.access).expect("it is a token").claims().session.uuid();
-    let mut new = PgConnection::connect(&world.cells[1].database.url).await.expect("the superuser gets in");
-    sqlx::query("delete from sessions where id = $1")
-        .bind(over)
-        .execute(&mut new)
-        .await
-        .expect("it is deleted");
-    stdout_of(&mut world.mover_with_map(1, 2));
-    let after = lines();
-    let lost: Vec<_> = before.difference(&after).collect();
-    assert_eq!(lost, [&format!("{} cell_2", over.simple())]);
-    assert!(after.is_subset(&before));
-    let asked = introspect_as(&world.cells[1].service, &live.access);
-    let told = world.client().await.send(asked).await.expect("the proxy answers").json();
-    assert_eq!(told["active"], true, "{told}");
 }
 
 /// A time after all tests.

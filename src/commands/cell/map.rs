@@ -4,8 +4,9 @@
 //! lines are known before that, so they are written to a file beside the map, while the merchant is served. Once it has
 //! moved, only what came since is added, and the file replaces the map.
 //!
-//! Lines of sessions that have ended go whenever the map is written. Only the cell that a line sends calls to knows
-//! whether the session is over, so these are lines for the same backend.
+//! Lines of sessions that have ended go whenever the map is written. The lines of a merchant stand between two comments
+//! that name it, and only the cell that serves this merchant is asked which of its sessions are over. So a wrong name of
+//! a backend costs nobody else a line. Lines that somebody wrote elsewhere in the map stay.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata, TryLockError};
@@ -14,14 +15,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use tempfile::{NamedTempFile, TempPath};
 use tokio::time::sleep;
+use tollgate::domain::ids::MerchantId;
 use tollgate::flows::move_merchant::Move;
 use uuid::Uuid;
 
 use crate::commands::output::note;
+
+/// Before and after the lines of a merchant, whose id follows.
+const BEGIN: &str = "# Lines of merchant ";
+const END: &str = "# End of merchant ";
 
 /// Between two tries to lock the map's directory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -40,7 +46,7 @@ pub(super) struct Map {
     backend: String,
     /// What has a line of this move, in order: HAProxy reads an ordered map faster.
     routed: BTreeSet<String>,
-    /// What loses its line, because the backend's cell does not have it any more.
+    /// What loses its line, because the cell that serves its merchant does not have it any more.
     gone: BTreeSet<String>,
     ahead: Option<Ahead>,
 }
@@ -57,11 +63,29 @@ struct Ahead {
 impl Map {
     pub(super) fn new(path: PathBuf, proxy: Proxy, backend: &str) -> anyhow::Result<Self> {
         ensure!(path.is_file(), "{}: there is no such map; make an empty file", path.display());
+        let map = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let is_of_proxy = |line: &str| line.ends_with(';') == matches!(proxy, Proxy::Nginx);
+        let mut lines = map.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        ensure!(lines.all(is_of_proxy), "{}: its lines are for another --proxy", path.display());
         let backend = match proxy {
             Proxy::Haproxy => backend.to_owned(),
             Proxy::Nginx => format!("{backend};"),
         };
         Ok(Self { path, backend, routed: BTreeSet::new(), gone: BTreeSet::new(), ahead: None })
+    }
+
+    /// Refuses if the map sends calls of a merchant to the backend that the target has never had: then the backend is
+    /// another cell.
+    pub(super) async fn check(&self, moving: &mut Move) -> anyhow::Result<()> {
+        let map = fs::read_to_string(&self.path).with_context(|| self.path.display().to_string())?;
+        let sent: BTreeSet<_> = map.lines().filter_map(|line| self.sent_by(line)).collect();
+        let merchants = map.lines().filter_map(|line| named(line, BEGIN));
+        let here = merchants.filter(|id| sent.contains(id.uuid().simple().to_string().as_str()));
+        if let Some(unknown) = moving.unknown(&here.collect::<Vec<_>>()).await? {
+            let cell = moving.cells().1.number();
+            bail!("--backend: the map sends merchant {unknown} there, which cell {cell} does not have");
+        }
+        Ok(())
     }
 
     /// Writes lines that send calls that carry one of these to the backend, beside the map. Waits until no other move
@@ -81,17 +105,10 @@ impl Map {
     async fn ahead_with(&mut self, moving: &mut Move, carried: Vec<String>) -> anyhow::Result<Ahead> {
         let directory = self.lock().await?;
         // While the map is locked: nobody moves anything to this cell and gives it a line in the meantime.
-        let ids = self.ids().with_context(|| self.path.display().to_string())?;
-        self.gone = moving.gone(&ids).await?.into_iter().collect();
+        let map = fs::read_to_string(&self.path).with_context(|| self.path.display().to_string())?;
+        self.gone = moving.gone(&ids(&map)).await?.into_iter().collect();
         self.routed.extend(carried);
-        self.begin(directory).with_context(|| self.path.display().to_string())
-    }
-
-    /// The ids and client ids with a line for the backend.
-    fn ids(&self) -> io::Result<Vec<String>> {
-        let map = fs::read_to_string(&self.path)?;
-        let is_id = |key: &&str| key.len() == 32 && Uuid::try_parse(key).is_ok();
-        Ok(map.lines().filter_map(|line| self.sent_by(line)).filter(is_id).map(str::to_owned).collect())
+        self.begin(directory, moving.merchant()).with_context(|| self.path.display().to_string())
     }
 
     /// What a line sends to the backend.
@@ -102,8 +119,37 @@ impl Map {
 
     /// Whether a line of the map stays.
     fn stays(&self, line: &str) -> bool {
-        let is_routed = line.split_whitespace().next().is_some_and(|key| self.routed.contains(key));
-        !is_routed && !self.sent_by(line).is_some_and(|key| self.gone.contains(key))
+        let is_left = |key| !self.routed.contains(key) && !self.gone.contains(key);
+        line.split_whitespace().next().is_none_or(is_left)
+    }
+
+    /// The lines that stay, without pairs of comments that have nothing between them any more.
+    fn lines_left<'a>(&self, map: &'a str) -> Vec<&'a str> {
+        let mut left: Vec<&str> = Vec::new();
+        for line in map.lines().filter(|line| self.stays(line)) {
+            let begun = left.last().and_then(|line| named(line, BEGIN));
+            if begun.is_some() && named(line, END) == begun {
+                left.pop();
+            } else {
+                left.push(line);
+            }
+        }
+        left
+    }
+
+    fn write_lines<'a>(
+        &self,
+        file: &File,
+        merchant: MerchantId,
+        keys: impl IntoIterator<Item = &'a String>,
+    ) -> io::Result<()> {
+        let mut lines = BufWriter::new(file);
+        writeln!(lines, "{BEGIN}{merchant}")?;
+        for key in keys {
+            writeln!(lines, "{key} {}", self.backend)?;
+        }
+        writeln!(lines, "{END}{merchant}")?;
+        lines.flush()
     }
 
     /// Locks the map's directory. Signals can end the wait, because it does not block the thread.
@@ -129,7 +175,7 @@ impl Map {
     }
 
     /// Writes the file beside the map: the lines of others, and those of this move.
-    fn begin(&self, directory: File) -> io::Result<Ahead> {
+    fn begin(&self, directory: File, merchant: MerchantId) -> io::Result<Ahead> {
         let copied = fs::metadata(&self.path)?;
         let before = fs::read_to_string(&self.path)?;
         let beside = self.path.with_added_extension("next");
@@ -141,16 +187,12 @@ impl Map {
         let file = NamedTempFile::from_parts(File::create_new(&beside)?, TempPath::try_from_path(beside)?);
         file.as_file().set_permissions(copied.permissions())?;
         let mut lines = BufWriter::new(file.as_file());
-        for line in before.lines() {
-            if self.stays(line) {
-                writeln!(lines, "{line}")?;
-            }
-        }
-        for key in &self.routed {
-            writeln!(lines, "{key} {}", self.backend)?;
+        for line in self.lines_left(&before) {
+            writeln!(lines, "{line}")?;
         }
         lines.flush()?;
         drop(lines);
+        self.write_lines(file.as_file(), merchant, &self.routed)?;
         Ok(Ahead { file, copied, directory })
     }
 
@@ -161,24 +203,21 @@ impl Map {
             Some(ahead) => (ahead, late),
             None => (self.ahead_with(moving, late).await?, Vec::new()),
         };
-        self.finish(ahead, late).with_context(|| self.path.display().to_string())
+        self.finish(ahead, moving.merchant(), late).with_context(|| self.path.display().to_string())
     }
 
-    fn finish(&mut self, ahead: Ahead, mut late: Vec<String>) -> io::Result<()> {
+    fn finish(&mut self, ahead: Ahead, merchant: MerchantId, mut late: Vec<String>) -> io::Result<()> {
         late.retain(|key| self.routed.insert(key.clone()));
         let ahead = if is_same(&ahead.copied, &fs::metadata(&self.path)?) {
             // What is new has no line of an earlier move.
-            let mut lines = BufWriter::new(ahead.file.as_file());
-            for key in late {
-                writeln!(lines, "{key} {}", self.backend)?;
+            if !late.is_empty() {
+                self.write_lines(ahead.file.as_file(), merchant, &late)?;
             }
-            lines.flush()?;
-            drop(lines);
             ahead
         } else {
             // Somebody has edited the map since. Drop the file first, because that removes whatever has its name.
             drop(ahead.file);
-            self.begin(ahead.directory)?
+            self.begin(ahead.directory, merchant)?
         };
         ahead.file.as_file().sync_all()?;
         ahead.file.persist(&self.path)?;
@@ -189,6 +228,32 @@ impl Map {
     pub(super) fn has_all(&self, carried: &[String]) -> bool {
         carried.iter().all(|key| self.routed.contains(key))
     }
+}
+
+/// The merchant that a comment names.
+fn named(line: &str, comment: &str) -> Option<MerchantId> {
+    line.strip_prefix(comment)?.trim_end().parse().ok()
+}
+
+/// The ids and client ids that have a line of a merchant, each with the merchant.
+fn ids(map: &str) -> Vec<(MerchantId, String)> {
+    let (mut ids, mut begun) = (Vec::new(), None);
+    for line in map.lines() {
+        let key = line.split_whitespace().next().unwrap_or_default();
+        if let Some(merchant) = named(line, BEGIN) {
+            begun = Some((merchant, Vec::new()));
+        } else if let Some(ended) = named(line, END) {
+            // What has only one of the two comments was edited, and counts for nobody.
+            ids.extend(begun.take().filter(|(merchant, _)| *merchant == ended).into_iter().flat_map(
+                |(merchant, keys)| keys.into_iter().map(move |key: &str| (merchant, key.to_owned())),
+            ));
+        } else if let Some((_, keys)) =
+            begun.as_mut().filter(|_| key.len() == 32 && Uuid::try_parse(key).is_ok())
+        {
+            keys.push(key);
+        }
+    }
+    ids
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {

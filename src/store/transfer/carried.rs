@@ -1,5 +1,7 @@
 //! What calls of a merchant carry, as a proxy looks it up: hashes of API keys, client ids, and ids without hyphens.
 
+use uuid::Uuid;
+
 use super::End;
 use crate::domain::ids::{MerchantId, SessionId};
 use crate::store::StoreError;
@@ -27,21 +29,38 @@ impl End {
         Ok(rows.into_iter().map(|(row,)| row).collect())
     }
 
-    /// Those of `ids`, of 32 hexadecimal digits each, that nothing here has any more. A session whose row is gone has
-    /// ended, because each of its tokens is checked with a secret in that row.
-    pub async fn gone(&mut self, ids: &[String]) -> Result<Vec<String>, StoreError> {
+    /// Those of `ids`, of 32 hexadecimal digits each, that nothing here has any more, although this cell serves the
+    /// merchant. A session whose row is gone has ended, because each of its tokens is checked with a secret in that row.
+    pub async fn gone(&mut self, ids: &[(MerchantId, String)]) -> Result<Vec<String>, StoreError> {
+        let (merchants, ids): (Vec<_>, Vec<_>) =
+            ids.iter().map(|(merchant, id)| (merchant.uuid(), id)).unzip();
         let rows: Vec<(String,)> = sqlx::query_as(
-            "select id from unnest($1::text[]) as carried (id) \
-             where not exists (select 1 from sessions s where s.id = carried.id::uuid) \
+            "select id from unnest($1::uuid[], $2::text[]) as carried (merchant, id) \
+             where exists (select 1 from merchants m where m.id = merchant and m.home = (select number from cell)) \
+             and not exists (select 1 from sessions s where s.id = carried.id::uuid) \
              and not exists (select 1 from merchants m where m.id = carried.id::uuid) \
              and not exists (select 1 from api_keys k where k.id = carried.id::uuid) \
              and not exists (select 1 from users u where u.id = carried.id::uuid) \
              and not exists (select 1 from admin_tokens t where t.id = carried.id::uuid) \
              and not exists (select 1 from credentials c where c.client_id = carried.id)",
         )
+        .bind(merchants)
         .bind(ids)
         .fetch_all(&mut self.db)
         .await?;
         Ok(rows.into_iter().map(|(row,)| row).collect())
+    }
+
+    /// One of these merchants that has no row here.
+    pub async fn unknown(&mut self, merchants: &[MerchantId]) -> Result<Option<MerchantId>, StoreError> {
+        let merchants: Vec<_> = merchants.iter().map(|merchant| merchant.uuid()).collect();
+        let row: Option<(Uuid,)> = sqlx::query_as(
+            "select id from unnest($1::uuid[]) as named (id) \
+             where not exists (select 1 from merchants m where m.id = named.id) limit 1",
+        )
+        .bind(merchants)
+        .fetch_optional(&mut self.db)
+        .await?;
+        Ok(row.map(|(id,)| MerchantId::from_uuid(id)))
     }
 }
