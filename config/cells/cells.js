@@ -6,22 +6,41 @@ import qs from 'querystring';
 
 // moved.map has the SHA-256 of an API key, not the key.
 function key_hash(r) {
-    return crypto.createHash('sha256').update(r.headersIn['X-API-KEY']).digest('hex');
+    return crypto.createHash('sha256').update(r.variables.key).digest('hex');
+}
+
+// The admin token. A service token may also be a client secret, in HTTP Basic or in the body.
+function admin_token(r) {
+    const header = r.headersIn['Authorization'] || '';
+    const credentials = header.slice(header.indexOf(' ') + 1).trim();
+    const scheme = header.slice(0, header.indexOf(' ') + 1).toLowerCase();
+    if (scheme == 'bearer ') {
+        return credentials;
+    }
+    if (scheme == 'basic ') {
+        const pair = Buffer.from(credentials, 'base64').toString();
+        return qs.unescape(pair.slice(pair.indexOf(':') + 1));
+    }
+    return r.variables.asked_with;
 }
 
 // Reads the token that a call is about, and sends the call to the cell of the token's session.
 function by_token(r) {
-    r.variables.asked_session = session_of(token_in(r));
+    const fields = fields_of(r);
+    r.variables.asked_session = session_of(fields.token);
+    if (typeof fields.client_secret == 'string') {
+        r.variables.asked_with = fields.client_secret;
+    }
     r.internalRedirect('@cell');
 }
 
-// The token in a form or in JSON. Undefined if there is none, or if the body was too long for nginx to keep in memory.
-function token_in(r) {
+// The fields of a form or of JSON. None if the body is neither, or was too long for nginx to keep in memory.
+function fields_of(r) {
     try {
         const body = (r.requestText || '').trim();
-        return (body.startsWith('{') ? JSON.parse(body) : qs.parse(body)).token;
+        return (body.startsWith('{') ? JSON.parse(body) : qs.parse(body)) || {};
     } catch (_) {
-        return undefined;
+        return {};
     }
 }
 
@@ -33,4 +52,4 @@ function session_of(token) {
     return Buffer.from(token, 'base64url').slice(1, 17).toString('hex');
 }
 
-export default { key_hash, by_token };
+export default { admin_token, by_token, key_hash };

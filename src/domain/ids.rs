@@ -9,9 +9,11 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use chrono::TimeDelta;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
+use uuid::fmt::Hyphenated;
 use uuid::{Builder, Uuid};
 
 use super::clock::Timestamp;
@@ -127,7 +129,8 @@ impl<T> FromStr for Id<T> {
     type Err = uuid::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::try_parse(text).map(Self::from_uuid)
+        // In one form only, in which the proxy of several cells finds it too.
+        text.parse::<Hyphenated>().map(|id| Self::from_uuid(id.into_uuid()))
     }
 }
 impl<T> Serialize for Id<T> {
@@ -137,7 +140,7 @@ impl<T> Serialize for Id<T> {
 }
 impl<'de, T> Deserialize<'de> for Id<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Uuid::deserialize(deserializer).map(Self::from_uuid)
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

@@ -44,9 +44,29 @@ async fn assert_routes(client: &mut Client, cells: &[RunningCell]) -> Vec<Tokens
             let reply = send(get(&format!("/admin/v1/{path}"), operator)).await;
             assert_eq!(reply.status, 200, "{path} of cell {number}: {}", reply.text());
         }
+        // The server reads ids in the form that both proxies read, and in no other.
+        for id in [
+            merchant.id.uuid().simple().to_string(),
+            format!("%7B{}%7D", merchant.id),
+            format!("urn:uuid:{}", merchant.id),
+        ] {
+            let reply = send(get(&format!("/admin/v1/merchants/{id}"), operator)).await;
+            assert_eq!(reply.status, 404, "{id} of cell {number}: {}", reply.text());
+        }
         // Nothing but the operator's token says which cell is meant.
         let listed = send(get("/admin/v1/merchants", operator)).await;
         assert_eq!(listed.json()["items"][0]["id"], merchant.id.to_string(), "{}", listed.text());
+        // What cannot be a key says nothing.
+        for key in ["", " ", "x", "\t"] {
+            let path = format!("/admin/v1/merchants/{}", merchant.id);
+            for path in ["/admin/v1/merchants", &path] {
+                let reply = send(get(path, operator).header("x-api-key", key)).await;
+                assert_eq!(reply.status, 200, "{path} with {key:?}: {}", reply.text());
+            }
+        }
+        let blank = format!("\t{} \t", merchant.key);
+        let reply = send(merchant.authorize().without("x-api-key").key(&blank)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
         // The name of a cell decides before everything else.
         let elsewhere = format!("cell-{}.tollgate.example", number % 3 + 1);
         let refused = client.send_to(&elsewhere, merchant.authorize()).await.expect("the proxy answers");
@@ -62,6 +82,11 @@ async fn assert_sends_each_call_to_the_cell_that_it_carries(proxy: fn(&[RunningC
     let proxy = proxy(&cells);
     let mut client = Client::connect(proxy.address).await.expect("the proxy accepts");
     let pairs = assert_routes(&mut client, &cells).await;
+    for (cell, pair) in cells.iter().zip(&pairs) {
+        for token in ["junk", &pair.access] {
+            assert_finds_service_tokens(&mut client, cell, token).await;
+        }
+    }
     let mut ask = async |service: &str, label: &'static str, body: &str| {
         let call = Call::post("/api/introspect").header("authorization", format!("Bearer {service}"));
         client.send(call.body(Some(label), body.to_owned())).await.expect("the proxy answers")
@@ -71,8 +96,11 @@ async fn assert_sends_each_call_to_the_cell_that_it_carries(proxy: fn(&[RunningC
         let token = pair.access.as_str();
         let json = format!(" {{\"token\":\"{token}\"}}");
         let (first, rest) = (token.as_bytes()[0], &token[1..]);
+        let filler = format!("a={0}&b={0}&c={0}&d={0}", "x".repeat(3950));
         for (label, body) in [
             (FORM, format!("token={token}")),
+            // Nearly as long as the server accepts, with the token at its end.
+            (FORM, format!("{filler}&token={token}")),
             (FORM, format!("token_type_hint=access_token&token=%{first:02X}{rest}")),
             (JSON, json.clone()),
             // What begins with a brace is JSON, whatever its label.
@@ -87,6 +115,27 @@ async fn assert_sends_each_call_to_the_cell_that_it_carries(proxy: fn(&[RunningC
             let reply = ask(&cell.service, FORM, body).await;
             assert!([200, 400].contains(&reply.status), "{body}: {}", reply.text());
         }
+    }
+}
+
+/// A service token may also be a client secret, in HTTP Basic or in the body.
+async fn assert_finds_service_tokens(client: &mut Client, cell: &RunningCell, token: &str) {
+    let listed =
+        client.send(get("/admin/v1/tokens", &cell.operator)).await.expect("the proxy answers").json();
+    let tokens = listed["items"].as_array().expect("a list");
+    let service = tokens.iter().find(|token| token["role"] == "service").expect("there is a service token");
+    let (id, secret) = (service["id"].as_str().expect("an id"), cell.service.as_str());
+    let json = serde_json::json!({ "client_id": id, "client_secret": secret, "token": token });
+    let asked = Call::post("/api/introspect");
+    for call in [
+        asked.clone().basic(id, secret).form(&[("token", token)]),
+        // Names as they are, as clients send them.
+        asked.clone().body(Some(FORM), format!("client_id={id}&client_secret={secret}&token={token}")),
+        asked.body(Some(JSON), json.to_string()),
+    ] {
+        let reply = client.send(call).await.expect("the proxy answers");
+        assert_eq!(reply.status, 200, "cell {}, token {token}: {}", cell.number, reply.text());
+        assert_eq!(reply.json()["active"], token != "junk");
     }
 }
 
