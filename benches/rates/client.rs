@@ -43,7 +43,7 @@ type Token = [u8; TOKEN_CHARS];
 
 /// A session, with the number of its merchant.
 #[derive(Clone, Copy)]
-struct Session {
+pub(crate) struct Session {
     merchant: usize,
     access: Token,
     refresh: Token,
@@ -56,27 +56,30 @@ impl<'a> Client<'a> {
         Self { server, bare, runtime }
     }
 
-    /// Opens connections whose calls are spread over `merchants` in turns.
-    pub(crate) fn connect(&self, operation: Operation, connections: usize, merchants: usize) -> Load<'_> {
-        let sessions = match operation {
+    /// The sessions that calls of this operation need. Opening many takes a while, so it comes before [`Client::connect`]:
+    /// the server closes connections that are silent.
+    pub(crate) fn sessions_for(&self, operation: Operation, merchants: usize) -> Vec<Session> {
+        match operation {
             Operation::Introspect | Operation::Verify | Operation::Refresh => self.sessions(merchants),
             Operation::Bare | Operation::Issue => Vec::new(),
+        }
+    }
+
+    /// Opens connections whose calls are spread over `merchants` in turns. Each has its own part of the sessions.
+    pub(crate) fn connect(
+        &self,
+        operation: Operation,
+        connections: usize,
+        merchants: usize,
+        sessions: &[Session],
+    ) -> Load<'_> {
+        let max = match operation {
+            Operation::Refresh => REFRESHED.max(merchants / connections),
+            _ => sessions.len(),
         };
         let connections = (0..connections)
             .map(|number| {
-                let turns = (0..).map(|turn| number + turn * connections);
-                let own: Vec<Session> = match operation {
-                    // No two connections refresh the same session.
-                    Operation::Refresh => turns
-                        .take_while(|turn| *turn < sessions.len())
-                        .map(|turn| sessions[turn])
-                        .take(REFRESHED.max(merchants / connections))
-                        .collect(),
-                    // Each begins at another one.
-                    _ => (0..sessions.len())
-                        .map(|turn| sessions[(number * 7 + turn) % sessions.len()])
-                        .collect(),
-                };
+                let own = sessions.iter().skip(number).step_by(connections).take(max).copied().collect();
                 self.connection(operation, (number, connections), merchants, own)
             })
             .collect();
@@ -85,7 +88,7 @@ impl<'a> Client<'a> {
 
     /// Gives each merchant a turn, so that caches have what they will have.
     pub(crate) fn warm_up(&self, merchants: usize) {
-        let mut load = self.connect(Operation::Issue, OPENERS, merchants);
+        let mut load = self.connect(Operation::Issue, OPENERS, merchants, &[]);
         let mut calls = 0;
         while calls < merchants {
             calls += load.run(Duration::from_millis(300)).calls;
@@ -94,7 +97,7 @@ impl<'a> Client<'a> {
 
     /// New sessions, to be asked about: earlier ones may be more than a client may have by now, and swept away.
     fn sessions(&self, merchants: usize) -> Vec<Session> {
-        let mut load = self.connect(Operation::Issue, OPENERS, merchants);
+        let mut load = self.connect(Operation::Issue, OPENERS, merchants, &[]);
         let wanted = SESSIONS.max(merchants).div_ceil(OPENERS);
         for connection in &mut load.connections {
             connection.issued_max = wanted;

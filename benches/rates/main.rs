@@ -191,9 +191,13 @@ fn measure_engine(
         let best = floor.best_tasks(operation.statement(), ROUND);
         for connections in operation.connections() {
             let tasks = if *connections == 1 { 1 } else { best };
-            let mut loads: Vec<_> =
-                spreads.iter().map(|merchants| client.connect(operation, *connections, *merchants)).collect();
-            let mut bare_load = client.connect(Operation::Bare, *connections, 1);
+            let sessions: Vec<_> =
+                spreads.iter().map(|merchants| client.sessions_for(operation, *merchants)).collect();
+            let connect = |(merchants, sessions): (&usize, &Vec<_>)| {
+                client.connect(operation, *connections, *merchants, sessions)
+            };
+            let mut loads: Vec<_> = spreads.iter().zip(&sessions).map(connect).collect();
+            let mut bare_load = client.connect(Operation::Bare, *connections, 1, &[]);
             let measured =
                 measure(options, operation, (&mut loads, &mut bare_load), (&server, bare), &floor, tasks);
             for (merchants, calls) in spreads.iter().zip(&measured.calls) {
