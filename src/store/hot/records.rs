@@ -20,9 +20,9 @@ use crate::store::columns::Column;
 use crate::store::driver::{Connection, Sql};
 use crate::store::merchants::IS_ELSEWHERE;
 
-/// The record keeps the newest few secrets that were replaced within this time, so that a refusal can give the exact
-/// reason. Others count as unknown, which keeps the record small. It does not contain revoked keys. So a key that
-/// belongs to the merchant but is not in the record was revoked.
+/// The record keeps the newest few secrets that ended within this time, so that a refusal can give the exact reason.
+/// Others count as unknown, which keeps the record small. A record has no revoked keys: a key of the merchant that is not
+/// in it was revoked.
 const REMEMBERED: TimeDelta = TimeDelta::days(30);
 
 /// How many of an owner's newest secrets are kept even if they have ended.
@@ -82,8 +82,8 @@ struct Row {
 
 const IS_KEPT: &str = "(ends_at is null or ends_at > (select since from bounds))";
 
-/// `asked` has a row for each [`Wanted`], with an id or a hash. The first half has the keys, and a row for a merchant
-/// without keys; the second half has the clients.
+/// `asked` has a row for each [`Wanted`], with an id or a hash. `bounds` has the time of [`REMEMBERED`]. The first half has
+/// the keys, and a row for a merchant without keys; the second half has the clients.
 const LOAD: &str = concat!(
     ", wanted as (select id from asked where hash is null union \
      select merchant_id from asked join secrets on secrets.hash = asked.hash and owner_kind = 'api_key'), \
