@@ -130,7 +130,7 @@ impl App {
                 settings.limits.sessions_per_client_max,
             ),
             core,
-            other_cells: OtherCells::new(&settings.console),
+            other_cells: OtherCells::new(&settings.console)?,
             egress,
             edge: settings.server.edge.clone(),
             logs_probes: settings.log.probes,

@@ -9,7 +9,7 @@
 //! - [`jobs`]: background jobs.
 //! - [`config`], [`app`], [`demo`]: the settings, the whole application, and the demo.
 //! - [`process`], [`telemetry`]: signals, limits and the service manager; logs and traces.
-//! - [`client_tls`]: which authorities outgoing connections trust.
+//! - [`client_tls`]: which authorities outgoing connections trust, and why a handshake failed.
 //! - [`supervise`]: starts every background task, including those of the store.
 //!
 //! Dependencies go one way: `http, jobs -> flows -> {domain, store}` and `store -> domain`. `domain` depends

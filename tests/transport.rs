@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,23 +30,24 @@ use super::support::{Database, TestApp};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A certificate for `localhost`, and the files that it is in.
-struct Certificate {
+pub(crate) struct Certificate {
     der: CertificateDer<'static>,
-    certificate: String,
+    pub(crate) certificate: String,
     key: String,
 }
 
 impl Certificate {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("ring makes keys");
         let parameters = CertificateParams::new(vec!["localhost".to_owned()]).expect("a plain name");
         let made = parameters.self_signed(&key).expect("a key signs its own certificate");
         Self { der: made.der().clone(), certificate: made.pem(), key: key.serialize_pem() }
     }
 
-    fn write(&self, directory: &TempDir) {
+    /// Writes `tls.pem` and `tls.key`.
+    pub(crate) fn write(&self, directory: &Path) {
         for (name, text) in [("tls.pem", &self.certificate), ("tls.key", &self.key)] {
-            let mut file = std::fs::File::create(directory.path().join(name)).expect("a writable directory");
+            let mut file = std::fs::File::create(directory.join(name)).expect("a writable directory");
             file.write_all(text.as_bytes()).expect("a disk with room");
         }
     }
@@ -91,7 +93,7 @@ fn healthz(version: Version) -> Request<Body> {
 #[tokio::test]
 async fn https_speaks_the_version_of_http_that_the_client_negotiates() {
     let (directory, certificate) = (TempDir::new().expect("a temporary directory"), Certificate::new());
-    certificate.write(&directory);
+    certificate.write(directory.path());
     let database = Database::fresh(Engine::Sqlite).await;
     let server = serve_tls(&database, &directory);
     for version in [&TLS12, &TLS13] {
@@ -125,7 +127,7 @@ async fn https_speaks_the_version_of_http_that_the_client_negotiates() {
 async fn a_renewed_certificate_is_taken_up_without_a_restart_and_a_broken_one_is_not() {
     let directory = TempDir::new().expect("a temporary directory");
     let (old, new) = (Certificate::new(), Certificate::new());
-    old.write(&directory);
+    old.write(directory.path());
     let database = Database::fresh(Engine::Sqlite).await;
     let server = serve_tls(&database, &directory);
     let handshake = async |certificate: &Certificate| {
@@ -139,7 +141,7 @@ async fn a_renewed_certificate_is_taken_up_without_a_restart_and_a_broken_one_is
     server.wait_for_log("the TLS certificate is not replaced");
     assert!(handshake(&old).await && !handshake(&new).await);
 
-    new.write(&directory);
+    new.write(directory.path());
     server.signal("HUP");
     server.wait_for_log("the TLS certificate was replaced");
     assert!(handshake(&new).await && !handshake(&old).await);
@@ -149,7 +151,7 @@ async fn a_renewed_certificate_is_taken_up_without_a_restart_and_a_broken_one_is
 #[tokio::test]
 async fn metrics_show_when_the_certificate_expires() {
     let (directory, certificate) = (TempDir::new().expect("a temporary directory"), Certificate::new());
-    certificate.write(&directory);
+    certificate.write(directory.path());
     let files = tollgate::http::tls::TlsFiles {
         certificate: directory.path().join("tls.pem"),
         key: directory.path().join("tls.key"),
@@ -300,7 +302,7 @@ async fn a_trusted_proxy_must_say_who_the_client_is_and_others_cannot() {
 #[tokio::test]
 async fn a_tls_handshake_that_does_not_come_is_closed() {
     let (directory, certificate) = (TempDir::new().expect("a temporary directory"), Certificate::new());
-    certificate.write(&directory);
+    certificate.write(directory.path());
     let database = Database::fresh(Engine::Sqlite).await;
     let file = |name: &str| directory.path().join(name);
     let server = Server::start(

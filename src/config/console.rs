@@ -8,7 +8,7 @@ use std::sync::Arc;
 use url::{Host, Url};
 
 use super::reader::{Reader, secret_file};
-use super::values::{BadValue, web_url};
+use super::values::{BadValue, file, optional, web_url};
 use crate::domain::secret::{PlainSecret, looks_like_admin_token};
 
 /// Enough for a large platform. Each page of a list that spans cells asks all of them.
@@ -27,6 +27,8 @@ pub struct Console {
     pub cell_tokens: CellTokens,
     /// The file that the tokens came from, if any.
     pub cell_tokens_file: Option<PathBuf>,
+    /// A PEM file of authorities that may have made the certificates of the cells.
+    pub cell_ca_file: Option<PathBuf>,
 }
 
 impl Console {
@@ -37,6 +39,7 @@ impl Console {
             cells: reader.list("console.cells", CELLS_MAX, |text| text.parse()),
             cell_tokens: reader.secret(tokens, tokens_file).unwrap_or_default(),
             cell_tokens_file: reader.secret_file(tokens, tokens_file),
+            cell_ca_file: reader.text("console.cell_ca_file", optional(file)),
         };
         let mut named: Vec<&str> = console.cells.iter().map(|cell| cell.name.as_str()).collect();
         let mut with_token: Vec<&str> = console.cell_tokens.0.iter().map(|(name, _)| name.as_str()).collect();

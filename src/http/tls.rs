@@ -144,9 +144,6 @@ struct Contents {
 
 impl Contents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
-        };
         Ok(Self { certificate: read(&files.certificate)?, key: Zeroizing::new(read(&files.key)?) })
     }
 
@@ -156,11 +153,7 @@ impl Contents {
     }
 
     fn pair(&self, files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-        let chain = CertificateDer::pem_slice_iter(&self.certificate)
-            .collect::<Result<Vec<_>, _>>()
-            .ok()
-            .filter(|chain| !chain.is_empty())
-            .ok_or_else(|| TlsError::NoCertificate(files.certificate.clone()))?;
+        let chain = certificates(&files.certificate, &self.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| TlsError::NoKey(files.key.clone()))?;
         CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Unusable {
             certificate: files.certificate.clone(),
@@ -168,4 +161,21 @@ impl Contents {
             source,
         })
     }
+}
+
+/// The certificates in a PEM file, at least one.
+pub fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    certificates(path, &read(path)?)
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|certificates| !certificates.is_empty())
+        .ok_or_else(|| TlsError::NoCertificate(path.to_owned()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
 }

@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 
 use self::names::Names;
 use self::proxy::authorization;
-use crate::client_tls::client_tls;
+use crate::client_tls::{client_tls, handshake_fault};
 use crate::config::ProxyUrl;
 use crate::domain::delivery::{Answer, Received, SendError};
 use crate::domain::destination::{Destination, DestinationRules, WebhookUrl};
@@ -91,7 +91,8 @@ impl Egress {
         };
         if url.is_https() {
             let name = tls::server_name(url).ok_or(SendError::UrlNotAllowed)?;
-            let stream = self.tls.connect(name, stream).await.map_err(|error| tls::reason(&error))?;
+            let stream = self.tls.connect(name, stream).await;
+            let stream = stream.map_err(|error| handshake_fault(&error).unwrap_or(SendError::TlsFailed))?;
             return exchange(stream, &request(&message, url.request_target(), "")).await;
         }
         match &self.proxy {

@@ -15,10 +15,11 @@ use super::CELLS;
 use crate::admin::{Admin, admin_token, text};
 use crate::console::people::{PASSWORD, cookie_of, sign_in_form};
 use crate::support::database::open;
-use crate::support::program::Server;
+use crate::support::program::{Server, run};
 use crate::support::receiver::{Answering, Receiver};
 use crate::support::tcp::Client;
 use crate::support::{Call, Database, Reply, TestApp, engines};
+use crate::transport::Certificate;
 
 const OPERATOR: &str = "ops@gate.example";
 const OF_MERCHANT: &str = "ada@harbour.example";
@@ -63,11 +64,17 @@ impl Prepared {
 
     /// Starts it with other cells, each with a name, a URL and a token.
     fn start_over(&self, others: &[(&str, &str, &str)]) -> Server {
+        self.start_trusting("", others)
+    }
+
+    /// The same, with a file of certificate authorities.
+    fn start_trusting(&self, ca_file: &str, others: &[(&str, &str, &str)]) -> Server {
         let cells: Vec<_> = others.iter().map(|(name, url, _)| format!("{name}={url}")).collect();
         self.write_tokens(others.iter().map(|(name, _, token)| (*name, *token)));
         self.start(&[
             ("TOLLGATE__CONSOLE__CELLS", &cells.join(",")),
             ("TOLLGATE__CONSOLE__CELL_TOKENS_FILE", &self.tokens_file().display().to_string()),
+            ("TOLLGATE__CONSOLE__CELL_CA_FILE", ca_file),
             ("TOLLGATE__LOG__LEVEL", "trace"),
         ])
     }
@@ -330,5 +337,48 @@ async fn a_token_goes_to_its_cell_alone_and_can_be_replaced_without_a_restart() 
             "{found}"
         );
         assert!(!first.log().contains(&wrong) && !first.log().contains(&two.reader), "a token is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_cell_may_have_a_certificate_of_an_authority_of_the_settings_and_of_no_other_private_one() {
+    for engine in engines() {
+        let one = Prepared::new(engine, 1, &["Alder"]).await;
+        let two = Prepared::new(engine, 2, &["Birch"]).await;
+        let file = |name: &str| two.database.directory().join(name).display().to_string();
+        let (certificate, other) = (Certificate::new(), Certificate::new());
+        certificate.write(two.database.directory());
+        std::fs::write(file("other.pem"), other.certificate).expect("the directory can be written");
+        let second = two.start(&[
+            ("TOLLGATE__SERVER__TLS_CERTIFICATE_FILE", &file("tls.pem")),
+            ("TOLLGATE__SERVER__TLS_KEY_FILE", &file("tls.key")),
+        ]);
+        let plain = Receiver::open();
+        let (port, reader) = (second.address.port(), two.reader.as_str());
+        let (by_name, by_address) =
+            (format!("https://localhost:{port}"), format!("https://127.0.0.1:{port}"));
+        let not_tls = format!("https://{}", plain.address);
+        let others =
+            [("two", by_name.as_str(), reader), ("three", &by_address, reader), ("four", &not_tls, reader)];
+        for (ca_file, of_two) in [
+            (file("tls.pem"), ">two</a>"),
+            (file("other.pem"), "<strong>two</strong> has a certificate whose authority is neither"),
+            (String::new(), "<strong>two</strong> has a certificate whose authority is neither"),
+        ] {
+            let first = one.start_trusting(&ca_file, &others);
+            let found = page(&first, &sign_in(&first, OPERATOR).await, "/console/merchants").await;
+            assert!(found.contains(of_two), "{ca_file:?}: {found}");
+            assert!(found.contains("<strong>four</strong> does not support TLS"), "{found}");
+            let is_named = found.contains("<strong>three</strong> has a certificate for another name");
+            assert_eq!(is_named, ca_file.ends_with("tls.pem"), "{found}");
+        }
+        assert!(plain.received().is_empty());
+
+        let mut unusable = Server::command("serve", &one.database);
+        unusable.env("TOLLGATE__CELL__ID", "1").env("TOLLGATE__CONSOLE__CELLS", format!("two={by_name}"));
+        unusable.env("TOLLGATE__CONSOLE__CELL_TOKENS", format!("two={reader}"));
+        unusable.env("TOLLGATE__CONSOLE__CELL_CA_FILE", file("tls.key"));
+        let told = String::from_utf8_lossy(&run(&mut unusable).stderr).into_owned();
+        assert!(told.contains("tls.key: contains no PEM certificate"), "{told}");
     }
 }

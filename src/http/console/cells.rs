@@ -19,10 +19,12 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::client_tls::client_tls;
+use crate::client_tls::{client_tls, handshake_fault};
 use crate::config::{self, CellTokens, CellUrl};
+use crate::domain::delivery::SendError;
 use crate::domain::secret::PlainSecret;
 use crate::http::layer::context::REQUEST_ID;
+use crate::http::tls::{TlsError, certificates_in};
 
 /// How long a page waits for the slowest cell.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,7 +37,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 enum NoAnswer {
     #[error("has no token that this server can read")]
     NoToken,
-    #[error("cannot be reached")]
+    #[error("{}", unreachable(.0))]
     Unreachable(#[source] hyper_util::client::legacy::Error),
     #[error("did not answer within {} seconds", TIMEOUT.as_secs())]
     TimedOut,
@@ -45,6 +47,19 @@ enum NoAnswer {
     Failed(StatusCode),
     #[error("answered something that this server cannot read")]
     Unreadable(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Why there is no connection to a cell.
+fn unreachable(error: &(dyn Error + 'static)) -> &'static str {
+    match handshake_fault(error) {
+        Some(SendError::TlsUnknownAuthority) => {
+            "has a certificate whose authority is neither one that browsers trust nor in console.cell_ca_file"
+        }
+        Some(SendError::TlsNameMismatch) => "has a certificate for another name",
+        Some(SendError::TlsCertificateExpired) => "has a certificate that has expired, or is not valid yet",
+        Some(SendError::TlsProtocol) => "does not support TLS 1.2 or 1.3 on this port",
+        _ => "cannot be reached",
+    }
 }
 
 /// Where a row of a list comes from.
@@ -93,22 +108,23 @@ pub struct OtherCells {
 
 impl OtherCells {
     /// `None` if the settings name no other cell.
-    pub fn new(settings: &config::Console) -> Option<Self> {
+    pub fn new(settings: &config::Console) -> Result<Option<Self>, TlsError> {
         if settings.cells.is_empty() {
-            return None;
+            return Ok(None);
         }
+        let authorities = settings.cell_ca_file.as_deref().map(certificates_in).transpose()?;
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(client_tls([]))
+            .with_tls_config(client_tls(authorities.into_iter().flatten()))
             .https_or_http()
             .enable_http1()
             .build();
-        Some(Self {
+        Ok(Some(Self {
             cells: settings.cells.clone(),
             tokens: settings.cell_tokens.clone(),
             tokens_file: settings.cell_tokens_file.clone(),
             // Pages are too rare to keep connections for them.
             client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector),
-        })
+        }))
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
