@@ -199,9 +199,10 @@ impl Move {
         Ok(self.target.carried(self.merchant, first).await?)
     }
 
-    /// Those of these ids that the new cell does not have any more, although it serves the merchant that each is of.
-    pub async fn gone(&mut self, ids: &[(MerchantId, String)]) -> Result<Vec<String>, MoveError> {
-        Ok(self.target.gone(ids).await?)
+    /// Those of these hashes and ids that the new cell does not have any more, although it serves the merchant that each
+    /// is of.
+    pub async fn gone(&mut self, carried: &[(MerchantId, String)]) -> Result<Vec<String>, MoveError> {
+        Ok(self.target.gone(carried).await?)
     }
 
     /// One of these merchants that the new cell has never had.

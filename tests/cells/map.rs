@@ -1,15 +1,20 @@
-//! The map of what moved keeps everything but the lines of sessions that are over, whatever a move is told.
+//! The map of what moved keeps everything but the lines of sessions that are over and of keys that are forgotten,
+//! whatever a move is told.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use axum::http::Method;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
 use tollgate::domain::token::SealedToken;
 use uuid::Uuid;
 
 use super::moving::{World, add_line};
-use crate::admin::introspect_as;
+use crate::admin::{introspect_as, text};
+use crate::support::Call;
 use crate::support::program::{run, stdout_of};
 
 fn lines_of(map: &Path) -> BTreeSet<String> {
@@ -17,12 +22,19 @@ fn lines_of(map: &Path) -> BTreeSet<String> {
     map.lines().map(str::to_owned).collect()
 }
 
+async fn superuser_of(world: &World, cell: usize) -> PgConnection {
+    PgConnection::connect(&world.cells[cell - 1].database.url).await.expect("the superuser gets in")
+}
+
 /// Removes the row of a session, as a day after its end.
 async fn forget(world: &World, cell: usize, session: Uuid) {
-    let url = &world.cells[cell - 1].database.url;
-    let mut db = PgConnection::connect(url).await.expect("the superuser gets in");
+    let mut db = superuser_of(world, cell).await;
     let forgotten = sqlx::query("delete from sessions where id = $1").bind(session).execute(&mut db).await;
     assert_eq!(forgotten.expect("it is deleted").rows_affected(), 1);
+}
+
+fn whoami(key: &str) -> Call {
+    Call::get("/api/whoami").key(key)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,6 +59,51 @@ async fn a_session_that_is_over_loses_its_line_and_nothing_else_does() {
     let asked = introspect_as(&world.cells[1].service, &live.access);
     let told = world.client().await.send(asked).await.expect("the proxy answers").json();
     assert_eq!(told["active"], true, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_loses_its_line_once_the_new_cell_has_forgotten_it_and_no_earlier() {
+    let world = World::new().await;
+    let (merchant, map) = (&world.cells[0].merchant, world.proxy.moved_map());
+    let admin = async |cell: usize, method: Method, path: &str, body: Value, status: u16| {
+        let call = Call::new(method, &format!("/admin/v1/{path}")).json_value(&body);
+        let bearer = format!("Bearer {}", world.cells[cell - 1].operator);
+        world.answer_with(status, &call.header("authorization", bearer)).await
+    };
+    let make = async || {
+        let path = format!("merchants/{}/api-keys", merchant.id);
+        admin(1, Method::POST, &path, json!({ "name": "Till", "environment": "live" }), 201).await.json()
+    };
+    let (revoked, forgotten) = (make().await, make().await);
+    let (revoked_id, revoked, forgotten) =
+        (text(&revoked, "id"), text(&revoked, "key"), text(&forgotten, "key"));
+    stdout_of(&mut world.mover_with_map(1, 2));
+    let before = lines_of(&map);
+
+    let rotate = format!("api-keys/{}/rotate", merchant.key_id);
+    let newer = admin(2, Method::POST, &rotate, json!({ "overlap_secs": 3600 }), 201).await.json();
+    world.answer_with(200, &whoami(text(&newer, "key"))).await;
+    admin(2, Method::DELETE, &format!("api-keys/{revoked_id}"), Value::Null, 204).await;
+    // As after many rotations.
+    let hash = hex::encode(Sha256::digest(forgotten));
+    let delete = sqlx::query("delete from secrets where encode(hash, 'hex') = $1").bind(&hash);
+    let deleted = delete.execute(&mut superuser_of(&world, 2).await).await;
+    assert_eq!(deleted.expect("it is deleted").rows_affected(), 1);
+    let by_hand = format!("{hash} cell_1");
+    add_line(&map, &format!("{by_hand}\n"));
+    // The move of another merchant adds no lines of this one.
+    stdout_of(&mut world.command(1, &["merchant", "onboard", "Bolt", "--admin", "ada@example.com"]));
+    stdout_of(&mut world.mover_of("Bolt", 1, 2));
+    let after = lines_of(&map);
+    let lost: Vec<_> = before.difference(&after).collect();
+    assert_eq!(lost, [&format!("{hash} cell_2")]);
+    assert!(after.contains(&by_hand), "a line that stands elsewhere is lost");
+
+    world.answer_with(503, &whoami(forgotten)).await;
+    // The overlap of its rotation runs.
+    world.answer_with(200, &whoami(&merchant.key)).await;
+    world.answer_with(401, &whoami(revoked)).await;
+    world.cells[1].server.wait_for_log("key_revoked");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

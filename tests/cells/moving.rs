@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use tollgate::store::Engine;
@@ -19,7 +19,8 @@ use crate::support::load::Load;
 use crate::support::postgres::Cluster;
 use crate::support::program::{Server, run, stdout_of};
 use crate::support::tcp::Client;
-use crate::support::{Call, Database, Merchant, database};
+use crate::support::{Call, Database, Merchant, Reply, database};
+use crate::transport::PATIENCE;
 
 const CALLERS: usize = 4;
 
@@ -58,9 +59,12 @@ impl World {
     }
 
     /// `tollgate cell move` for the merchant of cell 1, from one cell to the other.
-    pub(super) fn mover(&self, from: usize, to: usize) -> Command {
-        let id = self.cells[0].merchant.id.to_string();
-        self.command(from, &["cell", "move", &id, "--to", &self.cells[to - 1].database.url])
+    fn mover(&self, from: usize, to: usize) -> Command {
+        self.mover_without_map(&self.cells[0].merchant.id.to_string(), from, to)
+    }
+
+    fn mover_without_map(&self, merchant: &str, from: usize, to: usize) -> Command {
+        self.command(from, &["cell", "move", merchant, "--to", &self.cells[to - 1].database.url])
     }
 
     /// A command on a cell.
@@ -73,11 +77,15 @@ impl World {
 
     /// The same, and tells the proxy.
     pub(super) fn mover_with_map(&self, from: usize, to: usize) -> Command {
-        self.mover_that_reloads_with(&self.proxy.reload(), from, to)
+        self.with_map(self.mover(from, to), to, &self.proxy.reload())
     }
 
-    fn mover_that_reloads_with(&self, reload: &str, from: usize, to: usize) -> Command {
-        let mut command = self.mover(from, to);
+    /// The same for a merchant with this name.
+    pub(super) fn mover_of(&self, merchant: &str, from: usize, to: usize) -> Command {
+        self.with_map(self.mover_without_map(merchant, from, to), to, &self.proxy.reload())
+    }
+
+    fn with_map(&self, mut command: Command, to: usize, reload: &str) -> Command {
         command.arg("--map").arg(self.proxy.moved_map());
         let proxy = format!("--proxy={}", self.proxy.name);
         command.args([format!("--backend=cell_{to}"), proxy, format!("--reload={reload}")]);
@@ -94,6 +102,19 @@ impl World {
 
     pub(super) async fn client(&self) -> Client {
         Client::connect(self.proxy.address).await.expect("the proxy accepts")
+    }
+
+    /// Repeats a call until its answer has this status, because a proxy goes on accepting connections with its old map for
+    /// a moment after a reload.
+    pub(super) async fn answer_with(&self, status: u16, call: &Call) -> Reply {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let reply = self.client().await.send(call.clone()).await.expect("the proxy answers");
+            if reply.status == status {
+                return reply;
+            }
+            assert!(Instant::now() < until, "{}, not {status}: {}", reply.status, reply.text());
+        }
     }
 }
 
@@ -239,7 +260,7 @@ async fn the_map_has_what_came_after_most_of_it_was_written() {
     let opened = File::open(&victim).expect("the file opens");
     opened.lock().expect("nobody else has it");
     let reload = format!("{}; flock {} true", world.proxy.reload(), victim.display());
-    let mover = Server::begin(&mut world.mover_that_reloads_with(&reload, 1, 2));
+    let mover = Server::begin(&mut world.with_map(world.mover(1, 2), 2, &reload));
     mover.wait_for_log("waiting for another move that writes");
     let late = world.client().await.send(merchant.authorize()).await.expect("the proxy answers").tokens();
     let lines = ["0123456789abcdef cell_3\n", "fedcba9876543210 cell_3\n"];

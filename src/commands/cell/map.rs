@@ -4,9 +4,10 @@
 //! lines are known before that, so they are written to a file beside the map, while the merchant is served. Once it has
 //! moved, only what came since is added, and the file replaces the map.
 //!
-//! Lines of sessions that have ended go whenever the map is written. The lines of a merchant stand between two comments
-//! that name it, and only the cell that serves this merchant is asked which of its sessions are over. So a wrong name of
-//! a backend costs nobody else a line. Lines that somebody wrote elsewhere in the map stay.
+//! Lines of sessions that have ended, and of API keys that were replaced long ago, go whenever the map is written. The
+//! lines of a merchant stand between two comments that name it, and only the cell that serves this merchant is asked
+//! what it no longer has. So a wrong name of a backend costs nobody else a line. Lines that somebody wrote elsewhere in
+//! the map stay.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata, TryLockError};
@@ -21,7 +22,6 @@ use tempfile::{NamedTempFile, TempPath};
 use tokio::time::sleep;
 use tollgate::domain::ids::MerchantId;
 use tollgate::flows::move_merchant::Move;
-use uuid::Uuid;
 
 use crate::commands::output::note;
 
@@ -106,7 +106,7 @@ impl Map {
         let directory = self.lock().await?;
         // While the map is locked: nobody moves anything to this cell and gives it a line in the meantime.
         let map = fs::read_to_string(&self.path).with_context(|| self.path.display().to_string())?;
-        self.gone = moving.gone(&ids(&map)).await?.into_iter().collect();
+        self.gone = moving.gone(&carried_by(&map)).await?.into_iter().collect();
         self.routed.extend(carried);
         self.begin(directory, moving.merchant()).with_context(|| self.path.display().to_string())
     }
@@ -117,16 +117,16 @@ impl Map {
         (backend.trim_start() == self.backend).then_some(key)
     }
 
-    /// Whether a line of the map stays.
-    fn stays(&self, line: &str) -> bool {
-        let is_left = |key| !self.routed.contains(key) && !self.gone.contains(key);
-        line.split_whitespace().next().is_none_or(is_left)
+    /// Whether a line stays. It may be between the comments of a merchant.
+    fn stays(&self, of: Option<MerchantId>, line: &str) -> bool {
+        let is_left = |key| !self.routed.contains(key) && (of.is_none() || !self.gone.contains(key));
+        key_of(line).is_none_or(is_left)
     }
 
     /// The lines that stay, without pairs of comments that have nothing between them any more.
     fn lines_left<'a>(&self, map: &'a str) -> Vec<&'a str> {
         let mut left: Vec<&str> = Vec::new();
-        for line in map.lines().filter(|line| self.stays(line)) {
+        for (_, line) in lines(map).into_iter().filter(|(of, line)| self.stays(*of, line)) {
             let begun = left.last().and_then(|line| named(line, BEGIN));
             if begun.is_some() && named(line, END) == begun {
                 left.pop();
@@ -235,25 +235,34 @@ fn named(line: &str, comment: &str) -> Option<MerchantId> {
     line.strip_prefix(comment)?.trim_end().parse().ok()
 }
 
-/// The ids and client ids that have a line of a merchant, each with the merchant.
-fn ids(map: &str) -> Vec<(MerchantId, String)> {
-    let (mut ids, mut begun) = (Vec::new(), None);
+/// The lines of the map, each with the merchant between whose comments it is. A comment without the other was edited, and
+/// counts for nobody.
+fn lines(map: &str) -> Vec<(Option<MerchantId>, &str)> {
+    let (mut lines, mut begun) = (Vec::new(), None);
     for line in map.lines() {
-        let key = line.split_whitespace().next().unwrap_or_default();
         if let Some(merchant) = named(line, BEGIN) {
-            begun = Some((merchant, Vec::new()));
-        } else if let Some(ended) = named(line, END) {
-            // What has only one of the two comments was edited, and counts for nobody.
-            ids.extend(begun.take().filter(|(merchant, _)| *merchant == ended).into_iter().flat_map(
-                |(merchant, keys)| keys.into_iter().map(move |key: &str| (merchant, key.to_owned())),
-            ));
-        } else if let Some((_, keys)) =
-            begun.as_mut().filter(|_| key.len() == 32 && Uuid::try_parse(key).is_ok())
+            begun = Some((merchant, lines.len() + 1));
+        } else if let Some(ended) = named(line, END)
+            && let Some((merchant, first)) = begun.take()
+            && merchant == ended
         {
-            keys.push(key);
+            lines[first..].iter_mut().for_each(|(of, _)| *of = Some(merchant));
         }
+        lines.push((None, line));
     }
-    ids
+    lines
+}
+
+fn key_of(line: &str) -> Option<&str> {
+    line.split_whitespace().next()
+}
+
+/// The hashes and ids that have a line of a merchant, each with the merchant.
+fn carried_by(map: &str) -> Vec<(MerchantId, String)> {
+    let is_carried =
+        |key: &&str| [32, 64].contains(&key.len()) && key.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let of_merchant = |(of, line)| Some((of?, key_of(line).filter(is_carried)?.to_owned()));
+    lines(map).into_iter().filter_map(of_merchant).collect()
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {

@@ -29,23 +29,28 @@ impl End {
         Ok(rows.into_iter().map(|(row,)| row).collect())
     }
 
-    /// Those of `ids`, of 32 hexadecimal digits each, that nothing here has any more, although this cell serves the
-    /// merchant. A session whose row is gone has ended, because each of its tokens is checked with a secret in that row.
-    pub async fn gone(&mut self, ids: &[(MerchantId, String)]) -> Result<Vec<String>, StoreError> {
-        let (merchants, ids): (Vec<_>, Vec<_>) =
-            ids.iter().map(|(merchant, id)| (merchant.uuid(), id)).unzip();
+    /// Those of `carried`, of 32 or 64 hexadecimal digits each, that nothing here has any more, although this cell serves
+    /// the merchant. A session whose row is gone has ended, because each of its tokens is checked with a secret in that
+    /// row. An API key whose row is gone was replaced long ago. A key that works, was revoked or was replaced lately has
+    /// its row.
+    pub async fn gone(&mut self, carried: &[(MerchantId, String)]) -> Result<Vec<String>, StoreError> {
+        let (merchants, carried): (Vec<_>, Vec<_>) =
+            carried.iter().map(|(merchant, key)| (merchant.uuid(), key)).unzip();
         let rows: Vec<(String,)> = sqlx::query_as(
-            "select id from unnest($1::uuid[], $2::text[]) as carried (merchant, id) \
+            "select key from (select merchant, key, case length(key) when 32 then key::uuid end as id, \
+             case length(key) when 64 then decode(key, 'hex') end as hash \
+             from unnest($1::uuid[], $2::text[]) as carried (merchant, key)) as carried \
              where exists (select 1 from merchants m where m.id = merchant and m.home = (select number from cell)) \
-             and not exists (select 1 from sessions s where s.id = carried.id::uuid) \
-             and not exists (select 1 from merchants m where m.id = carried.id::uuid) \
-             and not exists (select 1 from api_keys k where k.id = carried.id::uuid) \
-             and not exists (select 1 from users u where u.id = carried.id::uuid) \
-             and not exists (select 1 from admin_tokens t where t.id = carried.id::uuid) \
-             and not exists (select 1 from credentials c where c.client_id = carried.id)",
+             and not exists (select 1 from secrets s where s.hash = carried.hash) \
+             and not exists (select 1 from sessions s where s.id = carried.id) \
+             and not exists (select 1 from merchants m where m.id = carried.id) \
+             and not exists (select 1 from api_keys k where k.id = carried.id) \
+             and not exists (select 1 from users u where u.id = carried.id) \
+             and not exists (select 1 from admin_tokens t where t.id = carried.id) \
+             and not exists (select 1 from credentials c where c.client_id = carried.key)",
         )
         .bind(merchants)
-        .bind(ids)
+        .bind(carried)
         .fetch_all(&mut self.db)
         .await?;
         Ok(rows.into_iter().map(|(row,)| row).collect())
