@@ -4,9 +4,22 @@
 import crypto from 'crypto';
 import qs from 'querystring';
 
-// moved.map has the SHA-256 of an API key, not the key.
-function key_hash(r) {
-    return crypto.createHash('sha256').update(r.variables.key).digest('hex');
+// The cell of what moved: of the key, or without a key, of the session or id that the call is about or of its admin token.
+function moved_cell(r) {
+    const of = (carried) => {
+        r.variables.looked_up = carried;
+        return r.variables.cell_of_looked_up;
+    };
+    const key = r.variables.key;
+    if (key) {
+        return of(hash(key));
+    }
+    return of(r.variables.id_without_key) || of(hash(r.variables.admin_token));
+}
+
+// moved.map has the SHA-256 of a key or admin token, not the secret itself.
+function hash(secret) {
+    return secret ? crypto.createHash('sha256').update(secret).digest('hex') : '';
 }
 
 // The admin token. A service token may also be a client secret, in HTTP Basic or in the body.
@@ -52,4 +65,4 @@ function session_of(token) {
     return Buffer.from(token, 'base64url').slice(1, 17).toString('hex');
 }
 
-export default { admin_token, by_token, key_hash };
+export default { admin_token, by_token, moved_cell };

@@ -75,11 +75,17 @@ async fn a_key_loses_its_line_once_the_new_cell_has_forgotten_it_and_no_earlier(
         admin(1, Method::POST, &path, json!({ "name": "Till", "environment": "live" }), 201).await.json()
     };
     let (revoked, forgotten) = (make().await, make().await);
+    let new = json!({ "name": "Desk", "role": "merchant_viewer", "merchant_id": merchant.id });
+    let token = admin(1, Method::POST, "tokens", new, 201).await.json();
+    let rotate = format!("tokens/{}/rotate", text(&token, "id"));
+    admin(1, Method::POST, &rotate, json!({ "overlap_secs": 3600 }), 201).await;
     let (revoked_id, revoked, forgotten) =
         (text(&revoked, "id"), text(&revoked, "key"), text(&forgotten, "key"));
     stdout_of(&mut world.mover_with_map(1, 2));
     let before = lines_of(&map);
 
+    let token = hex::encode(Sha256::digest(text(&token, "token")));
+    assert!(before.contains(&format!("{token} cell_2")), "the earlier secret has no line");
     let rotate = format!("api-keys/{}/rotate", merchant.key_id);
     let newer = admin(2, Method::POST, &rotate, json!({ "overlap_secs": 3600 }), 201).await.json();
     world.answer_with(200, &whoami(text(&newer, "key"))).await;

@@ -7,6 +7,7 @@ mod map;
 mod moving;
 mod outage;
 mod proxy;
+mod resource_servers;
 mod routing;
 
 use std::sync::Arc;

@@ -48,7 +48,7 @@ impl World {
         Self::behind(Proxy::haproxy).await
     }
 
-    async fn behind(proxy: fn(&[RunningCell]) -> Proxy) -> Self {
+    pub(super) async fn behind(proxy: fn(&[RunningCell]) -> Proxy) -> Self {
         let clusters = [(); 2].map(|()| Cluster::start());
         let mut cells = Vec::new();
         for (number, cluster) in (1..).zip(&clusters) {

@@ -1,4 +1,5 @@
-//! What calls of a merchant carry, as a proxy looks it up: hashes of API keys, client ids, and ids without hyphens.
+//! What calls of a merchant carry, as a proxy looks it up: hashes of API keys and admin tokens, client ids, and ids without
+//! hyphens.
 
 use uuid::Uuid;
 
@@ -15,6 +16,9 @@ impl End {
     ) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> = sqlx::query_as(
             "select encode(hash, 'hex') from secrets where merchant_id = $1 and owner_kind = 'api_key' \
+             union all select encode(hash, 'hex') from admin_tokens where merchant_id = $1 \
+             union all select encode(earlier_hash, 'hex') from admin_tokens \
+             where merchant_id = $1 and earlier_hash is not null \
              union all select client_id from credentials where merchant_id = $1 \
              union all select replace(id::text, '-', '') from (select $1::uuid as id \
              union all select id from api_keys where merchant_id = $1 \
@@ -42,6 +46,8 @@ impl End {
              from unnest($1::uuid[], $2::text[]) as carried (merchant, key)) as carried \
              where exists (select 1 from merchants m where m.id = merchant and m.home = (select number from cell)) \
              and not exists (select 1 from secrets s where s.hash = carried.hash) \
+             and not exists (select 1 from admin_tokens t where t.hash = carried.hash) \
+             and not exists (select 1 from admin_tokens t where t.earlier_hash = carried.hash) \
              and not exists (select 1 from sessions s where s.id = carried.id) \
              and not exists (select 1 from merchants m where m.id = carried.id) \
              and not exists (select 1 from api_keys k where k.id = carried.id) \
