@@ -102,6 +102,7 @@ async fn assert_sends_each_call_to_the_cell_that_it_carries(proxy: fn(&[RunningC
             // Nearly as long as the server accepts, with the token at its end.
             (FORM, format!("{filler}&token={token}")),
             (FORM, format!("token_type_hint=access_token&token=%{first:02X}{rest}")),
+            (FORM, format!("token%5Ftype%5Fhint=access_token&%74oken=%{first:02x}{rest}&a=b+c")),
             (JSON, json.clone()),
             // What begins with a brace is JSON, whatever its label.
             (FORM, json),
@@ -129,8 +130,9 @@ async fn assert_finds_service_tokens(client: &mut Client, cell: &RunningCell, to
     let asked = Call::post("/api/introspect");
     for call in [
         asked.clone().basic(id, secret).form(&[("token", token)]),
-        // Names as they are, as clients send them.
         asked.clone().body(Some(FORM), format!("client_id={id}&client_secret={secret}&token={token}")),
+        // With all escapes that there can be.
+        asked.clone().form(&[("client_id", id), ("client_secret", secret), ("token", token)]),
         asked.body(Some(JSON), json.to_string()),
     ] {
         let reply = client.send(call).await.expect("the proxy answers");
