@@ -89,6 +89,26 @@ impl Prepared {
     }
 }
 
+/// Cells that run. The first asks the others, and an operator is signed in there.
+struct ThreeCells {
+    prepared: [Prepared; 3],
+    servers: [Server; 3],
+    cookie: String,
+}
+
+impl ThreeCells {
+    async fn start(engine: Engine) -> Self {
+        let one = Prepared::new(engine, 1, &["Alder", "Harbour One"]).await;
+        let two = Prepared::new(engine, 2, &["Harbour Two"]).await;
+        let three = Prepared::new(engine, 3, &["Birch & Co"]).await;
+        let (second, third) = (two.start(&[]), three.start(&[]));
+        let (url_2, url_3) = (url_of(&second), url_of(&third));
+        let first = one.start_over(&[("two", &url_2, &two.reader), ("three", &url_3, &three.reader)]);
+        let cookie = sign_in(&first, OPERATOR).await;
+        Self { prepared: [one, two, three], servers: [first, second, third], cookie }
+    }
+}
+
 fn url_of(server: &Server) -> String {
     format!("http://{}", server.address)
 }
@@ -135,13 +155,9 @@ async fn reads_on_record(server: &Server, operator: &str) -> Vec<Value> {
 #[tokio::test]
 async fn one_page_has_the_merchants_and_events_of_all_cells_and_each_cell_knows_who_read() {
     for engine in engines() {
-        let one = Prepared::new(engine, 1, &["Alder", "Harbour One"]).await;
-        let two = Prepared::new(engine, 2, &["Harbour Two"]).await;
-        let three = Prepared::new(engine, 3, &["Birch & Co"]).await;
-        let (second, third) = (two.start(&[]), three.start(&[]));
-        let (url_2, url_3) = (url_of(&second), url_of(&third));
-        let first = one.start_over(&[("two", &url_2, &two.reader), ("three", &url_3, &three.reader)]);
-        let cookie = sign_in(&first, OPERATOR).await;
+        let ThreeCells { prepared: [one, two, three], servers: [first, second, _third], cookie } =
+            ThreeCells::start(engine).await;
+        let url_2 = url_of(&second);
 
         let shown = page(&first, &cookie, "/console/merchants").await;
         assert!(
@@ -199,13 +215,8 @@ async fn one_page_has_the_merchants_and_events_of_all_cells_and_each_cell_knows_
 #[tokio::test]
 async fn a_page_shows_what_it_has_and_names_the_cells_that_do_not_answer() {
     for engine in engines() {
-        let one = Prepared::new(engine, 1, &["Alder"]).await;
-        let two = Prepared::new(engine, 2, &["Harbour Two"]).await;
-        let three = Prepared::new(engine, 3, &["Birch & Co"]).await;
-        let (second, third) = (two.start(&[]), three.start(&[]));
-        let (url_2, url_3) = (url_of(&second), url_of(&third));
-        let first = one.start_over(&[("two", &url_2, &two.reader), ("three", &url_3, &three.reader)]);
-        let cookie = sign_in(&first, OPERATOR).await;
+        let ThreeCells { prepared: [_one, two, three], servers: [first, second, third], cookie } =
+            ThreeCells::start(engine).await;
         third.kill();
         second.signal("STOP");
         let begun = Instant::now();

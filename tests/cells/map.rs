@@ -65,20 +65,16 @@ async fn a_session_that_is_over_loses_its_line_and_nothing_else_does() {
 async fn a_key_loses_its_line_once_the_new_cell_has_forgotten_it_and_no_earlier() {
     let world = World::new().await;
     let (merchant, map) = (&world.cells[0].merchant, world.proxy.moved_map());
-    let admin = async |cell: usize, method: Method, path: &str, body: Value, status: u16| {
-        let call = Call::new(method, &format!("/admin/v1/{path}")).json_value(&body);
-        let bearer = format!("Bearer {}", world.cells[cell - 1].operator);
-        world.answer_with(status, &call.header("authorization", bearer)).await
-    };
     let make = async || {
         let path = format!("merchants/{}/api-keys", merchant.id);
-        admin(1, Method::POST, &path, json!({ "name": "Till", "environment": "live" }), 201).await.json()
+        let named = json!({ "name": "Till", "environment": "live" });
+        world.admin(1, (Method::POST, &path), named, 201).await
     };
     let (revoked, forgotten) = (make().await, make().await);
     let new = json!({ "name": "Desk", "role": "merchant_viewer", "merchant_id": merchant.id });
-    let token = admin(1, Method::POST, "tokens", new, 201).await.json();
+    let token = world.admin(1, (Method::POST, "tokens"), new, 201).await;
     let rotate = format!("tokens/{}/rotate", text(&token, "id"));
-    admin(1, Method::POST, &rotate, json!({ "overlap_secs": 3600 }), 201).await;
+    world.admin(1, (Method::POST, &rotate), json!({ "overlap_secs": 3600 }), 201).await;
     let (revoked_id, revoked, forgotten) =
         (text(&revoked, "id"), text(&revoked, "key"), text(&forgotten, "key"));
     stdout_of(&mut world.mover_with_map(1, 2));
@@ -87,9 +83,9 @@ async fn a_key_loses_its_line_once_the_new_cell_has_forgotten_it_and_no_earlier(
     let token = hex::encode(Sha256::digest(text(&token, "token")));
     assert!(before.contains(&format!("{token} cell_2")), "the earlier secret has no line");
     let rotate = format!("api-keys/{}/rotate", merchant.key_id);
-    let newer = admin(2, Method::POST, &rotate, json!({ "overlap_secs": 3600 }), 201).await.json();
+    let newer = world.admin(2, (Method::POST, &rotate), json!({ "overlap_secs": 3600 }), 201).await;
     world.answer_with(200, &whoami(text(&newer, "key"))).await;
-    admin(2, Method::DELETE, &format!("api-keys/{revoked_id}"), Value::Null, 204).await;
+    world.admin(2, (Method::DELETE, &format!("api-keys/{revoked_id}")), Value::Null, 204).await;
     // As after many rotations.
     let hash = hex::encode(Sha256::digest(forgotten));
     let delete = sqlx::query("delete from secrets where encode(hash, 'hex') = $1").bind(&hash);

@@ -16,6 +16,7 @@ use tollgate::config::Settings;
 use tollgate::domain::cell::{Cell, CellId};
 
 use crate::admin::{Admin, service_token};
+use crate::support::postgres::Cluster;
 use crate::support::program::Server;
 use crate::support::{Database, Merchant, TestApp};
 
@@ -55,5 +56,14 @@ impl RunningCell {
             .env("TOLLGATE__CELL__DEFAULT", (number == 1).to_string())
             .env("TOLLGATE__SERVER__TRUSTED_PROXIES", "127.0.0.1");
         Self { server: Server::start(&mut command), merchant, operator, service, number, database }
+    }
+
+    /// Starts a cell on each of the clusters.
+    async fn start_on(clusters: &[Cluster]) -> Vec<Self> {
+        let mut cells = Vec::new();
+        for (number, cluster) in (1..).zip(clusters) {
+            cells.push(Self::start(number, Database::reached_at(cluster.database())).await);
+        }
+        cells
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::http::Method;
+use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use tollgate::store::Engine;
 
@@ -50,10 +52,7 @@ impl World {
 
     pub(super) async fn behind(proxy: fn(&[RunningCell]) -> Proxy) -> Self {
         let clusters = [(); 2].map(|()| Cluster::start());
-        let mut cells = Vec::new();
-        for (number, cluster) in (1..).zip(&clusters) {
-            cells.push(RunningCell::start(number, Database::reached_at(cluster.database())).await);
-        }
+        let cells = RunningCell::start_on(&clusters).await;
         let proxy = proxy(&cells);
         Self { cells, proxy, _clusters: clusters }
     }
@@ -102,6 +101,20 @@ impl World {
 
     pub(super) async fn client(&self) -> Client {
         Client::connect(self.proxy.address).await.expect("the proxy accepts")
+    }
+
+    /// The answer to a call of the admin API, as the operator of a cell, once it has this status.
+    pub(super) async fn admin(
+        &self,
+        cell: usize,
+        (method, path): (Method, &str),
+        body: Value,
+        status: u16,
+    ) -> Value {
+        let call = Call::new(method, &format!("/admin/v1/{path}")).json_value(&body);
+        let bearer = format!("Bearer {}", self.cells[cell - 1].operator);
+        let reply = self.answer_with(status, &call.header("authorization", bearer)).await;
+        if reply.body.is_empty() { Value::Null } else { reply.json() }
     }
 
     /// Repeats a call until its answer has this status, because a proxy goes on accepting connections with its old map for

@@ -2,7 +2,6 @@
 
 use super::RunningCell;
 use super::proxy::Proxy;
-use crate::support::Database;
 use crate::support::load::Load;
 use crate::support::postgres::Cluster;
 use crate::support::tcp::Client;
@@ -16,10 +15,7 @@ const CHECKED: usize = 300;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_database_takes_down_its_own_merchants_only() {
     let clusters = [(); 3].map(|()| Cluster::start());
-    let mut cells = Vec::new();
-    for (number, cluster) in (1..).zip(&clusters) {
-        cells.push(RunningCell::start(number, Database::reached_at(cluster.database())).await);
-    }
+    let cells = RunningCell::start_on(&clusters).await;
     let proxy = Proxy::haproxy(&cells);
     let start = |cell: &RunningCell| Load::that_reconnects(proxy.address, &cell.merchant, CALLERS);
     let mut loads: Vec<_> = cells.iter().map(start).collect();

@@ -6,11 +6,10 @@ use serde_json::json;
 use super::RunningCell;
 use super::moving::World;
 use super::proxy::Proxy;
+use super::routing::FORM;
 use crate::admin::{introspect_as, text};
 use crate::support::Call;
 use crate::support::program::stdout_of;
-
-const FORM: &str = "application/x-www-form-urlencoded";
 
 /// More than the failed authentications that an address has in a minute.
 const TOO_MANY: usize = 620;
@@ -19,13 +18,8 @@ const TOO_MANY: usize = 620;
 async fn token_of_merchant(world: &World, role: &str, permissions: &[&str]) -> (String, String) {
     let merchant = &world.cells[0].merchant;
     let new = json!({ "name": role, "role": role, "merchant_id": merchant.id, "permissions": permissions });
-    let call = Call::new(Method::POST, "/admin/v1/tokens").json_value(&new);
-    let made = world.answer_with(201, &call.header("authorization", bearer(&world.cells[0].operator))).await;
-    (text(&made.json(), "id").to_owned(), text(&made.json(), "token").to_owned())
-}
-
-fn bearer(token: &str) -> String {
-    format!("Bearer {token}")
+    let made = world.admin(1, (Method::POST, "tokens"), new, 201).await;
+    (text(&made, "id").to_owned(), text(&made, "token").to_owned())
 }
 
 async fn assert_finds_sessions_that_moved(proxy: fn(&[RunningCell]) -> Proxy) {
@@ -63,7 +57,7 @@ async fn assert_finds_sessions_that_moved(proxy: fn(&[RunningCell]) -> Proxy) {
         }
     }
     let listed = world
-        .answer_with(200, &Call::get("/admin/v1/tokens").header("authorization", bearer(&admin)))
+        .answer_with(200, &Call::get("/admin/v1/tokens").header("authorization", format!("Bearer {admin}")))
         .await
         .json();
     assert!(listed["items"].as_array().is_some_and(|tokens| tokens.len() == 2), "{listed}");

@@ -7,7 +7,7 @@ use super::proxy::Proxy;
 use crate::support::tcp::Client;
 use crate::support::{Call, Database, Tokens};
 
-const FORM: &str = "application/x-www-form-urlencoded";
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
 async fn cells() -> Vec<RunningCell> {
