@@ -22,8 +22,8 @@ pub fn client_tls(authorities: impl IntoIterator<Item = CertificateDer<'static>>
         .with_no_client_auth()
 }
 
-/// Why a handshake failed, as precisely as the person who can fix it needs to know.
-/// `None` if nothing in `error` is of TLS.
+/// Why a handshake failed, as precisely as the person who can fix it needs to know. `None` if `error` has another cause
+/// than TLS.
 pub fn handshake_fault(error: &(dyn StdError + 'static)) -> Option<SendError> {
     let error = of_tls(error)?;
     tracing::debug!(%error, "TLS handshake failed");
@@ -55,7 +55,7 @@ pub fn handshake_fault(error: &(dyn StdError + 'static)) -> Option<SendError> {
     })
 }
 
-/// The error of TLS that caused another one.
+/// The error of TLS that `error` is, or that caused it.
 fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     if let Some(error) = error.downcast_ref() {
         return Some(error);

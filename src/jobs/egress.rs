@@ -12,14 +12,13 @@ mod answer;
 mod names;
 mod proxy;
 mod race;
-mod tls;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -90,7 +89,7 @@ impl Egress {
             Some(proxy) => self.reach(proxy, url).await?,
         };
         if url.is_https() {
-            let name = tls::server_name(url).ok_or(SendError::UrlNotAllowed)?;
+            let name = server_name(url).ok_or(SendError::UrlNotAllowed)?;
             let stream = self.tls.connect(name, stream).await;
             let stream = stream.map_err(|error| handshake_fault(&error).unwrap_or(SendError::TlsFailed))?;
             return exchange(stream, &request(&message, url.request_target(), "")).await;
@@ -134,6 +133,14 @@ impl Egress {
             proxy::open_tunnel(&mut stream, proxy, url).await?;
         }
         Ok(stream)
+    }
+}
+
+/// The name that must be in the receiver's certificate.
+fn server_name(url: &WebhookUrl) -> Option<ServerName<'static>> {
+    match url.host() {
+        Destination::Name(name) => ServerName::try_from(name.to_owned()).ok(),
+        Destination::Address(ip) => Some(ServerName::IpAddress(ip.into())),
     }
 }
 
