@@ -36,6 +36,7 @@ mod put_back;
 mod races;
 mod rotation;
 mod scopes;
+mod sealing;
 mod secrets;
 mod standing;
 mod stop;

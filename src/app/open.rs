@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Notify;
 
@@ -67,9 +68,12 @@ pub async fn open_core(
     };
     let keys_file = key_file(settings);
     let keyring = match Keyring::of(server_keys(&settings.tokens.keys)) {
-        Some(keyring) => keyring,
+        Some(keyring) => Some(keyring),
         None => local_keyring(settings, create, &store, &clock, &entropy).await?,
     };
+    let are_temporary = keyring.is_none();
+    let keyring =
+        keyring.or_else(|| Keyring::of([ServerKey::fresh(&entropy)])).expect("a fresh key makes a keyring");
     let keyring = Arc::new(keyring);
     store.seal_with(Sealer { keyring: Arc::clone(&keyring), entropy: entropy.clone() });
     Ok(Core {
@@ -83,6 +87,8 @@ pub async fn open_core(
                 };
                 Box::new(read) as ReadKeys
             }),
+            are_temporary,
+            are_checked: AtomicBool::new(false),
             replica: uuid::Uuid::from_bytes(entropy.bytes()),
             wanted: Notify::new(),
         },
@@ -153,6 +159,7 @@ pub(super) async fn join(core: &Core, may_give_up: bool) -> Result<(), BuildErro
     }
     let missing = core.missing_token_keys().await?;
     if missing.is_empty() {
+        core.key_source.note_checked();
         return Ok(());
     }
     let told = flows::token_keys::in_words(&missing);
@@ -162,6 +169,7 @@ pub(super) async fn join(core: &Core, may_give_up: bool) -> Result<(), BuildErro
     }
     tracing::warn!(missing = told, "token keys are given up for lost");
     core.give_up_token_keys(&missing.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await?;
+    core.key_source.note_checked();
     Ok(())
 }
 
@@ -178,25 +186,23 @@ pub fn key_file(settings: &Settings) -> Option<PathBuf> {
     }
 }
 
-/// The token keys in the data directory. Makes one if there is none and the database needs none.
+/// The token keys in the data directory. Makes one if there is none and the database needs none. `None` if
+/// there is none and a command can do without.
 async fn local_keyring(
     settings: &Settings,
     create: Create,
     store: &Store,
     clock: &Clock,
     entropy: &Entropy,
-) -> Result<Keyring, BuildError> {
+) -> Result<Option<Keyring>, BuildError> {
     let path = settings.server.data_dir.join(TOKEN_KEYS_FILE);
     let may_be_local = store.engine() == Engine::Sqlite || create == Create::Everything;
     if !path.exists() || !may_be_local {
         let is_needed = flows::token_keys::is_in_use(store, clock.now()).await?;
         match create {
-            // A key for this process only, because it seals nothing that must be opened later.
-            Create::Nothing => return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key")),
+            Create::Nothing => return Ok(None),
             _ if !may_be_local => return Err(BuildError::NoTokenKeys),
-            Create::Beside | Create::First if is_needed => {
-                return Ok(Keyring::of([ServerKey::fresh(entropy)]).expect("it has a key"));
-            }
+            Create::Beside | Create::First if is_needed => return Ok(None),
             _ if is_needed && !settings.tokens.allow_missing_keys => {
                 return Err(BuildError::MissingTokenKeys(format!("there is no {}", path.display())));
             }
@@ -206,7 +212,7 @@ async fn local_keyring(
     let text =
         config::read_secret(&path).map_err(|source| BuildError::File { path: path.clone(), source })?;
     let keys = text.parse::<TokenKeys>().map_err(|_| BuildError::BadTokenKeys(path.clone()))?;
-    Keyring::of(server_keys(&keys)).ok_or(BuildError::BadTokenKeys(path))
+    Keyring::of(server_keys(&keys)).map(Some).ok_or(BuildError::BadTokenKeys(path))
 }
 
 /// Makes a token key, unless another process is just making one.

@@ -3,7 +3,6 @@
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tollgate::app::Create;
-use tollgate::config::Settings;
 use tollgate::domain::licence::{Licence, Product};
 use tollgate::domain::merchant::MerchantStatus;
 use tollgate::flows::idempotency::Rendered;
@@ -132,13 +131,13 @@ impl MerchantJob {
     }
 }
 
-pub(super) async fn run(settings: &Settings, line: &CommandLine, job: MerchantJob) -> anyhow::Result<()> {
+pub(super) async fn run(line: &CommandLine, job: MerchantJob) -> anyhow::Result<()> {
     match job {
         MerchantJob::Add { name, gateway, output } => {
             let made = line.core.create_merchant(&line.principal, NewMerchant { name, gateway }).await?;
             output.show(&made_now(made)?.body())
         }
-        MerchantJob::Onboard(onboarding) => onboard::run(settings, line, onboarding).await,
+        MerchantJob::Onboard(onboarding) => onboard::run(line, onboarding).await,
         MerchantJob::List { listing } => {
             let found = line.core.merchants(&line.principal, None, None, listing.limit).await?;
             let columns = ["id", "name", "gateway", "status", "elsewhere"];

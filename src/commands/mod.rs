@@ -105,9 +105,9 @@ pub(crate) async fn run(settings: &Settings, job: Job) -> anyhow::Result<()> {
 async fn perform(settings: &Settings, line: &CommandLine, job: Job) -> anyhow::Result<()> {
     match job {
         Job::Operator(job) => tokens::run_operator(line, job).await,
-        Job::Merchant(job) => merchants::run(settings, line, job).await,
+        Job::Merchant(job) => merchants::run(line, job).await,
         Job::Licence(job) => merchants::run_licence(line, job).await,
-        Job::Key(job) => api_keys::run(settings, line, job).await,
+        Job::Key(job) => api_keys::run(line, job).await,
         Job::Credentials(job) => credentials::run(line, job).await,
         Job::User(job) => users::run(line, job).await,
         Job::Audit(job) => audit::run(&line.core, &line.principal, job).await,

@@ -3,7 +3,6 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use tollgate::config::Settings;
 use tollgate::domain::api_key::ApiKey;
 use tollgate::domain::secret::StoredSecret;
 use tollgate::flows::manage_keys::NewApiKey;
@@ -12,11 +11,11 @@ use tollgate::flows::onboard::{NewAccount, Object, Step};
 use tollgate::http::admin::api_keys::ApiKeyView;
 use tollgate::http::admin::credentials::CredentialView;
 
+use super::CommandLine;
 use super::api_keys::EnvironmentName;
 use super::find::only;
 use super::output::{Output, print};
 use super::users::link_to;
-use super::{CommandLine, token_keys};
 
 #[derive(Args, Clone)]
 pub(crate) struct Onboarding {
@@ -48,17 +47,13 @@ pub(crate) struct Onboarding {
 #[error("the merchant has all that it needs, but an earlier run made secrets that were never used: {0}")]
 pub(crate) struct SecretsLost(String);
 
-pub(super) async fn run(settings: &Settings, line: &CommandLine, wanted: Onboarding) -> anyhow::Result<()> {
+pub(super) async fn run(line: &CommandLine, wanted: Onboarding) -> anyhow::Result<()> {
     let found = line.core.merchants_called(&line.principal, &wanted.name).await?;
     let existing = match found.is_empty() {
         true => None,
         false => Some(only(found, "merchant", &wanted.name, |merchant| merchant.id.to_string())?),
     };
     let Onboarding { name, gateway, admin, environment, key_name, allowed_ips, webhook_url, output } = wanted;
-    if webhook_url.is_some() {
-        // The secret of the webhook is sealed, and the server must be able to open it.
-        token_keys::must_be_here(settings, &line.core)?;
-    }
     let key = NewApiKey { allowed_ips, webhook_url, ..NewApiKey::named(key_name, environment.into()) };
     let new = NewAccount { existing, merchant: NewMerchant { name, gateway }, key, admin_email: admin };
     let mut report = Report { line, output, steps: Vec::new() };

@@ -50,19 +50,16 @@ impl Keys {
     }
 }
 
-/// Checks that the keys of this process are those of the server. Without them, a command runs with a key of its own
-/// if it seals nothing.
-pub(super) fn must_be_here(settings: &Settings, core: &Core) -> anyhow::Result<()> {
-    let Some(path) = key_file(settings).filter(|_| settings.tokens.keys.bytes().is_empty()) else {
-        return Ok(());
-    };
-    if core.store.engine() == Engine::Postgres {
-        return Err(BuildError::NoTokenKeys.into());
+fn must_be_here(settings: &Settings, core: &Core) -> anyhow::Result<()> {
+    match key_file(settings) {
+        Some(_) if core.key_source.are_temporary && core.store.engine() == Engine::Postgres => {
+            Err(BuildError::NoTokenKeys.into())
+        }
+        Some(path) if core.key_source.are_temporary => {
+            bail!("there are no token keys in {}", path.display())
+        }
+        _ => Ok(()),
     }
-    if !path.exists() {
-        bail!("there are no token keys in {}", path.display());
-    }
-    Ok(())
 }
 
 pub(crate) async fn run(

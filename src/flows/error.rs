@@ -40,6 +40,12 @@ pub enum Fault {
     /// that is valid. The answer is 503.
     #[error("token key {0} is needed but missing here: see `tollgate keys`")]
     TokenKeyMissing(String),
+    /// A command was about to seal something that the server could not open.
+    #[error(
+        "the token keys here are not those of the database, so the server could not open what this command seals: \
+         {0}. Run it with the token keys of the server: tokens.keys_file, TOLLGATE__TOKENS__KEYS_FILE or --data-dir"
+    )]
+    ForeignTokenKeys(String),
     #[error("a password was not hashed: {0}")]
     NotHashed(argon2::password_hash::Error),
 }
@@ -50,7 +56,7 @@ impl Fault {
         match self {
             Self::Store(fault) => fault.is_temporary(),
             Self::Busy | Self::TokenKeyMissing(_) => true,
-            Self::NotHashed(_) => false,
+            Self::ForeignTokenKeys(_) | Self::NotHashed(_) => false,
         }
     }
 }

@@ -80,15 +80,14 @@ impl<T: Rendered> Answer<T> {
 }
 
 impl Change<'_> {
-    async fn keep(&mut self, key: &IdempotencyKey, answer: &[u8]) -> Result<(), Fault> {
-        let core = self.core;
+    async fn keep(&mut self, key: &IdempotencyKey, answer: &[u8]) -> Managed<()> {
         let kept = Zeroizing::new([&key.request_hash[..], answer].concat());
         let purpose = Purpose::IdempotentAnswer(key.key.as_bytes());
-        let sealed = core.keyring.seal(purpose, key.actor.as_bytes(), &kept, &core.entropy);
+        let sealed = self.seal(purpose, key.actor.as_bytes(), &kept).await?;
         let since = self.event.at.minus(KEPT_FOR);
         match idempotency::keep(&mut self.tx, key.actor, &key.hash(), sealed, self.event.at, since).await {
             // A conflict means that another call with the same key was first.
-            Err(StoreError::Conflict(_)) => Err(Fault::Busy),
+            Err(StoreError::Conflict(_)) => Err(Fault::Busy.into()),
             kept => Ok(kept?),
         }
     }

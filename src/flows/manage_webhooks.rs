@@ -208,8 +208,7 @@ async fn add_secret(change: &mut Change<'_>, key: &ApiKey) -> Managed<PlainSecre
     let core = change.core;
     let secret = WebhookSecret::generate(&core.entropy);
     let (id, plain) = (SecretId::generate(change.event.at, &core.entropy), secret.to_plain());
-    let sealed =
-        core.keyring.seal(Purpose::WebhookSecret, id.uuid().as_bytes(), secret.bytes(), &core.entropy);
+    let sealed = change.seal(Purpose::WebhookSecret, id.uuid().as_bytes(), secret.bytes()).await?;
     let kept = SealedSecret { id, sealed };
     webhook_secrets::insert(&mut change.tx, key.id, &kept, plain.hash(), change.event.at).await?;
     Ok(plain)

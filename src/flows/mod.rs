@@ -40,6 +40,7 @@ pub mod refusals;
 pub mod revoke;
 pub mod rotation;
 pub mod scopes;
+mod sealing;
 pub mod second_factor;
 pub mod sent_webhook;
 pub mod sign_in;

@@ -76,6 +76,9 @@ impl Core {
         mut tell: impl FnMut(Step) -> Result<(), E>,
     ) -> Result<(), E> {
         self.check_account(&new).map_err(Error::from)?;
+        if new.key.webhook_url.is_some() {
+            self.must_have_token_keys().await.map_err(Error::from)?;
+        }
         let NewAccount { existing, merchant, key: wanted, admin_email } = new;
         let (merchant, was_made) = self.merchant_of_account(principal, existing, merchant).await?;
         tell(Step::new(Object::Merchant(merchant.clone()), was_made))?;

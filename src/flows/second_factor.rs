@@ -130,11 +130,14 @@ async fn confirm(
         return Err(Refused::Conflict("an authenticator app is already set up".to_owned()).into());
     }
     let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
-    let step = change.core.open_totp(user.id, sealed).and_then(|secret| secret.step_of(&digits, now));
-    let Some(step) = step else {
+    let secret = change.core.open_totp(user.id, sealed);
+    let Some((secret, step)) =
+        secret.and_then(|secret| secret.step_of(&digits, now).map(|step| (secret, step)))
+    else {
         return Err(Refused::invalid("code", "is not the code that the app shows now").into());
     };
-    users::set_totp(&mut change.tx, user.id, Some(sealed.to_vec()), Some(step), now).await?;
+    let kept = change.seal(Purpose::TotpSecret, user.id.uuid().as_bytes(), secret.bytes()).await?;
+    users::set_totp(&mut change.tx, user.id, Some(kept), Some(step), now).await?;
     store::end_sessions_of(&mut change.tx, user.id, Some(who.session.hash)).await?;
     make_recovery_codes(change, user.id).await
 }

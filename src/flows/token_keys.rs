@@ -16,6 +16,7 @@
 //! does not have the key, or the replica sees at its start that the key signs.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -23,15 +24,13 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::Core;
-use super::error::{Fault, Managed};
-use super::principal::Principal;
+use super::error::Fault;
 use crate::domain::clock::Timestamp;
-use crate::domain::event::EventType;
 use crate::domain::ids::SessionId;
 use crate::domain::keyring::{
-    Absent, KeyState, Keyring, Purpose, ServerKey, ServerKeyId, TokenForm, name_of, sealer, signer_id,
+    Absent, KeyState, ServerKey, ServerKeyId, TokenForm, name_of, sealer, signer_id,
 };
-use crate::store::token_keys::{self, Known, Replica, Secrets};
+use crate::store::token_keys::{self, Known, Replica};
 use crate::store::{Connection, Store, StoreError, sweep};
 
 /// How often a replica announces itself.
@@ -53,10 +52,20 @@ pub type ReadKeys = Box<dyn Fn() -> Result<Vec<ServerKey>, String> + Send + Sync
 pub struct KeySource {
     /// Reads the key file again. `None` if the keys do not come from a file.
     pub read: Option<ReadKeys>,
+    /// There was no key, and the only one was made for this process. Nobody has it afterwards.
+    pub are_temporary: bool,
+    /// Whether these keys are known to be those of the database.
+    pub are_checked: AtomicBool,
     /// The id of this replica.
     pub replica: Uuid,
     /// Notified when a key is missing, or when an operator has added one.
     pub wanted: Notify,
+}
+
+impl KeySource {
+    pub fn note_checked(&self) {
+        self.are_checked.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What still needs a key. The key must stay until nothing does.
@@ -181,26 +190,40 @@ impl Core {
         Fault::TokenKeyMissing(name_of(id))
     }
 
-    /// The keys that are needed but not here.
+    /// The keys that are needed but not here. Forgets those that nothing needs any more.
     pub async fn missing_token_keys(&self) -> Result<Vec<(ServerKeyId, Held)>, StoreError> {
-        let is_missing = |id| self.keyring.by_id(id).is_none() && !self.keyring.is_lost(id);
         let mut db = self.store.read().await?;
-        let known = token_keys::known(&mut db, 0).await?;
-        let missing: Vec<_> =
-            known.iter().filter(|key| key.signs_since.is_some() && is_missing(key.id)).collect();
-        let sealed = token_keys::sealed_secrets(&mut db, self.now()).await?;
-        let is_complete =
-            missing.is_empty() && !sealed.iter().filter_map(|secrets| sealer(&secrets.key)).any(is_missing);
-        if is_complete {
+        let away = self.keys_not_here(&mut db).await?;
+        drop(db);
+        let (unneeded, missing): (Vec<_>, Vec<_>) = away.into_iter().partition(|(_, held)| held.is_nothing());
+        if !unneeded.is_empty() {
+            let mut tx = self.store.begin().await?;
+            for (id, _) in unneeded {
+                token_keys::forget(&mut tx, id).await?;
+            }
+            tx.commit().await?;
+        }
+        Ok(missing)
+    }
+
+    /// The keys that have signed or sealed something but are not here, with what still needs each of them.
+    pub(super) async fn keys_not_here(
+        &self,
+        db: &mut Connection,
+    ) -> Result<Vec<(ServerKeyId, Held)>, StoreError> {
+        let is_missing = |id: ServerKeyId| self.keyring.by_id(id).is_none() && !self.keyring.is_lost(id);
+        let known = token_keys::known(db, 0).await?;
+        let signed = known.iter().filter(|key| key.signs_since.is_some()).map(|key| key.id);
+        let sealed = token_keys::sealed_secrets(db, self.now()).await?;
+        let sealed = sealed.iter().filter_map(|secrets| sealer(&secrets.key));
+        let missing: Vec<_> = signed.chain(sealed).filter(|id| is_missing(*id)).collect();
+        if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let held = self.held(&mut db).await?;
-        drop(db);
-        let mut tx = self.store.begin().await?;
-        for key in missing.iter().filter(|key| !held.contains_key(&key.id)) {
-            token_keys::forget(&mut tx, key.id).await?;
+        let mut held = self.held(db).await?;
+        for id in missing {
+            held.entry(id).or_default();
         }
-        tx.commit().await?;
         Ok(held.into_iter().filter(|(id, _)| is_missing(*id)).collect())
     }
 
@@ -271,34 +294,6 @@ impl Core {
             }
         }
     }
-
-    /// Seals all secrets again that were not sealed with the current key. Returns how many.
-    pub async fn reseal_secrets(&self, principal: &Principal) -> Managed<u64> {
-        self.change(principal, EventType::TokenKeysResealed, async |change| {
-            let mut resealed = 0;
-            for kind in [Secrets::Webhooks, Secrets::SecondFactors] {
-                let mut after = Uuid::nil();
-                loop {
-                    let page = token_keys::page(&mut change.tx, kind, after, 500).await?;
-                    let Some(last) = page.last() else { break };
-                    after = last.owner;
-                    for secret in page.into_iter().filter(|secret| !self.keyring.is_fresh(&secret.sealed)) {
-                        let Some(fresh) = resealed_as(&self.keyring, kind, &secret, &self.entropy) else {
-                            continue;
-                        };
-                        let is_done =
-                            token_keys::reseal(&mut change.tx, kind, secret.owner, secret.sealed, fresh)
-                                .await?;
-                        resealed += u64::from(is_done);
-                    }
-                }
-            }
-            change.concerns(None, name_of(self.keyring.signing().id()));
-            change.event.detail = json!({ "resealed": resealed });
-            Ok(resealed)
-        })
-        .await
-    }
 }
 
 /// Describes what needs the keys, for an operator.
@@ -315,22 +310,6 @@ pub fn in_words(keys: &[(ServerKeyId, Held)]) -> String {
         format!("key {} holds {}", name_of(*id), held.collect::<Vec<_>>().join(", "))
     };
     keys.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-/// Seals a secret with the current key. `None` if the key that sealed it is not here.
-fn resealed_as(
-    keyring: &Keyring,
-    kind: Secrets,
-    secret: &token_keys::Sealed,
-    entropy: &crate::domain::entropy::Entropy,
-) -> Option<Vec<u8>> {
-    let purpose = match kind {
-        Secrets::Webhooks => Purpose::WebhookSecret,
-        Secrets::SecondFactors => Purpose::TotpSecret,
-    };
-    let owner = secret.owner.as_bytes();
-    let plain = keyring.open(purpose, owner, &secret.sealed)?;
-    Some(keyring.seal(purpose, owner, &plain, entropy))
 }
 
 /// Chooses the key that a replica signs with: the newest one that already signs or that every other replica
