@@ -9,8 +9,9 @@ use super::error::Decided;
 use super::failures::Surface;
 use crate::domain::admin::{AdminToken, TokenOverlap};
 use crate::domain::cell::CellId;
+use crate::domain::clock::Timestamp;
 use crate::domain::reason::Reason;
-use crate::domain::secret::{PlainSecret, looks_like_admin_token};
+use crate::domain::secret::{PlainSecret, SecretHash, looks_like_admin_token};
 use crate::store::StoreError;
 use crate::store::admin_tokens::{self, Presented};
 
@@ -50,14 +51,15 @@ impl Core {
             return Ok(None);
         }
         let now = self.now();
-        let found = self.store.hot().admin_token(presented.hash()).await?;
-        if found.is_none() {
+        let Some(found) = self.store.hot().admin_token(presented.hash()).await? else {
+            self.must_not_be_elsewhere(presented.hash(), now).await?;
             let shown = CellId::of_admin_token(presented.expose());
             self.is_of_another_cell(shown, &self.counters.wrong_cell.admin_token);
-        }
-        let Some(found) = found.filter(|found| found.is_live(now) && fit(&found.token)) else {
             return Ok(None);
         };
+        if !found.is_live(now) || !fit(&found.token) {
+            return Ok(None);
+        }
         let Presented { token, is_earlier } = found;
         if let (false, Some(TokenOverlap { secs, earlier_ends_at: None })) = (is_earlier, token.overlap) {
             // This is the first use of the newest secret, so the previous one ends after the overlap.
@@ -67,5 +69,17 @@ impl Core {
         }
         self.note_admin_token_use(token.id);
         Ok(Some(token))
+    }
+
+    /// Fails with [`StoreError::Elsewhere`] if this is a token of a merchant that another cell serves, or that is on its
+    /// way there. So its caller tries again, as with a key, until the proxy knows where the merchant is.
+    async fn must_not_be_elsewhere(&self, hash: SecretHash, now: Timestamp) -> Result<(), StoreError> {
+        if self.cell.is_none() {
+            return Ok(());
+        }
+        match admin_tokens::by_hash_in_any_cell(&mut self.store.read().await?, hash).await? {
+            Some(found) if found.is_live(now) => Err(StoreError::Elsewhere),
+            _ => Ok(()),
+        }
     }
 }

@@ -260,7 +260,7 @@ async fn an_operator_sees_that_a_merchant_is_elsewhere_and_its_users_and_tokens_
             assert!(app.page(&operator, "/console/merchants").await.contains(BADGE));
 
             admin.get(&format!("/users/{}", owner.id)).await.problem(404, "not_found");
-            assert_eq!(of_moved.get("/users").await.status, 401);
+            assert_eq!(of_moved.get("/users").await.status, 503);
             assert!(!app.is_signed_in(&owner).await);
             let again = app.send(sign_in_form(owner.email, PASSWORD)).await;
             assert!(!again.headers.contains_key("set-cookie"), "{}", again.status);
@@ -269,6 +269,24 @@ async fn an_operator_sees_that_a_merchant_is_elsewhere_and_its_users_and_tokens_
         app.run_sql("update merchants set home = 200, revision = revision + 1 where home = -1").await;
         assert_eq!(counts().await, (3, 2));
         assert!(app.is_signed_in(&owner).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_of_a_merchant_that_another_cell_serves_gets_503_unless_it_has_ended() {
+    each_engine_with(cell_200, async |app| {
+        let merchant = app.merchant().await.id;
+        let live = Admin::of(&app, Role::MerchantAdmin, Some(merchant)).await;
+        let ended = Admin::of(&app, Role::MerchantViewer, Some(merchant)).await;
+        app.run_sql("update admin_tokens set revoked_at = 0 where role = 'merchant_viewer'").await;
+        app.run_sql("update merchants set home = 7, revision = revision + 1").await;
+        for (token, status) in [(&live, 503), (&ended, 401)] {
+            for reply in [token.get("/users").await, app.send(introspect_as(&token.token, "junk")).await] {
+                assert_eq!(reply.status, status, "{}", reply.text());
+                assert_eq!(reply.headers.contains_key("retry-after"), status == 503);
+            }
+        }
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use super::RunningCell;
 use super::moving::World;
@@ -34,7 +35,16 @@ async fn assert_finds_sessions_that_moved(proxy: fn(&[RunningCell]) -> Proxy) {
     assert!(is_active(introspect_as(first, &opened.access)).await);
     world.answer_with(401, &introspect_as(second, &opened.access)).await;
 
-    stdout_of(&mut world.mover_with_map(1, 2));
+    let mut mover = world.mover_with_map(1, 2);
+    let moving = spawn_blocking(move || stdout_of(&mut mover));
+    while !moving.is_finished() {
+        // A proxy that is reloaded may close a connection.
+        let Ok(reply) = world.client().await.send(introspect_as(&own, &opened.access)).await else {
+            continue;
+        };
+        assert!([200, 503].contains(&reply.status), "{}", reply.text());
+    }
+    moving.await.expect("it moves");
     let new = world.answer_with(200, &merchant.authorize()).await.tokens();
     let renewed = world.answer_with(200, &merchant.refresh(&opened.refresh)).await.tokens();
     assert_eq!([&opened, &renewed, &new].map(|pair| &pair.access[10..14]), ["ABvO", "ABvO", "ACvO"]);
