@@ -180,8 +180,9 @@ impl Core {
     }
 }
 
-/// Makes the signing secret of a key that has a webhook URL but no secret yet. `None` if the key needs none.
-/// The secret is shown once. Call this wherever a key gets a URL.
+/// Makes a signing secret for a key that has a webhook URL but no secret that signs. `None` if the key needs
+/// none. Call this wherever a URL is set, also the same one again, and only there: whoever sets it is shown the
+/// secret.
 pub(super) async fn ensure_webhook_secret(
     change: &mut Change<'_>,
     key: &ApiKey,

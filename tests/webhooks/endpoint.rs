@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
+use serde_json::json;
 
 use tollgate::domain::admin::Role;
 use tollgate::flows::manage_keys::NewApiKey;
@@ -180,6 +181,40 @@ async fn a_first_url_brings_a_secret_and_it_is_shown_once() {
         hooked.verify(&receiver.take());
         let bytes = hooked.secret.strip_prefix("whsec_").unwrap_or_default();
         assert_eq!(bytes.len(), 44, "32 bytes in base64");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_the_only_secret_was_reported_setting_the_url_makes_a_new_one_and_no_other_change_does() {
+    each(async |app| {
+        let receiver = Receiver::open();
+        let hooked = app.hooked(&receiver.url()).await;
+        app.deliver().await;
+        receiver.take();
+        for is_same in [true, false] {
+            app.run_sql("update webhook_secrets set ends_at = 1").await;
+            app.publish(&hooked, "payment.settled").await;
+            for changes in [json!({ "name": "Till" }), json!({ "allowed_ips": ["127.0.0.0/8"] })] {
+                let changed = app
+                    .send(hooked.key_call(patch, "").body(Some("application/json"), changes.to_string()))
+                    .await;
+                assert!(ok(&changed).get("webhook_secret").is_none(), "{changes}");
+            }
+            app.deliver().await;
+            assert!(receiver.take().is_empty(), "there is no secret to sign with");
+
+            let url = if is_same { receiver.url() } else { format!("{}/other", receiver.url()) };
+            let set = set_url(&app, &hooked, &url).await;
+            let secret = set["webhook_secret"].as_str().expect("nobody has the earlier one").to_owned();
+            assert!(set_url(&app, &hooked, &url).await.get("webhook_secret").is_none());
+            app.advance(TimeDelta::hours(1));
+            app.deliver().await;
+            let sent = receiver.take();
+            assert!(!sent.is_empty() && sent.iter().all(|one| one.is_signed_with(&secret)));
+        }
+        let told = "select count(*) from audit_events where detail like '%\"webhook_secret_made\":true%'";
+        assert_eq!(app.number(told).await, 2);
     })
     .await;
 }

@@ -36,7 +36,7 @@ pub struct ApiKeyChanges {
     pub expires_at: Option<Option<Timestamp>>,
 }
 
-/// A changed key, with a new signing secret if it got its first webhook URL.
+/// A changed key, with a new signing secret if its webhook URL was set and no secret signs.
 #[derive(Debug)]
 pub struct ChangedApiKey {
     pub object: ApiKey,
@@ -86,6 +86,7 @@ async fn update(
         check_format(&merchant, format)?;
         key.webhook_format = format;
     }
+    let mut webhook_secret = None;
     if let Some(url) = changes.webhook_url {
         if url != key.webhook_url {
             // This changes where the key's signed events are sent.
@@ -96,6 +97,7 @@ async fn update(
         }
         key.webhook_url = url;
         enable_webhook(change, &mut key).await?;
+        webhook_secret = ensure_webhook_secret(change, &key).await?;
     }
     if let Some(scopes) = changes.scopes {
         key.scopes = change.core.check_scopes(scopes.as_deref())?;
@@ -105,6 +107,8 @@ async fn update(
         key.expires_at = expires_at;
     }
     save(change, EventType::ApiKeyUpdated, &mut key).await?;
-    let webhook_secret = ensure_webhook_secret(change, &key).await?;
+    if webhook_secret.is_some() {
+        change.event.detail["webhook_secret_made"] = true.into();
+    }
     Ok(ChangedApiKey { object: key, webhook_secret })
 }

@@ -71,8 +71,7 @@ impl<K: Borrow<ApiKey>> ApiKeyView<K> {
 pub struct ApiKeyCreated {
     /// The `X-API-KEY`: 64 hex characters, after the three digits of the cell if there is one.
     key: String,
-    /// The secret that verifies webhooks: `whsec_` and base64. Present only when the first webhook URL is
-    /// set.
+    /// The secret that verifies webhooks: `whsec_` and base64. Present only if the key has a webhook URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_secret: Option<String>,
     #[serde(flatten)]
@@ -82,7 +81,8 @@ pub struct ApiKeyCreated {
 /// The key after the change.
 #[derive(Serialize, ToSchema)]
 pub struct ApiKeyChanged {
-    /// The secret that verifies webhooks. Present only when the first webhook URL is set; shown only once.
+    /// The secret that verifies webhooks. Present only when the webhook URL is set and no secret signs yet, or
+    /// none signs any more; shown only once.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_secret: Option<String>,
     #[serde(flatten)]

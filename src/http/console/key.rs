@@ -66,7 +66,7 @@ struct KeyPage {
     signing_secrets: Vec<SigningSecret>,
     /// The result of a webhook test.
     tried: Option<Tried>,
-    /// Shown once, with the first webhook URL.
+    /// Shown once, if setting the webhook URL has made it.
     webhook_secret: Option<String>,
     events: Vec<EventRow>,
     audit_path: String,
