@@ -48,7 +48,8 @@ pub struct EventToPublish {
     /// A JSON object. It is sent exactly as written here, except for white space.
     #[schema(value_type = Object)]
     pub data: Box<RawValue>,
-    /// Publishing again with the same key for the same merchant returns the first event.
+    /// Publishing the same event again with the same key for the same merchant returns the first one. Another
+    /// event with the same key is a conflict.
     pub idempotency_key: Option<String>,
 }
 
@@ -80,7 +81,7 @@ impl Core {
     }
 
     /// Publishes an event from the platform's services to all webhooks of the merchant. If the idempotency
-    /// key was already used, returns the id of the first event.
+    /// key was already used for the same event, returns the id of the first one.
     pub async fn publish_event(
         &self,
         principal: &Principal,
@@ -270,10 +271,19 @@ async fn publish(change: &mut Change<'_>, merchant: MerchantId, new: EventToPubl
     };
     let is_new =
         outbox::publish_once(&mut change.tx, &event, Audience::Merchant, &change.core.entropy).await?;
-    let id = if is_new { event.id } else { outbox::by_idempotency_key(&mut change.tx, &event).await? };
+    let id = if is_new { event.id } else { earlier(change, &event).await? };
     change.concerns(Some(merchant), id);
     change.event.detail = json!({ "type": event.event_type, "repeated": !is_new });
     Ok(id)
+}
+
+/// The event that was published with the same idempotency key. Refused if it was another event.
+async fn earlier(change: &mut Change<'_>, event: &WebhookEvent) -> Managed<EventId> {
+    let earlier = outbox::by_idempotency_key(&mut change.tx, event).await?;
+    if earlier.event_type == event.event_type && earlier.data == event.data.as_str() {
+        return Ok(earlier.id);
+    }
+    Err(Refused::Conflict("this idempotency_key was used for another event".to_owned()).into())
 }
 
 /// Names separated by dots (Standard Webhooks 1.0.0).

@@ -108,12 +108,20 @@ async fn fan_out(
     Ok(())
 }
 
+/// An event that was published before.
+#[derive(sqlx::FromRow)]
+pub struct Published {
+    pub id: EventId,
+    #[sqlx(rename = "type")]
+    pub event_type: String,
+    pub data: String,
+}
+
 /// The event with the merchant's idempotency key. It is an error if there is none.
-pub async fn by_idempotency_key(tx: &mut Tx, event: &WebhookEvent) -> Result<EventId, StoreError> {
-    tx.query("select id from webhook_events where merchant_id = $1 and idempotency_key = $2")
+pub async fn by_idempotency_key(tx: &mut Tx, event: &WebhookEvent) -> Result<Published, StoreError> {
+    tx.query("select id, type, data from webhook_events where merchant_id = $1 and idempotency_key = $2")
         .bind(event.merchant_id)
         .bind(event.idempotency_key.clone())
-        .one::<(EventId,)>()
+        .one()
         .await
-        .map(|(id,)| id)
 }

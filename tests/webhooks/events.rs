@@ -82,8 +82,12 @@ async fn an_idempotency_key_stands_for_one_event_on_every_replica() {
             tokio::join!(app.send(hooked.publish(body)), replica.send(hooked.publish(body)));
         assert_eq!((first.status, second.status), (202, 202));
         assert_eq!(first.body, second.body);
-        let third = app.send(hooked.publish(&body.replace("settled", "failed"))).await;
-        assert_eq!(third.body, first.body);
+        let spaced = app.send(hooked.publish(&body.replace("{}", "{ }"))).await;
+        assert_eq!((spaced.status, spaced.body), (202, first.body.clone()), "the same event");
+        for another in [body.replace("settled", "failed"), body.replace("{}", r#"{"amount":1}"#)] {
+            let refused = app.send(hooked.publish(&another)).await;
+            assert_eq!((refused.status, &refused.json()["code"]), (409, &"conflict".into()), "{another}");
+        }
         let elsewhere = app.send(other.publish(body)).await;
         assert_ne!(elsewhere.body, first.body, "merchants do not share keys");
         app.deliver().await;
