@@ -13,7 +13,7 @@ pub const RANGES_MAX: usize = 100;
 
 /// CIDR ranges; an empty list allows every address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AllowList(Vec<IpNet>);
+pub struct AllowList(Box<[IpNet]>);
 
 /// Why a list was not accepted. The text is shown to the user who wrote the list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,7 @@ impl AllowList {
                 list.push(range);
             }
         }
-        Ok(Self(list))
+        Ok(Self(list.into()))
     }
 
     pub fn allows(&self, ip: IpAddr) -> bool {

@@ -1,6 +1,7 @@
 //! Time: the timestamp that both engines store the same way, and a clock that tests can move.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -14,43 +15,51 @@ use utoipa::{PartialSchema, ToSchema};
 ///
 /// SQLite and PostgreSQL store, compare and index integers the same way, unlike dates. RFC 3339 text is
 /// made only for output.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Timestamp(i64);
+///
+/// In memory the number is kept plus 2^63. It is never 0 then, so an `Option` of it takes no more room, and many of them
+/// are kept.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(NonZeroU64);
+
+const ZERO: u64 = 1 << 63;
 
 impl Timestamp {
     /// Earlier than every stored time.
-    pub const MIN: Self = Self::from_micros(i64::MIN);
+    pub const MIN: Self = Self(NonZeroU64::MIN);
     /// Later than every stored time.
     pub const MAX: Self = Self::from_micros(i64::MAX);
 
     pub const fn from_micros(micros: i64) -> Self {
-        Self(micros)
+        match NonZeroU64::new(micros.cast_unsigned() ^ ZERO) {
+            Some(raised) => Self(raised),
+            None => Self::MIN,
+        }
     }
 
     pub const fn from_unix_secs(secs: i64) -> Self {
-        Self(secs.saturating_mul(1_000_000))
+        Self::from_micros(secs.saturating_mul(1_000_000))
     }
 
     pub const fn micros(self) -> i64 {
-        self.0
+        (self.0.get() ^ ZERO).cast_signed()
     }
 
     /// Whole seconds since the epoch, rounded down.
     pub const fn unix_secs(self) -> i64 {
-        self.0.div_euclid(1_000_000)
+        self.micros().div_euclid(1_000_000)
     }
 
     pub fn plus(self, delta: TimeDelta) -> Self {
-        Self(self.0.saturating_add(delta.num_microseconds().unwrap_or(i64::MAX)))
+        Self::from_micros(self.micros().saturating_add(delta.num_microseconds().unwrap_or(i64::MAX)))
     }
 
     pub fn minus(self, delta: TimeDelta) -> Self {
-        Self(self.0.saturating_sub(delta.num_microseconds().unwrap_or(i64::MAX)))
+        Self::from_micros(self.micros().saturating_sub(delta.num_microseconds().unwrap_or(i64::MAX)))
     }
 
     /// The time from `earlier` to this. Negative if `earlier` is in fact later.
     pub fn since(self, earlier: Self) -> TimeDelta {
-        TimeDelta::microseconds(self.0.saturating_sub(earlier.0))
+        TimeDelta::microseconds(self.micros().saturating_sub(earlier.micros()))
     }
 
     /// `2026-11-23 17:05:57` in UTC: the published format of `expire_time`.
@@ -68,7 +77,13 @@ impl Timestamp {
     }
 
     fn date_time(self) -> DateTime<Utc> {
-        DateTime::from_timestamp_micros(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+        DateTime::from_timestamp_micros(self.micros()).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -87,7 +102,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let time = DateTime::<Utc>::deserialize(deserializer)?;
-        Ok(Self(time.timestamp_micros()))
+        Ok(Self::from_micros(time.timestamp_micros()))
     }
 }
 
@@ -125,9 +140,9 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the system clock")]
     pub fn now(&self) -> Timestamp {
         match self {
-            Self::System => Timestamp(Utc::now().timestamp_micros()),
+            Self::System => Timestamp::from_micros(Utc::now().timestamp_micros()),
             Self::Wrong(offset) => Self::System.now().plus(*offset),
-            Self::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
+            Self::Manual(micros) => Timestamp::from_micros(micros.load(Ordering::SeqCst)),
         }
     }
 

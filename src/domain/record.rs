@@ -53,7 +53,7 @@ pub struct SecretRecord {
     pub id: SecretId,
     pub hash: SecretHash,
     /// How long the previous secret still works after the first use of this one. `None` for the first secret.
-    pub overlap_secs: Option<i64>,
+    pub overlap_secs: Option<u32>,
     pub first_used_at: Option<Timestamp>,
     pub ends_at: Option<Timestamp>,
 }

@@ -135,7 +135,7 @@ impl Core {
         secret: &SecretRecord,
     ) -> Result<(), StoreError> {
         let now = self.now();
-        let overlap = TimeDelta::seconds(secret.overlap_secs.unwrap_or(0));
+        let overlap = TimeDelta::seconds(secret.overlap_secs.unwrap_or(0).into());
         let mut tx = self.store.begin().await?;
         merchants::lock(&mut tx, merchant).await?;
         if secrets::note_first_use(&mut tx, secret.id, now).await? {

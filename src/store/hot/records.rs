@@ -198,7 +198,7 @@ fn secret(row: &Row) -> Option<SecretRecord> {
     Some(SecretRecord {
         id: row.secret_id?,
         hash: row.hash?,
-        overlap_secs: row.overlap_secs,
+        overlap_secs: row.overlap_secs.map(|secs| u32::try_from(secs).unwrap_or(u32::MAX)),
         first_used_at: row.first_used_at,
         ends_at: row.ends_at,
     })
