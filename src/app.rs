@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use ipnet::IpNet;
 use opentelemetry_otlp::ExporterBuildError;
 use tokio::net::TcpListener;
@@ -22,6 +21,7 @@ use crate::domain::clock::Clock;
 use crate::domain::entropy::Entropy;
 use crate::flows::SharedCore;
 use crate::http::console::cells::OtherCells;
+use crate::http::front::Front;
 use crate::http::metrics::EdgeMetrics;
 use crate::http::server::{ListenerLimits, Transport, serve};
 use crate::http::tls::{Tls, TlsError, TlsFiles};
@@ -168,12 +168,12 @@ impl App {
         &self.shared.sweeper
     }
 
-    pub fn router(&self) -> Router {
-        http::router(Arc::clone(&self.shared))
+    pub fn front(&self) -> Front {
+        http::front(Arc::clone(&self.shared))
     }
 
-    pub fn ops_router(&self) -> Router {
-        http::ops::router(Arc::clone(&self.shared))
+    pub fn ops_front(&self) -> Front {
+        http::ops::router(Arc::clone(&self.shared)).into()
     }
 
     /// Serves metrics and health on `listener` while [`App::run`] runs.
@@ -207,7 +207,7 @@ impl App {
             };
             // Runs until the process ends, so that monitoring sees the whole shutdown.
             let transport = Transport::default();
-            tokio::spawn(serve(listener, self.ops_router(), limits, transport, std::future::pending()))
+            tokio::spawn(serve(listener, self.ops_front(), limits, transport, std::future::pending()))
         });
         let loops = self.start_loops();
         let deliverer = Arc::clone(&self.deliverer);
@@ -226,7 +226,7 @@ impl App {
             proxy_protocol_from: Arc::clone(&self.proxy_protocol_from),
             trusted_proxies: self.shared.edge.trusted_proxies.as_slice().into(),
         };
-        serve(listener, self.router(), self.limits, transport, stop).await;
+        serve(listener, self.front(), self.limits, transport, stop).await;
         for job in loops {
             job.abort();
         }

@@ -120,6 +120,7 @@ pub fn grant_scopes(
 
 /// What a live session depends on.
 pub struct Backing<'a> {
+    pub key: &'a KeyRecord,
     pub credential: &'a ClientRecord,
     /// The session's current scopes: those that were granted and that the credentials and the key still have.
     pub scopes: Option<Scopes>,
@@ -144,5 +145,5 @@ pub fn session_is_backed<'a>(
     }
     let limits = [session.scopes.as_ref(), credential.scopes.as_ref(), key.scopes.as_ref()];
     let scopes = Scopes::in_all(limits).map_err(|NothingLeft| Reason::ScopesTakenAway)?;
-    Ok(Backing { credential, scopes })
+    Ok(Backing { key, credential, scopes })
 }

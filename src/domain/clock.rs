@@ -23,6 +23,8 @@ pub struct Timestamp(NonZeroU64);
 
 const ZERO: u64 = 1 << 63;
 
+const _: () = assert!(size_of::<Option<Timestamp>>() == size_of::<i64>());
+
 impl Timestamp {
     /// Earlier than every stored time.
     pub const MIN: Self = Self(NonZeroU64::MIN);

@@ -94,31 +94,30 @@ impl Core {
         }
     }
 
-    pub(super) fn active(
-        &self,
-        record: &MerchantRecord,
-        session: &Session,
-        claims: Claims,
-    ) -> Option<Active> {
+    fn active(&self, record: &MerchantRecord, session: &Session, claims: Claims) -> Option<Active> {
         let now = self.now();
-        let Backing { credential, scopes } = access::session_is_backed(record, session, now).ok()?;
+        let backing = access::session_is_backed(record, session, now).ok()?;
         judge_active(session, claims, now).ok()?;
-        let key = record.api_key(credential.api_key_id)?;
+        Some(self.described(session, claims, backing))
+    }
+
+    /// What callers learn about a token that was found active.
+    pub(super) fn described(&self, session: &Session, claims: Claims, backing: Backing<'_>) -> Active {
         let issued_at = if claims.generation == session.generation {
             session.rotated_at
         } else {
             claims.expires_at.minus(self.lifetimes.access_ttl)
         };
-        Some(Active {
+        Active {
             kind: claims.kind,
             session: session.id,
             generation: claims.generation,
-            client_id: credential.client_id.to_string(),
-            merchant_id: record.id,
-            environment: key.environment,
-            scopes,
+            client_id: backing.credential.client_id.to_string(),
+            merchant_id: session.merchant_id,
+            environment: backing.key.environment,
+            scopes: backing.scopes,
             issued_at,
             expires_at: claims.expires_at,
-        })
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::admission::Caller;
 use super::error::{Decided, Fault};
 use super::introspect::Active;
 use super::{Core, DECISIONS_MAX};
-use crate::domain::access::{self, Backing};
+use crate::domain::access;
 use crate::domain::reason::Reason;
 use crate::domain::session::{Session, judge_active};
 use crate::domain::token::{Claims, SealedToken, TokenKind};
@@ -51,12 +51,12 @@ impl Core {
         if claims.kind != TokenKind::Access {
             return Err(Reason::TokenUnknown);
         }
-        let Backing { credential, .. } = access::session_is_backed(&caller.record, session, now)?;
-        if credential.api_key_id != caller.key_id {
+        let backing = access::session_is_backed(&caller.record, session, now)?;
+        if backing.key.id != caller.key_id {
             return Err(Reason::TokenOfAnotherClient);
         }
         judge_active(session, claims, now)?;
-        self.active(&caller.record, session, claims).ok_or(Reason::TokenUnknown)
+        Ok(self.described(session, claims, backing))
     }
 
     /// Records the use of a key after [`Core::verify`], without a query. `false` if that is not enough, as

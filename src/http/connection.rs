@@ -1,11 +1,10 @@
-//! The requests of one connection: counts them, checks their heads, and passes them to the router.
+//! The requests of one connection: counts them, checks their heads, and passes them on.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -13,6 +12,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::{Service, service_fn};
 
 use super::context::Peer;
+use super::front::Front;
 use super::head::{self, Refused};
 use super::rest;
 use super::unfinished::Waits;
@@ -87,7 +87,7 @@ impl Drop for UnderWay {
 /// The service that hyper calls for each request. A request counts from the call on, before its future is polled.
 /// hyper reads again in between, and [`super::stream`] must not think then that the head is incomplete.
 pub fn service(
-    router: Router,
+    front: Front,
     client: Peer,
     activity: Arc<Activity>,
     waits: Waits,
@@ -110,8 +110,7 @@ pub fn service(
             let (body, rest) = rest::watch(&head, body, &waits);
             (Body::new(body), Some(rest))
         };
-        // A router is always ready.
-        let answer = tower::Service::call(&mut router.clone(), Request::from_parts(head, body));
+        let answer = front.call(Request::from_parts(head, body));
         async move {
             let mut answer = answer.await?;
             if let Some(rest) = rest {

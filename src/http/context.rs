@@ -1,10 +1,11 @@
 //! The context of a request: what the layers and the handler know about it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{FromRequestParts, MatchedPath};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, Method, Uri};
 
@@ -41,6 +42,7 @@ pub struct RequestContext(Arc<Inner>);
 
 struct Inner {
     head: Head,
+    client_ip: String,
     started: Instant,
     notes: Mutex<Notes>,
 }
@@ -53,9 +55,15 @@ pub struct Head {
     pub method: Method,
     pub uri: Uri,
     /// The pattern of the matched route.
-    pub route: Option<MatchedPath>,
+    pub route: Option<Cow<'static, str>>,
     pub peer: IpAddr,
     pub address: Result<ClientAddress, Unreadable>,
+}
+
+impl Head {
+    fn client_ip(&self) -> IpAddr {
+        self.address.as_ref().map_or(self.peer, |address| address.ip)
+    }
 }
 
 /// What the layers and handlers learn about the caller, for the exchange record.
@@ -73,7 +81,9 @@ pub struct Notes {
 
 impl RequestContext {
     pub fn new(head: Head) -> Self {
-        Self(Arc::new(Inner { head, started: Instant::now(), notes: Mutex::default() }))
+        let started = Instant::now();
+        let client_ip = head.client_ip().to_string();
+        Self(Arc::new(Inner { head, client_ip, started, notes: Mutex::default() }))
     }
 
     /// # Errors
@@ -107,7 +117,7 @@ impl RequestContext {
 
     /// The pattern of the matched route.
     pub fn route(&self) -> Option<&str> {
-        self.0.head.route.as_ref().map(MatchedPath::as_str)
+        self.0.head.route.as_deref()
     }
 
     pub fn latency(&self) -> Duration {
@@ -126,7 +136,12 @@ impl RequestContext {
 
     /// The client's address, or the peer's if the client's is unknown.
     pub fn ip(&self) -> IpAddr {
-        self.0.head.address.as_ref().map_or(self.0.head.peer, |address| address.ip)
+        self.0.head.client_ip()
+    }
+
+    /// The same, as text.
+    pub fn client_ip(&self) -> &str {
+        &self.0.client_ip
     }
 
     pub fn note(&self, change: impl FnOnce(&mut Notes)) {

@@ -11,6 +11,7 @@ pub mod docs;
 pub mod error;
 mod exposition;
 pub mod form;
+pub mod front;
 pub mod head;
 pub mod health;
 pub mod layer;
@@ -26,17 +27,18 @@ pub mod stream;
 pub mod tls;
 pub mod unfinished;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, Route, any, get};
+use futures_util::FutureExt;
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 use tower::layer::layer_fn;
@@ -54,6 +56,7 @@ use crate::telemetry::traces::Traces;
 
 use context::RequestContext;
 use error::Failure;
+use front::Front;
 
 /// The settings for HTTP.
 #[derive(Clone, Debug)]
@@ -86,7 +89,7 @@ pub struct Shared {
 }
 
 /// All routes with their layers, and the OpenAPI document.
-pub fn router(shared: Arc<Shared>) -> Router {
+pub fn front(shared: Arc<Shared>) -> Front {
     // `verify` checks the key and the address itself: it may only refuse with 401 or 403, and takes any
     // method.
     let verify = || any(api::verify::verify);
@@ -114,13 +117,14 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .split_for_parts();
     shared.metrics.foresee(document.paths.paths.keys().map(String::as_str));
     let document = openapi::rendered(document, &shared.core.issuer);
-    router
+    let router = router
         .merge(docs::routes(&shared.core.issuer, &document))
         .route("/openapi.json", get(async || openapi::response(document)))
         .merge(console::routes(&shared))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(around_every_call(Arc::clone(&shared)))
-        .with_state(shared)
+        .with_state(Arc::clone(&shared));
+    Front::new(router, shared)
 }
 
 /// The one layer of all routes, also for paths that match none.
@@ -139,22 +143,31 @@ pub(in crate::http) fn around_every_call(
 > + Clone {
     layer_fn(move |mut route: Route| {
         let shared = Arc::clone(&shared);
-        service_fn(move |request| every_call(Arc::clone(&shared), &mut route, request))
+        service_fn(move |request: Request| {
+            let name = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned().into());
+            every_call(Arc::clone(&shared), name, request, &mut |request| {
+                route.call(request).map(|Ok(answer)| answer)
+            })
+        })
     })
 }
 
 /// The steps for every call, outermost first. They share one layer, because each layer adds allocations and
 /// copies of the request, which would cost more than the steps themselves.
-fn every_call(
+fn every_call<A>(
     shared: Arc<Shared>,
-    route: &mut Route,
+    route: Option<Cow<'static, str>>,
     mut request: Request,
-) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
-    let begun = layer::context::begin(&shared, &mut request);
+    handler: &mut dyn FnMut(Request) -> A,
+) -> impl Future<Output = Result<Response, Infallible>> + Send + use<A>
+where
+    A: Future<Output = Response> + Send + 'static,
+{
+    let begun = layer::context::begin(&shared, route, &mut request);
     let reader = layer::render::Reader::of(&request);
     let answer = match request.extensions_mut().remove::<head::Refused>() {
         Some(head::Refused(failure)) => Err(failure),
-        None => Ok(route.call(request)),
+        None => Ok(handler(request)),
     };
     async move {
         let mut response = match answer {

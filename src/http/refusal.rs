@@ -5,16 +5,15 @@
 //! it is sent and replace it with our usual error: JSON, a request id, a line in the log, and 401 for forward
 //! authentication.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode, Uri, Version, header};
 use axum::response::Response;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use tower::ServiceExt;
 
 use super::context::Peer;
+use super::front::Front;
 use super::head::{self, Refused, TARGET_BYTES_MAX};
 
 /// hyper's own answers are shorter than this.
@@ -80,7 +79,7 @@ impl Start {
 
 /// Makes our own answers.
 pub struct Refuser {
-    pub router: Router,
+    pub front: Front,
     pub client: Peer,
 }
 
@@ -96,9 +95,9 @@ impl Refuser {
         *request.uri_mut() = Uri::try_from(path).unwrap_or_default();
         request.extensions_mut().insert(self.client);
         request.extensions_mut().insert(Refused(failure));
-        // For such a request the router never has to wait for anything.
+        // For such a request there is nothing to wait for.
         let answered = async {
-            let (parts, body) = self.router.clone().oneshot(request).await?.into_parts();
+            let (parts, body) = self.front.call(request).await?.into_parts();
             Ok::<_, std::convert::Infallible>((parts, body.collect().await))
         };
         let (parts, body) = answered.now_or_never()?.ok()?;

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ipnet::IpNet;
@@ -17,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{self, Activity};
 use super::context::Peer;
+use super::front::Front;
 use super::head::{FIELDS_MAX, HEAD_BYTES_MAX};
 use super::places::Places;
 use super::proxy_protocol::{self, MissingHeaders};
@@ -70,7 +70,7 @@ pub struct Transport {
 
 /// Shared by all tasks of one listener.
 struct Listener {
-    router: Router,
+    front: Front,
     limits: ListenerLimits,
     transport: Transport,
     builder: auto::Builder<TokioExecutor>,
@@ -83,7 +83,7 @@ struct Listener {
 /// Serves until `stop` resolves. Then lets open requests finish within the grace period.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    front: Front,
     limits: ListenerLimits,
     transport: Transport,
     stop: impl Future<Output = ()>,
@@ -100,7 +100,7 @@ pub async fn serve(
         .initial_stream_window_size(HTTP2_STREAM_WINDOW);
     let (stopping, stopped) = watch::channel(false);
     let shared = Arc::new(Listener {
-        router,
+        front,
         limits,
         transport,
         builder,
@@ -226,8 +226,8 @@ impl Listener {
         let silence_timeout = if network.is_none() { idle_timeout } else { header_timeout };
         let activity = Arc::new(Activity::default());
         let waits = self.unfinished.waits_of(network);
-        let service = connection::service(self.router.clone(), client, Arc::clone(&activity), waits.clone());
-        let refuser = Refuser { router: self.router.clone(), client };
+        let service = connection::service(self.front.clone(), client, Arc::clone(&activity), waits.clone());
+        let refuser = Refuser { front: self.front.clone(), client };
         let stream = Stream::new(
             stream,
             Arc::clone(&activity),

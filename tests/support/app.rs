@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::Router;
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
@@ -16,10 +15,10 @@ use tollgate::config::{Settings, TokenKeys};
 use tollgate::domain::clock::{Clock, Timestamp};
 use tollgate::domain::entropy::Entropy;
 use tollgate::flows::SharedCore;
+use tollgate::http::front::Front;
 use tollgate::jobs::pace::Step;
 use tollgate::jobs::sweep::Kind;
 use tollgate::store::Engine;
-use tower::ServiceExt;
 
 use super::database::engines;
 use super::{Call, Database, Reply};
@@ -51,7 +50,7 @@ pub(crate) async fn each_engine_with(configure: fn(&mut Settings), test: impl As
 pub(crate) struct TestApp {
     app: App,
     /// Made once, as in a server, because making all routes and the OpenAPI document takes milliseconds.
-    router: Router,
+    front: Front,
     pub(crate) clock: Clock,
     pub(crate) database: Arc<Database>,
     configure: fn(&mut Settings),
@@ -94,8 +93,8 @@ impl TestApp {
         let app = App::build(&settings, Create::Database, clock.clone(), Entropy::System)
             .await
             .expect("the application can be built");
-        let router = app.router();
-        Self { app, router, clock, database, configure }
+        let front = app.front();
+        Self { app, front, clock, database, configure }
     }
 
     /// A replica with another clock.
@@ -140,16 +139,16 @@ impl TestApp {
 
     /// Sends a call through the real router, as if it came from the call's peer.
     pub(crate) async fn send(&self, call: Call) -> Reply {
-        Self::send_through(self.router.clone(), call).await
+        Self::send_through(self.front.clone(), call).await
     }
 
     /// Like [`TestApp::send`], through the router of the operations listener.
     pub(crate) async fn send_to_ops(&self, call: Call) -> Reply {
-        Self::send_through(self.app.ops_router(), call).await
+        Self::send_through(self.app.ops_front(), call).await
     }
 
-    async fn send_through(router: Router, call: Call) -> Reply {
-        let response = match router.oneshot(call.into_request()).await {
+    async fn send_through(front: Front, call: Call) -> Reply {
+        let response = match front.call(call.into_request()).await {
             Ok(response) => response,
             Err(never) => match never {},
         };

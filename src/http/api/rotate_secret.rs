@@ -65,7 +65,7 @@ pub async fn rotate_secret(
     let principal = Principal::client(
         caller.record.id,
         client.client_id.into(),
-        context.ip().to_string(),
+        context.client_ip().to_owned(),
         context.request_id().to_owned(),
     )
     .with_idempotency(key);

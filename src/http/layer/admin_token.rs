@@ -40,8 +40,11 @@ pub async fn admin_token(
             if !permissions::may_call(&token, &request) {
                 return Failure::from(Refused::InsufficientPermission).into_response();
             }
-            let principal =
-                Principal::admin_token(&token, context.ip().to_string(), context.request_id().to_owned());
+            let principal = Principal::admin_token(
+                &token,
+                context.client_ip().to_owned(),
+                context.request_id().to_owned(),
+            );
             request.extensions_mut().insert(principal);
             let path = core.cell.map(|_| request.uri().path().to_owned());
             let response = next.run(request).await;

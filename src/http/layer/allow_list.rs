@@ -17,7 +17,7 @@ pub(in crate::http) async fn admit(
     caller: &mut Caller,
 ) -> Result<(), Failure> {
     let verdict = shared.core.admit_address(caller).await?;
-    let ending = caller.ending(shared.core.now());
+    let ending = caller.ending(context.at());
     context.note(|notes| {
         notes.observed = verdict == AddressVerdict::Observed;
         notes.ending = ending;

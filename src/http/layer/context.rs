@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use opentelemetry::Context;
@@ -27,7 +27,7 @@ pub struct Begun {
 }
 
 /// Adds the context to the request, for the handlers.
-pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
+pub fn begin(shared: &Shared, route: Option<Cow<'static, str>>, request: &mut Request) -> Begun {
     let at = shared.core.now();
     let id = ExchangeId::generate(at, &shared.core.entropy);
     let request_id = request_id(request.headers()).map_or_else(|| id.to_string(), str::to_owned);
@@ -46,7 +46,7 @@ pub fn begin(shared: &Shared, request: &mut Request) -> Begun {
         at,
         method: request.method().clone(),
         uri: request.uri().clone(),
-        route: request.extensions().get::<MatchedPath>().cloned(),
+        route,
         peer: peer.ip,
         address,
     });
@@ -87,7 +87,7 @@ pub fn end(shared: &Shared, Begun { context, parent }: &Begun, response: &mut Re
         path,
         status,
         reason = reason.map(|reason| reason.name()),
-        client_ip = %context.ip(),
+        client_ip = %context.client_ip(),
         latency_us = micros_of(latency),
         trace_id = trace.map(display),
     );

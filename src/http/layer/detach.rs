@@ -6,7 +6,6 @@
 //! graceful stop wait for all of them. A panic becomes an answer.
 
 use std::any::Any;
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,13 +22,10 @@ use crate::http::error::Failure;
 type Answer = Result<Response, Box<dyn Any + Send>>;
 
 /// Runs the rest of the request to its end, even if the client goes away.
-pub async fn detach(
-    shared: &Shared,
-    rest: impl Future<Output = Result<Response, Infallible>> + Send + 'static,
-) -> Response {
+pub async fn detach(shared: &Shared, rest: impl Future<Output = Response> + Send + 'static) -> Response {
     let under_way = shared.tasks.token();
     let rest = AssertUnwindSafe(async move {
-        let Ok(answer) = rest.await;
+        let answer = rest.await;
         drop(under_way);
         answer
     });

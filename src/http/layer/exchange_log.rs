@@ -22,23 +22,23 @@ use crate::store::exchanges::Exchange;
 /// The recorded reason if a call was allowed although its address is outside the key's list.
 pub const OBSERVED: &str = "address_observed";
 
-pub async fn record<E>(
+pub async fn record(
     shared: Arc<Shared>,
     context: RequestContext,
-    answer: impl Future<Output = Result<Response, E>>,
-) -> Result<Response, E> {
-    let mut response = answer.await?;
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let mut response = answer.await;
     let notes = context.take_notes();
     if let (Some(ending), true) = (notes.ending, response.status().is_success()) {
         put_ending(response.headers_mut(), ending);
     }
-    let Some(owner) = notes.owner else { return Ok(response) };
+    let Some(owner) = notes.owner else { return response };
     let failure = response.extensions().get::<Failure>();
     let reason = failure.and_then(|failure| failure.reason);
     if reason.is_some_and(Reason::is_of_an_outsider)
         && !shared.exchanges.has_room_for_refusal(context.ip(), context.at())
     {
-        return Ok(response);
+        return response;
     }
     let reason = reason.map(Reason::name);
     let hops = context.address().map(|address| address.hops.as_slice()).unwrap_or_default();
@@ -52,7 +52,7 @@ pub async fn record<E>(
         status: response.status().as_u16(),
         error: failure.map(|failure| failure.code.to_owned()),
         reason: reason.or(notes.observed.then_some(OBSERVED)).map(str::to_owned),
-        client_ip: context.ip().to_string(),
+        client_ip: context.client_ip().to_owned(),
         hops: hops[hops.len().saturating_sub(HOPS_MAX)..].iter().map(ToString::to_string).collect(),
         api_key_id: Some(owner.api_key_id),
         client_id: notes.client_id,
@@ -62,7 +62,7 @@ pub async fn record<E>(
         true => shared.exchanges.record_renewal(exchange),
         false => shared.exchanges.record(exchange),
     }
-    Ok(response)
+    response
 }
 
 /// `Sunset` (RFC 8594) says when the key or secret of this call stops working. `Deprecation` (RFC 9745) says
