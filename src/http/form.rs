@@ -18,11 +18,17 @@ use zeroize::Zeroizing;
 
 use super::body;
 use super::error::Failure;
+use super::head::HEAD_BYTES_MAX;
 use crate::domain::parameters::{self, is_token};
 use crate::domain::secret::PlainSecret;
 
 /// Three secrets and a grant type need less than 1 KiB. The rest is for additional fields that clients send.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// A service passes on the token that its own caller sent in a head. It may fill the head, and percent-encoding makes it
+/// three times as long.
+pub const BODY_OF_SERVICE_BYTES_MAX: usize = BODY_BYTES_MAX + 3 * HEAD_BYTES_MAX;
+
 const FIELD_BYTES_MAX: usize = 4 * 1024;
 const FIELDS_MAX: usize = 32;
 
@@ -61,6 +67,13 @@ impl Fields {
         Ok(())
     }
 
+    /// The fields of a body of at most `limit` bytes.
+    pub async fn of(request: Request, limit: usize) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        let body = body::read(&parts.headers, body, limit).await?;
+        labelled(&parts.headers, body).await
+    }
+
     /// A field's value. `None` if it was not sent or is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
@@ -90,9 +103,7 @@ impl<S: Sync> FromRequest<S> for Fields {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let (parts, body) = request.into_parts();
-        let body = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
-        labelled(&parts.headers, body).await
+        Self::of(request, BODY_BYTES_MAX).await
     }
 }
 

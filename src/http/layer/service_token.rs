@@ -51,7 +51,11 @@ impl FromRequest<Arc<Shared>> for Asking {
             None => Asker::Client(http::admit(shared, &context, request.headers()).await?),
         };
         let authorization = Authorization::of(request.headers());
-        Ok(Self { asker, authorization, fields: Fields::from_request(request, shared).await? })
+        let limit = match asker {
+            Asker::Client(_) => form::BODY_BYTES_MAX,
+            Asker::Service(_) => form::BODY_OF_SERVICE_BYTES_MAX,
+        };
+        Ok(Self { asker, authorization, fields: Fields::of(request, limit).await? })
     }
 }
 
