@@ -1,4 +1,4 @@
-//! Clients that hang up in the middle of a request while the database is slow: nothing stays open.
+//! Clients that hang up in the middle of a request: nothing stays open, and the call is in the log and the metrics.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use tollgate::store::Engine;
 use crate::admin::Admin;
 use crate::support::app::Served;
 use crate::support::tcp::Client;
-use crate::support::{Call, Merchant, TestApp};
+use crate::support::{Call, Merchant, TestApp, each_engine};
 
 const HANG_UPS: usize = 2_000;
 
@@ -125,6 +125,43 @@ async fn setting(home: &TestApp) -> (Merchant, Vec<String>) {
     let operator = Admin::operator(home).await.token;
     let requests = requests(&merchant, &tokens.access, &tokens.refresh, &operator);
     (merchant, requests)
+}
+
+#[tokio::test]
+async fn a_call_whose_client_hung_up_counts_like_any_other() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        app.hang_up(merchant.authorize()).await;
+        let started = Instant::now();
+        let series = r#"tollgate_http_requests_total{route="/api/authorize",status="200"} 1"#;
+        while !app.send_to_ops(Call::get("/metrics")).await.text().contains(series) {
+            assert!(started.elapsed() < Duration::from_secs(30), "it never counts");
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_side_after_the_request_gets_the_answer() {
+    each_engine(async |app| {
+        let merchant = app.merchant().await;
+        let served = app.serve().await;
+        let body = format!("client_id={}&client_secret={}", merchant.client_id, merchant.client_secret);
+        let request = format!(
+            "POST /api/authorize HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{body}",
+            merchant.key,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(served.address).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        stream.shutdown().await.expect("the socket is open");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("access_token"), "{answer}");
+        served.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -170,17 +170,20 @@ where
         None => Ok(handler(request)),
     };
     async move {
-        let mut response = match answer {
-            Err(failure) => failure.into_response(),
-            Ok(answer) => {
-                let recorded =
-                    layer::exchange_log::record(Arc::clone(&shared), begun.context.clone(), answer);
-                layer::detach::detach(&shared, recorded).await
-            }
+        let context = begun.context.clone();
+        let for_finish = Arc::clone(&shared);
+        let finish = move |mut response: Response, has_hung_up: bool| {
+            layer::render::render(&for_finish, &begun.context, &reader, &mut response);
+            layer::context::end(&for_finish, &begun, &mut response, has_hung_up);
+            response
         };
-        layer::render::render(&shared, &begun.context, &reader, &mut response);
-        layer::context::end(&shared, &begun, &mut response);
-        Ok(response)
+        Ok(match answer {
+            Err(failure) => finish(failure.into_response(), false),
+            Ok(answer) => {
+                let recorded = layer::exchange_log::record(Arc::clone(&shared), context, answer);
+                layer::detach::detach(&shared, recorded, finish).await
+            }
+        })
     }
 }
 

@@ -90,7 +90,13 @@ pub async fn serve(
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // [`Stream`] checks the time for a head, because it can tell an idle connection from a slow one.
-    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).max_headers(FIELDS_MAX);
+    // A client may close its side after its request, and read the answer then.
+    builder
+        .http1()
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(FIELDS_MAX)
+        .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

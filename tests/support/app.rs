@@ -142,6 +142,12 @@ impl TestApp {
         Self::send_through(self.front.clone(), call).await
     }
 
+    /// Sends a call whose client hangs up while it waits for the database.
+    pub(crate) async fn hang_up(&self, call: Call) {
+        let mut answer = Box::pin(self.front.call(call.into_request()));
+        assert!(futures_util::poll!(answer.as_mut()).is_pending(), "nothing had to wait");
+    }
+
     /// Like [`TestApp::send`], through the router of the operations listener.
     pub(crate) async fn send_to_ops(&self, call: Call) -> Reply {
         Self::send_through(self.app.ops_front(), call).await

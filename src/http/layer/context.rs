@@ -55,7 +55,7 @@ pub fn begin(shared: &Shared, route: Option<Cow<'static, str>>, request: &mut Re
 }
 
 /// Adds the id to the answer, counts the request and writes its log line.
-pub fn end(shared: &Shared, Begun { context, parent }: &Begun, response: &mut Response) {
+pub fn end(shared: &Shared, Begun { context, parent }: &Begun, response: &mut Response, has_hung_up: bool) {
     if let Ok(value) = HeaderValue::from_str(context.request_id()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -89,6 +89,7 @@ pub fn end(shared: &Shared, Begun { context, parent }: &Begun, response: &mut Re
         reason = reason.map(|reason| reason.name()),
         client_ip = %context.client_ip(),
         latency_us = micros_of(latency),
+        has_hung_up = has_hung_up.then_some(true),
         trace_id = trace.map(display),
     );
 }

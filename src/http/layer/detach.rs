@@ -21,41 +21,66 @@ use crate::http::error::Failure;
 
 type Answer = Result<Response, Box<dyn Any + Send>>;
 
-/// Runs the rest of the request to its end, even if the client goes away.
-pub async fn detach(shared: &Shared, rest: impl Future<Output = Response> + Send + 'static) -> Response {
+/// Runs the rest of the request to its end, even if the client goes away. `finish` completes the answer and writes the
+/// log line. It is called once, and is told whether the client has gone.
+pub async fn detach<F>(
+    shared: &Shared,
+    rest: impl Future<Output = Response> + Send + 'static,
+    finish: F,
+) -> Response
+where
+    F: FnOnce(Response, bool) -> Response + Send + Unpin + 'static,
+{
     let under_way = shared.tasks.token();
     let rest = AssertUnwindSafe(async move {
         let answer = rest.await;
         drop(under_way);
         answer
     });
-    let call = Detachable(Some(rest.catch_unwind().boxed()));
-    match tokio::time::timeout(shared.edge.request_timeout, call).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => Failure::fault("a request handler panicked").into_response(),
+    let mut call = Detachable { rest: Some(rest.catch_unwind().boxed()), finish: Some(finish) };
+    let response = match tokio::time::timeout(shared.edge.request_timeout, &mut call).await {
+        Ok(answer) => unless_panicked(answer),
         Err(_) => Failure::from(Fault::Busy).into_response(),
+    };
+    match call.finish.take() {
+        Some(finish) => finish(response, false),
+        None => response,
     }
 }
 
-/// An open request. If it is dropped before its answer, it continues as a task.
-struct Detachable(Option<BoxFuture<'static, Answer>>);
+fn unless_panicked(answer: Answer) -> Response {
+    answer.unwrap_or_else(|_| Failure::fault("a request handler panicked").into_response())
+}
 
-impl Future for Detachable {
+/// An open request. If it is dropped before its answer, it continues as a task.
+struct Detachable<F: FnOnce(Response, bool) -> Response + Send + 'static> {
+    rest: Option<BoxFuture<'static, Answer>>,
+    /// `None` once the client has its answer, which can be that the time is over.
+    finish: Option<F>,
+}
+
+impl<F: FnOnce(Response, bool) -> Response + Send + Unpin + 'static> Future for Detachable<F> {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
-        let Some(rest) = &mut self.0 else { return Poll::Pending };
+        let Some(rest) = &mut self.rest else { return Poll::Pending };
         let answer = std::task::ready!(rest.as_mut().poll(context));
-        self.0 = None;
+        self.rest = None;
         Poll::Ready(answer)
     }
 }
 
-impl Drop for Detachable {
+impl<F: FnOnce(Response, bool) -> Response + Send + 'static> Drop for Detachable<F> {
     fn drop(&mut self) {
+        let finish = self.finish.take();
         // Without a runtime the process is ending, and its database connections are closed anyway.
-        if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(rest);
+        if let (Some(rest), Ok(runtime)) = (self.rest.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                let answer = rest.await;
+                if let Some(finish) = finish {
+                    drop(finish(unless_panicked(answer), true));
+                }
+            });
         }
     }
 }
