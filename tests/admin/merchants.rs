@@ -43,6 +43,29 @@ async fn a_change_against_a_version_that_is_gone_is_refused() {
 }
 
 #[tokio::test]
+async fn a_body_is_an_object_and_mistakes_in_it_are_told_in_the_words_of_json() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let key = operator.key(&merchant, json!({})).await;
+        let rotate = format!("/api-keys/{}/rotate", text(&key, "id"));
+        for (path, body, told) in [
+            ("/merchants", json!(["Acme", "g"]), "the body must be a JSON object"),
+            ("/merchants", json!("Acme"), "the body must be a JSON object"),
+            ("/merchants", json!({ "name": 5, "gateway": "g" }), "integer, expected a string"),
+            (&rotate, json!({ "overlap_secs": "not-told" }), "string, expected a whole number"),
+            (&rotate, json!({ "overlap_secs": 1.5 }), "floating point, expected a whole number"),
+        ] {
+            let reply = operator.post(path, body).await;
+            reply.problem(400, "invalid_request");
+            let is_told = reply.text().contains(told) && !reply.text().contains("not-told");
+            assert!(is_told, "{}", reply.text());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn fields_that_nobody_may_set_are_refused() {
     each_engine(async |app| {
         let operator = Admin::operator(&app).await;

@@ -49,13 +49,42 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Creation<T> {
         let key = idempotency(&principal, &parts, &bytes)?;
         // A missing body counts as an empty object, because all fields may be optional.
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        let body = serde_json::from_slice(text)
-            .map_err(|error| Failure::invalid_request(format!("the body is not accepted: {error}")))?;
+        let body = parsed(text)?;
         if has_nul(text) {
             return Err(Failure::invalid_request("a field has a NUL character in it"));
         }
         Ok(Self { body, principal: principal.with_idempotency(key) })
     }
+}
+
+fn parsed<T: DeserializeOwned>(text: &[u8]) -> Result<T, Failure> {
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    // serde would also read the fields from an array, in their order here.
+    if first.is_some_and(|byte| *byte != b'{') {
+        return Err(Failure::invalid_request("the body must be a JSON object"));
+    }
+    serde_json::from_slice(text).map_err(|error| {
+        Failure::invalid_request(format!("the body is not accepted: {}", in_json_words(&error.to_string())))
+    })
+}
+
+/// What serde says about a value of the wrong type, in the words of JSON. Leaves out the value itself.
+fn in_json_words(told: &str) -> String {
+    let is_about_a_value = ["invalid type: ", "invalid value: "].iter().any(|start| told.starts_with(start));
+    let Some((found, rest)) = told.rsplit_once(", expected ").filter(|_| is_about_a_value) else {
+        return told.to_owned();
+    };
+    let (expected, place) = rest.split_once(" at line").unwrap_or((rest, ""));
+    let expected = match expected {
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "isize" | "usize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        name if name.starts_with("struct ") => "an object",
+        name => name,
+    };
+    let found = found.split(['`', '"']).next().unwrap_or_default().trim_end();
+    format!("{found}, expected {expected} at line{place}")
 }
 
 /// Whether a string in valid JSON has an escaped NUL. An unescaped NUL would not be valid JSON.
