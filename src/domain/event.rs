@@ -69,6 +69,8 @@ pub enum Outcome {
 pub enum EventType {
     #[strum(serialize = "address.blocked")]
     AddressBlocked,
+    #[strum(serialize = "admin_call.refused")]
+    AdminCallRefused,
     #[strum(serialize = "admin_token.created")]
     AdminTokenCreated,
     #[strum(serialize = "admin_token.leaked")]

@@ -47,6 +47,14 @@ pub enum Reason {
     EnhancedSecurityOff,
     EnhancedSecurityLicenceInactive,
     ServiceTokenUnknown,
+    /// An admin token that works, but not from this address or not for this call.
+    ServiceTokenUnfit,
+    /// The admin token or user may not make this call.
+    PermissionMissing,
+    /// An object of the admin API does not exist, or is not for this caller.
+    ObjectUnknown,
+    /// The change does not fit the state of its object.
+    Conflict,
     /// A failed sign-in to the console, by password, second factor or link.
     SignInRefused,
     TokenMissing,
@@ -101,6 +109,7 @@ impl Reason {
             | Self::ClientSecretReplaced
             | Self::ClientMissing
             | Self::ServiceTokenUnknown
+            | Self::ServiceTokenUnfit
             | Self::SignInRefused => ErrorCode::InvalidClient,
             Self::EnhancedSecurityOff | Self::EnhancedSecurityLicenceInactive => {
                 ErrorCode::UnauthorizedClient
@@ -117,7 +126,12 @@ impl Reason {
             Self::GrantTypeUnsupported => ErrorCode::UnsupportedGrantType,
             Self::ScopeInvalid | Self::ScopeNotAllowed | Self::ScopeNotGranted => ErrorCode::InvalidScope,
             Self::ScopeInsufficient => ErrorCode::InsufficientScope,
-            Self::RequestInvalid | Self::NulCharacter => ErrorCode::InvalidRequest,
+            // The admin API has its own codes for some of these.
+            Self::RequestInvalid
+            | Self::NulCharacter
+            | Self::PermissionMissing
+            | Self::ObjectUnknown
+            | Self::Conflict => ErrorCode::InvalidRequest,
             Self::TooManyFailures | Self::TooManyCalls | Self::TooManySessions => ErrorCode::SlowDown,
         }
     }
@@ -142,6 +156,7 @@ impl Reason {
                 | Self::ClientSecretWrong
                 | Self::ClientSecretReplaced
                 | Self::ServiceTokenUnknown
+                | Self::ServiceTokenUnfit
                 | Self::SignInRefused
                 | Self::NulCharacter
         )

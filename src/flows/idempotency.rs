@@ -104,7 +104,8 @@ impl Core {
         let Some(key) = &principal.idempotency else {
             return self.change(principal, event_type, work).await.map(Answer::Made);
         };
-        if let Some(answer) = self.again(principal).await? {
+        let event = self.event_by(principal, event_type);
+        if let Some(answer) = self.on_record(&event, self.again(principal)).await? {
             return Ok(answer);
         }
         let made = self.change(principal, event_type, async |change| {

@@ -1,9 +1,12 @@
-//! Refused sign-ins. They are collected in memory and written to the audit trail in batches. So an attempt
-//! costs no transaction, and takes the same time whether the user exists or not.
+//! Refused sign-ins, and calls that an admin token may not make. They are collected in memory and written to the
+//! audit trail in batches. So an attempt costs no transaction, and takes the same time whether the user exists
+//! or not.
 //!
 //! Each wrong password for a user is written within a second. The lock of the account limits their number.
-//! Attempts without a known user are counted, and become one event for each address and minute.
+//! Attempts without a known user are counted, and become one event for each address and minute. The refused
+//! calls of an admin token become one event for each token and minute.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,13 +14,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::json;
 
 use super::Core;
+use super::admin_access::AdminCall;
+use super::principal::Principal;
 use crate::domain::address::network_of;
-use crate::domain::event::AuditEvent;
+use crate::domain::admin::AdminToken;
+use crate::domain::event::{AuditEvent, EventType, Outcome};
+use crate::domain::reason::Reason;
 use crate::store::{StoreError, audit};
 
 /// The most addresses that are counted separately in a minute. Attempts from further addresses are counted
 /// together.
 const ADDRESSES_MAX: usize = 1_000;
+
+/// The most kinds of attempts in one event. Further ones are counted together.
+const KINDS_MAX: usize = 100;
 
 /// The most events that wait while the store is away. Further ones are dropped.
 const EVENTS_MAX: usize = 10_000;
@@ -27,21 +37,29 @@ const BATCH_MAX: usize = 100;
 
 const SECS_PER_MINUTE: i64 = 60;
 
-/// Refused sign-ins that are not in the audit trail yet.
+/// Refusals that are not in the audit trail yet.
 #[derive(Default)]
 pub struct Refusals(Mutex<Noted>);
 
 #[derive(Default)]
 struct Noted {
     events: Vec<AuditEvent>,
-    /// By minute and address. `None` stands for all addresses above [`ADDRESSES_MAX`].
-    counts: BTreeMap<(i64, Option<IpAddr>), Count>,
+    /// By minute and caller. `None` stands for all addresses above [`ADDRESSES_MAX`].
+    counts: BTreeMap<(i64, Option<Who>), Count>,
 }
 
-/// The attempts of one address in one minute.
+/// Whose attempts are counted together.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Address(IpAddr),
+    /// The id of an admin token. There are as many as somebody has made.
+    Token(String),
+}
+
+/// The attempts of one caller in one minute.
 struct Count {
     first: AuditEvent,
-    attempts: BTreeMap<&'static str, u64>,
+    attempts: BTreeMap<Cow<'static, str>, u64>,
 }
 
 impl Count {
@@ -53,6 +71,19 @@ impl Count {
         event.detail = json!({ "attempts": attempts, "why": self.attempts });
         event
     }
+}
+
+impl Noted {
+    fn add(&mut self, slot: (i64, Option<Who>), why: Cow<'static, str>, event: AuditEvent) {
+        let fresh = || Count { first: event, attempts: BTreeMap::new() };
+        let attempts = &mut self.counts.entry(slot).or_insert_with(fresh).attempts;
+        let is_too_much = attempts.len() >= KINDS_MAX && !attempts.contains_key(&why);
+        *attempts.entry(if is_too_much { "other".into() } else { why }).or_default() += 1;
+    }
+}
+
+fn minute_of(event: &AuditEvent) -> i64 {
+    event.at.unix_secs().div_euclid(SECS_PER_MINUTE)
 }
 
 impl Refusals {
@@ -70,16 +101,18 @@ impl Refusals {
 
     /// Counts an attempt without a known user.
     pub(super) fn count(&self, ip: IpAddr, why: &'static str, mut event: AuditEvent) {
-        let minute = event.at.unix_secs().div_euclid(SECS_PER_MINUTE);
         let mut noted = self.lock();
-        let mut slot = (minute, Some(network_of(ip)));
+        let mut slot = (minute_of(&event), Some(Who::Address(network_of(ip))));
         if noted.counts.len() >= ADDRESSES_MAX && !noted.counts.contains_key(&slot) {
             slot.1 = None;
             event.client_ip = None;
         }
-        let count =
-            noted.counts.entry(slot).or_insert_with(|| Count { first: event, attempts: BTreeMap::new() });
-        *count.attempts.entry(why).or_default() += 1;
+        noted.add(slot, why.into(), event);
+    }
+
+    /// Counts a call that an admin token may not make.
+    fn count_call(&self, token: String, what: String, event: AuditEvent) {
+        self.lock().add((minute_of(&event), Some(Who::Token(token))), what.into(), event);
     }
 
     /// Takes the events to write, and the counts of minutes before `minute`.
@@ -101,6 +134,18 @@ impl Refusals {
 }
 
 impl Core {
+    /// Notes that an admin token may not make a call.
+    pub fn note_refused_call(&self, token: &AdminToken, call: &AdminCall<'_>, why: Reason) {
+        let principal = Principal::admin_token(token, call.ip.to_string(), call.request_id.to_owned());
+        let what = format!("{why}: {} {}", call.method, call.route);
+        let event = self.event_by(&principal, EventType::AdminCallRefused).about(token.id);
+        self.refusals.count_call(
+            token.id.to_string(),
+            what,
+            AuditEvent { outcome: Outcome::Refused, ..event },
+        );
+    }
+
     /// Writes all noted attempts, and the counts of past minutes.
     pub async fn write_refusals(&self) -> Result<(), StoreError> {
         self.write_refusals_before(self.now().unix_secs().div_euclid(SECS_PER_MINUTE)).await

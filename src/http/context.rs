@@ -15,7 +15,9 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::ExchangeId;
 use crate::domain::lengths::{METHOD_BYTES_MAX, PATH_BYTES_MAX, cut};
 use crate::domain::record::KeyOwner;
+use crate::flows::admin_access::AdminCall;
 use crate::flows::admission::Caller;
+use crate::flows::failures::Surface;
 use crate::flows::rotation::Ending;
 
 /// The other end of the connection. The listener adds it to each request.
@@ -118,6 +120,17 @@ impl RequestContext {
     /// The pattern of the matched route.
     pub fn route(&self) -> Option<&str> {
         self.0.head.route.as_deref()
+    }
+
+    /// This call, for the decision about its admin token.
+    pub fn admin_call(&self, surface: Surface) -> AdminCall<'_> {
+        AdminCall {
+            surface,
+            ip: self.ip(),
+            request_id: self.request_id(),
+            method: self.method(),
+            route: self.route().unwrap_or("unknown"),
+        }
     }
 
     pub fn latency(&self) -> Duration {

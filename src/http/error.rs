@@ -155,17 +155,21 @@ impl Failure {
 impl From<Refused> for Failure {
     /// A refusal of the admin API. All of it may be shown to the caller.
     fn from(refused: Refused) -> Self {
-        let (status, code) = match &refused {
-            Refused::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-            Refused::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
-            Refused::InsufficientPermission => (StatusCode::FORBIDDEN, "insufficient_permission"),
-            Refused::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_request"),
-            Refused::NotLicensed(_) => (StatusCode::CONFLICT, "not_licensed"),
-            Refused::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
-            Refused::VersionMismatch => (StatusCode::PRECONDITION_FAILED, "version_mismatch"),
+        let (status, code, reason) = match &refused {
+            Refused::NotFound => (StatusCode::NOT_FOUND, "not_found", Reason::ObjectUnknown),
+            Refused::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Reason::PermissionMissing),
+            Refused::InsufficientPermission => {
+                (StatusCode::FORBIDDEN, "insufficient_permission", Reason::PermissionMissing)
+            }
+            Refused::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_request", Reason::RequestInvalid),
+            Refused::NotLicensed(_) => (StatusCode::CONFLICT, "not_licensed", Reason::Conflict),
+            Refused::Conflict(_) => (StatusCode::CONFLICT, "conflict", Reason::Conflict),
+            Refused::VersionMismatch => {
+                (StatusCode::PRECONDITION_FAILED, "version_mismatch", Reason::Conflict)
+            }
         };
         let description = Cow::Owned(refused.to_string());
-        Self { code, description, ..Self::of_status(status) }
+        Self { code, description, reason: Some(reason), ..Self::of_status(status) }
     }
 }
 

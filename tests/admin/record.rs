@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use tollgate::domain::admin::Role;
 use tollgate::flows::audit_chain::ChainVerdict;
 
-use super::{Admin, authorize, text};
+use super::{Admin, authorize, introspect_as, text};
+use crate::ops::scrape;
 use crate::support::{each_engine, each_engine_with};
 
 #[tokio::test]
@@ -186,6 +187,54 @@ async fn trail(admin: &Admin<'_>, merchant: &str) -> Vec<(String, String)> {
     let list = admin.get(&format!("/merchants/{merchant}/audit-events?limit=200")).await.ok();
     let pair = |event: &Value| (text(event, "action").to_owned(), text(event, "outcome").to_owned());
     list["items"].as_array().expect("a list").iter().rev().map(pair).collect()
+}
+
+#[tokio::test]
+async fn calls_that_a_token_may_not_make_are_on_record_once_a_minute() {
+    each_engine(async |app| {
+        let operator = Admin::operator(&app).await;
+        let merchant = operator.licensed_merchant("g").await;
+        let made = async |allowed: Value| {
+            let body = json!({ "name": "Feed", "role": "service", "merchant_id": merchant,
+                "permissions": ["exchanges.read"], "allowed_ips": allowed });
+            operator.post("/tokens", body).await.created()
+        };
+        let on_record = async |token: &Value| {
+            let trail = operator.get(&format!("/audit-events?actor={}", text(token, "id"))).await.ok();
+            trail["items"].as_array().expect("a list").clone()
+        };
+
+        let feed = made(json!([])).await;
+        let caller = Admin { app: &app, token: text(&feed, "token").to_owned() };
+        let events = format!("/merchants/{merchant}/events");
+        for _ in 0..3 {
+            let event = json!({ "type": "x", "data": {} });
+            caller.post(&events, event).await.problem(403, "insufficient_permission");
+        }
+        caller.delete(&format!("/merchants/{merchant}")).await.problem(403, "insufficient_permission");
+        assert_eq!(app.send(introspect_as(&caller.token, "x")).await.status, 403);
+        let found = on_record(&feed).await;
+        let [event] = &*found else { panic!("one event, not {found:?}") };
+        assert_eq!((text(event, "action"), text(event, "outcome")), ("admin_call.refused", "refused"));
+        assert_eq!((text(event, "merchant_id"), text(event, "client_ip")), (&*merchant, "127.0.0.1"));
+        let why = "permission_missing: POST /admin/v1/merchants/{id}/events";
+        assert_eq!((&event["detail"]["attempts"], &event["detail"]["why"][why]), (&json!(5), &json!(3)));
+
+        // Somebody has the token, but not the address.
+        let stolen = made(json!(["192.0.2.1"])).await;
+        let thief = Admin { app: &app, token: text(&stolen, "token").to_owned() };
+        thief.get(&format!("/merchants/{merchant}/exchanges")).await.problem(401, "invalid_token");
+        let found = on_record(&stolen).await;
+        let why = "service_token_unfit: GET /admin/v1/merchants/{id}/exchanges";
+        assert_eq!(found[0]["detail"]["why"], json!({ why: 1 }), "{found:?}");
+
+        let metrics = scrape(&app).await;
+        for (reason, calls) in [("permission_missing", 5.0), ("service_token_unfit", 1.0)] {
+            let series = format!("tollgate_refusals_total{{reason=\"{reason}\"}}");
+            assert_eq!(metrics.value(&series), calls, "{reason}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

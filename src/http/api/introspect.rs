@@ -11,9 +11,12 @@ use utoipa::ToSchema;
 use crate::domain::admin::Permission;
 use crate::domain::api_key::Environment;
 use crate::domain::ids::MerchantId;
+use crate::domain::reason::Reason;
 use crate::domain::secret::PlainSecret;
 use crate::domain::token::TokenKind;
+use crate::flows::Core;
 use crate::flows::error::Refused;
+use crate::flows::failures::Surface;
 use crate::flows::introspect::{Active, TokenRequester};
 use crate::flows::principal::Origin;
 use crate::http::Shared;
@@ -107,7 +110,7 @@ pub async fn introspect(
     context: RequestContext,
     asking: Asking,
 ) -> Result<Json<IntrospectionResponse>, Failure> {
-    let (requester, token) = question(asking, Permission::Introspect, &context)?;
+    let (requester, token) = question(&shared.core, asking, Permission::Introspect, &context)?;
     let active = shared.core.introspect(requester, token.expose()).await?;
     Ok(Json(match active {
         Some(active) => IntrospectionResponse::Active(ActiveToken::new(active, &shared.core.issuer)),
@@ -125,7 +128,7 @@ pub async fn revoke(
     context: RequestContext,
     asking: Asking,
 ) -> Result<StatusCode, Failure> {
-    let (requester, token) = question(asking, Permission::Revoke, &context)?;
+    let (requester, token) = question(&shared.core, asking, Permission::Revoke, &context)?;
     let origin = Origin { client_ip: context.ip(), request_id: context.request_id().to_owned() };
     shared.core.revoke(requester, token.expose(), origin).await?;
     Ok(StatusCode::OK)
@@ -133,6 +136,7 @@ pub async fn revoke(
 
 /// The caller, and the token that the call is about.
 fn question(
+    core: &Core,
     Asking { asker, authorization, mut fields }: Asking,
     permission: Permission,
     context: &RequestContext,
@@ -140,6 +144,7 @@ fn question(
     let token = fields.take_secret("token");
     let requester = match asker {
         Asker::Service(service) if !service.has(permission) => {
+            core.note_refused_call(&service, &context.admin_call(Surface::Api), Reason::PermissionMissing);
             return Err(Refused::InsufficientPermission.into());
         }
         Asker::Service(service) => {

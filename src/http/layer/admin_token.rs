@@ -25,19 +25,23 @@ pub async fn admin_token(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(presented) = bearer(request.headers()) else { return unknown().into_response() };
+    let Some(presented) = bearer(request.headers()) else {
+        return unknown(Reason::TokenMissing).into_response();
+    };
     let (core, hash) = (&shared.core, presented.hash());
     if let Err(secs) = core.limits.admin_calls.may_call(&hash) {
         return Failure::too_many_calls(secs).into_response();
     }
     let from = context.address().ok().map(|address| address.ip);
     let fits = |token: &AdminToken| token.may_come_from(from);
-    match core.admit_admin_token(Surface::Admin, context.ip(), &presented, fits).await {
+    let call = context.admin_call(Surface::Admin);
+    match core.admit_admin_token(call, &presented, fits).await {
         Ok(token) => {
             if let Err(secs) = core.limits.admin_calls.count(hash) {
                 return Failure::too_many_calls(secs).into_response();
             }
             if !permissions::may_call(&token, &request) {
+                core.note_refused_call(&token, &call, Reason::PermissionMissing);
                 return Failure::from(Refused::InsufficientPermission).into_response();
             }
             let principal = Principal::admin_token(
@@ -53,7 +57,7 @@ pub async fn admin_token(
                 _ => response,
             }
         }
-        Err(Error::Refused(reason)) if reason != Reason::TooManyFailures => unknown().into_response(),
+        Err(Error::Refused(reason)) if reason != Reason::TooManyFailures => unknown(reason).into_response(),
         Err(error) => Failure::from(error).into_response(),
     }
 }
@@ -70,9 +74,10 @@ fn not_here(core: &Core, path: &str, response: Response) -> Response {
     failure.into_response()
 }
 
-fn unknown() -> Failure {
+fn unknown(reason: Reason) -> Failure {
     let mut failure = Failure::of_status(StatusCode::UNAUTHORIZED);
     failure.code = "invalid_token";
+    failure.reason = Some(reason);
     failure.description = "an admin token is needed: Authorization: Bearer tga_...".into();
     failure
 }

@@ -118,7 +118,7 @@ async fn admit(
             && (token.role == Role::Service || token.has(Permission::Introspect))
             && token.may_come_from(from)
     };
-    match shared.core.admit_admin_token(Surface::Api, context.ip(), &token, fits).await {
+    match shared.core.admit_admin_token(context.admin_call(Surface::Api), &token, fits).await {
         Err(Error::Refused(reason)) => Err(refused(reason, is_bearer)),
         admitted => Ok(admitted?),
     }
