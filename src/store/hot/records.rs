@@ -83,11 +83,12 @@ struct Row {
 const IS_KEPT: &str = "(ends_at is null or ends_at > (select since from bounds))";
 
 /// `asked` has a row for each [`Wanted`], with an id or a hash. `bounds` has the time of [`REMEMBERED`]. The first half has
-/// the keys, and a row for a merchant without keys; the second half has the clients.
+/// the keys, and a row for a merchant without keys; the second half has the clients. Without `materialized`, SQLite walks
+/// all merchants for the second half.
 const LOAD: &str = concat!(
     ", wanted as (select id from asked where hash is null union \
      select merchant_id from asked join secrets on secrets.hash = asked.hash and owner_kind = 'api_key'), \
-     here as (\
+     here as materialized (\
      select merchants.id, revision, status, k.active as api_keys_active, k.expires_at as api_keys_expires_at, \
      e.active as enhanced_security_active, e.expires_at as enhanced_security_expires_at, ",
     IS_ELSEWHERE,
