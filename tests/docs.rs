@@ -1,8 +1,10 @@
 //! The documents: every page exists, its links work, and nothing is left out.
 
 use strum::VariantArray;
+use tollgate::domain::admin::{Permission, Role};
 use tollgate::domain::reason::ErrorCode;
 
+use crate::admin::{admin_token, introspect_as};
 use crate::support::{Call, TestApp, each_engine};
 
 const PAGES: [&str; 7] = [
@@ -57,6 +59,21 @@ async fn every_error_is_explained_where_its_answer_says() {
         let uri =
             refused.json()["error_uri"].as_str().expect("an error says where it is explained").to_owned();
         assert!(uri.ends_with("/docs/errors#invalid_client"), "{uri}");
+
+        // Not only the errors of RFC 6749.
+        let merchant = app.merchant().await;
+        let rotate = |overlap: &str| {
+            let call = merchant.call().to("/api/rotate_secret").header("idempotency-key", "once");
+            call.form(&merchant.fields(&[("overlap_secs", overlap)]))
+        };
+        assert_eq!(app.send(rotate("60")).await.status, 201);
+        let unpermitted = admin_token(&app, Role::Service, None, vec![Permission::Revoke]).await;
+        for call in [rotate("61"), introspect_as(&unpermitted, "x")] {
+            let refused = app.send(call).await;
+            let uri = refused.json()["error_uri"].as_str().expect("it has one").to_owned();
+            let (_, place) = uri.split_once('#').expect("it has its own place");
+            assert!(html.contains(&format!("id=\"{place}\"")), "{uri} is not explained");
+        }
     })
     .await;
 }

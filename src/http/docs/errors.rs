@@ -8,7 +8,7 @@ pub(super) struct ErrorHelp {
     pub(super) remedy: &'static str,
 }
 
-pub(super) const ERRORS: [ErrorHelp; 10] = [
+pub(super) const ERRORS: [ErrorHelp; 12] = [
     ErrorHelp {
         code: "invalid_request",
         status: "400, 404, 405, 408, 413, 414, 415, 422",
@@ -54,6 +54,19 @@ pub(super) const ERRORS: [ErrorHelp; 10] = [
         status: "403",
         meaning: "The key or the token is valid, but does not have the scope that this call needs.",
         remedy: "Ask for a token with that scope, or have a merchant admin add it to the key.",
+    },
+    ErrorHelp {
+        code: "insufficient_permission",
+        status: "403",
+        meaning: "The service token is valid, but does not have the permission that this call needs.",
+        remedy: "Use a token with the permission introspect or revoke, or have an operator add it.",
+    },
+    ErrorHelp {
+        code: "conflict",
+        status: "409",
+        meaning: "/api/rotate_secret cannot make another secret now: as many as there may be work already, or the \
+                  Idempotency-Key was used for another request.",
+        remedy: "End an earlier secret in the console, or wait until it has ended. Use a new Idempotency-Key for a new request.",
     },
     ErrorHelp {
         code: "slow_down",

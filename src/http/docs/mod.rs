@@ -24,9 +24,10 @@ use super::Shared;
 use super::console::{assets, guard};
 use super::error::Failure;
 
-/// The `error_uri` of an error (RFC 6749 5.2): the page that explains it.
+/// The `error_uri` of an error (RFC 6749 5.2): the page that explains it, and the place there if it has one.
 pub fn error_uri(issuer: &str, code: &str) -> String {
-    format!("{issuer}/docs/errors#{code}")
+    let is_explained = ERRORS.iter().any(|error| error.code == code);
+    if is_explained { format!("{issuer}/docs/errors#{code}") } else { format!("{issuer}/docs/errors") }
 }
 
 /// `/` and everything below `/docs`. `document` is the OpenAPI document.
