@@ -13,7 +13,7 @@ use tollgate::store::Engine;
 use super::support::app::TOKEN_KEY;
 use super::support::program::{Server, tollgate};
 use super::support::tcp::Client;
-use super::support::{Call, Database, Merchant, TestApp};
+use super::support::{Call, Database, Merchant, TestApp, each_engine};
 
 /// A server that nothing delays ends within this time.
 const GRACE: Duration = Duration::from_secs(30);
@@ -239,4 +239,19 @@ async fn a_log_that_another_database_left_is_refused_beside_a_restored_copy() {
     server.kill();
     // By now the copy has its own log.
     drop(Server::serve(&database));
+}
+
+#[tokio::test]
+async fn a_start_on_the_schema_of_a_newer_release_says_so() {
+    each_engine(async |app| {
+        app.run_sql(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+             select 9999, description, success, checksum, execution_time from _sqlx_migrations where version = 1",
+        )
+        .await;
+        let server = Server::serve(&app.database);
+        server.wait_for_log("a newer release has changed the schema");
+        assert_eq!(server.log().matches("newer=[9999]").count(), 1, "{}", server.log());
+    })
+    .await;
 }

@@ -120,6 +120,16 @@ async fn is_up_to_date(migrator: &Migrator, connection: &mut impl Migrate) -> Re
             Some(_) => {}
         }
     }
+    let newest = migrator.iter().map(|ours| ours.version).max();
+    let newer: Vec<_> =
+        applied.iter().map(|applied| applied.version).filter(|version| Some(*version) > newest).collect();
+    if !newer.is_empty() {
+        tracing::warn!(
+            ours = newest,
+            ?newer,
+            "a newer release has changed the schema: see \"Going back\" in config/upgrading.md for what this one ignores"
+        );
+    }
     Ok(true)
 }
 
