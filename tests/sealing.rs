@@ -3,11 +3,15 @@
 use std::process::Command;
 use std::time::Duration;
 
+use tollgate::config::Settings;
+use tollgate::flows::manage_keys::{ApiKeyChanges, NewApiKey};
+use tollgate::flows::principal::Principal;
 use tollgate::store::Engine;
 
 use crate::commands::{Store, count};
-use crate::support::engines;
+use crate::support::merchant::{done, plain_key};
 use crate::support::program::{Server, run, stdout_of};
+use crate::support::{each_engine, engines};
 
 const WEBHOOK: &str = "--webhook-url=https://example.com/hook";
 
@@ -73,6 +77,28 @@ fn a_command_without_a_key_file_seals_nothing_with_a_key_of_its_own() {
     stdout_of(&mut without_keys(&["key", "rename", "Default", "Till"]));
     assert_eq!(count(&store.json(&["key", "webhook-secrets", "Till"])), 1);
     Server::serve(&store.0);
+}
+
+#[tokio::test]
+async fn a_webhook_secret_that_is_lost_with_its_token_key_is_replaced_when_the_url_is_set_again() {
+    each_engine(async |app| {
+        let url = "https://example.com/hook".to_owned();
+        let merchant = app.merchant_with(NewApiKey { webhook_url: Some(url.clone()), ..plain_key() }).await;
+        app.core().leave().await.expect("the store answers");
+        let with_another_key = |settings: &mut Settings| {
+            settings.tokens.keys = hex::encode([7; 32]).parse().expect("it is a key");
+            settings.tokens.allow_missing_keys = true;
+        };
+        let later = app.replica_at(&app.database.url, with_another_key).await;
+        let set = async || {
+            let changes = ApiKeyChanges { webhook_url: Some(Some(url.clone())), ..ApiKeyChanges::default() };
+            let by = Principal::command_line();
+            done(later.core().update_api_key(&by, merchant.key_id, None, changes).await).webhook_secret
+        };
+        assert!(set().await.is_some(), "nobody can sign with the earlier one");
+        assert!(set().await.is_none());
+    })
+    .await;
 }
 
 #[test]

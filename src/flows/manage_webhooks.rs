@@ -22,7 +22,7 @@ use crate::domain::delivery::{Answer, Delivery};
 use crate::domain::destination::WebhookUrl;
 use crate::domain::event::{EventType, WebhookEvent};
 use crate::domain::ids::{ApiKeyId, DeliveryId, EventId, MerchantId, SecretId};
-use crate::domain::keyring::Purpose;
+use crate::domain::keyring::{Purpose, sealer};
 use crate::domain::secret::PlainSecret;
 use crate::domain::webhook::{EventData, SignedMessage, WebhookSecret};
 use crate::store::api_keys;
@@ -191,9 +191,14 @@ pub(super) async fn ensure_webhook_secret(
     if key.webhook_url.is_none() {
         return Ok(None);
     }
-    if !webhook_secrets::live(&mut change.tx, key.id, change.event.at).await?.is_empty() {
+    let (core, now) = (change.core, change.event.at);
+    let live = webhook_secrets::live(&mut change.tx, key.id, now).await?;
+    let is_lost = |secret: &SealedSecret| sealer(&secret.sealed).is_some_and(|id| core.keyring.is_lost(id));
+    if !live.iter().all(is_lost) {
         return Ok(None);
     }
+    // The token key that sealed the others is given up, so they sign nothing any more.
+    webhook_secrets::end_all(&mut change.tx, key.id, now).await?;
     Ok(Some(add_secret(change, key).await?))
 }
 
