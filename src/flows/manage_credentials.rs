@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Core;
 use super::authorize::PresentedClient;
-use super::changes::nullable;
+use super::changes::{Versions, must_include, nullable};
 use super::error::{Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::Change;
@@ -118,7 +118,7 @@ impl Core {
         &self,
         principal: &Principal,
         client_id: &str,
-        version: Option<i64>,
+        versions: Versions,
         changes: CredentialChanges,
     ) -> Managed<Credential> {
         let event_type = match changes.enabled {
@@ -127,7 +127,7 @@ impl Core {
             None => EventType::CredentialsUpdated,
         };
         self.change(principal, event_type, async |change| {
-            update(change, event_type, client_id, version, changes).await
+            update(change, event_type, client_id, versions, changes).await
         })
         .await
     }
@@ -217,13 +217,11 @@ async fn update(
     change: &mut Change<'_>,
     event_type: EventType,
     client_id: &str,
-    version: Option<i64>,
+    versions: Versions,
     changes: CredentialChanges,
 ) -> Managed<Credential> {
     let (merchant, mut credential) = locked(change, client_id).await?;
-    if version.is_some_and(|version| version != credential.version) {
-        return Err(Refused::VersionMismatch.into());
-    }
+    must_include(&versions, credential.version)?;
     if changes.enabled == Some(true) {
         change.must_be_licensed(&merchant, Product::EnhancedSecurity)?;
     }

@@ -5,6 +5,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Core;
+use super::changes::{Versions, must_include};
 use super::error::{Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::{Change, check_expiry, check_name};
@@ -82,11 +83,11 @@ impl Core {
         &self,
         principal: &Principal,
         id: MerchantId,
-        version: Option<i64>,
+        versions: Versions,
         changes: MerchantChanges,
     ) -> Managed<Merchant> {
         self.change(principal, EventType::MerchantUpdated, async |change| {
-            update(change, id, version, changes).await
+            update(change, id, versions, changes).await
         })
         .await
     }
@@ -145,16 +146,14 @@ async fn create(change: &mut Change<'_>, new: NewMerchant) -> Managed<Merchant> 
 async fn update(
     change: &mut Change<'_>,
     id: MerchantId,
-    version: Option<i64>,
+    versions: Versions,
     changes: MerchantChanges,
 ) -> Managed<Merchant> {
     change.concerns(None, id);
     change.principal.may_see(id)?;
     change.principal.must_be_of_platform()?;
     let mut merchant = change.lock_merchant(id).await?;
-    if version.is_some_and(|version| version != merchant.version()) {
-        return Err(Refused::VersionMismatch.into());
-    }
+    must_include(&versions, merchant.version())?;
     if let Some(name) = changes.name {
         check_name("name", &name)?;
         merchant.name = name;

@@ -5,6 +5,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Core;
+use super::changes::{Versions, must_include};
 use super::error::{Error, Fault, Managed, Refused};
 use super::idempotency::Answer;
 use super::manage::{Change, is_invisible};
@@ -76,7 +77,7 @@ impl Core {
         &self,
         principal: &Principal,
         id: UserId,
-        version: Option<i64>,
+        versions: Versions,
         changes: UserChanges,
     ) -> Managed<User> {
         let event = self.event_by(principal, EventType::UserUpdated).about(id);
@@ -97,7 +98,7 @@ impl Core {
         });
         let login = login.await?;
         self.change(principal, EventType::UserUpdated, async |change| {
-            update(change, id, version, changes.disabled, login).await
+            update(change, id, versions, changes.disabled, login).await
         })
         .await
     }
@@ -196,7 +197,7 @@ async fn create(change: &mut Change<'_>, new: NewUser, email: String, hash: &str
 async fn update(
     change: &mut Change<'_>,
     id: UserId,
-    version: Option<i64>,
+    versions: Versions,
     disabled: Option<bool>,
     login: Option<Login>,
 ) -> Managed<User> {
@@ -204,9 +205,7 @@ async fn update(
     let mut user = users::by_id(&mut change.tx, id).await?.ok_or(Refused::NotFound)?;
     may_change_of(change.principal, user.merchant_id)?;
     change.event.merchant_id = user.merchant_id;
-    if version.is_some_and(|version| version != user.version) {
-        return Err(Refused::VersionMismatch.into());
-    }
+    must_include(&versions, user.version)?;
     let now = change.event.at;
     match disabled {
         Some(true) => user.disabled_at = user.disabled_at.or(Some(now)),

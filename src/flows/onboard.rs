@@ -197,7 +197,7 @@ impl Core {
         if is_missing {
             let allowed_ips = Some(wanted.allowed_ips);
             let changes = ApiKeyChanges { allowed_ips, ..ApiKeyChanges::default() };
-            key = self.update_api_key(principal, key.id, Some(key.version), changes).await?.object;
+            key = self.update_api_key(principal, key.id, Some(vec![key.version]), changes).await?.object;
         } else if !allow_list.ranges().is_empty() && allow_list != key.allow_list {
             let has = key.allow_list.to_strings().join(", ");
             return Err(stopped(format!("the API key has other allowed addresses: {has}")).into());
@@ -211,7 +211,8 @@ impl Core {
             }
             (Some(url), None) => {
                 let changes = ApiKeyChanges { webhook_url: Some(Some(url)), ..ApiKeyChanges::default() };
-                let changed = self.update_api_key(principal, key.id, Some(key.version), changes).await?;
+                let changed =
+                    self.update_api_key(principal, key.id, Some(vec![key.version]), changes).await?;
                 tell(Step::made(Object::Webhook(changed.object), changed.webhook_secret))?;
             }
         }

@@ -10,7 +10,7 @@ use crate::domain::event::EventType;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::secret::PlainSecret;
 use crate::flows::Core;
-use crate::flows::changes::nullable;
+use crate::flows::changes::{Versions, must_include, nullable};
 use crate::flows::error::{Managed, Refused};
 use crate::flows::manage::{Change, check_expiry, check_name};
 use crate::flows::manage_webhooks::{enable_webhook, ensure_webhook_secret};
@@ -49,11 +49,11 @@ impl Core {
         &self,
         principal: &Principal,
         id: ApiKeyId,
-        version: Option<i64>,
+        versions: Versions,
         changes: ApiKeyChanges,
     ) -> Managed<ChangedApiKey> {
         self.change(principal, EventType::ApiKeyUpdated, async |change| {
-            update(change, id, version, changes).await
+            update(change, id, versions, changes).await
         })
         .await
     }
@@ -62,13 +62,11 @@ impl Core {
 async fn update(
     change: &mut Change<'_>,
     id: ApiKeyId,
-    version: Option<i64>,
+    versions: Versions,
     changes: ApiKeyChanges,
 ) -> Managed<ChangedApiKey> {
     let (merchant, mut key) = locked(change, id).await?;
-    if version.is_some_and(|version| version != key.version) {
-        return Err(Refused::VersionMismatch.into());
-    }
+    must_include(&versions, key.version)?;
     if key.revoked_at.is_some() {
         return Err(Refused::Conflict("the key is revoked".to_owned()).into());
     }

@@ -170,10 +170,10 @@ pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<ApiKeyId>,
-    IfMatch(version): IfMatch,
+    IfMatch(versions): IfMatch,
     Json(changes): Json<ApiKeyChanges>,
 ) -> Result<Response, Failure> {
-    let changed = shared.core.update_api_key(&principal, id, version, changes).await?;
+    let changed = shared.core.update_api_key(&principal, id, versions, changes).await?;
     let version = changed.object.version;
     let view = ApiKeyChanged {
         webhook_secret: changed.webhook_secret.map(|secret| secret.expose().to_owned()),

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::flows::changes::Versions;
 use crate::flows::idempotency::{Answer, IdempotencyKey, Rendered};
 use crate::flows::principal::Principal;
 use crate::http::body;
@@ -155,20 +156,20 @@ pub fn versioned(version: i64, body: impl serde::Serialize) -> Response {
     ([(header::ETAG, etag)], axum::Json(body)).into_response()
 }
 
-/// The version in `If-Match`. `None` means any version.
-pub struct IfMatch(pub Option<i64>);
+/// The versions in `If-Match`: `*`, or tags in a list (RFC 9110 13.1.1).
+pub struct IfMatch(pub Versions);
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let Some(value) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
-        let text = value.to_str().unwrap_or_default().trim();
-        if text == "*" {
+        let lines = parts.headers.get_all(header::IF_MATCH).iter();
+        let tags: Vec<_> =
+            lines.flat_map(|line| line.to_str().unwrap_or_default().split(',')).map(str::trim).collect();
+        if tags.is_empty() || tags == ["*"] {
             return Ok(Self(None));
         }
         // A text that is not one of our tags matches no version.
-        let version = text.trim_matches('"').parse().unwrap_or(-1);
-        Ok(Self(Some(version)))
+        Ok(Self(Some(tags.iter().filter_map(|tag| tag.trim_matches('"').parse().ok()).collect())))
     }
 }

@@ -129,10 +129,10 @@ pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(client_id): Path<String>,
-    IfMatch(version): IfMatch,
+    IfMatch(versions): IfMatch,
     Json(changes): Json<CredentialChanges>,
 ) -> Result<Response, Failure> {
-    let credential = shared.core.update_credentials(&principal, &client_id, version, changes).await?;
+    let credential = shared.core.update_credentials(&principal, &client_id, versions, changes).await?;
     Ok(versioned(credential.version, CredentialView::new(&credential, shared.core.now())))
 }
 

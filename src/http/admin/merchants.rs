@@ -95,10 +95,10 @@ pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<MerchantId>,
-    IfMatch(version): IfMatch,
+    IfMatch(versions): IfMatch,
     Json(changes): Json<MerchantChanges>,
 ) -> Result<Response, Failure> {
-    let changed = shared.core.update_merchant(&principal, id, version, changes).await?;
+    let changed = shared.core.update_merchant(&principal, id, versions, changes).await?;
     Ok(versioned(changed.version(), changed))
 }
 

@@ -66,9 +66,9 @@ pub async fn update(
     State(shared): State<Arc<Shared>>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<UserId>,
-    IfMatch(version): IfMatch,
+    IfMatch(versions): IfMatch,
     Json(changes): Json<UserChanges>,
 ) -> Result<Response, Failure> {
-    let user = shared.core.update_user(&principal, id, version, changes).await?;
+    let user = shared.core.update_user(&principal, id, versions, changes).await?;
     Ok(versioned(user.version, user))
 }

@@ -205,7 +205,7 @@ pub(super) async fn allow(context: MerchantContext, Form(form): Form<Allow>) -> 
     context
         .context
         .core()
-        .update_api_key(&context.context.principal, key.id, Some(key.version), changes)
+        .update_api_key(&context.context.principal, key.id, Some(vec![key.version]), changes)
         .await?;
     Ok(Redirect::to(&context.path("/api-details?done=address-added")).into_response())
 }

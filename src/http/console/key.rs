@@ -271,7 +271,7 @@ pub(super) async fn save(
             if let Some(asked) = ask_to_narrow(&context, &key, &fields, &changes).await? {
                 return Ok(asked);
             }
-            let version = Some(fields.version);
+            let version = Some(vec![fields.version]);
             match answered(
                 context
                     .context
@@ -340,7 +340,8 @@ pub(super) async fn enable_webhook(
     let key = context.key(path.key).await?;
     let changes = ApiKeyChanges { webhook_url: Some(key.webhook_url.clone()), ..ApiKeyChanges::default() };
     let core = context.context.core();
-    let changed = core.update_api_key(&context.context.principal, key.id, Some(key.version), changes).await?;
+    let changed =
+        core.update_api_key(&context.context.principal, key.id, Some(vec![key.version]), changes).await?;
     // Without a live secret, it has got a new one.
     saved(&context, changed, "webhook-enabled").await
 }

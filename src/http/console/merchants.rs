@@ -23,6 +23,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::MerchantId;
 use crate::domain::licence::{Licence, Product};
 use crate::domain::merchant::{Merchant, MerchantStatus};
+use crate::flows::changes::Versions;
 use crate::flows::error::Refused;
 use crate::flows::live::Whose;
 use crate::flows::manage::check_name;
@@ -263,7 +264,7 @@ pub(super) async fn save(
             gateway: Some(fields.gateway.trim().to_owned()),
             status: None,
         };
-        match change(&context, Some(fields.version), changes).await? {
+        match change(&context, Some(vec![fields.version]), changes).await? {
             Ok(()) => return Ok(Redirect::to(&context.path("/account?done=saved")).into_response()),
             Err(refusal) => mistakes = Mistakes::with_conflict_at("gateway", &refusal),
         }
@@ -312,11 +313,11 @@ pub(super) async fn set_status(
 
 async fn change(
     context: &MerchantContext,
-    version: Option<i64>,
+    versions: Versions,
     changes: MerchantChanges,
 ) -> Result<Result<(), Refused>, Failure> {
     let (core, principal) = (context.context.core(), &context.context.principal);
-    let changed = core.update_merchant(principal, context.id(), version, changes).await;
+    let changed = core.update_merchant(principal, context.id(), versions, changes).await;
     Ok(answered(changed)?.map(drop))
 }
 

@@ -300,7 +300,8 @@ pub(super) async fn save_client(
     let changes = CredentialChanges { scopes: Some(wanted), ..CredentialChanges::default() };
     let core = context.context.core();
     let principal = &context.context.principal;
-    let saved = core.update_credentials(principal, &client.client_id, Some(form.version), changes).await;
+    let saved =
+        core.update_credentials(principal, &client.client_id, Some(vec![form.version]), changes).await;
     match answered(saved)? {
         Ok(_) => Ok(Redirect::to(&format!("{base}?done=saved")).into_response()),
         Err(refusal) => refused(Mistakes::of(&refusal)),
