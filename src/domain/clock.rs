@@ -16,12 +16,13 @@ use utoipa::{PartialSchema, ToSchema};
 /// SQLite and PostgreSQL store, compare and index integers the same way, unlike dates. RFC 3339 text is
 /// made only for output.
 ///
-/// In memory the number is kept plus 2^63. It is never 0 then, so an `Option` of it takes no more room, and many of them
-/// are kept.
+/// In memory it is the number plus 2^63, and not 0, so that an `Option` of it takes no more room. [`i64::MIN`] becomes
+/// [`Self::MIN`], one microsecond later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(NonZeroU64);
 
-const ZERO: u64 = 1 << 63;
+/// 1970-01-01T00:00:00Z in memory.
+const EPOCH: u64 = 1 << 63;
 
 const _: () = assert!(size_of::<Option<Timestamp>>() == size_of::<i64>());
 
@@ -32,7 +33,7 @@ impl Timestamp {
     pub const MAX: Self = Self::from_micros(i64::MAX);
 
     pub const fn from_micros(micros: i64) -> Self {
-        match NonZeroU64::new(micros.cast_unsigned() ^ ZERO) {
+        match NonZeroU64::new(micros.cast_unsigned() ^ EPOCH) {
             Some(raised) => Self(raised),
             None => Self::MIN,
         }
@@ -43,7 +44,7 @@ impl Timestamp {
     }
 
     pub const fn micros(self) -> i64 {
-        (self.0.get() ^ ZERO).cast_signed()
+        (self.0.get() ^ EPOCH).cast_signed()
     }
 
     /// Whole seconds since the epoch, rounded down.
@@ -86,7 +87,7 @@ impl Timestamp {
 
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        f.debug_tuple("Timestamp").field(&self.micros()).finish()
     }
 }
 

@@ -47,7 +47,7 @@ pub enum Reason {
     EnhancedSecurityOff,
     EnhancedSecurityLicenceInactive,
     ServiceTokenUnknown,
-    /// An admin token that works, but not from this address or not for this call.
+    /// An admin token that works, but not from this address, not for this call, or not with the id beside it.
     ServiceTokenUnfit,
     /// The admin token or user may not make this call.
     PermissionMissing,

@@ -52,7 +52,7 @@ struct Noted {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
     Address(IpAddr),
-    /// The id of an admin token. There are as many as somebody has made.
+    /// The id of an admin token. Their number needs no limit, because only tokens that exist are counted.
     Token(String),
 }
 
@@ -103,7 +103,8 @@ impl Refusals {
     pub(super) fn count(&self, ip: IpAddr, why: &'static str, mut event: AuditEvent) {
         let mut noted = self.lock();
         let mut slot = (minute_of(&event), Some(Who::Address(network_of(ip))));
-        if noted.counts.len() >= ADDRESSES_MAX && !noted.counts.contains_key(&slot) {
+        let addresses = noted.counts.keys().filter(|(_, who)| !matches!(who, Some(Who::Token(_)))).count();
+        if addresses >= ADDRESSES_MAX && !noted.counts.contains_key(&slot) {
             slot.1 = None;
             event.client_ip = None;
         }

@@ -81,3 +81,20 @@ impl Front {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_direct_calls_are_those_of_the_document() {
+        let document: Value =
+            serde_json::from_str(include_str!("../../tests/openapi.json")).expect("the document is JSON");
+        for Direct { method, path, .. } in &DIRECT {
+            let operation = &document["paths"][path][method.as_str().to_lowercase()];
+            assert!(operation.is_object(), "{method} {path}");
+        }
+    }
+}

@@ -24,7 +24,7 @@ use super::connection::UnderWay;
 use super::head;
 use super::unfinished::{Ended, REQUEST_BYTES, Wait, Waits};
 
-/// Sixteen times the largest body. A caller that sends more is surely not using our API.
+/// Sixteen times the largest body of a client. A caller that sends more is surely not using our API.
 const REST_BYTES_MAX: u64 = 256 * 1024;
 
 /// How long the rest may take to arrive after the answer.

@@ -37,7 +37,7 @@ const HTTP2_STREAMS_MAX: u32 = 256;
 const HTTP2_HEAD_BYTES_MAX: u32 = 64 * 1024;
 
 /// How much a client may send before we read it, which is also how much we may have to buffer: several bodies
-/// of the largest size for a connection, and one for each stream.
+/// of a client for a connection, and one for each stream. The rest of a service's larger body comes as it is read.
 const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
 const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 
@@ -90,13 +90,7 @@ pub async fn serve(
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // [`Stream`] checks the time for a head, because it can tell an idle connection from a slow one.
-    // A client may close its side after its request, and read the answer then.
-    builder
-        .http1()
-        .header_read_timeout(None)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(FIELDS_MAX)
-        .half_close(true);
+    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).max_headers(FIELDS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

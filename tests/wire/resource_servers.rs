@@ -62,6 +62,7 @@ async fn what_cannot_be_a_token_is_inactive_and_revoked() {
         for path in ["/api/introspect", "/api/revoke"] {
             let call = || merchant.call().to(path);
             let by_service = Call::post(path).basic(&id, &secret);
+            let in_body = format!("client_id={id}&client_secret={secret}&token=");
             let calls = [
                 call().form(&fields),
                 call().json(&fields),
@@ -73,6 +74,7 @@ async fn what_cannot_be_a_token_is_inactive_and_revoked() {
                 call().body(label, form(b"%FF%C0%80")),
                 // As long as a head may be, and percent-encoded.
                 by_service.body(label, [b"token=".as_slice(), &b"%FF".repeat(HEAD_BYTES_MAX)].concat()),
+                Call::post(path).body(label, [in_body.as_bytes(), &b"%FF".repeat(HEAD_BYTES_MAX)].concat()),
             ];
             for (number, call) in calls.into_iter().enumerate() {
                 let reply = app.send(call).await;

@@ -284,7 +284,9 @@ pub(super) const fn why(reason: Reason) -> &'static str {
         Reason::EnhancedSecurityOff => "Enhanced Security is switched OFF for this client ID.",
         Reason::EnhancedSecurityLicenceInactive => "The account has no active licence for enhanced security.",
         Reason::ServiceTokenUnknown => "The service token does not exist or has ended.",
-        Reason::ServiceTokenUnfit => "The service token may not be used from this address or for this call.",
+        Reason::ServiceTokenUnfit => {
+            "The service token may not be used from this address or for this call, or has another id."
+        }
         Reason::PermissionMissing => "The caller may not do this.",
         Reason::ObjectUnknown => "There is no such object.",
         Reason::Conflict => "The change did not fit the state of its object.",

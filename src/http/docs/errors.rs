@@ -59,7 +59,7 @@ pub(super) const ERRORS: [ErrorHelp; 12] = [
         code: "insufficient_permission",
         status: "403",
         meaning: "The service token is valid, but does not have the permission that this call needs.",
-        remedy: "Use a token with the permission introspect or revoke, or have an operator add it.",
+        remedy: "Use a token with the permission introspect or revoke. An operator can make one.",
     },
     ErrorHelp {
         code: "conflict",

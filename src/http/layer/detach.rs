@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::flows::error::Fault;
 use crate::http::Shared;
@@ -22,7 +23,7 @@ use crate::http::error::Failure;
 type Answer = Result<Response, Box<dyn Any + Send>>;
 
 /// Runs the rest of the request to its end, even if the client goes away. `finish` completes the answer and writes the
-/// log line. It is called once, and is told whether the client has gone.
+/// log line. It is called at most once, and is told whether the client has gone.
 pub async fn detach<F>(
     shared: &Shared,
     rest: impl Future<Output = Response> + Send + 'static,
@@ -31,13 +32,9 @@ pub async fn detach<F>(
 where
     F: FnOnce(Response, bool) -> Response + Send + Unpin + 'static,
 {
-    let under_way = shared.tasks.token();
-    let rest = AssertUnwindSafe(async move {
-        let answer = rest.await;
-        drop(under_way);
-        answer
-    });
-    let mut call = Detachable { rest: Some(rest.catch_unwind().boxed()), finish: Some(finish) };
+    let rest = AssertUnwindSafe(rest).catch_unwind().boxed();
+    let mut call =
+        Detachable { rest: Some(rest), finish: Some(finish), under_way: Some(shared.tasks.token()) };
     let response = match tokio::time::timeout(shared.edge.request_timeout, &mut call).await {
         Ok(answer) => unless_panicked(answer),
         Err(_) => Failure::from(Fault::Busy).into_response(),
@@ -57,6 +54,8 @@ struct Detachable<F: FnOnce(Response, bool) -> Response + Send + 'static> {
     rest: Option<BoxFuture<'static, Answer>>,
     /// `None` once the client has its answer, which can be that the time is over.
     finish: Option<F>,
+    /// A graceful stop waits for this.
+    under_way: Option<TaskTrackerToken>,
 }
 
 impl<F: FnOnce(Response, bool) -> Response + Send + Unpin + 'static> Future for Detachable<F> {
@@ -72,7 +71,7 @@ impl<F: FnOnce(Response, bool) -> Response + Send + Unpin + 'static> Future for 
 
 impl<F: FnOnce(Response, bool) -> Response + Send + 'static> Drop for Detachable<F> {
     fn drop(&mut self) {
-        let finish = self.finish.take();
+        let (finish, under_way) = (self.finish.take(), self.under_way.take());
         // Without a runtime the process is ending, and its database connections are closed anyway.
         if let (Some(rest), Ok(runtime)) = (self.rest.take(), Handle::try_current()) {
             runtime.spawn(async move {
@@ -80,6 +79,7 @@ impl<F: FnOnce(Response, bool) -> Response + Send + 'static> Drop for Detachable
                 if let Some(finish) = finish {
                     drop(finish(unless_panicked(answer), true));
                 }
+                drop(under_way);
             });
         }
     }

@@ -93,7 +93,7 @@ fn may_be_in_body(headers: &HeaderMap) -> bool {
 /// Without a key, the caller then counts as not authenticated.
 async fn in_body(request: &mut Request) -> Option<Presented> {
     let body = std::mem::take(request.body_mut());
-    let bytes = body::read(request.headers(), body, form::BODY_BYTES_MAX).await.ok()?;
+    let bytes = body::read(request.headers(), body, form::BODY_OF_SERVICE_BYTES_MAX).await.ok()?;
     *request.body_mut() = Body::from(bytes.clone());
     let mut fields = form::labelled(request.headers(), bytes).await.ok()?;
     let token = fields.take_secret("client_secret")?;
