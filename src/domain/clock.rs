@@ -16,8 +16,8 @@ use utoipa::{PartialSchema, ToSchema};
 /// SQLite and PostgreSQL store, compare and index integers the same way, unlike dates. RFC 3339 text is
 /// made only for output.
 ///
-/// In memory it is the number plus 2^63, and not 0, so that an `Option` of it takes no more room. [`i64::MIN`] becomes
-/// [`Self::MIN`], one microsecond later.
+/// In memory, 2^63 is added to the number. 0 is then free to stand for no time, so an `Option` of this takes no more
+/// room. Only [`i64::MIN`] would be 0. It becomes [`Self::MIN`], which is one microsecond later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(NonZeroU64);
 

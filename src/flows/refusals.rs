@@ -19,6 +19,7 @@ use super::principal::Principal;
 use crate::domain::address::network_of;
 use crate::domain::admin::AdminToken;
 use crate::domain::event::{AuditEvent, EventType, Outcome};
+use crate::domain::ids::AdminTokenId;
 use crate::domain::reason::Reason;
 use crate::store::{StoreError, audit};
 
@@ -44,16 +45,10 @@ pub struct Refusals(Mutex<Noted>);
 #[derive(Default)]
 struct Noted {
     events: Vec<AuditEvent>,
-    /// By minute and caller. `None` stands for all addresses above [`ADDRESSES_MAX`].
-    counts: BTreeMap<(i64, Option<Who>), Count>,
-}
-
-/// Whose attempts are counted together.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Who {
-    Address(IpAddr),
-    /// The id of an admin token. Their number needs no limit, because only tokens that exist are counted.
-    Token(String),
+    /// By minute and address. `None` stands for all addresses above [`ADDRESSES_MAX`].
+    by_address: BTreeMap<(i64, Option<IpAddr>), Count>,
+    /// By minute and admin token. Their number needs no limit, because only tokens that exist are counted.
+    by_token: BTreeMap<(i64, AdminTokenId), Count>,
 }
 
 /// The attempts of one caller in one minute.
@@ -63,6 +58,15 @@ struct Count {
 }
 
 impl Count {
+    fn new(first: AuditEvent) -> Self {
+        Self { first, attempts: BTreeMap::new() }
+    }
+
+    fn add(&mut self, why: Cow<'static, str>) {
+        let is_too_much = self.attempts.len() >= KINDS_MAX && !self.attempts.contains_key(&why);
+        *self.attempts.entry(if is_too_much { "other".into() } else { why }).or_default() += 1;
+    }
+
     /// One event for all attempts. It has a request id only if there was a single attempt.
     fn into_event(self) -> AuditEvent {
         let attempts: u64 = self.attempts.values().sum();
@@ -73,13 +77,10 @@ impl Count {
     }
 }
 
-impl Noted {
-    fn add(&mut self, slot: (i64, Option<Who>), why: Cow<'static, str>, event: AuditEvent) {
-        let fresh = || Count { first: event, attempts: BTreeMap::new() };
-        let attempts = &mut self.counts.entry(slot).or_insert_with(fresh).attempts;
-        let is_too_much = attempts.len() >= KINDS_MAX && !attempts.contains_key(&why);
-        *attempts.entry(if is_too_much { "other".into() } else { why }).or_default() += 1;
-    }
+/// Takes what comes before `end`, as events.
+fn before<K: Ord>(end: &K, counts: &mut BTreeMap<K, Count>) -> impl Iterator<Item = AuditEvent> + use<K> {
+    let later = counts.split_off(end);
+    std::mem::replace(counts, later).into_values().map(Count::into_event)
 }
 
 fn minute_of(event: &AuditEvent) -> i64 {
@@ -102,27 +103,26 @@ impl Refusals {
     /// Counts an attempt without a known user.
     pub(super) fn count(&self, ip: IpAddr, why: &'static str, mut event: AuditEvent) {
         let mut noted = self.lock();
-        let mut slot = (minute_of(&event), Some(Who::Address(network_of(ip))));
-        let addresses = noted.counts.keys().filter(|(_, who)| !matches!(who, Some(Who::Token(_)))).count();
-        if addresses >= ADDRESSES_MAX && !noted.counts.contains_key(&slot) {
+        let mut slot = (minute_of(&event), Some(network_of(ip)));
+        if noted.by_address.len() >= ADDRESSES_MAX && !noted.by_address.contains_key(&slot) {
             slot.1 = None;
             event.client_ip = None;
         }
-        noted.add(slot, why.into(), event);
+        noted.by_address.entry(slot).or_insert_with(|| Count::new(event)).add(why.into());
     }
 
     /// Counts a call that an admin token may not make.
-    fn count_call(&self, token: String, what: String, event: AuditEvent) {
-        self.lock().add((minute_of(&event), Some(Who::Token(token))), what.into(), event);
+    fn count_call(&self, token: AdminTokenId, what: String, event: AuditEvent) {
+        let slot = (minute_of(&event), token);
+        self.lock().by_token.entry(slot).or_insert_with(|| Count::new(event)).add(what.into());
     }
 
     /// Takes the events to write, and the counts of minutes before `minute`.
     fn take(&self, minute: i64) -> Vec<AuditEvent> {
         let mut noted = self.lock();
-        let later = noted.counts.split_off(&(minute, None));
-        let over = std::mem::replace(&mut noted.counts, later);
         let mut events = std::mem::take(&mut noted.events);
-        events.extend(over.into_values().map(Count::into_event));
+        events.extend(before(&(minute, None), &mut noted.by_address));
+        events.extend(before(&(minute, AdminTokenId::nil()), &mut noted.by_token));
         events
     }
 
@@ -140,11 +140,7 @@ impl Core {
         let principal = Principal::admin_token(token, call.ip.to_string(), call.request_id.to_owned());
         let what = format!("{why}: {} {}", call.method, call.route);
         let event = self.event_by(&principal, EventType::AdminCallRefused).about(token.id);
-        self.refusals.count_call(
-            token.id.to_string(),
-            what,
-            AuditEvent { outcome: Outcome::Refused, ..event },
-        );
+        self.refusals.count_call(token.id, what, AuditEvent { outcome: Outcome::Refused, ..event });
     }
 
     /// Writes all noted attempts, and the counts of past minutes.

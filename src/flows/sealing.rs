@@ -33,13 +33,13 @@ impl Core {
         let own = self.keyring.signing().id();
         let known = token_keys::known(db, 0).await?;
         let signing: Vec<_> = known
-            .into_iter()
+            .iter()
             .filter(|key| key.signs_since.is_some() && key.lost_at.is_none())
             .map(|key| key.id)
             .collect();
         // A new database knows no keys yet.
         let is_of_database = signing.is_empty() || signing.contains(&own);
-        let mut needed = self.keys_not_here(db).await?;
+        let mut needed = self.keys_not_here(db, &known).await?;
         needed.retain(|(_, held)| !held.is_nothing());
         if needed.is_empty() && is_of_database && !self.key_source.are_temporary {
             self.key_source.note_checked();

@@ -193,7 +193,8 @@ impl Core {
     /// The keys that are needed but not here. Forgets those that nothing needs any more.
     pub async fn missing_token_keys(&self) -> Result<Vec<(ServerKeyId, Held)>, StoreError> {
         let mut db = self.store.read().await?;
-        let away = self.keys_not_here(&mut db).await?;
+        let known = token_keys::known(&mut db, 0).await?;
+        let away = self.keys_not_here(&mut db, &known).await?;
         drop(db);
         let (unneeded, missing): (Vec<_>, Vec<_>) = away.into_iter().partition(|(_, held)| held.is_nothing());
         if !unneeded.is_empty() {
@@ -210,9 +211,9 @@ impl Core {
     pub(super) async fn keys_not_here(
         &self,
         db: &mut Connection,
+        known: &[Known],
     ) -> Result<Vec<(ServerKeyId, Held)>, StoreError> {
         let is_missing = |id: ServerKeyId| self.keyring.by_id(id).is_none() && !self.keyring.is_lost(id);
-        let known = token_keys::known(db, 0).await?;
         let signed = known.iter().filter(|key| key.signs_since.is_some()).map(|key| key.id);
         let sealed = token_keys::sealed_secrets(db, self.now()).await?;
         let sealed = sealed.iter().filter_map(|secrets| sealer(&secrets.key));

@@ -37,7 +37,8 @@ const HTTP2_STREAMS_MAX: u32 = 256;
 const HTTP2_HEAD_BYTES_MAX: u32 = 64 * 1024;
 
 /// How much a client may send before we read it, which is also how much we may have to buffer: several bodies
-/// of a client for a connection, and one for each stream. The rest of a service's larger body comes as it is read.
+/// of clients for a connection, and one for each stream. A service's body may be larger. Its rest is sent once we have
+/// read the start.
 const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
 const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 
